@@ -1,0 +1,277 @@
+"""Matrix entropies, effective ranks and coding rates of one set of features, or of one Gram matrix.
+
+All entropies are in nats. The papers write samples as columns; here rows are samples.
+"""
+
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from infojax.measures import spectra
+from infojax.measures.spectra import SpectralFunction
+
+
+def gram(z):
+    """Cosine Gram matrix G(Z)_ij = <z_i, z_j> / (||z_i|| ||z_j||).
+
+    Args:
+      z: (N, D) features. A zero row has no direction: its row and column of G are zero.
+    Returns:
+      (N, N), unit diagonal (0 for zero rows).
+    References:
+      Song et al., "Unveiling the Dynamics of Information Interplay in Supervised Learning", ICML 2024, section 3.
+    """
+    u, _ = spectra.unit_rows(spectra.as_rows(z))
+    return spectra.matmul(u, u.T)
+
+
+def density_from_gram(k, weights=None):
+    """Trace-one matrix rho_ij = sqrt(w_i w_j) K_ij / sum_i w_i K_ii of a Gram matrix; zero if the trace is zero.
+
+    Args:
+      k: (n, n) symmetric positive semi-definite.
+      weights: (n,) non-negative or None; a 0/1 mask gives the density of the selected block. The derivative with
+        respect to a weight that is zero is defined as zero.
+    Returns:
+      (n, n).
+    """
+    k = spectra.as_square(k)
+    if weights is not None:
+        w = spectra.sample_weights(weights, k.shape[0], k.dtype)
+        root = spectra.safe_sqrt(w)
+        selected = (w[:, None] > 0) & (w[None, :] > 0)
+        k = root[:, None] * jnp.where(selected, k, 0) * root[None, :]
+    return spectra.safe_divide(k, jnp.trace(k))
+
+
+def smaller_density(u, p):
+    """The smaller of sum_i p_i u_i u_i^T (D x D) and sqrt(p_i p_j) <u_i, u_j> (N x N): same non-zero spectrum."""
+    return spectra.smaller_gram(u * spectra.safe_sqrt(p)[:, None])
+
+
+def _renyi_terms(alpha):
+    """f and f' of the trace that gives the alpha-entropy, for eigenvalues that sum to one."""
+    if alpha == 1:
+        return (
+            lambda x: -x * jnp.log(x),
+            SpectralFunction(lambda x: -jnp.log(x) - 1, lambda a, b: -log_divided(a, b)),
+        )
+    power = SpectralFunction(
+        lambda x: alpha * x ** (alpha - 1), lambda a, b: alpha * _power_divided(a, b, alpha - 1)
+    )
+    if near_one(alpha):
+        # tr rho^alpha = 1 + tr(rho (rho^(alpha - 1) - 1)): the second term keeps its digits as alpha -> 1.
+        return (
+            lambda x: x * jnp.expm1((alpha - 1) * jnp.log(x)),
+            SpectralFunction(lambda x: power.value(x) - 1, power.divided),
+        )
+    return lambda x: x**alpha, power
+
+
+def near_one(alpha):
+    """Where the form of the Renyi trace that is exact for alpha -> 1 is used."""
+    return abs(alpha - 1) < 0.5
+
+
+def _relative_gap(a, b):
+    """r = (a - b) / b and a safe non-zero version of it, with the mask of r = 0."""
+    r = (a - b) / b
+    equal = r == 0
+    return jnp.where(equal, 1, r), equal
+
+
+def log_divided(a, b):
+    r, equal = _relative_gap(a, b)
+    return jnp.where(equal, 1, jnp.log1p(r) / r) / b
+
+
+def _power_divided(a, b, p):
+    r, equal = _relative_gap(a, b)
+    return b ** (p - 1) * jnp.where(equal, p, jnp.expm1(p * jnp.log1p(r)) / r)
+
+
+def entropy_of_density(rho, alpha=1.0):
+    """Entropy of a trace-one positive semi-definite rho, in nats; 0 for rho = 0.
+
+    H_1 = -tr(rho log rho); H_alpha = log(tr rho^alpha) / (1 - alpha), alpha > 0; H_2 = -log ||rho||_F^2 without a
+    decomposition. An entropy below the rounding error of a rank-one density is returned as exactly 0.
+
+    Args:
+      rho: (n, n).
+      alpha: order, a static positive number; 1 is the von Neumann entropy, exactly.
+    Returns:
+      0-d array in [0, log n].
+    """
+    alpha = float(alpha)
+    if not 0 < alpha < float("inf"):
+        raise ValueError(f"alpha must be a positive finite number; got {alpha}")
+    if alpha == 2:
+        purity = jnp.sum(rho * rho)
+        entropy = -jnp.log(jnp.where(purity > 0, purity, 1))
+    else:
+        f, slope = _renyi_terms(alpha)
+        if alpha == 1:
+            entropy = spectra.trace_function(f, slope, rho)
+        elif near_one(alpha):
+            trace = spectra.trace_function(f, slope, rho)
+            entropy = jnp.log1p(trace) / (1 - alpha)
+        else:
+            # Powers of eigenvalues relative to the largest, so that a large alpha does not underflow.
+            top = stop_gradient(jnp.max(spectra.eigenvalues(rho)))
+            top = jnp.where(top > 0, top, 1)
+            trace = spectra.trace_function(f, slope, rho / top)
+            log_trace = jnp.log(jnp.where(trace > 0, trace, 1))
+            entropy = (log_trace + alpha * jnp.log(top)) / (1 - alpha)
+    noise = rho.shape[0] * jnp.finfo(rho.dtype).eps
+    return jnp.where(entropy <= noise, 0, entropy)
+
+
+def matrix_entropy(z, *, alpha=1.0, center=False, weights=None):
+    """Matrix entropy of features: H_alpha of rho = G(Z) / N, G the cosine Gram matrix.
+
+    H_1(rho) = -tr(rho log rho), H_alpha(rho) = log(tr rho^alpha) / (1 - alpha). The smaller of the N x N Gram and
+    the D x D second moment of the unit rows is decomposed (none for alpha = 2).
+
+    Args:
+      z: (N, D) features of any float or integer type; computed in float32 or better.
+      alpha: order, a static positive number; 1 (the papers') is the von Neumann entropy.
+      center: subtract the (weighted) feature mean before the rows are normalised. The papers do not.
+      weights: (N,) non-negative sample weights; a 0/1 mask equals the subset, in value and gradient. The
+        derivative with respect to a zero weight is defined as zero.
+    Returns:
+      0-d array, nats, in [0, log rank]. Zero rows are left out; no rows at all give 0.
+    Raises:
+      ValueError: z is not (N, D), alpha is not positive and finite.
+    References:
+      Song et al. 2024, Definition of matrix entropy; Skean et al. 2023 for alpha != 1.
+    """
+    u, p = spectra.directions(spectra.as_rows(z), weights, center)
+    return entropy_of_density(smaller_density(u, p), alpha)
+
+
+def matrix_entropy_from_gram(k, *, alpha=1.0, weights=None):
+    """Matrix entropy H_alpha(K / tr K) of a Gram matrix; see `matrix_entropy`.
+
+    Args:
+      k: (n, n) symmetric positive semi-definite; its diagonal need not be 1.
+      alpha: order, a static positive number.
+      weights: (n,) non-negative or None.
+    Returns:
+      0-d array, nats; 0 for a zero matrix.
+    Raises:
+      ValueError: k is not square, alpha is not positive and finite.
+    """
+    return entropy_of_density(density_from_gram(k, weights), alpha)
+
+
+def singular_values(a):
+    """Singular values of a, those at rounding level set to exactly zero."""
+    if spectra.on_host(a):
+        from scipy.linalg import svdvals
+
+        a = jnp.asarray(a)
+        s = jnp.asarray(svdvals(a)) if jnp.isfinite(a).all() else jnp.full(min(a.shape), jnp.nan, a.dtype)
+    else:
+        s = jnp.linalg.svd(a, compute_uv=False)
+    tiny = max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
+    return jnp.where(s <= tiny, 0, s)
+
+
+def effective_rank(a):
+    """Effective rank exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j, of the singular values s_i of A.
+
+    Not the same number as `effective_rank_from_gram(gram(a))`, whose p_i are the *squared* singular values of the
+    row-normalised A: on one 300 x 20 Gaussian 19.68 against 18.58.
+
+    Args:
+      a: (N, D) matrix, used as it is: not centred, rows not normalised.
+    Returns:
+      0-d array in [1, min(N, D)]; 0 for a zero matrix. First derivatives are right at repeated singular
+      values; second derivatives need distinct ones.
+    References:
+      Roy and Vetterli, "The effective rank", EUSIPCO 2007.
+    """
+    s = singular_values(spectra.as_rows(a, "matrix"))
+    total = jnp.sum(s)
+    p = spectra.safe_divide(s, total)
+    entropy = -jnp.sum(jnp.where(p == 0, 0, p * jnp.log(jnp.where(p == 0, 1, p))))
+    return jnp.where(total == 0, 0, jnp.exp(entropy))
+
+
+def effective_rank_from_gram(k, *, weights=None):
+    """Effective rank of a Gram matrix, exp(H_1(K / tr K)): the papers' erank(G).
+
+    Args:
+      k: (n, n) symmetric positive semi-definite.
+      weights: (n,) non-negative or None.
+    Returns:
+      0-d array in [1, n]; 0 for a zero matrix.
+    """
+    rho = density_from_gram(k, weights)
+    return jnp.where(jnp.trace(rho) == 0, 0, jnp.exp(entropy_of_density(rho)))
+
+
+def rankme(z, eps=1e-7):
+    """RankMe: exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j + eps, of the singular values s_i of Z.
+
+    Args:
+      z: (N, D) features, used as they are.
+      eps: the paper's 1e-7. Ports use 1e-5, which reads 1.26 on a rank-one 2048-dimensional matrix.
+    Returns:
+      0-d array; 0 for a zero matrix.
+    References:
+      Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
+      representations by their rank", ICML 2023, equation 1.
+    """
+    s = singular_values(spectra.as_rows(z))
+    total = jnp.sum(s)
+    p = spectra.safe_divide(s, total) + eps
+    return jnp.where(total == 0, 0, jnp.exp(-jnp.sum(p * jnp.log(p))))
+
+
+def stable_rank(a):
+    """Stable rank ||A||_F^2 / ||A||_2^2.
+
+    Args:
+      a: (N, D) matrix, used as it is.
+    Returns:
+      0-d array in [1, rank A]; 0 for a zero matrix.
+    """
+    s = singular_values(spectra.as_rows(a, "matrix"))
+    top = jnp.max(s, initial=0)
+    return jnp.sum(spectra.safe_divide(s, top) ** 2)
+
+
+def coding_rate(z, mu=1.0, *, form="code", weights=None):
+    """Coding rate (total coding rate, TCR) of the unit rows U of Z, through Cholesky on the smaller side.
+
+    With G = U^T diag(w) U and B = sum of the weights of non-zero rows (their number without weights):
+      "code":  log det(I_D + (mu / D) G), what the released M-MAE code computes;
+      "paper": log det(mu I_D + G), as the M-MAE paper prints it; equal to "code" at mu' = D / mu plus D log mu;
+      "mcr2":  (1/2) log det(I_D + mu D / B G), the rate of MCR^2 with mu = 1 / eps^2 (EMP-SSL: mu = 1 / 0.2).
+
+    Args:
+      z: (N, D) features.
+      mu: positive number.
+      form: one of the above.
+      weights: (N,) non-negative or None.
+    Returns:
+      0-d array, nats.
+    Raises:
+      ValueError: unknown form.
+    References:
+      Tan et al., "Information Flow in Self-Supervised Learning", ICML 2024; Yu et al., MCR^2, NeurIPS 2020.
+    """
+    z = spectra.as_rows(z)
+    dim = z.shape[1]
+    w = spectra.sample_weights(weights, z.shape[0], z.dtype)
+    u, live = spectra.unit_rows(jnp.where(w[:, None] > 0, z, 0))
+    small = spectra.smaller_gram(u * spectra.safe_sqrt(w)[:, None])
+    scales = {
+        "code": lambda: (mu / dim, 1.0, 0.0),
+        "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),
+        "mcr2": lambda: (spectra.safe_divide(mu * dim, jnp.sum(jnp.where(live, w, 0))), 0.5, 0.0),
+    }
+    if form not in scales:
+        raise ValueError(f"form must be one of {', '.join(scales)}; got {form!r}")
+    scale, factor, constant = scales[form]()
+    return factor * spectra.logdet(jnp.eye(small.shape[0], dtype=z.dtype) + scale * small) + constant

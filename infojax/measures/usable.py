@@ -1,0 +1,185 @@
+"""Usable information: labels for decoders, and the value of V-information from their loss.
+
+The decodable information bottleneck asks how well a decoder can tell the samples of a class apart.
+Its labels are the digits, in base C, of a sample's index within its class.
+"""
+
+import math
+import operator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_ORDERS = ("most_significant_first", "least_significant_first")
+
+
+def relabel(labels, num_classes, *, num_digits=None, order="most_significant_first"):
+    r"""Digits, in base C, of the index of each sample within its class.
+
+        i_n = #{m < n : y_m = y_n} = sum_k d_nk C^k,   k = 0 .. N_D - 1,
+        N_D = smallest N >= 1 with C^N >= max_c n_c.
+
+    Samples of a class keep their order in the data set, and no two of them have the same digits.
+    The arithmetic is that of integers, so exact powers (n_c = 125, C = 5: three digits) need no
+    more digits than they should.
+
+    Args:
+      labels: (N,) integers. Samples whose label is outside [0, C) get the digits -1.
+      num_classes: C >= 2, static.
+      num_digits: N_D, static. None finds it from the labels, which must then be concrete: inside
+        `jax.jit` and `jax.vmap` it must be given (`num_digits(max_count, num_classes)` of this
+        module finds it).
+      order: "most_significant_first" or "least_significant_first" (as printed in the thesis); the
+        order of the columns, which changes no average over digits.
+
+    Returns:
+      (N, N_D) int32 array, digits in [0, C) or -1.
+
+    Raises:
+      ValueError: C < 2, labels that are not a vector of integers, an unknown order, traced labels
+        without `num_digits`, or, for concrete labels, fewer digits than the largest class needs.
+        Traced labels can not be checked: the most significant digits are then dropped.
+
+    References:
+      Dubois et al., Learning Optimal Representations with the Decodable Information Bottleneck,
+      Algorithm 1; Cheong, Explaining Deep Neural Networks using Information Theory and Geometry,
+      Algorithm 2.
+
+    >>> relabel([0, 0, 0, 1, 1], num_classes=2).tolist()
+    [[0, 0], [0, 1], [1, 0], [0, 0], [0, 1]]
+    """
+    num_classes = _base(num_classes)
+    if order not in _ORDERS:
+        raise ValueError(f"order is {order!r}, but must be one of {', '.join(map(repr, _ORDERS))}")
+    labels = jnp.asarray(labels)
+    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be a vector of integers, but is {labels.dtype} of shape {labels.shape}"
+        )
+    if jnp.iinfo(labels.dtype).bits < 64:
+        labels = labels.astype(jnp.int32)  # so that 300 classes can be compared with uint8 labels
+    valid = (labels >= 0) & (labels < num_classes)
+    width = _width(labels, valid, num_classes, num_digits)
+
+    digits = _digits(labels, num_classes, width)
+    if order == "most_significant_first":
+        digits = digits[:, ::-1]
+    return jnp.where(valid[:, None], digits, -1)
+
+
+def num_digits(max_count, num_classes):
+    """Digits that tell `max_count` samples apart: smallest N >= 1 with num_classes^N >= max_count.
+
+    Integer arithmetic: ceil(math.log(n, C)) is wrong for 39 of the 944 powers C^k <= 1e9 with C
+    <= 200, 5^3 among them.
+
+    Args:
+      max_count: samples in the largest class, a Python or NumPy integer >= 0.
+      num_classes: C >= 2.
+
+    Returns:
+      Python int.
+
+    Raises:
+      ValueError: C < 2 or a negative count.
+
+    References:
+      Cheong, Explaining Deep Neural Networks using Information Theory and Geometry, Algorithm 2,
+      N_D.
+
+    >>> num_digits(125, 5), num_digits(126, 5)
+    (3, 4)
+    """
+    num_classes, max_count = _base(num_classes), operator.index(max_count)
+    if max_count < 0:
+        raise ValueError(f"max_count is {max_count}, but a count is not negative")
+    digits, power = 1, num_classes
+    while power < max_count:
+        digits, power = digits + 1, power * num_classes
+    return digits
+
+
+def v_information(cross_entropy, num_classes, *, base=2):
+    r"""Usable (V-) information about C equally frequent labels, from a decoder's loss.
+
+        I_V(h -> y) = H(y) - H_V(y | h) = log_b C - CE / ln b
+
+    The value is at most log_b C, which a perfect decoder reaches. It is not clipped: a decoder
+    worse than chance gives a negative number, and hiding it would hide that the decoder did not
+    converge. Works under jit, vmap and grad.
+
+    Args:
+      cross_entropy: mean cross entropy of the decoder in nats, any shape.
+      num_classes: C >= 1, static.
+      base: base of the logarithm of the result: 2 for bits, math.e for nats.
+
+    Returns:
+      Array of the shape of `cross_entropy`, float32 or better, in units of log base `base`.
+
+    Raises:
+      ValueError: C < 1 or a base that is not a finite number above 1.
+
+    References:
+      Xu et al., A Theory of Usable Information Under Computational Constraints, definition 2;
+      Cheong, Explaining Deep Neural Networks using Information Theory and Geometry, section 2.2.
+
+    >>> float(v_information(0.0, 8))
+    3.0
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}, but must be at least 1")
+    if not 1 < base < math.inf:
+        raise ValueError(f"base is {base}, but must be a finite number above 1")
+    cross_entropy = jnp.asarray(cross_entropy)
+    dtype = jnp.promote_types(cross_entropy.dtype, jnp.float32)
+    return (math.log(num_classes) - cross_entropy.astype(dtype)) / math.log(base)
+
+
+def _base(num_classes):
+    num_classes = operator.index(num_classes)
+    if num_classes < 2:
+        raise ValueError(
+            f"num_classes is {num_classes}, but digits need a base of at least 2 classes"
+        )
+    return num_classes
+
+
+def _width(labels, valid, num_classes, given):
+    """The number of digits: what is given, checked against concrete labels, or what they need."""
+    if isinstance(labels, jax.core.Tracer):
+        if given is None:
+            raise ValueError(
+                "num_digits must be given where labels are traced (jit, vmap): it fixes the shape "
+                "of the result (infojax.measures.usable.num_digits finds it from the largest count)"
+            )
+        needed = 1
+    else:
+        concrete = np.asarray(labels)[np.asarray(valid)]
+        needed = num_digits(int(np.bincount(concrete).max()) if concrete.size else 0, num_classes)
+    if given is None:
+        return needed
+    given = operator.index(given)
+    if given < needed:
+        raise ValueError(f"num_digits is {given}, but these labels need at least {needed}")
+    return given
+
+
+@partial(jax.jit, static_argnames="width")
+def _digits(labels, num_classes, width):
+    """(N, width) digits of the index within the class, least significant first."""
+    # How many earlier samples have the same label: after a stable sort, the distance to the start
+    # of the run of equal labels. O(N log N), where comparing with every class would be O(N C).
+    position = jnp.arange(labels.size, dtype=jnp.int32)
+    order = jnp.argsort(labels, stable=True)
+    runs = labels[order]
+    is_start = jnp.concatenate([jnp.ones_like(runs[:1], bool), runs[1:] != runs[:-1]])
+    start = lax.cummax(jnp.where(is_start, position, 0))
+    index = jnp.zeros_like(position).at[order].set(position - start, unique_indices=True)
+    digits = []
+    for _ in range(width):  # and not index // C^k, whose power overflows
+        digits.append(index % num_classes)
+        index = index // num_classes
+    return jnp.stack(digits, axis=-1)

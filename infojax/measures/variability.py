@@ -1,0 +1,287 @@
+"""NC1, the within-class variability, in every published convention; equi-separation over layers.
+
+tr(S_W S_B^+) is computed in two passes, each a sum over samples: `ClassStats` first, then `within_energy` around
+those class means. So it streams (add the results of the batches), shards (psum them), takes O(C D) memory and keeps
+its digits in float32, where one-pass formulas subtract numbers a million times larger than the result.
+
+Classes without samples are left out: C then means the number of classes present. Class means mu_c, sample mean
+mu_G, mean of the class means mu_C.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from infojax.measures import moments, spectra
+from infojax.measures.moments import ClassStats, class_stats
+
+
+class Convention(NamedTuple):
+    """One published form of NC1 = scale * tr(S_W S_B^+); "samples" weighs class c by n_c / N, "classes" by 1 / C."""
+
+    within: str  # S_W = sum_c a_c Cov_c
+    between: str  # S_B = sum_c b_c (mu_c - m)(mu_c - m)^T
+    center: str  # m: "samples" is mu_G, "classes" is mu_C
+    per_class: bool = False  # divided by C
+    quotient: bool = False  # tr S_W / tr S_B instead
+
+
+# Balanced classes make them agree up to the factor C (and the quotient apart). Read from the released codes.
+NC1_CONVENTIONS = {
+    "thesis": Convention("samples", "samples", "samples"),
+    "papyan": Convention("samples", "classes", "classes"),
+    "tding1": Convention("samples", "classes", "samples", per_class=True),
+    "rhubarbwu": Convention("samples", "classes", "classes", per_class=True),
+    "equi_separation": Convention("classes", "classes", "samples"),
+    "trace_quotient": Convention("samples", "classes", "classes", quotient=True),
+}
+
+
+def nc1_convention(name):
+    if name not in NC1_CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(NC1_CONVENTIONS)}; got {name!r}")
+    return NC1_CONVENTIONS[name]
+
+
+def class_weights(stats, kind):
+    """(C,) weights that sum to one over the classes present."""
+    w = stats.count if kind == "samples" else (stats.count > 0).astype(stats.count.dtype)
+    return spectra.safe_divide(w, jnp.sum(w))
+
+
+def centered_means(stats, kind):
+    """mu_c - mu_G ("samples") or mu_c - mu_C ("classes"), (C, D); zero rows for absent classes."""
+    center = spectra.matmul(class_weights(stats, kind)[None], stats.mean)
+    return jnp.where((stats.count > 0)[:, None], stats.mean - center, 0)
+
+
+def mean_rounding(stats):
+    """The rounding error of a class mean: differences below it are zero."""
+    eps = jnp.finfo(stats.mean.dtype).eps
+    largest = jnp.max(jnp.sum(stats.mean**2, axis=1), initial=0)
+    return jax.lax.stop_gradient(4 * eps * spectra.safe_sqrt(largest))
+
+
+def _between_factor(stats, convention):
+    """F (C, D) with S_B = F^T F."""
+    root = spectra.safe_sqrt(class_weights(stats, convention.between))
+    return root[:, None] * centered_means(stats, convention.center)
+
+
+@partial(jax.jit, static_argnames="convention")
+def between_inverse(stats, *, convention="thesis"):
+    """A matrix T (D, K) that gives the energies d^T S_B^+ d of deviations d, for `within_energy`.
+
+    K = C: T = F^+, the pseudo-inverse of the C x D factor of S_B = F^T F, and d^T S_B^+ d = ||T^T d||^2; if C >= D,
+    T = S_B^+ (D x D). The singular values of F, not the eigenvalues of S_B, decide what is noise: those below
+    10 eps sqrt(max(C, D)) of the largest, or below the rounding error of the class means.
+
+    Args:
+      stats: `ClassStats`.
+      convention: a key of `NC1_CONVENTIONS`.
+    Returns:
+      (D, C), or (D, D) if C >= D.
+    """
+    factor = _between_factor(stats, nc1_convention(convention))
+    eps, (num_classes, dim) = jnp.finfo(factor.dtype).eps, factor.shape
+    norm = spectra.safe_sqrt(jnp.sum(factor * factor))
+    rtol = jax.lax.stop_gradient(
+        jnp.maximum(10 * eps * max(num_classes, dim) ** 0.5, spectra.safe_divide(mean_rounding(stats), norm))
+    )
+    inverse = spectra.pseudo_inverse(factor, rtol)
+    return spectra.matmul(inverse, inverse.T) if num_classes >= dim else inverse
+
+
+def energies(inverse, deviation):
+    """d^T S_B^+ d of each row d."""
+    projected = spectra.matmul(deviation, inverse)
+    square = inverse.shape[0] == inverse.shape[1]
+    return moments.row_products(projected, deviation if square else projected)
+
+
+def within_energy(inverse, stats, z, labels, weights=None):
+    """Sums over the samples of each class of (z_i - mu_c)^T S_B^+ (z_i - mu_c): the second pass of NC1.
+
+    Args:
+      inverse: `between_inverse(stats)`.
+      stats: `ClassStats` of all samples (the first pass).
+      z, labels, weights: one batch, as `class_stats` takes them.
+    Returns:
+      (C,); add the results of all batches (or psum them), then `nc1_from_energy`.
+    """
+    num_classes = stats.num_classes
+    z, labels, w = moments.checked_samples(z, labels, weights, num_classes)
+
+    def block(rows, owners, weight):
+        return weight * energies(inverse, moments.deviations(rows, owners, stats.mean))
+
+    return jax.ops.segment_sum(moments.by_blocks(block, z, labels, w), labels, num_classes)
+
+
+@partial(jax.jit, static_argnames="convention")
+def nc1_from_energy(energy, stats, *, convention="thesis"):
+    """NC1 and its value for each class from the sums of `within_energy`.
+
+    Args:
+      energy: (C,) sums over all samples, for the same convention.
+      stats: `ClassStats`.
+      convention: a key of `NC1_CONVENTIONS`.
+    Returns:
+      NC1 (0-d) = sum_c a_c v_c (times 1 / C where the convention divides), and v_c = tr(Cov_c S_B^+) (C,) with the
+      same factor. nan where S_B is zero (fewer than two classes present, or equal class means), and for absent
+      classes.
+    """
+    rule = nc1_convention(convention)
+    if rule.quotient:
+        return _trace_quotient(stats, rule)
+    present = stats.count > 0
+    scale = spectra.safe_divide(1.0, jnp.sum(present)) if rule.per_class else 1.0
+    value = scale * spectra.safe_divide(energy, stats.count)
+    defined = _has_between(stats, rule)
+    total = jnp.sum(class_weights(stats, rule.within) * value)
+    return jnp.where(defined, total, jnp.nan), jnp.where(defined & present, value, jnp.nan)
+
+
+def _has_between(stats, rule):
+    spread = jnp.sum(_between_factor(stats, rule) ** 2)
+    return (jnp.sum(stats.count > 0) > 1) & (spread > mean_rounding(stats) ** 2)
+
+
+def _trace_quotient(stats, rule):
+    between = jnp.where(_has_between(stats, rule), jnp.sum(_between_factor(stats, rule) ** 2), 0)
+    variance = spectra.safe_divide(stats.squares, stats.count)
+    value = spectra.safe_divide(variance, between, jnp.nan)
+    total = spectra.safe_divide(jnp.sum(class_weights(stats, rule.within) * variance), between, jnp.nan)
+    return total, jnp.where(stats.count > 0, value, jnp.nan)
+
+
+def nc1(z, labels, num_classes=None, *, convention="thesis", weights=None):
+    """NC1, the within-class variability: tr(S_W S_B^+) in the named convention, 0 at collapse.
+
+    thesis: S_W = (1/N) sum_i d_i d_i^T, d_i = z_i - mu_{y_i}; S_B = sum_c (n_c / N)(mu_c - mu_G)(mu_c - mu_G)^T.
+    papyan: S_B = (1/C) sum_c about the mean of the class means mu_C. tding1: (1/C) sum_c about mu_G, all divided
+    by C. rhubarbwu: papyan's divided by C. equi_separation: S_W the plain mean of the class covariances, S_B =
+    (1/C) sum_c about mu_G. trace_quotient: tr S_W / tr S_B with papyan's matrices. With 500, 8 x 20 and 40 samples
+    in ten classes they read 0.427 to 0.013 on the same features; balanced classes make the first five agree up
+    to the factor C.
+
+    Time O(N D min(C, D)), memory O(N D); streamed: `class_stats`, `between_inverse`, `within_energy`,
+    `nc1_from_energy` in O(C D). Invariant to rotation, shift and scale of the features, not to general linear maps
+    unless S_B is invertible.
+
+    Args:
+      z: (N, D) features.
+      labels: (N,) integers; samples labelled outside [0, C) have weight zero.
+      num_classes: C; inferred from concrete labels if None.
+      convention: one of the above.
+      weights: (N,) non-negative or None.
+    Returns:
+      0-d array; nan where S_B is zero (fewer than two classes present, equal class means).
+    Raises:
+      ValueError: shapes do not fit, unknown convention, C unknown under jit.
+    References:
+      Thesis "Compression in DNNs", equation 2.1 (for any class counts); Papyan, Han and Donoho, PNAS 2020;
+      Zhu et al. 2021 (tding1); He and Su, PNAS 2023; Tirer et al. 2023 (quotient).
+    """
+    stats = class_stats(z, labels, num_classes, weights=weights)
+    rule, energy = nc1_convention(convention), stats.squares
+    if not rule.quotient:
+        energy = within_energy(between_inverse(stats, convention=convention), stats, z, labels, weights)
+    return nc1_from_energy(energy, stats, convention=convention)[0]
+
+
+def nc1_from_stats(stats, *, convention="thesis"):
+    """NC1 from moments that hold the within-class scatter; see `nc1`.
+
+    Args:
+      stats: `ClassStats` with scatter="within" or "class" ("class" for equi_separation; any for trace_quotient).
+      convention: a key of `NC1_CONVENTIONS`.
+    Returns:
+      0-d array; nan where S_B is zero.
+    Raises:
+      ValueError: unknown convention, or the statistics lack the scatter it needs.
+    """
+    rule = nc1_convention(convention)
+    if rule.quotient:
+        return _trace_quotient(stats, rule)[0]
+    if stats.kind is None or (rule.within == "classes" and stats.kind != "class"):
+        need = "class" if rule.within == "classes" else "within"
+        raise ValueError(
+            f"nc1_from_stats needs the within-class scatter for convention {convention!r}: "
+            f"ClassStats.init(..., scatter={need!r}); without it, stream within_energy in a second pass"
+        )
+    inverse = between_inverse(stats, convention=convention)
+    if inverse.shape[0] != inverse.shape[1]:
+        inverse = spectra.matmul(inverse, inverse.T)
+    trace = jnp.tensordot(stats.scatter, inverse, axes=2, precision="highest")
+    if stats.kind == "class":
+        return nc1_from_energy(trace, stats, convention=convention)[0]
+    scale = spectra.safe_divide(1.0, jnp.sum(stats.count > 0)) if rule.per_class else 1.0
+    value = scale * spectra.safe_divide(trace, jnp.sum(stats.count))
+    return jnp.where(_has_between(stats, rule), value, jnp.nan)
+
+
+class OnePass(NamedTuple):
+    """NC1 from raw sums. value: 0-d, not clipped. error: bound on its rounding error; reliable: value > 10 error."""
+
+    value: jax.Array
+    error: jax.Array
+    reliable: jax.Array
+
+
+def nc1_one_pass(count, sums, second_moment):
+    """NC1 (thesis convention) from sums over one pass: tr(S_W S_B^+) with S_W = G / N - mu mu^T - S_B.
+
+    The difference cancels: the terms are larger than the result by the ratio of raw to within-class energy, so in
+    float32 it has no digits left once NC1 is below about 1e-5 (and may come out negative). `reliable` says so.
+    Prefer ClassStats(scatter="within"), also one pass, which does not cancel.
+
+    Args:
+      count: (C,) samples of each class.
+      sums: (C, D) sums of each class's features.
+      second_moment: (D, D) sum of z z^T, G.
+    Returns:
+      `OnePass`.
+    References:
+      Thesis "Compression in DNNs", equation 2.1.
+    """
+    second_moment = spectra.as_square(second_moment, "second_moment")
+    count, sums = (jnp.asarray(x).astype(second_moment.dtype) for x in (count, sums))
+    mean = spectra.safe_divide(sums, count[:, None])
+    stats = ClassStats(count, mean, jnp.zeros_like(count))
+    inverse = between_inverse(stats)
+    if inverse.shape[0] != inverse.shape[1]:
+        inverse = spectra.matmul(inverse, inverse.T)
+    total = jnp.sum(count)
+    center = spectra.safe_divide(jnp.sum(sums, axis=0), total)
+    factor = _between_factor(stats, NC1_CONVENTIONS["thesis"])
+    raw = spectra.safe_divide(second_moment, total)
+    terms = [raw, center[:, None] * center[None, :], spectra.matmul(factor.T, factor)]
+    value = jnp.sum(inverse * (terms[0] - terms[1] - terms[2]))
+    # Each product of the trace carries a relative rounding error of its own; they add up in absolute value.
+    error = jnp.finfo(raw.dtype).eps * sum(jnp.sum(jnp.abs(inverse) * jnp.abs(t)) for t in terms)
+    defined = _has_between(stats, NC1_CONVENTIONS["thesis"])
+    value = jnp.where(defined, value, jnp.nan)
+    return OnePass(value, error, defined & (value > 10 * error))
+
+
+def equi_separation(values, depth=None):
+    """Pearson correlation of log NC1 with depth: -1 is the law of equi-separation (geometric decay by layer).
+
+    Args:
+      values: (L,) positive NC1 of the layers, in order.
+      depth: (L,) or None for 0, 1, ..., L - 1.
+    Returns:
+      0-d array in [-1, 1]; nan for fewer than two layers, a value that is not positive, or constant values.
+    References:
+      He and Su, "A law of data separation in deep learning", PNAS 2023; the thesis uses the three hidden layers.
+    """
+    values = spectra.as_float(values)
+    x = jnp.arange(values.shape[0], dtype=values.dtype) if depth is None else spectra.as_float(depth)
+    positive = values > 0
+    y = jnp.log(jnp.where(positive, values, 1))
+    x, y = x - jnp.mean(x), y - jnp.mean(y)
+    scale = spectra.safe_sqrt(jnp.sum(x * x)) * spectra.safe_sqrt(jnp.sum(y * y))
+    return jnp.where(jnp.all(positive), spectra.safe_divide(jnp.sum(x * y), scale, jnp.nan), jnp.nan)

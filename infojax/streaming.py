@@ -1,0 +1,272 @@
+"""The numbers of a Report, from rows that are read in blocks: two passes, memory independent of the number of rows.
+
+First class moments of the features and of their unit rows, then everything that needs the class means or the feature
+mean. All in float64, whatever the features are stored in.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.measures import collapse, entropy, joint, spectra, variability
+from infojax.measures.moments import ClassStats
+
+# Up to this many rows (or this side of a matrix) everything is exact in one go: a float64 eigenvalue problem of
+# this size takes seconds. Larger sets stream; what cannot stream uses a random sample of this many rows.
+DIRECT_ROWS = 4096
+# Floats that the scatter matrices of all classes may take together (256 MiB).
+SCATTER_BUDGET = 2**25
+
+
+class InputError(ValueError):
+    """Bad input, told in one line: which argument, what it was, what was expected, the fix."""
+
+
+class Rows(Protocol):
+    """A matrix of N rows and D columns that is read in blocks and never needs to be in memory whole."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+    in_memory: bool
+
+    def blocks(self, chunk: int) -> Iterator[np.ndarray]:
+        """Blocks of at most `chunk` rows, in order; callable many times."""
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The rows at sorted indices."""
+
+
+class ArrayRows:
+    """`Rows` of an array; further axes are flattened to columns."""
+
+    def __init__(self, array):
+        self.array = array.reshape(len(array), -1)
+        self.shape, self.dtype = self.array.shape, self.array.dtype
+        self.in_memory = not isinstance(array, np.memmap)
+
+    def blocks(self, chunk):
+        for start in range(0, self.shape[0], chunk):
+            yield np.asarray(self.array[start : start + chunk])
+
+    def take(self, indices):
+        return np.asarray(self.array[indices])
+
+
+class Measured(NamedTuple):
+    """What was measured of one array, before it is put into words. Arrays are numpy float64."""
+
+    num_samples: int
+    dim: int
+    counts: np.ndarray | None
+    zero_rows: int
+    spectrum: np.ndarray
+    spectrum_centered: np.ndarray
+    singular: np.ndarray
+    values: dict[str, float]
+    per_class: dict[str, np.ndarray]
+    interplay: joint.Interplay | None
+    interplay_centered: joint.Interplay | None
+    interplay_counts: np.ndarray | None
+    sampled: dict[str, int]  # measure family -> rows used, where not all
+
+
+def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
+    n, dim = rows.shape
+    num_classes = 1 if y is None else (len(w) if w is not None else int(y.max()) + 1)
+    labels = np.zeros(n, np.int64) if y is None else y
+    direct = n <= DIRECT_ROWS
+    sample = _sample(n, DIRECT_ROWS, seed)
+    scatter = "within" if dim <= DIRECT_ROWS and not direct else None
+    per_class = not direct and num_classes * dim * dim <= SCATTER_BUDGET
+    unit_scatter = None if direct or dim > DIRECT_ROWS else ("class" if per_class else "within")
+    raw, unit, zero_rows = _first_pass(rows, labels, num_classes, chunk, name, progress, scatter, unit_scatter)
+    second, unit_centered, energies = _second_pass(rows, labels, raw, w, b, unit_scatter, chunk, progress)
+
+    subset = rows.take(sample).astype(np.float64) if direct or scatter is None or y is not None else None
+    sampled = {}
+    if direct or scatter is None:
+        spectrum, spectrum_centered, singular = _direct_spectra(subset)
+        if not direct:
+            sampled["spectrum"] = len(sample)
+    else:
+        spectrum, spectrum_centered = (_density_spectrum(s) for s in (unit, unit_centered))
+        singular = np.sqrt(np.asarray(spectra.eigenvalues(_second_moment(raw))))[::-1]
+
+    values, class_values = {}, {}
+    flow = flow_centered = flow_counts = None
+    if y is not None:
+        values, class_values = _collapse_values(raw, second, energies, w)
+        class_values["entropy"] = _class_entropies(subset if direct else unit, labels, num_classes)
+        if not (direct or per_class):
+            del class_values["entropy"]
+        if silhouette:
+            values["silhouette"] = _silhouette(subset, labels[sample])
+            if not direct:
+                sampled["silhouette"] = len(sample)
+    if w is not None:
+        values["entropy_head_weights"] = float(entropy.matrix_entropy(w))
+        compressed = np.minimum(np.bincount(labels, minlength=num_classes), dim).sum()
+        if per_class and compressed <= DIRECT_ROWS:
+            flow, flow_centered = (joint.interplay_from_stats(s, w) for s in (unit, unit_centered))
+            flow_counts = np.asarray(raw.count)
+        else:
+            flow, flow_centered = (joint.interplay(subset, labels[sample], w, center=c) for c in (False, True))
+            flow_counts = np.bincount(labels[sample], minlength=num_classes)
+            if not direct:
+                sampled["interplay"] = len(sample)
+    values["mean_energy"] = float(jnp.sum((jnp.sum(unit.count[:, None] * unit.mean, 0) / max(n - zero_rows, 1)) ** 2))
+    values["coding_rate"] = float(_coding_rate(spectrum, n - zero_rows, dim))
+    return Measured(
+        n, dim, None if y is None else np.asarray(raw.count), zero_rows,
+        spectrum, spectrum_centered, singular, values, class_values, flow, flow_centered, flow_counts, sampled,
+    )  # fmt: skip
+
+
+def _sample(n, size, seed):
+    if n <= size:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
+
+
+def _blocks(rows, labels, chunk, progress, phase):
+    """(features, labels, weights) of equal sizes as jax arrays: the last block is padded with weight zero."""
+    n, start = rows.shape[0], 0
+    size = min(chunk, n)
+    for block in rows.blocks(size):
+        block = np.asarray(block, np.float64)
+        count = len(block)
+        z = np.zeros((size, rows.shape[1]))
+        z[:count] = block
+        y = np.full(size, -1, np.int64)
+        y[:count] = labels[start : start + count]
+        yield jnp.asarray(z), jnp.asarray(y), jnp.asarray((np.arange(size) < count).astype(np.float64))
+        start += count
+        progress(start, n, phase)
+    if start != n:
+        raise InputError(f"read {start} rows where {n} were announced: the file is truncated")
+
+
+@jax.jit
+def _first_block(raw, unit, zero_rows, z, y, w):
+    u, live = spectra.unit_rows(z)
+    finite = jnp.isfinite(z).all(axis=1)
+    zero_rows = zero_rows + jnp.sum(jnp.where(live, 0, w))
+    return raw.update(z, y, w), unit.update(u, y, w), zero_rows, jnp.argmin(finite), finite.all()
+
+
+def _first_pass(rows, labels, num_classes, chunk, name, progress, scatter, unit_scatter):
+    empty = partial(ClassStats.init, num_classes, rows.shape[1], dtype=jnp.float64)
+    raw, unit, zero_rows, start = empty(scatter=scatter), empty(scatter=unit_scatter), jnp.zeros(()), 0
+    for z, y, w in _blocks(rows, labels, chunk, progress, "class means"):
+        raw, unit, zero_rows, worst, finite = _first_block(raw, unit, zero_rows, z, y, w)
+        if not finite:
+            raise InputError(f"{name}: row {start + int(worst)} holds nan or inf; expected finite numbers")
+        start += len(z)
+    return raw, unit, int(zero_rows)
+
+
+@jax.jit
+def _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w):
+    second, unit, energies = carry
+    u, live = spectra.unit_rows(z - mean, floor)
+    added = collapse.second_pass(raw, z, y, head, bias, weights=w)
+    energies = {
+        key: total + variability.within_energy(inverses[key], raw, z, y, w) for key, total in energies.items()
+    }
+    return jax.tree.map(jnp.add, second, added), unit.update(u, y, w), energies
+
+
+def _second_pass(rows, labels, raw, head, bias, unit_scatter, chunk, progress):
+    """`SecondPass`, moments of the centred unit rows, and within energies of each distinct S_B."""
+    num_classes, dim = raw.mean.shape
+    unit = ClassStats.init(num_classes, dim, scatter=unit_scatter, dtype=jnp.float64)
+    names = [] if num_classes == 1 else ["thesis", "papyan", "tding1"]
+    inverses = {key: variability.between_inverse(raw, convention=key) for key in names}
+    zeros = jnp.zeros(num_classes)
+    carry = (collapse.SecondPass(zeros, zeros, zeros), unit, {key: zeros for key in names})
+    mean = (jnp.sum(raw.count[:, None] * raw.mean, axis=0) / jnp.sum(raw.count))[None]
+    floor = 16 * jnp.finfo(jnp.float64).eps * jnp.max(jnp.abs(raw.mean))
+    head, bias = (None if x is None else jnp.asarray(x) for x in (head, bias))
+    for z, y, w in _blocks(rows, labels, chunk, progress, "around the means"):
+        carry = _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w)
+    return carry
+
+
+def _second_moment(stats):
+    """sum of z z^T over all classes (D, D)."""
+    scatter = stats.scatter if stats.kind == "within" else jnp.sum(stats.scatter, axis=0)
+    return scatter + spectra.matmul((stats.count[:, None] * stats.mean).T, stats.mean)
+
+
+def _density_spectrum(unit):
+    moment = _second_moment(unit)
+    return np.asarray(spectra.eigenvalues(moment / jnp.maximum(jnp.trace(moment), 1e-300)))[::-1]
+
+
+def _direct_spectra(z):
+    z = jnp.asarray(z)
+    densities = (entropy.smaller_density(*spectra.directions(z, None, center)) for center in (False, True))
+    first, second = (np.asarray(spectra.eigenvalues(rho))[::-1] for rho in densities)
+    return first, second, np.asarray(entropy.singular_values(z))
+
+
+def _coding_rate(spectrum, n, dim):
+    """log det(I_D + (1 / D) sum u u^T) from the spectrum of the density: mu = 1, form "code"."""
+    return np.sum(np.log1p(n / dim * spectrum))
+
+
+def _collapse_values(raw, second, energies, head):
+    if "thesis" in energies:
+        second = second._replace(energy=energies["thesis"])
+    nc = collapse.collapse_from_passes(raw, second, head)
+    values = {key: float(v) for key, v in nc._asdict().items() if key != "per_class" and v is not None}
+    # One inverse serves the conventions that share S_B.
+    shared = {"papyan": "papyan", "tding1": "tding1", "rhubarbwu": "papyan", "equi_separation": "tding1"}
+    for key in [*shared, "trace_quotient"]:
+        energy = energies.get(shared.get(key), second.energy)
+        values[f"nc1_{key}"] = float(variability.nc1_from_energy(energy, raw, convention=key)[0])
+    per_class = {key: np.asarray(v) for key, v in nc.per_class._asdict().items() if v is not None}
+    return values, per_class
+
+
+def _class_entropies(source, labels, num_classes):
+    """H of each class's unit rows, from the rows or from their moments; nan for absent classes."""
+    if not isinstance(source, np.ndarray):
+        if source.kind != "class":
+            return None
+        second = source.scatter + source.count[:, None, None] * source.mean[:, :, None] * source.mean[:, None, :]
+        spectra_of = [np.asarray(spectra.eigenvalues(k / jnp.maximum(jnp.trace(k), 1e-300))) for k in second]
+    else:
+        u = np.asarray(spectra.unit_rows(jnp.asarray(source))[0])
+        groups = [u[labels == c] for c in range(num_classes)]
+        spectra_of = [
+            np.asarray(spectra.eigenvalues(np.asarray(spectra.smaller_gram(g)) / max(np.sum(g * g), 1e-300)))
+            for g in groups
+        ]
+    counts = np.bincount(labels, minlength=num_classes)
+    return np.array([spectrum_entropy(p) if n else np.nan for p, n in zip(spectra_of, counts, strict=True)])
+
+
+def _silhouette(z, labels):
+    present = len(np.unique(labels))
+    if not 2 <= present < len(labels):
+        return float("nan")
+    from sklearn.metrics import silhouette_score
+
+    return float(silhouette_score(z, labels))
+
+
+def spectrum_entropy(p, alpha=1.0):
+    """Renyi entropy of eigenvalues p (numpy, any order, zeros allowed); see `entropy.entropy_of_density`."""
+    p = p[p > 0]
+    if not len(p):
+        return 0.0
+    log_p = np.log(p / p.sum())
+    if alpha == 1:
+        return float(max(-np.sum(np.exp(log_p) * log_p), 0.0))
+    top = np.max(alpha * log_p)
+    return float(max((top + np.log(np.sum(np.exp(alpha * log_p - top)))) / (1 - alpha), 0.0))

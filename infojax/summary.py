@@ -1,0 +1,341 @@
+"""Numbers into words: the Report, with the convention, the theoretical limit and the caveats of each measure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from infojax.measures import theory
+from infojax.streaming import spectrum_entropy
+
+ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+
+# Measures of a spectrum: what no resampling can judge where the samples, not the features, limit the rank.
+SPECTRAL = {
+    "entropy_features": "H(G(Z)), rows L2-normalised, not centred, nats",
+    "entropy_features_centered": "as entropy_features, the feature mean subtracted first",
+    "matrix_entropy_alpha_0.5": "Renyi entropy of order 0.5 of G(Z)/N, nats",
+    "matrix_entropy_alpha_2": "Renyi entropy of order 2 of G(Z)/N, nats",
+    "matrix_entropy_alpha_5": "Renyi entropy of order 5 of G(Z)/N, nats",
+    "effective_rank": "exp entropy of the singular values of Z as it is (Roy & Vetterli)",
+    "effective_rank_from_gram": "exp H(G(Z)): squared singular values of the normalised rows",
+    "rankme": "as effective_rank with eps = 1e-7 (RankMe)",
+    "stable_rank": "||Z||_F^2 / ||Z||_2^2",
+    "coding_rate": "log det(I + G/D), form 'code', mu = 1, nats",
+    "joint_entropy": "H(G(Z) o G(V)), V = head row of each label, nats",
+    "mutual_information": "H(G(Z)) + H(G(V)) - H(G(Z) o G(V)), nats",
+    "mir": "mutual information / min(H(G(Z)), H(G(V))); depends on n",
+    "hdr": "|H(G(Z)) - H(G(V))| / max of both",
+    "joint_entropy_centered": "as joint_entropy, the feature mean subtracted first",
+    "mutual_information_centered": "as mutual_information, the feature mean subtracted first",
+    "mir_centered": "as mir, the feature mean subtracted first",
+    "hdr_centered": "as hdr, the feature mean subtracted first",
+}
+CONVENTIONS = SPECTRAL | {
+    "mean_energy": "s = ||mean unit row||^2; the limits at s = 0 need centred features",
+    "entropy_head": "H(G(V)), V = head row of each label, nats",
+    "entropy_head_weights": "H(G(W)), the head's own rows, nats",
+    "nc1": "thesis: tr(S_W S_B^+), classes weighted by n_c/N about the sample mean",
+    "nc1_papyan": "S_B unweighted about the mean of class means",
+    "nc1_tding1": "S_B unweighted about the sample mean, divided by C",
+    "nc1_rhubarbwu": "nc1_papyan divided by C",
+    "nc1_equi_separation": "mean class covariance; S_B unweighted about the sample mean",
+    "nc1_trace_quotient": "tr S_W / tr S_B, S_B unweighted",
+    "nc2_equinorm": "std / mean of the norms of the centred class means (std with C - 1)",
+    "nc2_equiangularity": "mean |cos + 1/(C-1)| of the centred class means",
+    "nc2_etf_distance": "Frobenius distance of their normalised Gram to the simplex ETF",
+    "nc2_equinorm_head": "as nc2_equinorm, head rows",
+    "nc2_equiangularity_head": "as nc2_equiangularity, head rows",
+    "nc2_etf_distance_head": "as nc2_etf_distance, head rows",
+    "nc3": "papyan: ||W/|W| - M/|M|||_F^2",
+    "nc3_etf": "distance of the normalised W M^T to the simplex ETF",
+    "nc4": "share of samples where head (with bias) and nearest class centre disagree",
+    "cdnv": "mean over pairs (v_c + v_c') / (2 |mu_c - mu_c'|^2)",
+    "davies_bouldin": "as scikit-learn's davies_bouldin_score",
+    "silhouette": "scikit-learn's silhouette_score, Euclidean",
+}  # fmt: skip
+# Which rows a measure used, where not all: family -> measures.
+FAMILIES = {
+    "spectrum": [key for key in SPECTRAL if "mutual" not in key and key[:3] not in ("mir", "hdr", "joi")],
+    "interplay": [key for key in SPECTRAL if "mutual" in key or key[:3] in ("mir", "hdr", "joi")] + ["entropy_head"],
+    "silhouette": ["silhouette"],
+}
+
+
+class Interval(NamedTuple):
+    """A 95% interval by stratified subsampling of m of the n samples without replacement.
+
+    low, high: for the measure's expectation at n samples, centred on the value. at_m: mean over the subsamples.
+    bias: at_m minus the value at n, how much the measure moves from n samples to m. m: their number.
+    """
+
+    low: float
+    high: float
+    at_m: float
+    bias: float
+    m: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `analyze` found in one array.
+
+    Attributes:
+      name: of the array or layer; num_samples, dim, num_classes (None without labels).
+      measures: name -> number, names as the public functions and their fields. nan has its reason in `reasons`.
+      limits: name -> value at exact neural collapse with these class counts and this mean energy, for some.
+      conventions: name -> how it is defined. warnings: what a statistician would point out.
+      per_class: name -> (C,) array. spectrum: eigenvalues of the density of the unit rows, descending.
+      renyi: alpha -> entropy. intervals: name -> `Interval`, if asked for.
+    """
+
+    name: str
+    num_samples: int
+    dim: int
+    num_classes: int | None
+    measures: dict[str, float]
+    limits: dict[str, float]
+    conventions: dict[str, str]
+    warnings: tuple[str, ...]
+    reasons: dict[str, str]
+    per_class: dict[str, np.ndarray]
+    spectrum: np.ndarray
+    renyi: dict[float, float]
+    intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def table(self, width=100):
+        """The report as fixed-width text."""
+        from infojax.report.tables import render_table
+
+        return render_table(self, width)
+
+    __repr__ = __str__ = table
+
+    def _repr_html_(self):
+        from infojax.report.tables import html_table
+
+        return html_table(self)
+
+    def to_dict(self):
+        """Plain Python values, ready for json.dumps (nan included as float)."""
+        return {
+            "name": self.name,
+            "num_samples": self.num_samples,
+            "dim": self.dim,
+            "num_classes": self.num_classes,
+            "measures": dict(self.measures),
+            "limits": dict(self.limits),
+            "conventions": dict(self.conventions),
+            "warnings": list(self.warnings),
+            "reasons": dict(self.reasons),
+            "per_class": {key: np.asarray(value).tolist() for key, value in self.per_class.items()},
+            "renyi": {str(alpha): value for alpha, value in self.renyi.items()},
+            "intervals": {key: value._asdict() for key, value in self.intervals.items()},
+        }
+
+    def to_frame(self):
+        """A pandas DataFrame, one row a measure: value, limit, low, high, bias, convention."""
+        import pandas as pd
+
+        rows = {
+            key: {
+                "value": value,
+                "limit": self.limits.get(key, float("nan")),
+                **{k: getattr(self.intervals.get(key), k, float("nan")) for k in ("low", "high", "bias")},
+                "convention": self.conventions.get(key, ""),
+            }
+            for key, value in self.measures.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+
+    def plot(self):
+        """A matplotlib Figure: spectrum, Renyi entropies, per-class values."""
+        from infojax.report.figures import plot
+
+        return plot(self)
+
+    def to_html(self, title=None):
+        """One self-contained HTML page as a string."""
+        from infojax.report.page import html_page
+
+        return html_page({self.name: self}, title or self.name)
+
+
+class LayerReports(Mapping):
+    """Reports of several layers, in order of depth; a mapping layer -> `Report`."""
+
+    def __init__(self, reports):
+        self._reports = dict(reports)
+
+    def __getitem__(self, key):
+        return self._reports[key]
+
+    def __iter__(self):
+        return iter(self._reports)
+
+    def __len__(self):
+        return len(self._reports)
+
+    def table(self, width=100):
+        """One row a layer, as fixed-width text."""
+        from infojax.report.tables import render_layers
+
+        return render_layers(self._reports)
+
+    __repr__ = __str__ = table
+
+    def to_dict(self):
+        """layer -> `Report.to_dict()`."""
+        return {key: report.to_dict() for key, report in self.items()}
+
+    def to_frame(self):
+        """A pandas DataFrame, one row a layer, one column a measure."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict({key: r.measures for key, r in self.items()}, orient="index").rename_axis("layer")
+
+    def plot(self):
+        """A matplotlib Figure of the measures against depth."""
+        from infojax.report.figures import plot
+
+        return plot(self._reports)
+
+    def to_html(self, title="layers"):
+        """One self-contained HTML page as a string."""
+        from infojax.report.page import html_page
+
+        return html_page(self._reports, title)
+
+
+def describe(found, name, intervals):
+    """`Report` of `streaming.Measured`."""
+    measures = _measures(found)
+    refusal = [intervals] if isinstance(intervals, str) else []
+    keys = list(measures)
+    return Report(
+        name=name,
+        num_samples=found.num_samples,
+        dim=found.dim,
+        num_classes=None if found.counts is None else len(found.counts),
+        measures=measures,
+        limits={key: value for key, value in _limits(found).items() if key in measures and np.isfinite(value)},
+        conventions={key: CONVENTIONS[key] + _rows_used(found, key) for key in keys},
+        warnings=tuple(_warnings(found) + refusal),
+        reasons={key: _reason(key, found) for key in keys if not np.isfinite(measures[key])},
+        per_class=found.per_class,
+        spectrum=found.spectrum,
+        renyi={alpha: spectrum_entropy(found.spectrum, alpha) for alpha in ALPHAS},
+        intervals={} if refusal else intervals,
+    )
+
+
+def _measures(found):
+    """All measures in the order of CONVENTIONS."""
+    entropy, sigma = spectrum_entropy(found.spectrum), found.singular
+    share = sigma / sigma.sum() if sigma.any() else sigma
+    values = {
+        "entropy_features": entropy,
+        "entropy_features_centered": spectrum_entropy(found.spectrum_centered),
+        **{f"matrix_entropy_alpha_{a:g}": spectrum_entropy(found.spectrum, a) for a in (0.5, 2.0, 5.0)},
+        "effective_rank": float(np.exp(spectrum_entropy(share))) if sigma.any() else 0.0,
+        "effective_rank_from_gram": float(np.exp(entropy)) if found.spectrum.any() else 0.0,
+        "rankme": float(np.exp(-np.sum((share + 1e-7) * np.log(share + 1e-7)))) if sigma.any() else 0.0,
+        "stable_rank": float(np.sum((sigma / sigma.max()) ** 2)) if sigma.any() else 0.0,
+        **found.values,
+    }
+    for flow, suffix in ((found.interplay, ""), (found.interplay_centered, "_centered")):
+        if flow is not None:
+            fields = ("joint_entropy", "mutual_information", "mir", "hdr")
+            values |= {key + suffix: float(getattr(flow, key)) for key in fields}
+            values["entropy_head"] = float(found.interplay.entropy_head)
+    return {key: values[key] for key in CONVENTIONS if key in values}
+
+
+def _limits(found):
+    """Values at exact neural collapse, with the counts and the mean energy of what was measured."""
+    if found.counts is None:
+        return {}
+    zero_at_collapse = [key for key in found.values if key[:2] == "nc"] + ["cdnv", "davies_bouldin"]
+    limits = dict.fromkeys(zero_at_collapse, 0.0) | {"silhouette": 1.0}
+    counts = found.counts if found.interplay_counts is None else found.interplay_counts
+    if np.sum(counts > 0) < 2:
+        return {}
+    centered = theory.nc_limits(len(counts), counts=counts)
+    try:
+        raw = theory.nc_limits(len(counts), counts=counts, mean_energy=found.values["mean_energy"])
+    except ValueError:  # less mean energy than unequal class counts alone give a simplex: only the centred limit fits
+        raw = centered
+    names = ("joint_entropy", "mutual_information", "mir", "hdr")
+    limits |= {"entropy_features": raw.entropy_features, "entropy_features_centered": centered.entropy_features}
+    limits |= {"entropy_head": raw.entropy_head, "entropy_head_weights": float(np.log(len(counts) - 1))}
+    limits |= {key: getattr(raw, key) for key in names}
+    return limits | {f"{key}_centered": getattr(centered, key) for key in names}
+
+
+def _rows_used(found, key):
+    for family, rows in found.sampled.items():
+        if key in FAMILIES[family]:
+            return f"; on {rows} of {found.num_samples} rows drawn at random"
+    return ""
+
+
+def _warnings(found):
+    n, dim, energy = found.num_samples, found.dim, found.values["mean_energy"]
+    warnings = []
+    if n == 1:
+        warnings.append("one sample: every entropy is 0 and every ratio undefined")
+    elif n <= dim:
+        warnings.append(
+            f"N <= D ({n} samples, {dim} columns): the spectrum is rank-limited; entropies are at most log {n} = "
+            f"{np.log(n):.4g} whatever the features"
+        )
+    if found.zero_rows:
+        warnings.append(f"{found.zero_rows} rows are zero: they have no direction and are left out of entropies")
+    if energy > 0.5:
+        warnings.append(
+            f"heavy common mean: mean energy s = {energy:.3g}, the rows share one direction; compare the *_centered "
+            "measures, and limits only at this s"
+        )
+    for family, rows in found.sampled.items():
+        warnings.append(f"{family}: measured on {rows} of {n} rows drawn at random, the exact value would not fit")
+    return warnings + ([] if found.counts is None else _class_warnings(found.counts))
+
+
+def _class_warnings(counts):
+    warnings, present = [], counts[counts > 0].astype(int)
+    missing = np.flatnonzero(counts == 0)
+    if len(missing):
+        shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        warnings.append(f"{len(missing)} of {len(counts)} classes have no samples ({shown}): left out")
+    if len(present) < 2:
+        return [*warnings, "fewer than two classes have samples: nothing between classes to compare with"]
+    single = int(np.sum(present == 1))
+    if single:
+        warnings.append(f"{single} classes have one sample: their within-class variance is 0 by construction")
+    elif present.min() < 10:
+        warnings.append(f"too few samples: the smallest class has {present.min()}; within-class variances are biased low")
+    if present.max() > 1.5 * present.min():
+        warnings.append(
+            f"class imbalance: {present.min()} to {present.max()} samples a class; the NC1 conventions differ, and the "
+            "limits shown are for these counts"
+        )
+    return warnings
+
+
+def _reason(key, found):
+    if found.counts is not None and np.sum(found.counts > 0) < 2:
+        return "fewer than two classes have samples"
+    if key.startswith(("mir", "hdr")):
+        return "0/0: an entropy is zero (all directions equal up to sign, or two opposite head rows)"
+    if key.startswith("silhouette"):
+        return "needs at least two classes and a class with two samples"
+    if key.startswith("nc3") or key.endswith("_head"):
+        return "0/0: the head or all centred class means are zero"
+    return "0/0: class means coincide, there is no variance between classes"
+
+
+def json_safe(value):
+    """value with nan and infinities as None: strict JSON."""
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)

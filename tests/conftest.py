@@ -1,0 +1,31 @@
+"""The test session: eight CPU devices, no broadcasting of ranks, reproducible properties."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Read when NumPy loads. Two workers on two cores: more BLAS threads than one only spin against each
+# other (a third more CPU time).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Compilation is most of the time of a second run. One folder a worker, because JAX writes entries
+# without a lock; in the environment, so that the processes that tests start share it.
+worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+cache = Path(__file__).parents[1] / ".cache" / "jax" / worker
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+
+import hypothesis
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)  # only counts before the first use of a device
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile(
+    "infojax",
+    derandomize=True,
+    deadline=None,  # the first example of a shape compiles
+    max_examples=25,
+    database=None,
+)
+hypothesis.settings.load_profile("infojax")

@@ -1,0 +1,421 @@
+"""`python -m infojax.measure`: tables, JSON, figures, and one line for every bad input."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from infojax import measure
+from infojax.measure import main
+
+NUM_ROWS, DIM, CLASSES = 60, 5, 3
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every test runs in an empty folder, as a user would."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def data():
+    random = np.random.default_rng(0)
+    labels = np.arange(NUM_ROWS) % CLASSES
+    head = random.normal(size=(CLASSES, DIM))
+    return {
+        "z": head[labels] + random.normal(size=(NUM_ROWS, DIM)),
+        "y": labels,
+        "W": head,
+        "b": np.zeros(CLASSES),
+    }
+
+
+@pytest.fixture
+def steps(data):
+    """A folder whose order by name differs from its order by step."""
+    Path("run").mkdir()
+    for step in (5, 100, 20):
+        np.savez(f"run/step_{step}.npz", z=data["z"] * data["y"][:, None] ** step, y=data["y"])
+        np.savez(f"run/step_{step}.npz", z=data["z"] + 1 / step, y=data["y"])
+    return [5, 20, 100]
+
+
+def run_json(capsys, *argv) -> dict:
+    assert main([*argv, "--json", "-"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys, *argv) -> str:
+    """The one line on stderr; nothing on stdout, code 2, and no file that was not there before."""
+    before = sorted(Path.cwd().rglob("*"))
+    assert main(list(argv)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("infojax.measure: ") and err.count("\n") == 1
+    assert sorted(Path.cwd().rglob("*")) == before
+    return err.removeprefix("infojax.measure: ").rstrip("\n")
+
+
+# Numbers
+
+
+def test_the_numbers_are_those_of_analyze(capsys, data):
+    np.savez("f.npz", **data)
+    from infojax.analysis import analyze
+
+    report = analyze(data["z"], data["y"], data["W"], data["b"])
+    found = run_json(capsys, "f.npz")
+    assert list(found) == ["f.npz"] and list(found["f.npz"]) == ["features"]
+    entry = found["f.npz"]["features"]
+    assert list(entry) == ["measures", "conventions", "warnings"]
+    expected = {k: v if math.isfinite(v) else None for k, v in report.measures.items()}
+    assert entry["measures"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert {"mir", "nc1", "nc3"} <= set(entry["measures"])
+    assert entry["conventions"] == report.conventions
+
+
+@pytest.mark.parametrize(
+    "names", [("FEATS", "Targets", "Weight", "BIAS"), ("h", "LABELS", "w", "B")]
+)
+def test_names_are_found_in_any_case(capsys, data, names):
+    np.savez("usual.npz", **data)
+    np.savez("f.npz", **dict(zip(names, data.values(), strict=True)))
+    found = run_json(capsys, "f.npz", "usual.npz")
+    assert found["f.npz"] == found["usual.npz"]
+
+
+def test_names_need_to_be_whole(capsys, data):
+    np.savez("f.npz", **data, zz=data["z"], my_labels=data["y"])
+    assert list(run_json(capsys, "f.npz")) == ["f.npz"]
+
+
+def test_every_kind_of_file_gives_the_same_numbers(capsys, data):
+    import h5py
+
+    np.savez("f.npz", **data)
+    np.savez_compressed("g.npz", **data)
+    save_file(data, "f.safetensors")
+    with h5py.File("f.h5", "w") as file:
+        file.update(data)
+    found = run_json(capsys, "f.npz", "g.npz", "f.safetensors", "f.h5", "--chunk", "7")
+    assert len(found) == 4 and all(entry == found["f.npz"] for entry in found.values())
+
+
+def test_flags_choose_arrays_of_the_file_and_of_other_files(capsys, data):
+    np.savez("usual.npz", **data)
+    expected = run_json(capsys, "usual.npz")["usual.npz"]
+    np.savez("own.npz", a=data["z"], c=data["y"], d=data["W"], e=data["b"])
+    flags = ["--features", "a", "--labels", "c", "--head", "d", "--bias", "e"]
+    assert run_json(capsys, "own.npz", *flags)["own.npz"] == expected
+    np.save("z.npy", data["z"])
+    np.save("y.npy", data["y"].astype(float)[:, None])  # whole floats, as a column
+    save_file({"fc.weight": data["W"], "fc.bias": data["b"], "conv": np.ones(3)}, "m.safetensors")
+    flags = ["--labels", "y.npy", "--head", "m.safetensors:fc.weight", "--bias"]
+    found = run_json(capsys, "z.npy", *flags, "m.safetensors:fc.bias")["z.npy"]
+    assert found == expected
+    assert (
+        run_json(capsys, "z.npy", *flags, "usual.npz")["z.npy"] == expected
+    )  # found by name there
+
+
+def test_none_leaves_a_recognised_array_out(capsys, data):
+    np.savez("f.npz", **data)
+    found = run_json(capsys, "f.npz", "--labels", "none", "--head", "none", "--bias", "none")
+    assert "nc1" not in found["f.npz"]["features"]["measures"]
+
+
+def test_convolution_maps_are_flattened(capsys, data):
+    np.savez("f.npz", z=data["z"][:, :4].reshape(NUM_ROWS, 2, 2, 1), y=data["y"])
+    np.savez("g.npz", z=data["z"][:, :4], y=data["y"])
+    found = run_json(capsys, "f.npz", "g.npz")
+    assert found["f.npz"] == found["g.npz"]
+
+
+def test_layers_are_a_report_each(capsys, data):
+    np.savez("f.npz", layer1=data["z"], layer2=data["z"] ** 3, other=data["z"], labels=data["y"])
+    found = run_json(capsys, "f.npz", "--layers", "layer*")["f.npz"]
+    assert list(found) == ["layer1", "layer2"]
+    alone = run_json(capsys, "f.npz", "--features", "layer2")["f.npz"]["features"]
+    assert found["layer2"]["measures"] == pytest.approx(alone["measures"], nan_ok=True)
+    every = run_json(capsys, "f.npz", "--layers", "*")["f.npz"]
+    assert list(every) == ["layer1", "layer2", "other"]  # the labels are not a layer
+    assert main(["f.npz", "--layers", "layer?"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["layer", "layer1", "layer2"]
+
+
+def test_json_is_strict_and_says_why_a_value_is_null(capsys):
+    np.savez("f.npz", z=np.ones((4, 3)), y=np.zeros(4, int))  # one class: no between-class scatter
+    text = json.dumps(run_json(capsys, "f.npz"))
+    assert "NaN" not in text and "Infinity" not in text
+    entry = json.loads(text)["f.npz"]["features"]
+    nulls = [name for name, value in entry["measures"].items() if value is None]
+    assert "nc1" in nulls
+    assert all(any(name in warning for warning in entry["warnings"]) for name in nulls)
+
+
+# Folders of steps
+
+
+def test_a_folder_is_measured_by_step_number(capsys, steps):
+    Path("run/labels.npy").write_bytes(b"not a step")
+    found = run_json(capsys, "run")
+    assert list(found) == [f"run/step_{step}.npz" for step in steps]
+    assert main(["run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["run", "step", "5", "20", "100"]
+
+
+def test_a_folder_draws_curves_over_steps(capsys, steps):
+    assert main(["run", "--figures", "figures", "--html", "run.html", "--quiet"]) == 0
+    rows = Path("figures/trajectory.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "5", "20", "100"]
+    assert "<svg" in Path("run.html").read_text()
+    assert not list(Path.cwd().glob(".*")) and not list(Path.cwd().glob("tmp*"))
+
+
+def test_bad_folders(capsys, data, steps):
+    Path("empty").mkdir()
+    assert "empty: a folder without step files; expected step_NUMBER" in refused(capsys, "empty")
+    np.savez("run/step_5.0.npz", **data)
+    assert "run/step_5.0.npz: no step number in the name" in refused(capsys, "run")
+    Path("run/step_5.0.npz").rename("run/step_005.npz")
+    assert "run: step_005.npz and step_5.npz are the same step" in refused(capsys, "run")
+    Path("run/step_005.npz").unlink()
+    np.savez("run/step_7.npz", other=data["z"], y=data["y"])
+    assert "run/step_7.npz: which array holds the features?" in refused(capsys, "run")
+    error = refused(capsys, "run", "--layers", "[zo]*")
+    assert "run/step_7.npz: holds the layers other, but run/step_5.npz holds z" in error
+
+
+# What comes out
+
+
+def test_table_fits_a_log(capsys, data):
+    np.savez("f.npz", **data)
+    assert main(["f.npz", "--ci", "20"]) == 0
+    out, err = capsys.readouterr()
+    assert "f.npz" in out and f"n = {NUM_ROWS}" in out and "nc1" in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert "\x1b" not in out and err == ""  # stderr is no terminal here: no progress bar
+
+
+def test_several_files_are_measured_once_each(capsys, data):
+    np.savez("f.npz", **data)
+    np.save("g.npy", data["z"])
+    found = run_json(capsys, "f.npz", "g.npy", "f.npz", "--labels", "none", "--head", "none",
+                     "--bias", "none")  # fmt: skip
+    assert list(found) == ["f.npz", "g.npy"]
+    assert found["f.npz"] == found["g.npy"]
+
+
+def test_outputs_are_written_and_replaced_whole(capsys, data):
+    np.savez("f.npz", **data)
+    Path("out.json").write_text("old")
+    argv = ["f.npz", "--json", "out.json", "--html", "out.html", "--figures", "figures"]
+    assert main(argv) == 0
+    table = capsys.readouterr().out
+    assert "nc1" in table
+    assert json.loads(Path("out.json").read_text()) == run_json(capsys, "f.npz")
+    assert Path("out.html").read_text().lower().startswith("<!doctype html")
+    assert any(path.suffix == ".csv" for path in Path("figures").iterdir())
+    assert {p.name for p in Path.cwd().iterdir()} == {"f.npz", "out.json", "out.html", "figures"}
+
+
+def test_a_failure_while_writing_leaves_the_old_files(capsys, data, monkeypatch):
+    np.savez("f.npz", **data)
+    Path("out.json").write_text("old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(measure, "draw_figures", fail)
+    argv = ["f.npz", "--json", "out.json", "--html", "out.html", "--figures", "figures"]
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert "No space left on device" in err and err.count("\n") == 1
+    assert Path("out.json").read_text() == "old"
+    assert {p.name for p in Path.cwd().iterdir()} == {"f.npz", "out.json"}
+
+
+def test_outputs_are_checked_before_the_long_work(capsys, data, monkeypatch):
+    np.savez("f.npz", **data)
+    monkeypatch.setattr(measure, "analyze", lambda *_, **__: pytest.fail("worked first"))
+    assert "--json a/b.json: no folder" in refused(capsys, "f.npz", "--json", "a/b.json")
+    assert "--html .: is a folder, expected a file" in refused(capsys, "f.npz", "--html", ".")
+    assert "--figures f.npz: is a file" in refused(capsys, "f.npz", "--figures", "f.npz")
+    error = refused(capsys, "f.npz", "--html", "f.npz")
+    assert "--html f.npz: is also an input, and would be overwritten" in error
+    monkeypatch.setattr(measure.os, "access", lambda *_: False)
+    assert "--json o.json: no permission" in refused(capsys, "f.npz", "--json", "o.json")
+
+
+def test_progress_reaches_a_terminal_only(data, monkeypatch):
+    import io
+
+    np.savez("f.npz", **data)
+    for quiet, terminal, shown in [(False, True, True), (True, True, False), (False, False, False)]:
+        screen = io.StringIO()
+        screen.isatty = lambda terminal=terminal: terminal
+        monkeypatch.setattr(sys, "stderr", screen)
+        assert main(["f.npz", *(["--quiet"] if quiet else [])]) == 0
+        assert bool(screen.getvalue()) == shown
+
+
+def test_a_log_without_unicode(data, monkeypatch):
+    import io
+
+    np.savez("f.npz", **data)
+    log = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(log, "ascii", write_through=True))
+    assert main(["f.npz"]) == 0
+    assert b"nc1" in log.getvalue() and b"-----" in log.getvalue()
+
+
+# Bad input: one line, code 2
+
+
+def test_two_candidates(capsys):
+    np.savez("features.npz", h=np.ones((100, 64), "f4"), z=np.ones((100, 32), "f4"))
+    assert refused(capsys, "features.npz") == (
+        "features.npz: which array holds the features? h (100, 64) float32, z (100, 32) float32; "
+        "pass --features h or --features z, or --layers 'GLOB' for several"
+    )
+
+
+def test_no_candidate(capsys):
+    np.savez("f.npz", **{"arr 0": np.ones((4, 3)), "arr_1": np.arange(4)})
+    assert refused(capsys, "f.npz") == (
+        "f.npz: which array holds the features? arr 0 (4, 3) float64, arr_1 (4,) int64; "
+        "pass --features 'arr 0'"
+    )
+
+
+def test_two_candidates_for_the_labels(capsys, data):
+    np.savez("f.npz", z=data["z"], y=data["y"], labels=data["y"])
+    assert refused(capsys, "f.npz") == (
+        "f.npz: which array holds the labels? y (60,) int64, labels (60,) int64; "
+        "pass --labels y or --labels labels"
+    )
+    np.savez("other.npz", y=data["y"], labels=data["y"])
+    error = refused(capsys, "f.npz", "--labels", "other.npz")
+    assert "pass --labels other.npz:y or --labels other.npz:labels" in error
+
+
+def test_a_head_without_labels_and_a_bias_without_head(capsys, data):
+    np.savez("f.npz", z=data["z"], W=data["W"], b=data["b"])
+    assert refused(capsys, "f.npz") == (
+        "f.npz: W: a head needs the labels of the rows; pass --labels KEY or FILE, or --head none"
+    )
+    assert refused(capsys, "f.npz", "--head", "none") == (
+        "f.npz: b: a bias needs a head; pass --head KEY or FILE, or --bias none"
+    )
+
+
+def test_wrong_keys_name_the_near_ones(capsys, data):
+    np.savez("f.npz", embedding_a=data["z"], target=data["y"])
+    error = refused(capsys, "f.npz", "--features", "embeding_a")
+    assert "f.npz: --features embeding_a: no such array; did you mean embedding_a?" in error
+    error = refused(capsys, "f.npz", "--labels", "tagret")
+    assert (
+        "--labels tagret: neither an array of this file nor a file; did you mean target?" in error
+    )
+    error = refused(capsys, "f.npz", "--layers", "embeding*")
+    assert "--layers 'embeding*' matches no array; did you mean embedding_a?" in error
+    assert "it holds embedding_a (60, 5) float64, target (60,) int64" in error
+    np.save("targets.npy", data["y"])
+    error = refused(capsys, "f.npz", "--features", "embedding_a", "--labels", "target.npy")
+    assert error == "target.npy: no such file; did you mean targets.npy?"
+    error = refused(capsys, "f.npz", "--features", "embedding_a", "--labels", "f.npz:target_")
+    assert "f.npz: no array 'target_'; did you mean target?" in error
+    np.savez("two.npz", a=data["y"], c=data["y"])
+    error = refused(capsys, "f.npz", "--features", "embedding_a", "--labels", "two.npz")
+    assert "no array named labels or y or targets" in error and "pass --labels two.npz:a" in error
+
+
+@pytest.mark.parametrize(
+    ("role", "array", "problem"),
+    [
+        ("y", np.eye(3)[[0, 1] * 30], "if its rows are one-hot, save labels.argmax(axis=1)"),
+        ("y", np.arange(60) / 2, "labels must be whole numbers, row 1 is 0.5"),
+        ("y", np.full(60, np.nan), "labels must be whole numbers, row 0 is nan"),
+        ("y", np.array(["cat"] * 60), "has dtype <U3, which is not a number"),
+        ("y", np.arange(60) - 1, "labels"),
+        ("y", np.zeros(59, int), "labels"),
+        ("W", np.ones(5), "f.npz: W has shape (5,), the head must be (C, D)"),
+        ("W", np.ones((3, 4)), "head"),
+        ("W", np.full((3, 5), np.nan), "head"),
+        ("b", np.ones((3, 1)), "f.npz: b has shape (3, 1), the bias must be (C,)"),
+        ("b", np.ones(4), "bias"),
+        ("z", np.ones(60), "f.npz: z has shape (60,), features must be (N, D) or (N, ...)"),
+        ("z", np.full((60, 5), np.inf), "f.npz: "),
+        ("z", np.array([[1, None]] * 60), "holds pickled Python objects, which are never loaded"),
+        ("z", np.ones((0, 5)), "f.npz: z is empty: shape (0, 5)"),
+        ("z", np.ones((60, 5), complex), "f.npz: z is complex"),
+    ],
+)
+def test_bad_arrays(capsys, data, role, array, problem):
+    np.savez("f.npz", **(data | {role: array}))
+    error = refused(capsys, "f.npz", "--json", "out.json", "--html", "out.html")
+    assert error.startswith("f.npz: ") and problem in error
+
+
+def test_bad_files(capsys, data):
+    np.savez("f.npz", **data)
+    whole = Path("f.npz").read_bytes()
+    Path("g.npz").write_bytes(whole[:500])
+    assert "g.npz: cannot be read: File is not a zip file" in refused(capsys, "f.npz", "g.npz")
+    Path("f.pt").write_bytes(whole)
+    assert "f.pt: unknown kind of file '.pt'" in refused(capsys, "f.pt")
+    assert refused(capsys, "g.npy") == "g.npy: no such file; did you mean g.npz or f.npz?"
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        ([], "the following arguments are required: FILE"),
+        (["digits", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["digits", "--chunk", "0"], "argument --chunk: '0': expected a whole number from 1 on"),
+        (["digits", "--ci", "many"], "argument --ci: 'many': expected a whole number from 20 on"),
+        (["digits", "--ci", "19"], "argument --ci: '19': expected a whole number from 20 on"),
+        (["digits", "--features", "features", "--layers", "*"], "exclude each other"),
+        (["digits", "--json"], "argument --json: expected one argument"),
+    ],
+)
+def test_bad_command_lines(capsys, argv, problem):
+    assert problem in refused(capsys, *argv)
+
+
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["-h"])
+    assert end.value.code == 0
+    assert "python -m infojax.measure digits" in capsys.readouterr().out
+
+
+# The real command
+
+
+def command(*argv):
+    repository = Path(measure.__file__).parents[1]
+    argv = [sys.executable, "-m", "infojax.measure", *argv]
+    return subprocess.run(
+        argv, capture_output=True, text=True, cwd=repository, env={"JAX_PLATFORMS": "cpu"}
+    )
+
+
+def test_the_command_measures_the_bundled_digits():
+    done = command("digits")
+    assert done.returncode == 0, done.stderr
+    assert "n = 1,797, d = 64, C = 10" in done.stdout and "nc1" in done.stdout
+
+
+def test_the_command_ends_bad_input_with_code_2(folder):
+    done = command(str(folder / "none.npz"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"infojax.measure: {folder}/none.npz: no such file\n"
