@@ -34,7 +34,7 @@ EXAMPLES = """examples:
 
 names found without a flag, in any case:
   features, feats, embeddings, z, x, h;  labels, y, targets;  head, weight, w;  bias, b
-"""  # noqa: E501
+"""
 ROLE_NAMES = {
     "features": ("features", "feats", "embeddings", "z", "x", "h"),
     "labels": ("labels", "y", "targets"),
@@ -110,8 +110,7 @@ def find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | N
         return arrays[key]
     if role == "features":
         raise FeatureFileError(
-            f"{path}: --features {key}: no such array{near(key, arrays)}; "
-            f"it holds {_listed(arrays)}"
+            f"{path}: --features {key}: no such array{near(key, arrays)}; it holds {_listed(arrays)}"
         )
     if key == "none":
         return None
@@ -184,16 +183,12 @@ def open_features(path: str, args: argparse.Namespace) -> Opened:
       FeatureFileError: one line; see `find` and `integer_labels`.
     """
     arrays = open_arrays(path)
-    labels, head, bias = (
-        find(arrays, path, r, getattr(args, r)) for r in ("labels", "head", "bias")
-    )
+    labels, head, bias = (find(arrays, path, r, getattr(args, r)) for r in ("labels", "head", "bias"))
     layers = _layers(arrays, path, args, taken=[labels, head, bias])
     for array in layers.values():
         array.require_numbers()
         if len(array.full_shape) < 2:
-            raise FeatureFileError(
-                f"{array.where} has shape {array.full_shape}, features must be (N, D) or (N, ...)"
-            )
+            raise FeatureFileError(f"{array.where} has shape {array.full_shape}, features must be (N, D) or (N, ...)")
     for role, array, expected in (("head", head, "(C, D)"), ("bias", bias, "(C,)")):
         if array is None:
             continue
@@ -238,9 +233,7 @@ def expand(argument: str) -> Series:
         if other != file:
             raise FeatureFileError(f"{folder}: {other.name} and {file.name} are the same step")
     if not by_step:
-        raise FeatureFileError(
-            f"{folder}: a folder without step files; expected step_NUMBER with {', '.join(OPENERS)}"
-        )
+        raise FeatureFileError(f"{folder}: a folder without step files; expected step_NUMBER with {', '.join(OPENERS)}")
     steps = sorted(by_step)
     return Series(argument, steps, [str(by_step[step]) for step in steps])
 
@@ -406,9 +399,7 @@ def draw_figures(series: list[Series], results: dict, folder: Path) -> None:
             save_figures(results[one.files[0]], inner)
         else:
             layers = results[one.files[0]]
-            save_trajectory(
-                one.steps, {k: [results[f][k] for f in one.files] for k in layers}, inner
-            )
+            save_trajectory(one.steps, {k: [results[f][k] for f in one.files] for k in layers}, inner)
 
 
 def write_outputs(series: list[Series], results: dict, args: argparse.Namespace) -> None:

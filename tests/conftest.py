@@ -11,7 +11,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # without a lock; in the environment, so that the processes that tests start share it.
 worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
 cache = Path(__file__).parents[1] / ".cache" / "jax" / worker
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)  # workers inherit the controller's
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 

@@ -133,9 +133,7 @@ def test_digits_are_bundled():
     assert arrays["features"].shape == (1797, 64) and arrays["features"].in_memory
     assert np.bincount(arrays["labels"].load()).min() == 174
     assert sum(len(b) for b in arrays["features"].blocks(500)) == 1797
-    np.testing.assert_array_equal(
-        arrays["features"].take(np.array([5, 9])), arrays["features"].load()[[5, 9]]
-    )
+    np.testing.assert_array_equal(arrays["features"].take(np.array([5, 9])), arrays["features"].load()[[5, 9]])
 
 
 # Damaged and unusable files: one line each

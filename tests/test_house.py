@@ -15,16 +15,14 @@ import infojax
 
 PACKAGE = Path(infojax.__file__).parent
 MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    .removesuffix("__init__")
-    .strip("."): path
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").strip("."): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
 # The room on the left may import itself and what is on the right, nothing else of infojax: nothing
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
 BELOW = ("measures", "parallel", "models", "objectives", "data", "train", "evaluate", "report")
-TASKS = (*BELOW, "analysis", "feature_files")
+TASKS = (*BELOW, "streaming", "summary", "analysis", "feature_files")
 MAY_IMPORT = {
     "measures": (),
     "parallel": ("measures",),
@@ -34,7 +32,9 @@ MAY_IMPORT = {
     "train": ("objectives", "data", "models", "parallel"),
     "evaluate": ("measures", "parallel", "data", "train"),
     "report": ("measures.theory",),
-    "analysis": ("measures", "parallel", "report"),
+    "streaming": ("measures", "parallel"),
+    "summary": ("measures.theory", "streaming", "report"),
+    "analysis": ("measures", "parallel", "streaming", "summary", "report"),
     "feature_files": (),
     "": ("measures", "analysis"),
     "tasks": TASKS,
@@ -44,7 +44,7 @@ MAY_IMPORT = {
 }
 # Edges that may only be taken inside a function: a notebook loads no figures, and `import infojax`
 # nothing that plain jax does not.
-LAZY = {("analysis", "report"), ("measures", "scipy")}
+LAZY = {("analysis", "report"), ("summary", "report"), ("measures", "scipy")}
 
 # Packages with one home, so that replacing one touches one place; and rooms with a short diet.
 HOMES = {
@@ -238,8 +238,7 @@ def test_promised_functions(name):
         assert [p.arg for p in promised.args] == list(given)[: len(promised.args)]
         defaults = zip(
             [*promised.args[::-1], *promised.kwonlyargs],
-            [*promised.defaults[::-1], *[None] * (len(promised.args) - len(promised.defaults))]
-            + promised.kw_defaults,
+            [*promised.defaults[::-1], *[None] * (len(promised.args) - len(promised.defaults))] + promised.kw_defaults,
             strict=True,
         )
         for argument, default in defaults:

@@ -346,9 +346,7 @@ class NeuralCollapse(NamedTuple):
     per_class: PerClass
 
 
-def neural_collapse(
-    z, labels, head=None, bias=None, *, num_classes=None, convention="thesis", weights=None
-):
+def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, convention="thesis", weights=None):
     """NC1 to NC4, CDNV and Davies-Bouldin of features and (if given) a head, sharing two passes.
 
     Args:

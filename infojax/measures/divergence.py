@@ -6,7 +6,6 @@ from jax.lax import stop_gradient
 from infojax.measures import spectra
 from infojax.measures.entropy import density_from_gram, entropy_of_density, log_divided
 
-
 LOG = spectra.SpectralFunction(jnp.log, log_divided)
 
 

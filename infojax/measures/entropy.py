@@ -3,6 +3,9 @@
 All entropies are in nats. The papers write samples as columns; here rows are samples.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
@@ -35,19 +38,29 @@ def density_from_gram(k, weights=None):
       (n, n).
     """
     k = spectra.as_square(k)
-    if weights is not None:
-        w = spectra.sample_weights(weights, k.shape[0], k.dtype)
-        root = spectra.safe_sqrt(w)
-        selected = (w[:, None] > 0) & (w[None, :] > 0)
-        k = root[:, None] * jnp.where(selected, k, 0) * root[None, :]
+    return _weighted_density(k, spectra.sample_weights(weights, k.shape[0], k.dtype))
+
+
+@jax.jit
+def _weighted_density(k, w):
+    root = spectra.safe_sqrt(w)
+    selected = (w[:, None] > 0) & (w[None, :] > 0)
+    k = root[:, None] * jnp.where(selected, k, 0) * root[None, :]
     return spectra.safe_divide(k, jnp.trace(k))
 
 
 def smaller_density(u, p):
     """The smaller of sum_i p_i u_i u_i^T (D x D) and sqrt(p_i p_j) <u_i, u_j> (N x N): same non-zero spectrum."""
-    return spectra.smaller_gram(u * spectra.safe_sqrt(p)[:, None])
+    return spectra.smaller_gram(weighted(u, p))
 
 
+@jax.jit
+def weighted(u, p):
+    """Rows sqrt(p_i) u_i."""
+    return u * spectra.safe_sqrt(p)[:, None]
+
+
+@functools.cache
 def _renyi_terms(alpha):
     """f and f' of the trace that gives the alpha-entropy, for eigenvalues that sum to one."""
     if alpha == 1:
@@ -55,9 +68,7 @@ def _renyi_terms(alpha):
             lambda x: -x * jnp.log(x),
             SpectralFunction(lambda x: -jnp.log(x) - 1, lambda a, b: -log_divided(a, b)),
         )
-    power = SpectralFunction(
-        lambda x: alpha * x ** (alpha - 1), lambda a, b: alpha * _power_divided(a, b, alpha - 1)
-    )
+    power = SpectralFunction(lambda x: alpha * x ** (alpha - 1), lambda a, b: alpha * _power_divided(a, b, alpha - 1))
     if near_one(alpha):
         # tr rho^alpha = 1 + tr(rho (rho^(alpha - 1) - 1)): the second term keeps its digits as alpha -> 1.
         return (
@@ -121,7 +132,11 @@ def entropy_of_density(rho, alpha=1.0):
             trace = spectra.trace_function(f, slope, rho / top)
             log_trace = jnp.log(jnp.where(trace > 0, trace, 1))
             entropy = (log_trace + alpha * jnp.log(top)) / (1 - alpha)
-    noise = rho.shape[0] * jnp.finfo(rho.dtype).eps
+    return _noise_to_zero(entropy, rho.shape[0] * jnp.finfo(rho.dtype).eps)
+
+
+@jax.jit
+def _noise_to_zero(entropy, noise):
     return jnp.where(entropy <= noise, 0, entropy)
 
 

@@ -8,7 +8,6 @@ number of samples and depends on the mean energy s of the features (`Interplay`)
 across different n. A ratio with a zero denominator is nan, with zero gradient.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ from infojax.measures.entropy import (
     density_from_gram,
     entropy_of_density,
     smaller_density,
+    weighted,
 )
 
 
@@ -45,9 +45,7 @@ def _pair_entropies(z1, z2, alpha, center, weights):
     else:
         root = spectra.safe_sqrt(p)[:, None]
         joint = spectra.matmul(u1 * root, (u1 * root).T) * spectra.matmul(u2, u2.T)
-    return tuple(
-        entropy_of_density(rho, alpha) for rho in (smaller_density(u1, p), smaller_density(u2, p), joint)
-    )
+    return tuple(entropy_of_density(rho, alpha) for rho in (smaller_density(u1, p), smaller_density(u2, p), joint))
 
 
 def _pair_entropies_from_gram(k1, k2, alpha, weights):
@@ -218,22 +216,22 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     w = spectra.sample_weights(weights, n, dtype)
     u, p, labels, cosines, class_p, mean = _weighted_directions(z, labels, head, w, center)
     if route == "gram":
-        joint = _joint_density(u * spectra.safe_sqrt(p)[:, None], labels, cosines)
+        joint = _joint_density(weighted(u, p), labels, cosines)
         features = smaller_density(u, p)
     elif host:
         factors, owner = _factors_of_rows(u, p, labels)
         joint = _joint_density(factors, owner, cosines)
         features = spectra.smaller_gram(factors)
     else:
-        second = moments.class_second_moments(u * spectra.safe_sqrt(p)[:, None], labels, num_classes)
+        second = moments.class_second_moments(weighted(u, p), labels, num_classes)
         joint = _joint_density(*_factors(second), cosines)
         features = jnp.sum(second, axis=0)
     return _assemble(features, joint, cosines, class_p, mean, jnp.sum(p > 0))
 
 
-@partial(jax.jit, static_argnames="center")
+@jax.jit
 def _weighted_directions(z, labels, head, weights, center):
-    """Unit rows, their probabilities, labels in range, cosines of the head rows, class probabilities, mean direction."""
+    """Unit rows, their probabilities, labels in range, cosines of head rows, class probabilities, mean direction."""
     w, head_live = spectra.unit_rows(head)
     known = (labels >= 0) & (labels < len(head))
     labels = jnp.where(known, labels, 0)
@@ -271,10 +269,19 @@ def interplay_from_stats(stats, head):
 
 
 def _assemble(features, joint, cosines, class_p, mean, num_samples):
+    densities = (features, _head_density(cosines, class_p), joint)
+    return _interplay_of(*(entropy_of_density(rho) for rho in densities), class_p, mean, num_samples)
+
+
+@jax.jit
+def _head_density(cosines, class_p):
+    """sqrt(p_c p_c') <w_c, w_c'> (C, C): the non-zero spectrum of G(V) / N."""
     root = spectra.safe_sqrt(class_p)
-    h1 = entropy_of_density(features)
-    h2 = entropy_of_density(root[:, None] * cosines * root[None, :])
-    h12 = entropy_of_density(joint)
+    return root[:, None] * cosines * root[None, :]
+
+
+@jax.jit
+def _interplay_of(h1, h2, h12, class_p, mean, num_samples):
     return Interplay(
         entropy_features=h1,
         entropy_head=h2,

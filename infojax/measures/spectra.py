@@ -122,7 +122,7 @@ def unit_rows(z, floor=0.0):
     return jnp.where(live, y / jnp.where(live, norm, 1), 0), live[:, 0]
 
 
-@partial(jax.jit, static_argnames="center")
+@jax.jit
 def directions(z, weights=None, center=False):
     """Unit rows of z and the probability of each sample: the ingredients of the density sum_i p_i u_i u_i^T.
 
@@ -135,14 +135,11 @@ def directions(z, weights=None, center=False):
     """
     w = sample_weights(weights, z.shape[0], z.dtype)
     z = jnp.where(w[:, None] > 0, z, 0)
-    floor = 0.0
-    if center:
-        mean = safe_divide(matmul(w[None], z), jnp.sum(w))
-        # A row equal to the mean must become zero, not the unit vector of a rounding error.
-        largest = jnp.max(jnp.abs(z), initial=0)
-        floor = jax.lax.stop_gradient(16 * jnp.finfo(z.dtype).eps * largest)
-        z = z - mean
-    u, live = unit_rows(z, floor)
+    # `center` is traced, so that both choices share one compilation.
+    mean = safe_divide(matmul(w[None], z), jnp.sum(w))
+    # A row equal to the mean must become zero, not the unit vector of a rounding error.
+    rounding = jax.lax.stop_gradient(16 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z), initial=0))
+    u, live = unit_rows(z - jnp.where(center, mean, 0), jnp.where(center, rounding, 0))
     mass = jnp.where(live, w, 0)
     return u, safe_divide(mass, jnp.sum(mass))
 
@@ -155,9 +152,10 @@ def smaller_gram(a):
     return matmul(a.T, a) if n >= m else matmul(a, a.T)
 
 
+@jax.jit
 def support(w):
     """Eigenvalues with those below n * eps * largest set to exactly zero."""
-    return jnp.where(w > w.shape[-1] * jnp.finfo(w.dtype).eps * jnp.max(w, axis=-1, keepdims=True), w, 0)
+    return jnp.where(w > w.shape[-1] * jnp.finfo(w.dtype).eps * jnp.max(w, axis=-1, keepdims=True, initial=0), w, 0)
 
 
 def eigenvalues(k):
@@ -181,6 +179,11 @@ def eigenvalues(k):
 def _on_support(g, w):
     """g(w) where w > 0, else 0; nan eigenvalues stay nan."""
     return jnp.where(w == 0, 0, g(jnp.where(w == 0, 1, w)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _spectral_sum(f, w):
+    return jnp.sum(_on_support(f, w))
 
 
 def _eigh(k):
@@ -226,13 +229,13 @@ def trace_function(f: Callable, slope: SpectralFunction, k):
     through JAX's own rule for eigenvectors, which needs distinct eigenvalues.
 
     Args:
-      f: function on (0, inf), applied elementwise.
+      f: function on (0, inf), applied elementwise; hashable and made once, not a new lambda at each call.
       slope: its derivative.
       k: (n, n) symmetric positive semi-definite.
     Returns:
       0-d array.
     """
-    return jnp.sum(_on_support(f, eigenvalues(k)))
+    return _spectral_sum(f, eigenvalues(k))
 
 
 @trace_function.defjvp

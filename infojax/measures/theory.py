@@ -192,9 +192,7 @@ def etf(num_classes: int, dim: int | None = None) -> np.ndarray:
     smallest = max(classes - 1, 1)
     dim = smallest if dim is None else operator.index(dim)
     if dim < smallest:
-        raise ValueError(
-            f"dim is {dim}, but a simplex ETF of {classes} classes needs dim >= {smallest}"
-        )
+        raise ValueError(f"dim is {dim}, but a simplex ETF of {classes} classes needs dim >= {smallest}")
     rows = np.zeros((classes, dim))
     if classes == 1:
         rows[0, 0] = 1.0
@@ -246,9 +244,7 @@ def random_head_entropy(num_classes: int, dim: int) -> float:
     if min(classes, dim) == 1:
         return 0.0
     c = classes / dim
-    edges = 0.5 * sum(
-        x * x * math.log(x) for x in (1 + math.sqrt(c), abs(1 - math.sqrt(c))) if x > 0
-    )
+    edges = 0.5 * sum(x * x * math.log(x) for x in (1 + math.sqrt(c), abs(1 - math.sqrt(c))) if x > 0)
     if c <= 1:
         bulk, correction = c / 2, edges - 2 * c + c * c / 3
     else:
@@ -268,9 +264,7 @@ def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) 
     """(C,) frequencies; a class without samples has 0 and only adds zeros to the spectra."""
     counts = np.ones(num_classes) if counts is None else np.asarray(counts, np.float64)
     if counts.shape != (num_classes,):
-        raise ValueError(
-            f"counts has shape {counts.shape}, but must have one count a class: ({num_classes},)"
-        )
+        raise ValueError(f"counts has shape {counts.shape}, but must have one count a class: ({num_classes},)")
     if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.sum() > 0):
         raise ValueError(
             "counts must be finite and non-negative with a positive sum, but is "

@@ -56,9 +56,7 @@ def relabel(labels, num_classes, *, num_digits=None, order="most_significant_fir
         raise ValueError(f"order is {order!r}, but must be one of {', '.join(map(repr, _ORDERS))}")
     labels = jnp.asarray(labels)
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(
-            f"labels must be a vector of integers, but is {labels.dtype} of shape {labels.shape}"
-        )
+        raise ValueError(f"labels must be a vector of integers, but is {labels.dtype} of shape {labels.shape}")
     if jnp.iinfo(labels.dtype).bits < 64:
         labels = labels.astype(jnp.int32)  # so that 300 classes can be compared with uint8 labels
     valid = (labels >= 0) & (labels < num_classes)
@@ -141,9 +139,7 @@ def v_information(cross_entropy, num_classes, *, base=2):
 def _base(num_classes):
     num_classes = operator.index(num_classes)
     if num_classes < 2:
-        raise ValueError(
-            f"num_classes is {num_classes}, but digits need a base of at least 2 classes"
-        )
+        raise ValueError(f"num_classes is {num_classes}, but digits need a base of at least 2 classes")
     return num_classes
 
 

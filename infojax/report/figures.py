@@ -254,7 +254,7 @@ def _row(report, panels) -> dict:
 
 def _draw_lines(axis, x, lines, log):
     """`lines` is (label, colour, measure, rows); with the intervals as bars and the limits."""
-    if log:
+    if log and any(row[key] > 0 for _, _, key, rows in lines for row in rows):
         axis.set_yscale("log", nonpositive="mask")
     for level, (label, colour, key, rows) in enumerate(lines):
         values = [row[key] for row in rows]

@@ -28,7 +28,6 @@ KEY_COLUMNS = {
     "nc3": "NC3",
     "nc4": "NC4",
     "cdnv": "CDNV",
-    "silhouette": "silhouette",
 }
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -222,8 +221,7 @@ def render_table(report, width=100) -> str:
     header, class_rows = class_table(report)
     if class_rows:
         lines += ["", "Per class", *_grid_lines(header, class_rows, width)]
-    if report.warnings:
-        lines += ["", "Warnings"]
+    lines += ["", "Warnings"] if report.warnings else []
     for warning in report.warnings:
         lines += _wrapped(one_line(warning), width, "  ! ", "    ")
     return "\n".join(_cut(line.rstrip(), width) for line in lines)

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from infojax.streaming import ArrayRows, InputError, Measured, Rows, measure_rows
-from infojax.summary import SPECTRAL, Interval, LayerReports, Report, describe
+from infojax.analysis.streaming import ArrayRows, InputError, Rows, measure_rows
+from infojax.analysis.subsampling import intervals
+from infojax.analysis.summary import Interval, LayerReports, Report, describe
 
 __all__ = ["InputError", "Interval", "LayerReports", "Report", "Rows", "analyze", "to_numpy"]
 
@@ -21,7 +22,7 @@ def to_numpy(x, name):
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:
         if not hasattr(x, "__dlpack__"):
-            raise InputError(f"{name}: cannot be read as an array ({error})") from error
+            raise InputError(f"{name}: not an array of numbers (rows of different lengths?)") from error
         array = np.asarray(jax.dlpack.from_dlpack(x))
     if array.dtype == object:
         raise InputError(f"{name}: rows of different lengths or objects; expected numbers of one shape")
@@ -38,7 +39,8 @@ def _rows(features, name):
         rows = ArrayRows(array)
     if 0 in rows.shape:
         raise InputError(f"{name} has shape {tuple(rows.shape)}: no samples or no columns to measure")
-    if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool or rows.dtype.kind == "V"):
+    # jax's issubdtype knows bfloat16 and the float8 types as numbers, numpy's does not.
+    if not (jax.numpy.issubdtype(rows.dtype, np.number) or rows.dtype == bool):
         raise InputError(f"{name} has dtype {rows.dtype}; expected real numbers")
     if np.issubdtype(rows.dtype, np.complexfloating):
         raise InputError(f"{name} has dtype {rows.dtype}; expected real numbers (pass abs, real or imag)")
@@ -124,8 +126,10 @@ def analyze(
         raise InputError(f"chunk is {chunk}; expected at least 1 row")
     with jax.enable_x64(True):
         found = measure_rows(rows, y, w, b, chunk, name, progress or (lambda *_: None), seed)
-        intervals = _intervals(found, rows, y, w, b, ci, name, progress, seed) if ci else {}
-    return describe(found, name, intervals)
+        report = describe(found, name)
+        if ci:
+            report = intervals(report, rows, y, w, b, ci, progress or (lambda *_: None), seed)
+    return report
 
 
 def _analyze_layers(features, labels, head, bias, **options):
@@ -141,44 +145,3 @@ def _analyze_layers(features, labels, head, bias, **options):
         fits = rows.shape[1] == width
         reports[key] = analyze(rows, labels, head if fits else None, bias if fits else None, name=key, **options)
     return LayerReports(reports)
-
-
-def _intervals(found, rows, y, w, b, ci, name, progress, seed):
-    """95% intervals by stratified subsampling without replacement of m = n / 2 rows; see `Interval`.
-
-    At m = n / 2 the spread of a smooth statistic over subsamples equals its standard error at n (the finite
-    population correction 1 - m / n makes sigma^2 / m into sigma^2 / n), so the interval needs no rescaling
-    beyond sqrt(m / (n - m)), which is 1 but for odd counts. Drawing with replacement would repeat rows, and
-    repeated rows lower the rank and the entropy.
-    """
-    n, dim = rows.shape
-    labels = np.zeros(n, np.int64) if y is None else y
-    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    sizes = [len(g) // 2 for g in groups]
-    m = sum(sizes)
-    if n * dim * 8 > 2**30:
-        return "ci: refused, the rows take more than 1 GiB in memory; pass a subset"
-    if min(sizes) < 2:
-        return "ci: refused, a class has fewer than 4 samples, so its half cannot be measured"
-    z = rows.take(np.arange(n)).astype(np.float64)
-    rng, draws = np.random.default_rng([seed, 1]), []
-    for k in range(ci):
-        index = np.sort(np.concatenate([rng.choice(g, s, replace=False) for g, s in zip(groups, sizes, strict=True)]))
-        sub = None if y is None else y[index]
-        part = measure_rows(ArrayRows(z[index]), sub, w, b, m, name, lambda *_: None, seed, silhouette=False)
-        draws.append(describe(part, name, {}).measures)
-        if progress:
-            progress(k + 1, ci, "confidence intervals")
-    values = describe(found, name, {}).measures
-    scale = (m / (n - m)) ** 0.5
-    rank_limited = m <= dim
-    intervals = {}
-    for key in draws[0]:
-        if rank_limited and key in SPECTRAL or not np.isfinite(values[key]):
-            continue
-        at_m = np.array([d[key] for d in draws])
-        if not np.isfinite(at_m).all():
-            continue
-        low, high = values[key] + scale * (np.quantile(at_m, [0.025, 0.975]) - at_m.mean())
-        intervals[key] = Interval(float(low), float(high), float(at_m.mean()), float(at_m.mean() - values[key]), m)
-    return intervals

@@ -4,6 +4,7 @@ First class moments of the features and of their unit rows, then everything that
 mean. All in float64, whatever the features are stored in.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -44,7 +45,7 @@ class ArrayRows:
     """`Rows` of an array; further axes are flattened to columns."""
 
     def __init__(self, array):
-        self.array = array.reshape(len(array), -1)
+        self.array = array if array.ndim == 2 else array.reshape(len(array), math.prod(array.shape[1:]))
         self.shape, self.dtype = self.array.shape, self.array.dtype
         self.in_memory = not isinstance(array, np.memmap)
 
@@ -100,6 +101,8 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
     flow = flow_centered = flow_counts = None
     if y is not None:
         values, class_values = _collapse_values(raw, second, energies, w)
+        values = {key: float(value) for key, value in values.items()}
+        class_values = {key: np.asarray(value) for key, value in class_values.items()}
         class_values["entropy"] = _class_entropies(subset if direct else unit, labels, num_classes)
         if not (direct or per_class):
             del class_values["entropy"]
@@ -174,9 +177,7 @@ def _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w):
     second, unit, energies = carry
     u, live = spectra.unit_rows(z - mean, floor)
     added = collapse.second_pass(raw, z, y, head, bias, weights=w)
-    energies = {
-        key: total + variability.within_energy(inverses[key], raw, z, y, w) for key, total in energies.items()
-    }
+    energies = {key: total + variability.within_energy(inverses[key], raw, z, y, w) for key, total in energies.items()}
     return jax.tree.map(jnp.add, second, added), unit.update(u, y, w), energies
 
 
@@ -184,16 +185,22 @@ def _second_pass(rows, labels, raw, head, bias, unit_scatter, chunk, progress):
     """`SecondPass`, moments of the centred unit rows, and within energies of each distinct S_B."""
     num_classes, dim = raw.mean.shape
     unit = ClassStats.init(num_classes, dim, scatter=unit_scatter, dtype=jnp.float64)
-    names = [] if num_classes == 1 else ["thesis", "papyan", "tding1"]
-    inverses = {key: variability.between_inverse(raw, convention=key) for key in names}
+    inverses, mean, floor = _around_means(raw)
     zeros = jnp.zeros(num_classes)
-    carry = (collapse.SecondPass(zeros, zeros, zeros), unit, {key: zeros for key in names})
-    mean = (jnp.sum(raw.count[:, None] * raw.mean, axis=0) / jnp.sum(raw.count))[None]
-    floor = 16 * jnp.finfo(jnp.float64).eps * jnp.max(jnp.abs(raw.mean))
+    carry = (collapse.SecondPass(zeros, zeros, zeros), unit, dict.fromkeys(inverses, zeros))
     head, bias = (None if x is None else jnp.asarray(x) for x in (head, bias))
     for z, y, w in _blocks(rows, labels, chunk, progress, "around the means"):
         carry = _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w)
     return carry
+
+
+@jax.jit
+def _around_means(raw):
+    """What the second pass needs: T of each distinct S_B, the sample mean (1, D) and its rounding error."""
+    names = [] if len(raw.count) == 1 else ["thesis", "papyan", "tding1"]
+    inverses = {key: variability.between_inverse(raw, convention=key) for key in names}
+    mean = spectra.matmul(raw.count[None], raw.mean) / jnp.sum(raw.count)
+    return inverses, mean, 16 * jnp.finfo(mean.dtype).eps * jnp.max(jnp.abs(raw.mean))
 
 
 def _second_moment(stats):
@@ -219,18 +226,18 @@ def _coding_rate(spectrum, n, dim):
     return np.sum(np.log1p(n / dim * spectrum))
 
 
+@jax.jit
 def _collapse_values(raw, second, energies, head):
-    if "thesis" in energies:
-        second = second._replace(energy=energies["thesis"])
+    """(name -> value, name -> values of each class) of all collapse measures."""
+    second = second._replace(energy=energies.get("thesis", second.energy))
     nc = collapse.collapse_from_passes(raw, second, head)
-    values = {key: float(v) for key, v in nc._asdict().items() if key != "per_class" and v is not None}
+    values = {key: v for key, v in nc._asdict().items() if key != "per_class" and v is not None}
     # One inverse serves the conventions that share S_B.
     shared = {"papyan": "papyan", "tding1": "tding1", "rhubarbwu": "papyan", "equi_separation": "tding1"}
     for key in [*shared, "trace_quotient"]:
         energy = energies.get(shared.get(key), second.energy)
-        values[f"nc1_{key}"] = float(variability.nc1_from_energy(energy, raw, convention=key)[0])
-    per_class = {key: np.asarray(v) for key, v in nc.per_class._asdict().items() if v is not None}
-    return values, per_class
+        values[f"nc1_{key}"] = variability.nc1_from_energy(energy, raw, convention=key)[0]
+    return values, {key: v for key, v in nc.per_class._asdict().items() if v is not None}
 
 
 def _class_entropies(source, labels, num_classes):
@@ -267,6 +274,6 @@ def spectrum_entropy(p, alpha=1.0):
         return 0.0
     log_p = np.log(p / p.sum())
     if alpha == 1:
-        return float(max(-np.sum(np.exp(log_p) * log_p), 0.0))
+        return float(max(-np.sum(np.exp(log_p) * log_p), 0.0)) + 0.0  # no -0.0
     top = np.max(alpha * log_p)
-    return float(max((top + np.log(np.sum(np.exp(alpha * log_p - top)))) / (1 - alpha), 0.0))
+    return float(max((top + np.log(np.sum(np.exp(alpha * log_p - top)))) / (1 - alpha), 0.0)) + 0.0

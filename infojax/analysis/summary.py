@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from infojax.analysis.streaming import spectrum_entropy
 from infojax.measures import theory
-from infojax.streaming import spectrum_entropy
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
@@ -182,7 +182,7 @@ class LayerReports(Mapping):
         """One row a layer, as fixed-width text."""
         from infojax.report.tables import render_layers
 
-        return render_layers(self._reports)
+        return render_layers(self._reports, width)
 
     __repr__ = __str__ = table
 
@@ -209,10 +209,9 @@ class LayerReports(Mapping):
         return html_page(self._reports, title)
 
 
-def describe(found, name, intervals):
+def describe(found, name):
     """`Report` of `streaming.Measured`."""
     measures = _measures(found)
-    refusal = [intervals] if isinstance(intervals, str) else []
     keys = list(measures)
     return Report(
         name=name,
@@ -222,12 +221,11 @@ def describe(found, name, intervals):
         measures=measures,
         limits={key: value for key, value in _limits(found).items() if key in measures and np.isfinite(value)},
         conventions={key: CONVENTIONS[key] + _rows_used(found, key) for key in keys},
-        warnings=tuple(_warnings(found) + refusal),
+        warnings=tuple(_warnings(found)),
         reasons={key: _reason(key, found) for key in keys if not np.isfinite(measures[key])},
         per_class=found.per_class,
         spectrum=found.spectrum,
         renyi={alpha: spectrum_entropy(found.spectrum, alpha) for alpha in ALPHAS},
-        intervals={} if refusal else intervals,
     )
 
 
@@ -269,6 +267,7 @@ def _limits(found):
         raw = centered
     names = ("joint_entropy", "mutual_information", "mir", "hdr")
     limits |= {"entropy_features": raw.entropy_features, "entropy_features_centered": centered.entropy_features}
+    limits["effective_rank_from_gram"] = float(np.exp(raw.entropy_features))
     limits |= {"entropy_head": raw.entropy_head, "entropy_head_weights": float(np.log(len(counts) - 1))}
     limits |= {key: getattr(raw, key) for key in names}
     return limits | {f"{key}_centered": getattr(centered, key) for key in names}
@@ -299,7 +298,7 @@ def _warnings(found):
             "measures, and limits only at this s"
         )
     for family, rows in found.sampled.items():
-        warnings.append(f"{family}: measured on {rows} of {n} rows drawn at random, the exact value would not fit")
+        warnings.append(f"{family}: measured on {rows} of {n} rows drawn at random; all of them would not fit")
     return warnings + ([] if found.counts is None else _class_warnings(found.counts))
 
 
@@ -315,7 +314,7 @@ def _class_warnings(counts):
     if single:
         warnings.append(f"{single} classes have one sample: their within-class variance is 0 by construction")
     elif present.min() < 10:
-        warnings.append(f"too few samples: the smallest class has {present.min()}; within-class variances are biased low")
+        warnings.append(f"too few samples: the smallest class has {present.min()}; its variance is biased low")
     if present.max() > 1.5 * present.min():
         warnings.append(
             f"class imbalance: {present.min()} to {present.max()} samples a class; the NC1 conventions differ, and the "

@@ -1,0 +1,70 @@
+"""95% intervals by stratified subsampling without replacement.
+
+With m = n / 2 of the samples, the variance of a smooth statistic over subsamples, sigma^2 / m (1 - m / n), equals its
+variance sigma^2 / n over data sets, so the spread of the subsamples is the standard error and needs no rescaling
+beyond sqrt(m / (n - m)), which is 1 but for odd counts. A bootstrap draws rows twice, and repeated rows lower the
+rank and the entropy: its intervals are centred on a smaller n.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from infojax.analysis.streaming import ArrayRows, measure_rows
+from infojax.analysis.summary import SPECTRAL, Interval, describe
+
+# Rows are drawn at random from memory; float64 bytes that they may take.
+MEMORY = 2**30
+
+
+def halves(labels, draws, rng):
+    """`draws` sorted index arrays, each a random half (rounded down) of every class, without replacement."""
+    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    for _ in range(draws):
+        yield np.sort(np.concatenate([rng.choice(g, len(g) // 2, replace=False) for g in groups]))
+
+
+def interval(value, at_m, n, m):
+    """`Interval` for a statistic that is `value` on n samples and `at_m` (an array) on subsamples of m."""
+    mean = float(np.mean(at_m))
+    low, high = value + (m / (n - m)) ** 0.5 * (np.quantile(at_m, [0.025, 0.975]) - mean)
+    return Interval(float(low), float(high), mean, mean - value, m)
+
+
+def intervals(report, rows, labels, head, bias, draws, progress, seed):
+    """The report with `intervals`, or with a warning that says why there are none.
+
+    Measures of a spectrum get none where a half has no more samples than columns: the spectrum then ends where the
+    samples do, and no subsample tells what more of them would show. Nor does the silhouette (N^2 each draw).
+    """
+    n, dim = rows.shape
+    strata = np.zeros(n, np.int64) if labels is None else labels
+    smallest = np.unique(strata, return_counts=True)[1].min() // 2
+    if n * dim * 8 > MEMORY:
+        return _refused(report, f"the rows take more than {MEMORY >> 20} MiB in memory as float64; pass a subset")
+    if smallest < 2:
+        return _refused(report, "a class has fewer than 4 samples, half of it cannot be measured")
+    z, found = rows.take(np.arange(n)).astype(np.float64), []
+    for k, index in enumerate(halves(strata, draws, np.random.default_rng([seed, 1]))):
+        part = measure_rows(
+            ArrayRows(z[index]), strata[index] if labels is not None else None, head, bias,
+            chunk=len(index), name=report.name, progress=lambda *_: None, seed=seed, silhouette=False,
+        )  # fmt: skip
+        found.append(describe(part, report.name).measures)
+        progress(k + 1, draws, "confidence intervals")
+    m = len(index)
+    if m <= dim:
+        text = f"no intervals for spectral measures: half of the samples ({m}) is no more than the columns ({dim})"
+        report = replace(report, warnings=(*report.warnings, f"ci: {text}, the spectrum is rank-limited"))
+    result = {}
+    for key in found[0]:
+        at_m = np.array([values[key] for values in found])
+        judged = m > dim or key not in SPECTRAL
+        # Measures of the head alone do not vary.
+        if judged and np.isfinite([report.measures[key], *at_m]).all() and np.ptp(at_m) > 0:
+            result[key] = interval(report.measures[key], at_m, n, m)
+    return replace(report, intervals=result)
+
+
+def _refused(report, why):
+    return replace(report, warnings=(*report.warnings, f"ci: refused, {why}"))

@@ -1,0 +1,1 @@
+"""Speed and accuracy tables: `python -m infojax.bench NAME [--json FILE]`."""

@@ -1,0 +1,68 @@
+"""`python -m infojax.bench NAME [--json FILE|-]`: a table on stdout, the same rows as JSON lines in FILE."""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+
+BENCHES = {
+    "measures": "speed, memory and float32 error of the measures against the dense N x N route",
+    "file": "measuring a 2,000,000 x 256 float32 .npy file in bounded memory",
+}
+
+
+def machine():
+    """One line on what the figures were taken on."""
+    import jax
+
+    model = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as f:
+            model = next((line.split(":")[1].strip() for line in f if line.startswith("model name")), model)
+    device = jax.devices()[0]
+    return f"{device.platform} {device.device_kind}, {model}, {os.cpu_count()} cores, jax {jax.__version__}"
+
+
+def print_table(rows):
+    """Rows of one kind as a fixed-width table; None and missing cells are blank."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+
+    def text(value):
+        return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    cells = [keys] + [[text(row.get(key)) for key in keys] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def main(argv=None):
+    """Run one bench; exit code 0, or 2 for bad flags."""
+    listing = "\n".join(f"  {name:10s}{text}" for name, text in BENCHES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m infojax.bench",
+        description=f"Timings are the best of several calls after a warm-up.\n\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", choices=BENCHES)
+    parser.add_argument("--json", metavar="FILE", help="also write the rows as JSON lines; - for stdout")
+    parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
+    args = parser.parse_args(argv)
+    if args.json != "-":
+        print(machine(), flush=True)
+    rows = importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick)
+    lines = "".join(json.dumps({"bench": args.name, "machine": machine(), **row}) + "\n" for row in rows)
+    if args.json == "-":
+        print(lines, end="")
+        return 0
+    print_table(rows)
+    if args.json:
+        with open(args.json, "w") as f:
+            f.write(lines)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

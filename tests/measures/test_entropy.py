@@ -1,0 +1,607 @@
+"""Entropies, effective ranks and coding rates against closed forms, mpmath, NumPy and finite differences."""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from helpers import (
+    central_difference,
+    cosine_gram,
+    entropy_gradient,
+    features,
+    gram_entropy,
+    positive_definite,
+    power_law,
+    random_symmetric,
+    rotation,
+    shifted_simplex,
+    simplex,
+    simplex_gram,
+    spectrum_entropy,
+    unit,
+    with_spectrum,
+)
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from jax.test_util import check_grads
+
+import infojax as ij
+from infojax.measures.entropy import density_from_gram
+
+FEATURES = features()
+POSITIVE_DEFINITE = positive_definite()
+ALPHAS = [0.5, 1.0, 1.3, 2.0, 3.0]
+
+# Few shapes, many sizes: a weight of zero is a row that is not there.
+ROWS = arrays(float, (7, 4), elements=st.floats(-3, 3, width=32))
+WEIGHTS = arrays(float, 7, elements=st.sampled_from([0.0, 0.0, 0.25, 1.0, 1.0, 3.0]))
+ORDER = st.sampled_from([0.3, 0.5, 1.0, 1.01, 2.0, 3.0, 10.0])
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def binary_entropy(x):
+    return -x * math.log(x) - (1 - x) * math.log1p(-x)
+
+
+# --- the Gram matrix -------------------------------------------------------------------------------------------
+
+
+def test_gram_is_the_matrix_of_cosines():
+    z = FEATURES["N > D"]
+    np.testing.assert_allclose(ij.gram(z), cosine_gram(z), rtol=0, atol=1e-15)
+    k = np.asarray(ij.gram(FEATURES["zero rows"]))
+    live = FEATURES["zero rows"].any(axis=1)
+    np.testing.assert_allclose(np.diag(k), live, rtol=0, atol=1e-15)
+    assert not k[~live].any() and not k[:, ~live].any()
+
+
+def test_density_has_trace_one_and_selects_its_block():
+    k = FEATURES["N > D"] @ FEATURES["N > D"].T
+    weights = np.array([1, 0, 2, 0.5, 0, 1, 3, 1.0])
+    kept = weights > 0
+    rho = np.asarray(density_from_gram(k, weights))
+    root = np.sqrt(weights[kept])
+    block = root[:, None] * k[np.ix_(kept, kept)] * root
+    np.testing.assert_allclose(rho[np.ix_(kept, kept)], block / np.trace(block), rtol=0, atol=1e-15)
+    assert not rho[~kept].any() and np.trace(rho) == pytest.approx(1, abs=1e-15)
+    assert not np.any(density_from_gram(k, np.zeros(8)))
+
+
+# --- values ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_entropy_of_the_zoo(name):
+    z = FEATURES[name]
+    live = z[z.any(axis=1)]
+    for alpha in (*ALPHAS, 10.0):
+        expected = gram_entropy(cosine_gram(live), alpha) if len(live) else 0.0
+        for value in (
+            ij.matrix_entropy(z, alpha=alpha),
+            ij.matrix_entropy_from_gram(ij.gram(z), alpha=alpha),
+            jax.jit(ij.matrix_entropy, static_argnames="alpha")(z, alpha=alpha) if z.shape == (8, 5) else None,
+        ):
+            if value is not None:
+                assert value.shape == ()
+                # alpha < 1 lifts rounding errors: an eigenvalue of 1e-16 adds its square root
+                assert float(value) == pytest.approx(expected, abs=1e-11 if alpha >= 1 else 1e-7), alpha
+    if np.linalg.matrix_rank(z) <= 1:
+        assert float(ij.matrix_entropy(z)) == 0  # exactly: ratios must see 0 / 0
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 113])
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.01, 2.0, 5.0])
+def test_simplex_entropy_is_log_of_one_less_for_every_order(num_classes, alpha):
+    expected = pytest.approx(math.log(num_classes - 1), abs=1e-9)
+    assert float(ij.matrix_entropy_from_gram(simplex_gram(num_classes), alpha=alpha)) == expected
+    assert float(ij.matrix_entropy(simplex(num_classes), alpha=alpha)) == expected
+
+
+@pytest.mark.parametrize("num_classes", [4, 10, 100])
+@pytest.mark.parametrize("s", [0, 0.01, None, 0.5, 0.9, 0.99])
+def test_shifted_simplex_entropy(num_classes, s):
+    # Theorem 2 of the paper needs a global mean of zero; a common mean of energy s changes H, and centring restores it.
+    s = 1 / num_classes if s is None else s
+    z = np.repeat(shifted_simplex(num_classes, s), 2, axis=0)
+    flat = math.log(num_classes - 1)
+    expected = (binary_entropy(s) if s else 0) + (1 - s) * flat
+    assert float(ij.matrix_entropy(z)) == pytest.approx(expected, abs=1e-10)
+    if s == 1 / num_classes:
+        assert expected == pytest.approx(math.log(num_classes))
+    assert float(ij.matrix_entropy(z, center=True)) == pytest.approx(flat, abs=1e-10)
+
+
+@pytest.mark.parametrize(("cosine", "expected"), [(0.3, 0.6474466390), (0.9, 0.1985152433)])
+def test_entropy_of_two_rows(cosine, expected):
+    z = np.array([[1, 0], [cosine, math.sqrt(1 - cosine**2)]])
+    assert expected == pytest.approx(binary_entropy((1 + cosine) / 2), abs=1e-10)
+    assert float(ij.matrix_entropy(z)) == pytest.approx(expected, abs=1e-10)
+
+
+def test_identity_against_ones():
+    # A public fork takes powers of the entries instead of the matrix: the same number for every K.
+    for alpha in (*ALPHAS, 50.0):
+        assert float(ij.matrix_entropy_from_gram(np.eye(9), alpha=alpha)) == pytest.approx(math.log(9), abs=1e-13)
+        assert float(ij.matrix_entropy_from_gram(np.ones((9, 9)), alpha=alpha)) == 0
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 1 + 1e-9, 1.0001, 2.0, 5.0, 50.0])
+@pytest.mark.parametrize("name", ["generic", "ill conditioned", "repeated"])
+def test_entropy_to_thirty_digits(name, alpha):
+    k = with_spectrum([1e-9, 1e-5, 1e-3, 1, 10]) if name == "ill conditioned" else POSITIVE_DEFINITE[name]
+    with mpmath.workdps(30):
+        w = list(mpmath.eigsy(mpmath.matrix(k.tolist()), eigvals_only=True))
+        p = [x / sum(w) for x in w]
+        if alpha == 1:
+            expected = -sum(x * mpmath.log(x) for x in p)
+        else:
+            expected = mpmath.log(sum(x ** mpmath.mpf(alpha) for x in p)) / (1 - mpmath.mpf(alpha))
+    # A perturbation of 1e-16 K moves sqrt(1e-10) by 1e-11.
+    tolerance = 2e-11 if alpha < 1 and name == "ill conditioned" else 1e-14 * 5
+    assert abs(float(ij.matrix_entropy_from_gram(k, alpha=alpha)) - float(expected)) < tolerance
+
+
+def test_limits_of_the_order():
+    k = with_spectrum([0.1, 0.4, 0.9, 1.7, 3.0, 0, 0])
+    assert float(ij.matrix_entropy_from_gram(k, alpha=1e-9)) == pytest.approx(math.log(5), abs=1e-8)
+    smallest = -math.log(3 / 6.1)  # min-entropy
+    assert float(ij.matrix_entropy_from_gram(k, alpha=1e6)) == pytest.approx(smallest, abs=1e-5)
+
+
+def test_orders_next_to_one_in_float32():
+    z = power_law(16, 8, decay=1).astype(np.float32)
+    with jax.enable_x64(False):
+        for alpha in (1 - 1e-4, 1 - 1e-6, 1 + 1e-6, 1.0001, 1.01):
+            value = float(ij.matrix_entropy(z, alpha=alpha))
+            assert value == pytest.approx(gram_entropy(cosine_gram(z.astype(float)), alpha), abs=3e-6), alpha
+
+
+# --- properties ------------------------------------------------------------------------------------------------
+
+
+@given(ROWS, WEIGHTS, ORDER, st.booleans())
+def test_between_zero_and_log_rank(z, weights, alpha, center):
+    entropy = float(ij.matrix_entropy(z, alpha=alpha, weights=weights, center=center))
+    kept = z[(weights > 0) & z.any(axis=1)]
+    size = min(len(kept), 4)
+    assert 0 <= entropy <= (math.log(size) if size else 0) + 1e-12
+    if alpha >= 1 and not center:
+        assert entropy <= math.log(max(np.linalg.matrix_rank(kept), 1)) + 1e-9 if size else entropy == 0
+
+
+@given(ROWS, WEIGHTS, ORDER, st.integers(0, 99))
+def test_invariances(z, weights, alpha, seed):
+    rng = np.random.default_rng(seed)
+    entropy = partial(ij.matrix_entropy, alpha=alpha)
+    # alpha < 1: rounding of exactly dependent rows counts with a fractional power
+    expected = pytest.approx(float(entropy(z, weights=weights)), abs=1e-11 if alpha >= 1 else 1e-4)
+    order = rng.permutation(7)
+    assert float(entropy(z[order], weights=weights[order])) == expected
+    scales = rng.choice([-1, 1], (7, 1)) * 10 ** rng.uniform(-6, 6, (7, 1))  # signs too: D K D has K's spectrum
+    assert float(entropy(z * scales, weights=weights)) == expected
+    assert float(entropy(z @ rotation(4, seed), weights=weights)) == expected
+    assert float(entropy(z, weights=7.5 * weights)) == expected
+    twice = np.concatenate([z, z]), np.concatenate([0.5 * weights, 1.5 * weights])
+    assert float(entropy(twice[0], weights=twice[1])) == expected
+
+
+def test_what_is_not_invariant():
+    z = FEATURES["N > D"]
+    entropy = float(ij.matrix_entropy(z))
+    assert abs(float(ij.matrix_entropy(z, center=True)) - entropy) > 1e-3
+    assert abs(float(ij.matrix_entropy(z * np.linspace(1, 3, 5))) - entropy) > 1e-3
+    assert abs(float(ij.matrix_entropy(z + 1)) - entropy) > 1e-2
+    shifted = float(ij.matrix_entropy(z + 1, center=True))
+    assert shifted == pytest.approx(float(ij.matrix_entropy(z, center=True)), abs=1e-13)
+
+
+@given(ROWS, WEIGHTS)
+def test_both_sides_have_one_spectrum(z, weights):
+    # 7 x 4: features decompose D x D, the Gram matrix N x N; the transpose the other way round.
+    features = float(ij.matrix_entropy(z, weights=weights))
+    assert float(ij.matrix_entropy_from_gram(ij.gram(z), weights=weights)) == pytest.approx(features, abs=1e-12)
+    wide = np.hstack([z, np.zeros((7, 8))]) @ rotation(12)
+    assert float(ij.matrix_entropy(wide, weights=weights)) == pytest.approx(features, abs=1e-12)
+
+
+@given(ROWS, WEIGHTS)
+def test_never_increases_with_the_order(z, weights):
+    alphas = [0.3, 0.5, 0.99, 1.0, 1.01, 1.49, 1.51, 2.0, 3.0, 10.0]
+    values = [float(ij.matrix_entropy(z, alpha=alpha, weights=weights)) for alpha in alphas]
+    assert all(a >= b - 1e-12 for a, b in zip(values, values[1:], strict=False))
+
+
+@given(arrays(float, 5, elements=st.floats(0.01, 1)))
+def test_slope_in_the_order_at_one(w):
+    p = w / w.sum()
+    k = with_spectrum(p)
+    slope = -np.sum(p * (np.log(p) - p @ np.log(p)) ** 2) / 2
+    above, below = (float(ij.matrix_entropy_from_gram(k, alpha=1 + h)) for h in (1e-4, -1e-4))
+    assert (above - below) / 2e-4 == pytest.approx(slope, abs=1e-6)
+    # so 1.01 is no stand-in for 1
+    step = float(ij.matrix_entropy_from_gram(k, alpha=1.01) - ij.matrix_entropy_from_gram(k))
+    assert step == pytest.approx(0.01 * slope, abs=2e-3 * abs(slope) + 1e-12)
+
+
+@given(ROWS, WEIGHTS, ORDER, st.booleans())
+def test_a_mask_is_the_subset_and_an_integer_weight_repeats_a_row(z, weights, alpha, center):
+    tolerance = 1e-11 if alpha >= 1 else 1e-4
+    kept = weights > 0
+    garbage = np.where(kept[:, None], z, np.nan)
+    masked = float(ij.matrix_entropy(garbage, alpha=alpha, center=center, weights=kept))
+    assert masked == pytest.approx(float(ij.matrix_entropy(z[kept], alpha=alpha, center=center)), abs=tolerance)
+    copies = (4 * weights).astype(int)
+    repeated = float(ij.matrix_entropy(np.repeat(z, copies, axis=0), alpha=alpha, center=center))
+    weighted = float(ij.matrix_entropy(garbage, alpha=alpha, center=center, weights=weights))
+    assert weighted == pytest.approx(repeated, abs=tolerance)
+
+
+@given(ROWS)
+def test_effective_ranks(z):
+    live = z[z.any(axis=1)]
+    assume(len(live) > 0)
+    of_gram = float(ij.effective_rank_from_gram(ij.gram(z)))
+    assert of_gram == pytest.approx(math.exp(float(ij.matrix_entropy(z))), rel=1e-12)
+    # Singular values are roots of eigenvalues: a flatter distribution, so a larger rank.
+    of_rows = float(ij.effective_rank(unit(live)))
+    assert of_gram - 1e-9 <= of_rows <= min(len(live), 4) + 1e-9
+    s = np.linalg.svd(z, compute_uv=False)
+    assert float(ij.stable_rank(z)) == pytest.approx((s**2).sum() / s[0] ** 2, rel=1e-12)
+    assert float(ij.effective_rank(z)) == pytest.approx(math.exp(spectrum_entropy(s / s.sum())), rel=1e-9)
+    p = s / s.sum() + 1e-7
+    assert float(ij.rankme(z)) == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-9)
+
+
+# --- ranks and rates -------------------------------------------------------------------------------------------
+
+
+def test_which_effective_rank():
+    z = np.random.default_rng(0).standard_normal((300, 20))
+    assert float(ij.effective_rank(z)) == pytest.approx(19.68, abs=0.05)
+    assert float(ij.effective_rank_from_gram(unit(z).T @ unit(z))) == pytest.approx(18.58, abs=0.15)
+
+
+def test_effective_rank_of_roy_and_vetterli():
+    # Their properties: 1 for rank one, the dimension for equal singular values, any scale, orthogonal maps.
+    a = np.outer([1.0, 2, 3], [1.0, -1])
+    assert float(ij.effective_rank(a)) == pytest.approx(1, abs=1e-14)
+    assert float(ij.effective_rank(5 * rotation(6)[:, :4])) == pytest.approx(4, abs=1e-13)
+    p = np.array([0.5, 0.25, 0.25])
+    a = rotation(6)[:, :3] * (7 * p) @ rotation(3, 1)
+    assert float(ij.effective_rank(a)) == pytest.approx(2 ** (0.5 + 0.5 + 0.5), abs=1e-13)  # 1.5 bits
+    assert float(ij.effective_rank(np.zeros((4, 3)))) == 0
+    assert float(ij.effective_rank_from_gram(np.zeros((3, 3)))) == 0
+    weights = np.array([1, 0, 0, 2.0])
+    expected = math.exp(binary_entropy(1 / 3))
+    assert float(ij.effective_rank_from_gram(np.eye(4), weights=weights)) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rankme_of_rank_one(dtype):
+    # Singular values at rounding level must not count: the paper's eps is all that is left in m - 1 of them.
+    def closed_form(m, eps):
+        return math.exp(-(1 + eps) * math.log1p(eps) - (m - 1) * eps * math.log(eps))
+
+    assert closed_form(2048, 1e-7) == pytest.approx(1.0033, abs=1e-4)
+    assert closed_form(2048, 1e-5) == pytest.approx(1.27, abs=0.01)
+    z = np.outer(np.linspace(1, 2, 200), np.linspace(-3, 1, 150)).astype(dtype)
+    rtol = 2e-6 if dtype == np.float32 else 1e-12
+    assert float(ij.rankme(z)) == pytest.approx(closed_form(150, 1e-7), rel=rtol)
+    assert float(ij.rankme(z, eps=1e-5)) == pytest.approx(closed_form(150, 1e-5), rel=rtol)
+    assert float(ij.rankme(np.zeros((3, 4)))) == 0
+
+
+def test_stable_rank():
+    assert float(ij.stable_rank(np.diag([2.0, 1, 1]))) == pytest.approx(1.5, abs=1e-14)
+    assert float(ij.stable_rank(np.zeros((3, 4)))) == 0
+    assert float(ij.stable_rank(FEATURES["rank one"])) == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", ["N > D", "N < D", "simplex", "rank one", "zero rows", "all zero", "uneven scales"])
+@pytest.mark.parametrize("mu", [0.3, 1.0, 3.0])
+def test_coding_rate_in_its_three_forms(name, mu):
+    z = FEATURES[name]
+    u = np.divide(z, np.linalg.norm(z, axis=1, keepdims=True), out=np.zeros_like(z), where=z.any(1, keepdims=True))
+    dim, count, eye = z.shape[1], int(z.any(axis=1).sum()), np.eye(z.shape[1])
+    logdet = lambda k: np.linalg.slogdet(k)[1]  # noqa: E731
+    weights = np.random.default_rng(0).choice([0, 1, 2.5], len(z))
+    for w, b in ((None, count), (weights, weights[z.any(axis=1)].sum())):
+        g = (u.T * (1 if w is None else w)) @ u
+        expected = {
+            "code": logdet(eye + mu / dim * g),
+            "paper": logdet(mu * eye + g),
+            "mcr2": logdet(eye + mu * dim / b * g) / 2 if b else 0,
+        }
+        for form, value in expected.items():
+            got = float(ij.coding_rate(z, mu, form=form, weights=w))
+            assert got == pytest.approx(value, abs=1e-12 * max(1, abs(value))), form
+    # The printed parameter is the reciprocal of the code's, up to D.
+    paper = float(ij.coding_rate(z, dim / mu, form="paper"))
+    assert paper == pytest.approx(float(ij.coding_rate(z, mu)) + dim * math.log(dim / mu), abs=1e-12)
+
+
+@given(ROWS, st.sampled_from([0.1, 1.0, 30.0]))
+def test_coding_rate_is_least_at_rank_one_and_largest_for_a_tight_frame(z, mu):
+    n = int(z.any(axis=1).sum())
+    rank = min(n, 4)
+    rate = float(ij.coding_rate(z, mu))
+    least, largest = math.log1p(mu * n / 4), rank * math.log1p(mu * n / (4 * rank)) if n else 0
+    assert least - 1e-12 <= rate <= largest + 1e-12
+
+
+def test_coding_rate_at_its_extremes():
+    assert float(ij.coding_rate(FEATURES["rank one"], 2.0)) == pytest.approx(math.log1p(2 * 8 / 5), abs=1e-13)
+    frame = np.concatenate([rotation(4), rotation(4, 1)])
+    assert float(ij.coding_rate(frame, 2.0)) == pytest.approx(4 * math.log1p(2 * 8 / 16), abs=1e-13)
+
+
+# --- derivatives -----------------------------------------------------------------------------------------------
+
+
+def second_order(f):
+    """Compiled (x, v) -> gradient, derivative along v, and the Hessian along v in three ways."""
+    gradient = jax.grad(f)
+
+    def derivatives(x, v):
+        along, forward_over_forward = jax.jvp(lambda x: jax.jvp(f, (x,), (v,))[1], (x,), (v,))
+        value, forward_over_reverse = jax.jvp(gradient, (x,), (v,))
+        reverse_over_reverse = jax.grad(lambda x: jnp.sum(v * gradient(x)))(x)
+        return value, along, forward_over_reverse, reverse_over_reverse, forward_over_forward
+
+    return jax.jit(derivatives)
+
+
+GRAM_DERIVATIVES = {
+    alpha: second_order(lambda k, alpha=alpha: ij.matrix_entropy_from_gram((k + k.T) / 2, alpha=alpha))
+    for alpha in ALPHAS
+}
+
+
+@pytest.mark.parametrize("name", ["generic", "identity", "simplex + 0.1", "repeated", "almost repeated"])
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_first_and_second_derivatives_at_positive_definite_matrices(name, alpha):
+    k, e = POSITIVE_DEFINITE[name], random_symmetric(5)
+    gradient, along, hvp, *others = GRAM_DERIVATIVES[alpha](k, e)
+    entropy = partial(gram_entropy, alpha=alpha)
+    assert float(along) == pytest.approx(central_difference(entropy, k, e, 1e-3), abs=1e-8)
+    assert float((gradient * e).sum()) == pytest.approx(float(along), abs=1e-13)
+    slope = lambda k: GRAM_DERIVATIVES[alpha](k, e)[0]  # noqa: E731  right, as just seen
+    np.testing.assert_allclose(hvp, central_difference(slope, k, e, 1e-3), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(others[0], hvp, rtol=0, atol=1e-12)
+    assert float(others[1]) == pytest.approx(float((hvp * e).sum()), abs=1e-12)
+
+
+def test_check_grads():
+    f = jax.jit(lambda k: ij.matrix_entropy_from_gram((k + k.T) / 2))
+    for name, k in POSITIVE_DEFINITE.items():
+        if name != "almost repeated":
+            check_grads(f, (k,), order=2, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_derivatives_at_the_identity(alpha):
+    # H = log(tr K^a / (tr K)^a) / (1 - a) at K = I + E: tr K^a = n + a tr E + a (a - 1) / 2 tr E^2 + ..., so
+    # H = log n - (a / 2n) (tr E^2 - (tr E)^2 / n) + ...; a = 1 the same, from tr K log K = tr E + tr E^2 / 2 + ...
+    e, eye = random_symmetric(5), np.eye(5)
+    gradient, _, hvp, *_ = GRAM_DERIVATIVES[alpha](eye, e)
+    np.testing.assert_allclose(gradient, 0, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(hvp, -alpha / 5 * (e - np.trace(e) / 5 * eye), rtol=0, atol=1e-14)
+
+
+ENTROPY_GRADIENT = jax.jit(jax.grad(lambda z, w: ij.matrix_entropy(z, weights=w)))
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_gradient_is_the_closed_form_even_where_features_collapse(name):
+    z = FEATURES[name]
+    for weights in (np.ones(len(z)), np.arange(len(z)) % 3.0, np.zeros(len(z))):
+        gradient = np.asarray(ENTROPY_GRADIENT(z, weights))
+        expected = entropy_gradient(z, weights)
+        norm = np.linalg.norm(z, axis=1, keepdims=True)
+        # compared per unit of relative change: the gradient of a row scales with the inverse of its length
+        np.testing.assert_allclose(gradient * norm, expected * norm, rtol=0, atol=1e-9)
+        assert np.isfinite(gradient).all()
+        assert not gradient[weights == 0].any() and not gradient[norm[:, 0] == 0].any()
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_gradient_of_every_order_is_finite_where_features_collapse(alpha):
+    gradient = jax.jit(jax.grad(partial(ij.matrix_entropy, alpha=alpha)))
+    for name, z in FEATURES.items():
+        if z.shape == (8, 5):
+            g = gradient(z)
+            assert np.isfinite(g).all(), name
+            if np.linalg.matrix_rank(z) == 1:
+                np.testing.assert_allclose(g, 0, atol=1e-7)
+    v = np.random.default_rng(0).standard_normal((8, 5))
+    z = FEATURES["N > D"]
+    expected = central_difference(lambda z: gram_entropy(cosine_gram(z), alpha), z, v, 1e-3)
+    assert float((gradient(z) * v).sum()) == pytest.approx(expected, abs=1e-8)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_hessian_of_a_singular_gram_is_that_of_the_smaller_side(alpha):
+    # K = U U^T (8 x 8, rank 5) against U^T U (5 x 5): one function of the features, to second order.
+    z, v = FEATURES["N > D"], np.random.default_rng(0).standard_normal((8, 5))
+    large = second_order(lambda a: ij.matrix_entropy_from_gram(a @ a.T, alpha=alpha))(z, v)
+    small = second_order(lambda a: ij.matrix_entropy_from_gram(a.T @ a, alpha=alpha))(z, v)
+    for a, b in zip(large, small, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+
+
+def test_masked_rows_have_gradient_zero_and_the_others_that_of_the_subset():
+    z = FEATURES["N > D"]
+    mask = np.array([1, 0, 1, 1, 0, 0, 1, 1.0])
+    kept = mask > 0
+    padded = np.where(kept[:, None], z, np.nan)  # whatever the padding holds
+    gradient = np.asarray(ENTROPY_GRADIENT(padded, mask))
+    assert (gradient[~kept] == 0).all()
+    np.testing.assert_allclose(gradient[kept], jax.grad(ij.matrix_entropy)(z[kept]), rtol=0, atol=1e-15)
+    centred = jax.grad(partial(ij.matrix_entropy, center=True))
+    masked = jax.grad(lambda z: ij.matrix_entropy(z, center=True, weights=mask))(padded)
+    assert not np.any(np.asarray(masked)[~kept])
+    np.testing.assert_allclose(np.asarray(masked)[kept], centred(z[kept]), rtol=0, atol=1e-15)
+
+
+def test_gradient_in_the_weights():
+    z, weights = FEATURES["N > D"], np.array([1, 2, 0.5, 1, 3, 1, 0.1, 1])
+    gradient = jax.grad(lambda w: ij.matrix_entropy(z, weights=w))(weights)
+    v = np.random.default_rng(0).standard_normal(8)
+
+    def entropy(w):
+        return gram_entropy(np.sqrt(np.outer(w, w)) * cosine_gram(z))
+
+    assert float(gradient @ v) == pytest.approx(central_difference(entropy, weights, v, 1e-4), abs=1e-9)
+    from_gram = jax.grad(lambda w: ij.matrix_entropy_from_gram(cosine_gram(z), weights=w))(weights)
+    np.testing.assert_allclose(from_gram, gradient, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("measure", [ij.effective_rank, ij.rankme, ij.stable_rank, ij.coding_rate])
+def test_gradients_of_ranks_and_rates(measure):
+    v = np.random.default_rng(0).standard_normal((8, 5))
+    gradient = jax.jit(jax.grad(measure))
+    for name in ("N > D", "power law", "zero rows"):
+        z = FEATURES[name]
+        along = np.where(z.any(axis=1, keepdims=True), v, 0)
+        numerical = central_difference(lambda z: float(measure(z)), z, along, 1e-4)
+        assert float((gradient(z) * along).sum()) == pytest.approx(numerical, rel=1e-7)
+    for name in ("rank one", "all equal", "all zero", "duplicated rows", "orthonormal", "one row left"):
+        if FEATURES[name].shape == (8, 5):
+            assert np.isfinite(gradient(FEATURES[name])).all(), name
+
+
+def test_effective_rank_is_stationary_at_equal_singular_values():
+    a = 2 * rotation(8)[:, :5]
+    for measure in (ij.effective_rank, ij.rankme):
+        np.testing.assert_allclose(jax.grad(measure)(a), 0, rtol=0, atol=1e-12)
+
+
+# --- dtypes and scales -----------------------------------------------------------------------------------------
+
+MEASURES = {
+    "matrix_entropy": ij.matrix_entropy,
+    "matrix_entropy, alpha = 0.7": partial(ij.matrix_entropy, alpha=0.7),
+    "matrix_entropy, alpha = 2": partial(ij.matrix_entropy, alpha=2),
+    "matrix_entropy, alpha = 3": partial(ij.matrix_entropy, alpha=3),
+    "matrix_entropy, centred": partial(ij.matrix_entropy, center=True),
+    "effective_rank": ij.effective_rank,
+    "rankme": ij.rankme,
+    "stable_rank": ij.stable_rank,
+    "coding_rate": ij.coding_rate,
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_low_precision_input_costs_only_its_own_rounding(measure):
+    f = MEASURES[measure]
+    z = np.random.default_rng(0).integers(-4, 5, (32, 8))  # exact in every type
+    exact = float(f(z.astype(np.float64)))
+    assert f(z.astype(np.float64)).dtype == jnp.float64 and f(z).dtype == jnp.float64
+    with jax.enable_x64(False):
+        for dtype in (jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.int8):
+            for run in (f, jax.jit(f)):
+                value = run(jnp.asarray(z, dtype))
+                assert value.dtype == jnp.float32 and value.shape == ()
+                assert float(value) == pytest.approx(exact, rel=3e-6), dtype
+
+
+def test_float32_error_of_a_steep_spectrum():
+    z = power_law(64, 32, decay=2)
+    with jax.enable_x64(False):
+        for run in (ij.matrix_entropy, jax.jit(ij.matrix_entropy)):
+            value = float(run(z.astype(np.float32)))
+            assert value == pytest.approx(gram_entropy(cosine_gram(z)), abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1e15, 1e30])
+def test_the_scale_of_rows_does_not_matter_in_float32(scale):
+    z = FEATURES["N > D"]
+    scales = np.where(np.arange(8) % 2, scale, 1)[:, None]
+    with jax.enable_x64(False):
+        plain, scaled = (jnp.asarray(x, jnp.float32) for x in (z, z * scales))
+        for f in (ij.matrix_entropy, ij.coding_rate):
+            assert float(f(scaled)) == pytest.approx(float(f(plain)), rel=2e-6)
+            gradient = np.asarray(jax.grad(f)(scaled), float) * scales
+            np.testing.assert_allclose(gradient, jax.grad(f)(plain), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nan_in_nan_out(measure, compiled):
+    f = jax.jit(MEASURES[measure]) if compiled else MEASURES[measure]
+    for bad in (np.nan, np.inf):
+        z = FEATURES["N > D"].copy()
+        z[2, 1] = bad
+        assert np.isnan(f(z)), bad
+
+
+@pytest.mark.parametrize("alpha", [0.7, 1.0, 1.3, 2.0, 3.0])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nan_in_a_gram_gives_nan(alpha, compiled):
+    f = partial(ij.matrix_entropy_from_gram, alpha=alpha)
+    rank = ij.effective_rank_from_gram
+    if compiled:
+        f, rank = jax.jit(f), jax.jit(rank)
+    for place in ((1, 1), (1, 2)):
+        k = np.asarray(ij.gram(FEATURES["N > D"])).copy()
+        k[place] = k[place[::-1]] = np.nan
+        assert np.isnan(f(k)), place
+        assert np.isnan(rank(k)), place
+        # but not where the weights leave it out
+        weights = np.ones(8)
+        weights[1] = 0
+        kept = weights > 0
+        expected = gram_entropy(cosine_gram(FEATURES["N > D"])[np.ix_(kept, kept)], alpha)
+        assert float(f(k, weights=weights)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_gives_nan(bad):
+    weights = np.ones(8)
+    weights[3] = bad
+    assert np.isnan(ij.matrix_entropy(FEATURES["N > D"], weights=weights))
+
+
+# --- arguments -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0, -1.0, math.inf, math.nan])
+def test_order_must_be_positive_and_finite(alpha):
+    for f in (ij.matrix_entropy, ij.matrix_entropy_from_gram):
+        with pytest.raises(ValueError, match="alpha must be a positive finite number; got"):
+            f(np.eye(3), alpha=alpha)
+
+
+def test_wrong_shapes_are_named():
+    for f in (ij.gram, ij.matrix_entropy, ij.rankme, ij.coding_rate):
+        with pytest.raises(ValueError, match=r"features must be \(N, D\).*got shape \(3,\)"):
+            f(np.ones(3))
+    for f in (ij.effective_rank, ij.stable_rank):
+        with pytest.raises(ValueError, match=r"matrix must be \(N, D\).*\(2, 2, 2\)"):
+            f(np.ones((2, 2, 2)))
+    for f in (ij.matrix_entropy_from_gram, ij.effective_rank_from_gram):
+        with pytest.raises(ValueError, match=r"gram must be a square matrix; got shape \(2, 3\)"):
+            f(np.ones((2, 3)))
+    for f, x in ((ij.matrix_entropy, np.ones((4, 2))), (ij.matrix_entropy_from_gram, np.eye(4))):
+        with pytest.raises(ValueError, match=r"weights must have shape \(4,\), one a sample; got \(3,\)"):
+            f(x, weights=np.ones(3))
+    with pytest.raises(ValueError, match="form must be one of code, paper, mcr2; got 'tcr'"):
+        ij.coding_rate(np.ones((4, 2)), form="tcr")
+
+
+def test_no_rows_at_all():
+    for z in (np.zeros((0, 3)), np.zeros((3, 0))):
+        assert float(ij.matrix_entropy(z)) == float(jax.jit(ij.matrix_entropy)(z)) == 0
+        assert float(ij.effective_rank(z)) == float(ij.stable_rank(z)) == 0
+    assert float(ij.coding_rate(np.zeros((0, 3)))) == 0
+    assert ij.gram(np.zeros((0, 3))).shape == (0, 0)

@@ -1,0 +1,284 @@
+"""`analyze`: the numbers equal the measures, whatever goes in; what goes wrong is said in one line."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import davies_bouldin_score, silhouette_score
+
+import infojax as ij
+from infojax.analysis import streaming, subsampling
+
+
+def samples(n=120, classes=4, dim=8, spread=0.5, seed=0):
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=(classes, dim)) + 0.3
+    labels = rng.permutation(np.arange(n) % classes)
+    head = means - means.mean(0) + 0.2 * rng.normal(size=means.shape)
+    return means[labels] + spread * rng.normal(size=(n, dim)), labels, head, rng.normal(size=classes)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return samples()
+
+
+@pytest.fixture(scope="module")
+def report(data):
+    return ij.analyze(*data)
+
+
+def test_every_measure_is_the_public_function(data, report):
+    z, y, head, bias = data
+    with jax.enable_x64(True):
+        flow, centered = (ij.interplay(z, y, head, center=c) for c in (False, True))
+        nc = ij.neural_collapse(z, y, head, bias)
+        expected = {
+            "entropy_features": ij.matrix_entropy(z),
+            "entropy_features_centered": ij.matrix_entropy(z, center=True),
+            **{f"matrix_entropy_alpha_{a:g}": ij.matrix_entropy(z, alpha=a) for a in (0.5, 2.0, 5.0)},
+            "effective_rank": ij.effective_rank(z),
+            "effective_rank_from_gram": ij.effective_rank_from_gram(ij.gram(z)),
+            "rankme": ij.rankme(z),
+            "stable_rank": ij.stable_rank(z),
+            "coding_rate": ij.coding_rate(z),
+            "mean_energy": flow.mean_energy,
+            "entropy_head": flow.entropy_head,
+            "entropy_head_weights": ij.matrix_entropy(head),
+            **{k: getattr(flow, k) for k in ("joint_entropy", "mutual_information", "mir", "hdr")},
+            **{f"{k}_centered": getattr(centered, k) for k in ("joint_entropy", "mutual_information", "mir", "hdr")},
+            **{k: v for k, v in nc._asdict().items() if k != "per_class"},
+            **{f"nc1_{c}": ij.nc1(z, y, convention=c) for c in ij.NC1_CONVENTIONS if c != "thesis"},
+            "silhouette": silhouette_score(z, y),
+        }
+        expected = {key: float(value) for key, value in expected.items()}
+    assert report.measures.keys() == expected.keys() == report.conventions.keys()
+    for key, value in expected.items():
+        assert report.measures[key] == pytest.approx(value, rel=1e-9, abs=1e-12), key
+    assert report.measures["davies_bouldin"] == pytest.approx(davies_bouldin_score(z, y), rel=1e-12)
+
+
+def test_per_class_values(data, report):
+    z, y, head, bias = data
+    with jax.enable_x64(True):
+        per_class = ij.neural_collapse(z, y, head, bias).per_class
+        for key, value in per_class._asdict().items():
+            np.testing.assert_allclose(report.per_class[key], value, rtol=1e-9, atol=1e-12)
+        entropies = [float(ij.matrix_entropy(z[y == c])) for c in range(4)]
+    np.testing.assert_allclose(report.per_class["entropy"], entropies, rtol=1e-9)
+
+
+@pytest.mark.parametrize("chunk", [7, 50, 1000])
+def test_streaming_equals_direct(data, report, monkeypatch, chunk):
+    """Forced to stream, with blocks that do not divide N, the numbers are those of the direct route."""
+    monkeypatch.setattr(streaming, "DIRECT_ROWS", 100)
+    streamed = ij.analyze(*data, chunk=chunk)
+    assert "silhouette" in " ".join(streamed.warnings)
+    for key, value in report.measures.items():
+        if key != "silhouette":
+            assert streamed.measures[key] == pytest.approx(value, rel=1e-8, abs=1e-10), key
+    np.testing.assert_allclose(streamed.per_class["entropy"], report.per_class["entropy"], rtol=1e-8)
+    np.testing.assert_allclose(streamed.spectrum, report.spectrum, atol=1e-12)
+
+
+def test_what_does_not_fit_is_measured_on_a_sample_and_says_so(monkeypatch):
+    z, y, head, bias = samples(n=400, classes=6, dim=40)
+    monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)  # compressed side 6 x 40 > 64
+    found = ij.analyze(z, y, head, bias)
+    index = streaming._sample(400, 64, 0)
+    with jax.enable_x64(True):
+        expected = float(ij.interplay(z[index], y[index], head).mir)
+        exact = float(ij.matrix_entropy(z))
+    assert found.measures["mir"] == pytest.approx(expected, rel=1e-9)
+    assert found.measures["entropy_features"] == pytest.approx(exact, rel=1e-9)
+    assert found.conventions["mir"].endswith("on 64 of 400 rows drawn at random")
+    assert any(w.startswith("interplay: measured on 64 of 400 rows") for w in found.warnings)
+
+
+@pytest.mark.parametrize("kind", ["jax", "list", "float32", "memmap", "bfloat16", "images"])
+def test_what_goes_in(data, report, kind, tmp_path):
+    z, y, _, _ = data
+    if kind == "memmap":
+        np.save(tmp_path / "z.npy", z)
+    inputs = {
+        "jax": lambda: jnp.asarray(z, jnp.float32),
+        "list": lambda: z.tolist(),
+        "float32": lambda: z.astype(np.float32),
+        "memmap": lambda: np.load(tmp_path / "z.npy", mmap_mode="r"),
+        "bfloat16": lambda: jnp.asarray(z, jnp.bfloat16),
+        "images": lambda: z.reshape(len(z), 2, 2, 2),
+    }
+    tolerance = {"jax": 1e-5, "float32": 1e-5, "bfloat16": 2e-2}.get(kind, 1e-12)
+    found = ij.analyze(inputs[kind](), y.tolist())
+    for key in ("entropy_features", "nc1", "cdnv", "silhouette"):
+        assert found.measures[key] == pytest.approx(report.measures[key], rel=tolerance), key
+
+
+def test_torch_tensors(data, report):
+    torch = pytest.importorskip("torch")
+    z, y, head, bias = (torch.tensor(x) for x in data)
+    found = ij.analyze(z.requires_grad_(), y, torch.nn.Parameter(head), bias)
+    assert found.measures == pytest.approx(report.measures, rel=1e-12)
+    half = ij.analyze(z.bfloat16(), y)
+    assert half.measures["entropy_features"] == pytest.approx(report.measures["entropy_features"], rel=2e-2)
+
+
+def test_layers(data):
+    z, y, head, bias = data
+    wide = np.concatenate([z, z**2], axis=1)
+    reports = ij.analyze({"early": wide, "late": z}, y, head, bias)
+    assert list(reports) == ["early", "late"]
+    assert "mir" in reports["late"].measures and "mir" not in reports["early"].measures
+    assert reports.to_frame().loc["late", "nc1"] == reports["late"].measures["nc1"]
+    assert "early" in str(reports) and "late" in reports.to_html()
+
+
+def test_limits_are_reached_at_collapse():
+    y = np.repeat(np.arange(5), [30, 20, 10, 10, 5])
+    etf = ij.etf(5, 8)
+    found = ij.analyze(etf[y], y, etf)
+    for key, limit in found.limits.items():
+        if np.isfinite(found.measures[key]) and key != "silhouette":
+            assert found.measures[key] == pytest.approx(limit, abs=1e-7), key
+    assert any(w.startswith("class imbalance: 5 to 30") for w in found.warnings)
+    shifted = ij.analyze(etf[y][:, :8] + 0.0, y, etf)
+    assert shifted.limits["mir"] == found.limits["mir"]
+
+
+def test_limits_follow_the_mean_energy():
+    y = np.arange(60) % 6
+    shifted = np.concatenate([ij.etf(6, 6), np.full((6, 1), 0.5)], axis=1)
+    found = ij.analyze(shifted[y], y, shifted)
+    assert found.measures["mean_energy"] == pytest.approx(0.2, abs=1e-12)  # 0.25 / 1.25
+    for key in ("entropy_features", "entropy_features_centered", "effective_rank_from_gram"):
+        assert found.measures[key] == pytest.approx(found.limits[key], abs=1e-7), key
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(features=np.ones(5)), "features has shape (5,); expected (N, D), one row a sample"),
+        (dict(features=np.zeros((0, 3)), labels=None), "features has shape (0, 3): no samples or no columns to measure"),
+        (dict(features=[[1, 2], [3]]), "features: not an array of numbers (rows of different lengths?)"),
+        (dict(features=np.ones((120, 8)) * 1j), "features has dtype complex128; expected real numbers"),
+        (dict(features=np.full((120, 8), "a")), "features has dtype <U1; expected real numbers"),
+        (dict(labels=np.zeros(3, int)), "labels has shape (3,); expected (120,), one a row of the features"),
+        (dict(labels=np.zeros((120, 4))), "pass labels.argmax(1) if one-hot"),
+        (dict(labels=np.full(120, 0.5)), "labels has dtype float64; expected integers 0, ..., C - 1"),
+        (dict(labels=np.full(120, -1)), "labels holds -1; expected 0, ..., C - 1: drop those rows or relabel them"),
+        (dict(labels=np.full(120, 9)), "labels go up to 9, head has 4 classes (rows); expected labels below it"),
+        (dict(labels=None), "head was given without labels"),
+        (dict(head=np.ones((8, 4))), "head has shape (8, 4); expected (C, D) with D = 8, the features' columns: pass"),
+        (dict(head=np.ones((4, 7))), "head has shape (4, 7); expected (C, D) with D = 8, the features' columns"),
+        (dict(head=np.full((4, 8), np.inf)), "head or bias holds nan or inf"),
+        (dict(bias=np.ones(3)), "bias has shape (3,); expected (4,), one a class"),
+        (dict(head=None), "bias was given without a head"),
+        (dict(ci=5), "ci is 5; expected at least 20 subsamples"),
+        (dict(chunk=0), "chunk is 0; expected at least 1 row"),
+        (dict(features={}), "features is an empty dict"),
+    ],
+    ids=lambda x: "" if isinstance(x, str) else "-".join(x),
+)
+def test_bad_input_is_one_line(data, change, message):
+    arguments = dict(zip(("features", "labels", "head", "bias"), data, strict=True)) | change
+    with pytest.raises(ij.InputError) as error:
+        ij.analyze(**arguments)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_non_finite_row_is_named(data):
+    z = data[0].copy()
+    z[77, 3] = np.nan
+    with pytest.raises(ij.InputError, match=r"^act: row 77 holds nan or inf; expected finite numbers$"):
+        ij.analyze(z, chunk=10, name="act")
+    z[77, 3], z[12, 0] = 0, -np.inf
+    with pytest.raises(ij.InputError, match="row 12 holds"):
+        ij.analyze(z, chunk=10)
+
+
+def test_warnings_of_a_statistician():
+    z, y, _, _ = samples(n=6, classes=3, dim=20)
+    text = " | ".join(ij.analyze(np.abs(z) + 5, np.array([0, 0, 2, 2, 2, 4])).warnings)
+    for part in ("N <= D (6 samples, 20 columns)", "heavy common mean", "2 of 5 classes have no samples (1, 3)",
+                 "1 classes have one sample", "class imbalance: 1 to 3"):  # fmt: skip
+        assert part in text, part
+    zero = ij.analyze(np.vstack([samples()[0], np.zeros((3, 8))]))
+    assert "3 rows are zero" in zero.warnings[0]
+
+
+def test_every_nan_has_a_reason():
+    cases = [
+        dict(features=np.zeros((5, 3)), labels=[0, 0, 1, 1, 1]),
+        dict(features=np.ones((1, 3)), labels=[0]),
+        dict(features=np.ones((6, 3)), labels=[0, 0, 1, 1, 2, 2], head=np.eye(3)),
+        dict(features=np.repeat([[1.0, 2], [-1, -2]], 5, 0), labels=[0] * 5 + [1] * 5, head=[[1.0, 2], [-1, -2]]),
+        dict(features=np.eye(3), labels=[0, 1, 2], head=np.zeros((3, 3))),
+    ]
+    for case in cases:
+        found = ij.analyze(**case)
+        bad = {key for key, value in found.measures.items() if not np.isfinite(value)}
+        assert bad == set(found.reasons) and all(found.reasons.values())
+    opposite = ij.analyze(**cases[3])
+    assert np.isnan(opposite.measures["mir"]) and opposite.reasons["mir"].startswith("0/0")
+    assert opposite.measures["nc1"] == 0
+
+
+def test_intervals_cover(data):
+    """Of 200 data sets, about 95% of the intervals hold the expectation at n (3 standard errors: 90.4% or more)."""
+    rng, dim, n = np.random.default_rng(0), 4, 80
+
+    def draw():
+        return rng.normal(size=(n, dim)) * [1, 0.7, 0.5, 0.3] + [0.3, 0, 0, 0]
+
+    def entropy(z):
+        u = z / np.linalg.norm(z, axis=1, keepdims=True)
+        return streaming.spectrum_entropy(np.linalg.eigvalsh(u.T @ u / len(u)))
+
+    truth = np.mean([entropy(draw()) for _ in range(4000)])
+    labels, hits = np.zeros(n, int), 0
+    for _ in range(200):
+        z = draw()
+        halves = [entropy(z[index]) for index in subsampling.halves(labels, 100, rng)]
+        found = subsampling.interval(entropy(z), np.array(halves), n, n // 2)
+        hits += found.low <= truth <= found.high
+    assert 181 <= hits <= 199, hits
+
+
+def test_intervals_in_a_report(data):
+    found = ij.analyze(*data, ci=20)
+    plain = ij.analyze(*data)
+    assert found.measures == plain.measures
+    mir = found.intervals["mir"]
+    assert mir.low < found.measures["mir"] < mir.high and mir.m == 60
+    assert mir.bias == pytest.approx(mir.at_m - found.measures["mir"]) and mir.bias > 0  # MIR falls with n
+    assert "nc2_equinorm_head" not in found.intervals  # does not vary
+    assert "entropy_head_weights" not in found.intervals
+    index = next(subsampling.halves(data[1], 1, np.random.default_rng([0, 1])))
+    assert np.bincount(data[1][index]).tolist() == [15] * 4 and len(set(index)) == 60
+
+
+def test_intervals_are_refused_where_they_mislead():
+    z, y, _, _ = samples(n=24, classes=4, dim=20)
+    limited = ij.analyze(z, y, ci=20)
+    assert "entropy_features" not in limited.intervals and "nc1" in limited.intervals
+    assert "rank-limited" in limited.warnings[-1]
+    refused = ij.analyze(z, np.r_[np.zeros(21, int), [1, 1, 1]], ci=20)
+    assert refused.intervals == {} and "fewer than 4 samples" in refused.warnings[-1]
+
+
+def test_forms_of_a_report(report):
+    text = json.loads(json.dumps(report.to_dict()))
+    assert text["measures"]["nc1"] == report.measures["nc1"] and text["num_classes"] == 4
+    frame = report.to_frame()
+    assert frame.loc["mir", "value"] == report.measures["mir"] and frame.loc["mir", "limit"] == report.limits["mir"]
+    assert "mir" in repr(report) and "<table" in report._repr_html_() and "<svg" in report.to_html()
+    assert report.plot().axes
+
+
+def test_progress_reaches_the_end(data):
+    seen = []
+    ij.analyze(data[0], chunk=50, progress=lambda done, total, phase: seen.append((done, total, phase)))
+    assert [done for done, _, phase in seen if phase == "class means"] == [50, 100, 120]
+    assert seen[-1] == (120, 120, "around the means")
