@@ -102,13 +102,14 @@ class StoredArray:
             rows = rows.view(self.dtype)
         return rows.astype(self.dtype, copy=False)
 
-    def _block_rows(self, limit: int) -> int:
+    def block_rows(self, limit: int) -> int:
+        """How many rows one block holds where at most `limit` are asked for: fewer if they are very wide."""
         return max(1, min(limit, BLOCK_BYTES // max(1, self.shape[1] * self.dtype.itemsize)))
 
     def blocks(self, chunk: int) -> Iterator[np.ndarray]:
         """Row blocks (<= chunk, D) in order; every call is a new pass over the file."""
         self.require_numbers()
-        step = self._block_rows(chunk)
+        step = self.block_rows(chunk)
         with self._reading() as read:
             for start in range(0, self.shape[0], step):
                 rows = read(start, min(start + step, self.shape[0]))
@@ -121,7 +122,7 @@ class StoredArray:
         taken = np.empty((len(indices), self.shape[1]), self.dtype)
         if not len(indices):
             return taken
-        block = self._block_rows(8192)
+        block = self.block_rows(8192)
         gap = max(1, GAP_BYTES // max(1, self.shape[1] * self.dtype.itemsize))
         cuts = np.flatnonzero((np.diff(indices) > gap) | (np.diff(indices // block) > 0)) + 1
         with self._reading() as read:

@@ -286,7 +286,9 @@ def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dic
     Raises:
       FeatureFileError: what `infojax.analyze` refuses, with the file's name before it.
     """
-    common = {"ci": args.ci, "chunk": args.chunk, "seed": args.seed, "progress": progress}
+    # Wide rows come in smaller blocks; `analyze` pads each block to `chunk`, so it is told the true size.
+    chunk = min(rows.block_rows(args.chunk) for rows in opened.layers.values())
+    common = {"ci": args.ci, "chunk": chunk, "seed": args.seed, "progress": progress}
     common |= {"labels": opened.labels, "head": opened.head, "bias": opened.bias}
     try:
         if args.layers is None:

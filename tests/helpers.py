@@ -1,12 +1,13 @@
 """A zoo of matrices, and brute-force references in NumPy that share no code with infojax.
 
 References work in float64 on the full N x N matrix, with plain subsets instead of masks and repeated
-rows instead of integer weights. They take the well-behaved road only (no gradients, no float32).
+rows instead of integer weights.
 """
 
 import math
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 # --- the zoo ---------------------------------------------------------------------------------------------------
@@ -40,31 +41,33 @@ def power_law(n, dim, decay=1.5, seed=0):
 
 
 def features():
-    """Name -> (N, D) float64 features: ordinary ones, and everything that has ever made an entropy NaN."""
+    """Name -> (N, D) float64 features: ordinary ones, and everything that has ever made an entropy NaN.
+
+    Four shapes in all, (8, 5), (8, 11), (8, 1) and (1, 5), because every new one compiles.
+    """
     rng = np.random.default_rng(1)
     generic = rng.standard_normal((8, 5))
-    duplicated = generic[[0, 1, 2, 0, 1, 2, 0, 1]]
+    wide = rng.standard_normal((8, 11))
     zeros = generic.copy()
     zeros[[2, 5]] = 0
     v = generic[0]
     return {
         "N > D": generic,
-        "N < D": rng.standard_normal((5, 8)),
-        "N = D": rng.standard_normal((5, 5)),
+        "N < D": wide,
         "N = 1": generic[:1],
         "D = 1": generic[:, :1],
-        "identity": np.eye(8, 5) + np.eye(8, 5, -5),  # a tight frame with unequal multiplicities
-        "orthonormal": np.linalg.qr(rng.standard_normal((8, 5)))[0].T,
-        "simplex": simplex(8),
-        "simplex in more dimensions": simplex(6, 8),
-        "shifted simplex": shifted_simplex(6, 0.5),
-        "collapsed classes": np.repeat(simplex(4), 2, axis=0),
-        "one of two classes": np.repeat(simplex(2, 5), 4, axis=0),
+        "axes": np.eye(8, 5) + np.eye(8, 5, -5),  # each once or twice
+        "orthonormal": rotation(11)[:8],
+        "simplex": simplex(8, 11) @ rotation(11),
+        "shifted simplex": np.pad(shifted_simplex(8, 0.5), ((0, 0), (0, 3))) @ rotation(11),
+        "collapsed classes": np.repeat(simplex(4, 5), 2, axis=0) @ rotation(5),
+        "two collapsed classes": np.repeat(simplex(2, 5), 4, axis=0) @ rotation(5),
         "rank one": np.outer(rng.uniform(0.5, 2, 8), v),
         "rank one with signs": np.outer([1, -1, 2, -3, 1, 1, -1, 0.5], v),
         "all equal": np.tile(v, (8, 1)),
         "rank two": rng.standard_normal((8, 2)) @ rng.standard_normal((2, 5)),
-        "duplicated rows": duplicated,
+        "rank two, N < D": rng.standard_normal((8, 2)) @ rng.standard_normal((2, 11)),
+        "duplicated rows": generic[[0, 1, 2, 0, 1, 2, 0, 1]],
         "zero rows": zeros,
         "all zero": np.zeros((8, 5)),
         "one row left": np.where(np.arange(8)[:, None] == 3, generic, 0),
@@ -196,3 +199,8 @@ def central_difference(f, x, direction, step=1e-4):
     near = f(x + step * direction) - f(x - step * direction)
     far = f(x + 2 * step * direction) - f(x - 2 * step * direction)
     return (8 * near - far) / (12 * step)
+
+
+def gradient_and_hvp(f):
+    """Compiled (x, v) -> the gradient of f at x, and its derivative along v, forward over reverse."""
+    return jax.jit(lambda x, v: jax.jvp(jax.grad(f), (x,), (v,)))

@@ -22,7 +22,7 @@ MODULES = {
 # The room on the left may import itself and what is on the right, nothing else of infojax: nothing
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
 BELOW = ("measures", "parallel", "models", "objectives", "data", "train", "evaluate", "report")
-TASKS = (*BELOW, "streaming", "summary", "analysis", "feature_files")
+TASKS = (*BELOW, "analysis", "feature_files")
 MAY_IMPORT = {
     "measures": (),
     "parallel": ("measures",),
@@ -32,9 +32,7 @@ MAY_IMPORT = {
     "train": ("objectives", "data", "models", "parallel"),
     "evaluate": ("measures", "parallel", "data", "train"),
     "report": ("measures.theory",),
-    "streaming": ("measures", "parallel"),
-    "summary": ("measures.theory", "streaming", "report"),
-    "analysis": ("measures", "parallel", "streaming", "summary", "report"),
+    "analysis": ("measures", "parallel", "report"),
     "feature_files": (),
     "": ("measures", "analysis"),
     "tasks": TASKS,
@@ -44,7 +42,7 @@ MAY_IMPORT = {
 }
 # Edges that may only be taken inside a function: a notebook loads no figures, and `import infojax`
 # nothing that plain jax does not.
-LAZY = {("analysis", "report"), ("summary", "report"), ("measures", "scipy")}
+LAZY = {("analysis", "report"), ("measures", "scipy")}
 
 # Packages with one home, so that replacing one touches one place; and rooms with a short diet.
 HOMES = {
@@ -223,7 +221,7 @@ PROMISES = {
     "relabel": "(labels, num_classes)",
     "v_information": "(cross_entropy, num_classes, *, base=2)",
     "nc_limits": "(num_classes, *, counts=None, mean_energy=0.0)",
-    "analyze": "(z, labels=None, head=None, bias=None)",
+    "analyze": "(features, labels=None, head=None, bias=None)",
 }
 
 

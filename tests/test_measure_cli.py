@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from infojax import measure
+from infojax import feature_files, measure
 from infojax.measure import main
 
 # Nearly all tests measure arrays of these sizes with labels, head and bias: one compilation for all.
@@ -183,6 +183,9 @@ def test_flags_reach_analyze(data, monkeypatch):
     monkeypatch.setattr(measure, "analyze", spy)
     assert main(["f.npz", "--ci", "33", "--chunk", "7", "--seed", "5"]) == 0
     assert (passed["ci"], passed["chunk"], passed["seed"]) == (33, 7, 5)
+    monkeypatch.setattr(feature_files, "BLOCK_BYTES", 20 * DIM * 8)  # as if rows were very wide
+    assert main(["f.npz"]) == 0
+    assert (passed["ci"], passed["chunk"], passed["seed"]) == (None, 20, 0)
 
 
 # Folders of steps

@@ -93,14 +93,15 @@ def _draw_limits(axis, x, curves, note=""):
     places = {}  # name -> height: limits that read the same are one
     for values, colour in curves:
         values = np.asarray(values, float)
-        names = [f"limit {value:.4g}{note}" for value in values if math.isfinite(value)]
+        finite = values[np.isfinite(values)]
+        names = [f"limit {value:.4g}{note}" for value in finite]
         if len(set(names)) > 1:
             axis.plot(x, values, color=colour, linestyle="--", linewidth=1, zorder=1.5)
         elif (
-            names and names[0] not in places and not (axis.get_yscale() == "log" and values[0] <= 0)
+            names and names[0] not in places and not (axis.get_yscale() == "log" and finite[0] <= 0)
         ):
-            axis.axhline(values[0], color="black", linestyle="--", linewidth=1, zorder=1.5)
-        places |= {name: values[np.isfinite(values)][-1] for name in names[-1:]}
+            axis.axhline(finite[0], color="black", linestyle="--", linewidth=1, zorder=1.5)
+        places |= {name: finite[-1] for name in names[-1:]}
     axis.set_ylim(axis.get_ylim())  # the names are placed for these
     gap, below = 0.14 / (axis.bbox.height / axis.figure.dpi), -math.inf
     named = sorted(places.items(), key=lambda place: place[1])

@@ -93,9 +93,7 @@ def test_balanced_limits_are_the_published_values(num_classes):
     tolerance = 1e-9 if num_classes < 1000 else 1e-9 / 2
     limits = nc_limits(num_classes)
     np.testing.assert_allclose(limits, (h, h, joint, mi, mir, 0.0), rtol=0, atol=tolerance)
-    assert mutual_information_etf(num_classes) == pytest.approx(
-        limits.mutual_information, abs=1e-13
-    )
+    assert mutual_information_etf(num_classes) == pytest.approx(limits.mutual_information, abs=1e-13)
     if not math.isnan(i2):
         assert mutual_information_etf(num_classes, alpha=2) == pytest.approx(i2, abs=1e-9)
 
@@ -231,9 +229,7 @@ def test_theorems_hold_with_their_conditions_only():
     assert entropy(one_hot @ one_hot.T) == pytest.approx(math.log(10))
 
 
-@pytest.mark.parametrize(
-    ("num_classes", "dim"), [(1, 1), (2, 1), (2, 5), (7, 6), (10, 10), (5, 64)]
-)
+@pytest.mark.parametrize(("num_classes", "dim"), [(1, 1), (2, 1), (2, 5), (7, 6), (10, 10), (5, 64)])
 def test_etf(num_classes, dim):
     rows = etf(num_classes, dim)
     assert rows.shape == (num_classes, dim) and rows.dtype == np.float64
