@@ -293,7 +293,7 @@ def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dic
     try:
         if args.layers is None:
             return {"features": analyze(opened.layers["features"], name=opened.path, **common)}
-        reports = analyze(opened.layers, name=opened.path, **common)
+        reports = analyze(opened.layers, **common)
         return {layer: reports[layer] for layer in opened.layers}
     except InputError as error:
         raise FeatureFileError(f"{opened.path}: {error}") from error
@@ -352,8 +352,12 @@ def show(text: str) -> None:
 def check_outputs(series: list[Series], args: argparse.Namespace) -> None:
     """Raises UsageError where an output cannot be written, before the long work."""
     inputs = [file for one in series for file in one.files]
+    for key in filter(None, (args.labels, args.head, args.bias)):
+        inputs += [key, key.rpartition(":")[0]]
     if args.html and len({tuple(one.steps) for one in series if one.steps is not None}) > 1:
         raise UsageError("--html: the folders have different steps; write a page for each")
+    if args.html and args.html == args.json:
+        raise UsageError(f"--json and --html both name {args.html}; pass two files")
     for flag, target in (("--json", args.json), ("--html", args.html), ("--figures", args.figures)):
         if target is None or (flag == "--json" and target == "-"):
             continue

@@ -85,7 +85,8 @@ def test_streaming_equals_direct(data, report, monkeypatch, chunk):
 
 def test_what_does_not_fit_is_measured_on_a_sample_and_says_so(monkeypatch):
     z, y, head, bias = samples(n=400, classes=6, dim=40)
-    monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)  # compressed side 6 x 40 > 64
+    monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)
+    monkeypatch.setattr(streaming, "JOINT_SIDE", 200)  # the compressed side is 6 x 40
     found = ij.analyze(z, y, head, bias)
     index = streaming._sample(400, 64, 0)
     with jax.enable_x64(True):

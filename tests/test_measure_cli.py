@@ -241,6 +241,8 @@ def test_several_files_are_measured_once_each(capsys, data):
                      "--bias", "none")  # fmt: skip
     assert list(found) == ["f.npz", "g.npy"]
     assert found["f.npz"] == found["g.npy"]
+    assert main(["g.npy", "g.npy"]) == 0
+    assert capsys.readouterr().out.count("g.npy: n = 60") == 1
 
 
 def test_outputs_are_written_and_replaced_whole(capsys, data):
@@ -279,6 +281,11 @@ def test_outputs_are_checked_before_the_long_work(capsys, data, monkeypatch):
     assert "--figures f.npz: is a file" in refused(capsys, "f.npz", "--figures", "f.npz")
     error = refused(capsys, "f.npz", "--html", "f.npz")
     assert "--html f.npz: is also an input, and would be overwritten" in error
+    np.save("y.npy", data["y"])
+    for labels in ("y.npy", "y.npy:features"):
+        error = refused(capsys, "f.npz", "--labels", labels, "--json", "y.npy")
+        assert "--json y.npy: is also an input" in error
+    assert "both name o" in refused(capsys, "f.npz", "--json", "o", "--html", "o")
     monkeypatch.setattr(measure.os, "access", lambda *_: False)
     assert "--json o.json: no permission" in refused(capsys, "f.npz", "--json", "o.json")
 

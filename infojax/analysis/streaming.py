@@ -19,8 +19,10 @@ from infojax.measures.moments import ClassStats
 # Up to this many rows (or this side of a matrix) everything is exact in one go: a float64 eigenvalue problem of
 # this size takes seconds. Larger sets stream; what cannot stream uses a random sample of this many rows.
 DIRECT_ROWS = 4096
-# Floats that the scatter matrices of all classes may take together (256 MiB).
-SCATTER_BUDGET = 2**25
+# Largest side of the compressed joint matrix: ten classes of 512 features, 5 s for its float64 spectrum.
+JOINT_SIDE = 6144
+# Floats that the scatter matrices of all classes may take together (32 MiB; a pass holds about ten copies).
+SCATTER_BUDGET = 2**22
 
 
 class InputError(ValueError):
@@ -113,7 +115,7 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
     if w is not None:
         values["entropy_head_weights"] = float(entropy.matrix_entropy(w))
         compressed = np.minimum(np.bincount(labels, minlength=num_classes), dim).sum()
-        if per_class and compressed <= DIRECT_ROWS:
+        if per_class and compressed <= JOINT_SIDE:
             flow, flow_centered = (joint.interplay_from_stats(s, w) for s in (unit, unit_centered))
             flow_counts = np.asarray(raw.count)
         else:
@@ -137,11 +139,10 @@ def _sample(n, size, seed):
 
 def _blocks(rows, labels, chunk, progress, phase):
     """(features, labels, weights) of equal sizes as jax arrays: the last block is padded with weight zero."""
-    n, start = rows.shape[0], 0
-    size = min(chunk, n)
-    for block in rows.blocks(size):
-        block = np.asarray(block, np.float64)
+    n, start, size = rows.shape[0], 0, 0
+    for block in rows.blocks(min(chunk, n)):
         count = len(block)
+        size = size or count  # wide rows may come in blocks smaller than asked for
         z = np.zeros((size, rows.shape[1]))
         z[:count] = block
         y = np.full(size, -1, np.int64)
@@ -163,12 +164,11 @@ def _first_block(raw, unit, zero_rows, z, y, w):
 
 def _first_pass(rows, labels, num_classes, chunk, name, progress, scatter, unit_scatter):
     empty = partial(ClassStats.init, num_classes, rows.shape[1], dtype=jnp.float64)
-    raw, unit, zero_rows, start = empty(scatter=scatter), empty(scatter=unit_scatter), jnp.zeros(()), 0
-    for z, y, w in _blocks(rows, labels, chunk, progress, "class means"):
+    raw, unit, zero_rows = empty(scatter=scatter), empty(scatter=unit_scatter), jnp.zeros(())
+    for k, (z, y, w) in enumerate(_blocks(rows, labels, chunk, progress, "class means")):
         raw, unit, zero_rows, worst, finite = _first_block(raw, unit, zero_rows, z, y, w)
         if not finite:
-            raise InputError(f"{name}: row {start + int(worst)} holds nan or inf; expected finite numbers")
-        start += len(z)
+            raise InputError(f"{name}: row {k * len(z) + int(worst)} holds nan or inf; expected finite numbers")
     return raw, unit, int(zero_rows)
 
 
@@ -190,7 +190,8 @@ def _second_pass(rows, labels, raw, head, bias, unit_scatter, chunk, progress):
     carry = (collapse.SecondPass(zeros, zeros, zeros), unit, dict.fromkeys(inverses, zeros))
     head, bias = (None if x is None else jnp.asarray(x) for x in (head, bias))
     for z, y, w in _blocks(rows, labels, chunk, progress, "around the means"):
-        carry = _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w)
+        # Blocks would queue up in memory faster than they are worked off.
+        carry = jax.block_until_ready(_second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w))
     return carry
 
 

@@ -304,7 +304,11 @@ def _warnings(found):
         )
     for family, rows in found.sampled.items():
         warnings.append(f"{family}: measured on {rows} of {n} rows drawn at random; all of them would not fit")
-    return warnings + ([] if found.counts is None else _class_warnings(found.counts))
+    if found.counts is None:
+        return warnings
+    if "entropy" not in found.per_class:
+        warnings.append("per-class entropies left out: one scatter matrix for each class would not fit")
+    return warnings + _class_warnings(found.counts)
 
 
 def _class_warnings(counts):

@@ -13,6 +13,7 @@ from helpers import (
     cosine_gram,
     entropy_gradient,
     features,
+    gradient_and_hvp,
     gram_entropy,
     positive_definite,
     power_law,
@@ -40,7 +41,8 @@ ALPHAS = [0.5, 1.0, 1.3, 2.0, 3.0]
 # Few shapes, many sizes: a weight of zero is a row that is not there.
 ROWS = arrays(float, (7, 4), elements=st.floats(-3, 3, width=32))
 WEIGHTS = arrays(float, 7, elements=st.sampled_from([0.0, 0.0, 0.25, 1.0, 1.0, 3.0]))
-ORDER = st.sampled_from([0.3, 0.5, 1.0, 1.01, 2.0, 3.0, 10.0])
+COUNTS = st.permutations([0, 0, 1, 1, 2, 2, 3])  # five rows out of seven, nine with their copies
+ORDER = st.sampled_from([0.5, 1.0, 1.01, 2.0, 3.0])
 
 
 @pytest.fixture(autouse=True)
@@ -80,34 +82,44 @@ def test_density_has_trace_one_and_selects_its_block():
 # --- values ----------------------------------------------------------------------------------------------------
 
 
+COMPILED = {alpha: jax.jit(partial(ij.matrix_entropy, alpha=alpha)) for alpha in (*ALPHAS, 10.0)}
+
+
 @pytest.mark.parametrize("name", FEATURES)
 def test_entropy_of_the_zoo(name):
     z = FEATURES[name]
     live = z[z.any(axis=1)]
-    for alpha in (*ALPHAS, 10.0):
+    for alpha in COMPILED:
         expected = gram_entropy(cosine_gram(live), alpha) if len(live) else 0.0
-        for value in (
-            ij.matrix_entropy(z, alpha=alpha),
-            ij.matrix_entropy_from_gram(ij.gram(z), alpha=alpha),
-            jax.jit(ij.matrix_entropy, static_argnames="alpha")(z, alpha=alpha) if z.shape == (8, 5) else None,
-        ):
-            if value is not None:
-                assert value.shape == ()
-                # alpha < 1 lifts rounding errors: an eigenvalue of 1e-16 adds its square root
-                assert float(value) == pytest.approx(expected, abs=1e-11 if alpha >= 1 else 1e-7), alpha
-    if np.linalg.matrix_rank(z) <= 1:
-        assert float(ij.matrix_entropy(z)) == 0  # exactly: ratios must see 0 / 0
+        ways = {
+            "features": ij.matrix_entropy(z, alpha=alpha),
+            "Gram": ij.matrix_entropy_from_gram(ij.gram(z), alpha=alpha),
+        }
+        if z.shape == (8, 5):
+            ways["compiled"] = COMPILED[alpha](z)
+        for way, value in ways.items():
+            assert value.shape == ()
+            # alpha < 1 lifts rounding errors: an eigenvalue of 1e-16 adds its square root
+            assert float(value) == pytest.approx(expected, abs=1e-12 if alpha >= 1 else 1e-7), (alpha, way)
+            if np.linalg.matrix_rank(unit(live) if len(live) else z) <= 1:
+                assert float(value) == 0, (alpha, way)  # exactly: ratios must see 0 / 0
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 10, 113])
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 1.01, 2.0, 5.0])
-def test_simplex_entropy_is_log_of_one_less_for_every_order(num_classes, alpha):
+@pytest.mark.parametrize("num_classes", [2, 10, 113])
+def test_simplex_entropy_is_log_of_one_less(num_classes):
     expected = pytest.approx(math.log(num_classes - 1), abs=1e-9)
-    assert float(ij.matrix_entropy_from_gram(simplex_gram(num_classes), alpha=alpha)) == expected
-    assert float(ij.matrix_entropy(simplex(num_classes), alpha=alpha)) == expected
+    assert float(ij.matrix_entropy_from_gram(simplex_gram(num_classes))) == expected
+    assert float(ij.matrix_entropy(simplex(num_classes))) == expected
 
 
-@pytest.mark.parametrize("num_classes", [4, 10, 100])
+@pytest.mark.parametrize("alpha", [0.5, 1.01, 2.0, 5.0])
+def test_simplex_entropy_is_the_same_for_every_order(alpha):
+    for num_classes in (2, 10):
+        got = float(ij.matrix_entropy_from_gram(simplex_gram(num_classes), alpha=alpha))
+        assert got == pytest.approx(math.log(num_classes - 1), abs=1e-9)
+
+
+@pytest.mark.parametrize("num_classes", [10, 100])
 @pytest.mark.parametrize("s", [0, 0.01, None, 0.5, 0.9, 0.99])
 def test_shifted_simplex_entropy(num_classes, s):
     # Theorem 2 of the paper needs a global mean of zero; a common mean of energy s changes H, and centring restores it.
@@ -159,11 +171,11 @@ def test_limits_of_the_order():
 
 
 def test_orders_next_to_one_in_float32():
-    z = power_law(16, 8, decay=1).astype(np.float32)
+    z = power_law(8, 5, decay=1).astype(np.float32)
     with jax.enable_x64(False):
-        for alpha in (1 - 1e-4, 1 - 1e-6, 1 + 1e-6, 1.0001, 1.01):
+        for alpha in (1 - 1e-6, 1.0001, 1.01):
             value = float(ij.matrix_entropy(z, alpha=alpha))
-            assert value == pytest.approx(gram_entropy(cosine_gram(z.astype(float)), alpha), abs=3e-6), alpha
+            assert value == pytest.approx(gram_entropy(cosine_gram(z.astype(float)), alpha), abs=1e-6), alpha
 
 
 # --- properties ------------------------------------------------------------------------------------------------
@@ -207,7 +219,7 @@ def test_what_is_not_invariant():
 
 @given(ROWS, WEIGHTS)
 def test_both_sides_have_one_spectrum(z, weights):
-    # 7 x 4: features decompose D x D, the Gram matrix N x N; the transpose the other way round.
+    # 7 x 4: features decompose the 4 x 4 side, the Gram matrix is the other; wider features the other way round.
     features = float(ij.matrix_entropy(z, weights=weights))
     assert float(ij.matrix_entropy_from_gram(ij.gram(z), weights=weights)) == pytest.approx(features, abs=1e-12)
     wide = np.hstack([z, np.zeros((7, 8))]) @ rotation(12)
@@ -216,7 +228,7 @@ def test_both_sides_have_one_spectrum(z, weights):
 
 @given(ROWS, WEIGHTS)
 def test_never_increases_with_the_order(z, weights):
-    alphas = [0.3, 0.5, 0.99, 1.0, 1.01, 1.49, 1.51, 2.0, 3.0, 10.0]
+    alphas = [0.5, 0.99, 1.0, 1.01, 1.49, 1.51, 2.0, 3.0]  # every branch, and both sides of where they meet
     values = [float(ij.matrix_entropy(z, alpha=alpha, weights=weights)) for alpha in alphas]
     assert all(a >= b - 1e-12 for a, b in zip(values, values[1:], strict=False))
 
@@ -233,17 +245,16 @@ def test_slope_in_the_order_at_one(w):
     assert step == pytest.approx(0.01 * slope, abs=2e-3 * abs(slope) + 1e-12)
 
 
-@given(ROWS, WEIGHTS, ORDER, st.booleans())
-def test_a_mask_is_the_subset_and_an_integer_weight_repeats_a_row(z, weights, alpha, center):
+@given(ROWS, COUNTS, ORDER, st.booleans())
+def test_a_mask_is_the_subset_and_an_integer_weight_repeats_a_row(z, counts, alpha, center):
     tolerance = 1e-11 if alpha >= 1 else 1e-4
-    kept = weights > 0
-    garbage = np.where(kept[:, None], z, np.nan)
-    masked = float(ij.matrix_entropy(garbage, alpha=alpha, center=center, weights=kept))
-    assert masked == pytest.approx(float(ij.matrix_entropy(z[kept], alpha=alpha, center=center)), abs=tolerance)
-    copies = (4 * weights).astype(int)
-    repeated = float(ij.matrix_entropy(np.repeat(z, copies, axis=0), alpha=alpha, center=center))
-    weighted = float(ij.matrix_entropy(garbage, alpha=alpha, center=center, weights=weights))
-    assert weighted == pytest.approx(repeated, abs=tolerance)
+    entropy = partial(ij.matrix_entropy, alpha=alpha, center=center)
+    counts = np.array(counts)
+    kept = counts > 0
+    padded = np.where(kept[:, None], z, np.nan)  # whatever the padding holds
+    assert float(entropy(padded, weights=kept)) == pytest.approx(float(entropy(z[kept])), abs=tolerance)
+    repeated = float(entropy(np.repeat(z, counts, axis=0)))
+    assert float(entropy(padded, weights=counts)) == pytest.approx(repeated, abs=tolerance)
 
 
 @given(ROWS)
@@ -266,9 +277,10 @@ def test_effective_ranks(z):
 
 
 def test_which_effective_rank():
-    z = np.random.default_rng(0).standard_normal((300, 20))
-    assert float(ij.effective_rank(z)) == pytest.approx(19.68, abs=0.05)
-    assert float(ij.effective_rank_from_gram(unit(z).T @ unit(z))) == pytest.approx(18.58, abs=0.15)
+    # log D - (D - 1) / 2N to leading order for the squared singular values, a quarter of that for their roots
+    z = np.random.default_rng(0).standard_normal((600, 20))
+    assert float(ij.effective_rank(z)) == pytest.approx(20 * math.exp(-19 / 4800), abs=0.02)
+    assert float(ij.effective_rank_from_gram(unit(z).T @ unit(z))) == pytest.approx(20 * math.exp(-19 / 1200), abs=0.08)
 
 
 def test_effective_rank_of_roy_and_vetterli():
@@ -308,14 +320,15 @@ def test_stable_rank():
 
 
 @pytest.mark.parametrize("name", ["N > D", "N < D", "simplex", "rank one", "zero rows", "all zero", "uneven scales"])
-@pytest.mark.parametrize("mu", [0.3, 1.0, 3.0])
-def test_coding_rate_in_its_three_forms(name, mu):
+def test_coding_rate_in_its_three_forms(name):
     z = FEATURES[name]
-    u = np.divide(z, np.linalg.norm(z, axis=1, keepdims=True), out=np.zeros_like(z), where=z.any(1, keepdims=True))
-    dim, count, eye = z.shape[1], int(z.any(axis=1).sum()), np.eye(z.shape[1])
+    live = z.any(axis=1)
+    u = np.divide(z, np.linalg.norm(z, axis=1, keepdims=True), out=np.zeros_like(z), where=live[:, None])
+    dim, eye = z.shape[1], np.eye(z.shape[1])
     logdet = lambda k: np.linalg.slogdet(k)[1]  # noqa: E731
-    weights = np.random.default_rng(0).choice([0, 1, 2.5], len(z))
-    for w, b in ((None, count), (weights, weights[z.any(axis=1)].sum())):
+    weights = np.array([0, 1, 2.5, 1, 1, 0, 3, 0.5])
+    for mu, w in ((1.0, None), (0.3, weights), (3.0, weights)):
+        b = live.sum() if w is None else w[live].sum()
         g = (u.T * (1 if w is None else w)) @ u
         expected = {
             "code": logdet(eye + mu / dim * g),
@@ -325,9 +338,9 @@ def test_coding_rate_in_its_three_forms(name, mu):
         for form, value in expected.items():
             got = float(ij.coding_rate(z, mu, form=form, weights=w))
             assert got == pytest.approx(value, abs=1e-12 * max(1, abs(value))), form
-    # The printed parameter is the reciprocal of the code's, up to D.
-    paper = float(ij.coding_rate(z, dim / mu, form="paper"))
-    assert paper == pytest.approx(float(ij.coding_rate(z, mu)) + dim * math.log(dim / mu), abs=1e-12)
+        # The printed parameter is the reciprocal of the code's, up to D.
+        paper = float(ij.coding_rate(z, dim / mu, form="paper"))
+        assert paper == pytest.approx(float(ij.coding_rate(z, mu)) + dim * math.log(dim / mu), abs=1e-12)
 
 
 @given(ROWS, st.sampled_from([0.1, 1.0, 30.0]))
@@ -348,44 +361,31 @@ def test_coding_rate_at_its_extremes():
 # --- derivatives -----------------------------------------------------------------------------------------------
 
 
-def second_order(f):
-    """Compiled (x, v) -> gradient, derivative along v, and the Hessian along v in three ways."""
-    gradient = jax.grad(f)
-
-    def derivatives(x, v):
-        along, forward_over_forward = jax.jvp(lambda x: jax.jvp(f, (x,), (v,))[1], (x,), (v,))
-        value, forward_over_reverse = jax.jvp(gradient, (x,), (v,))
-        reverse_over_reverse = jax.grad(lambda x: jnp.sum(v * gradient(x)))(x)
-        return value, along, forward_over_reverse, reverse_over_reverse, forward_over_forward
-
-    return jax.jit(derivatives)
-
-
 GRAM_DERIVATIVES = {
-    alpha: second_order(lambda k, alpha=alpha: ij.matrix_entropy_from_gram((k + k.T) / 2, alpha=alpha))
+    alpha: gradient_and_hvp(lambda k, alpha=alpha: ij.matrix_entropy_from_gram((k + k.T) / 2, alpha=alpha))
     for alpha in ALPHAS
 }
 
 
-@pytest.mark.parametrize("name", ["generic", "identity", "simplex + 0.1", "repeated", "almost repeated"])
+@pytest.mark.parametrize("name", POSITIVE_DEFINITE)
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_first_and_second_derivatives_at_positive_definite_matrices(name, alpha):
     k, e = POSITIVE_DEFINITE[name], random_symmetric(5)
-    gradient, along, hvp, *others = GRAM_DERIVATIVES[alpha](k, e)
-    entropy = partial(gram_entropy, alpha=alpha)
-    assert float(along) == pytest.approx(central_difference(entropy, k, e, 1e-3), abs=1e-8)
-    assert float((gradient * e).sum()) == pytest.approx(float(along), abs=1e-13)
-    slope = lambda k: GRAM_DERIVATIVES[alpha](k, e)[0]  # noqa: E731  right, as just seen
-    np.testing.assert_allclose(hvp, central_difference(slope, k, e, 1e-3), rtol=0, atol=1e-8)
-    np.testing.assert_allclose(others[0], hvp, rtol=0, atol=1e-12)
-    assert float(others[1]) == pytest.approx(float((hvp * e).sum()), abs=1e-12)
+    gradient, hvp = GRAM_DERIVATIVES[alpha](k, e)
+    numerical = central_difference(partial(gram_entropy, alpha=alpha), k, e, 3e-4)
+    assert float((gradient * e).sum()) == pytest.approx(numerical, abs=1e-10)
+    slope = lambda k: np.asarray(GRAM_DERIVATIVES[alpha](k, e)[0])  # noqa: E731  right, as just seen
+    np.testing.assert_allclose(hvp, central_difference(slope, k, e, 3e-4), rtol=0, atol=1e-8)
 
 
-def test_check_grads():
-    f = jax.jit(lambda k: ij.matrix_entropy_from_gram((k + k.T) / 2))
-    for name, k in POSITIVE_DEFINITE.items():
-        if name != "almost repeated":
-            check_grads(f, (k,), order=2, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6)
+@pytest.mark.parametrize("name", ["generic", "identity", "simplex + 0.1", "repeated"])
+def test_check_grads(name):
+    # Forward and reverse, each over each; the tolerance is that of its finite differences.
+    k = POSITIVE_DEFINITE[name]
+    check_grads(SYMMETRISED_ENTROPY, (k,), order=2, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
+
+
+SYMMETRISED_ENTROPY = jax.jit(lambda k: ij.matrix_entropy_from_gram((k + k.T) / 2))
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -393,12 +393,12 @@ def test_derivatives_at_the_identity(alpha):
     # H = log(tr K^a / (tr K)^a) / (1 - a) at K = I + E: tr K^a = n + a tr E + a (a - 1) / 2 tr E^2 + ..., so
     # H = log n - (a / 2n) (tr E^2 - (tr E)^2 / n) + ...; a = 1 the same, from tr K log K = tr E + tr E^2 / 2 + ...
     e, eye = random_symmetric(5), np.eye(5)
-    gradient, _, hvp, *_ = GRAM_DERIVATIVES[alpha](eye, e)
+    gradient, hvp = GRAM_DERIVATIVES[alpha](eye, e)
     np.testing.assert_allclose(gradient, 0, rtol=0, atol=1e-15)
     np.testing.assert_allclose(hvp, -alpha / 5 * (e - np.trace(e) / 5 * eye), rtol=0, atol=1e-14)
 
 
-ENTROPY_GRADIENT = jax.jit(jax.grad(lambda z, w: ij.matrix_entropy(z, weights=w)))
+ENTROPY_GRADIENT = jax.jit(jax.grad(lambda z, w, center=False: ij.matrix_entropy(z, weights=w, center=center)))
 
 
 @pytest.mark.parametrize("name", FEATURES)
@@ -431,59 +431,52 @@ def test_gradient_of_every_order_is_finite_where_features_collapse(alpha):
 
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_hessian_of_a_singular_gram_is_that_of_the_smaller_side(alpha):
-    # K = U U^T (8 x 8, rank 5) against U^T U (5 x 5): one function of the features, to second order.
-    z, v = FEATURES["N > D"], np.random.default_rng(0).standard_normal((8, 5))
-    large = second_order(lambda a: ij.matrix_entropy_from_gram(a @ a.T, alpha=alpha))(z, v)
-    small = second_order(lambda a: ij.matrix_entropy_from_gram(a.T @ a, alpha=alpha))(z, v)
-    for a, b in zip(large, small, strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+    # K = Z Z^T (8 x 8, rank 5) against Z^T Z (5 x 5): one function of the features, to second order.
+    v = np.random.default_rng(0).standard_normal((8, 5))
+    large = gradient_and_hvp(lambda a: ij.matrix_entropy_from_gram(a @ a.T, alpha=alpha))
+    small = gradient_and_hvp(lambda a: ij.matrix_entropy_from_gram(a.T @ a, alpha=alpha))
+    for name in ("N > D", "zero rows"):
+        for a, b in zip(large(FEATURES[name], v), small(FEATURES[name], v), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
 
 
-def test_masked_rows_have_gradient_zero_and_the_others_that_of_the_subset():
+@pytest.mark.parametrize("center", [False, True])
+def test_masked_rows_have_gradient_zero_and_the_others_that_of_the_subset(center):
     z = FEATURES["N > D"]
     mask = np.array([1, 0, 1, 1, 0, 0, 1, 1.0])
     kept = mask > 0
-    padded = np.where(kept[:, None], z, np.nan)  # whatever the padding holds
-    gradient = np.asarray(ENTROPY_GRADIENT(padded, mask))
+    gradient = np.asarray(ENTROPY_GRADIENT(np.where(kept[:, None], z, np.nan), mask, center))
     assert (gradient[~kept] == 0).all()
-    np.testing.assert_allclose(gradient[kept], jax.grad(ij.matrix_entropy)(z[kept]), rtol=0, atol=1e-15)
-    centred = jax.grad(partial(ij.matrix_entropy, center=True))
-    masked = jax.grad(lambda z: ij.matrix_entropy(z, center=True, weights=mask))(padded)
-    assert not np.any(np.asarray(masked)[~kept])
-    np.testing.assert_allclose(np.asarray(masked)[kept], centred(z[kept]), rtol=0, atol=1e-15)
+    subset = ENTROPY_GRADIENT(z[kept], np.ones(5), center)
+    np.testing.assert_allclose(gradient[kept], subset, rtol=0, atol=1e-15)
+    if not center:
+        np.testing.assert_allclose(gradient[kept], entropy_gradient(z[kept]), rtol=0, atol=1e-14)
 
 
 def test_gradient_in_the_weights():
     z, weights = FEATURES["N > D"], np.array([1, 2, 0.5, 1, 3, 1, 0.1, 1])
-    gradient = jax.grad(lambda w: ij.matrix_entropy(z, weights=w))(weights)
-    v = np.random.default_rng(0).standard_normal(8)
-
-    def entropy(w):
-        return gram_entropy(np.sqrt(np.outer(w, w)) * cosine_gram(z))
-
-    assert float(gradient @ v) == pytest.approx(central_difference(entropy, weights, v, 1e-4), abs=1e-9)
-    from_gram = jax.grad(lambda w: ij.matrix_entropy_from_gram(cosine_gram(z), weights=w))(weights)
-    np.testing.assert_allclose(from_gram, gradient, rtol=0, atol=1e-13)
+    k, v = cosine_gram(z), np.random.default_rng(0).standard_normal(8)
+    numerical = central_difference(lambda w: gram_entropy(np.sqrt(np.outer(w, w)) * k), weights, v, 1e-3)
+    for f in (lambda w: ij.matrix_entropy(z, weights=w), lambda w: ij.matrix_entropy_from_gram(k, weights=w)):
+        assert float(jax.jit(jax.grad(f))(weights) @ v) == pytest.approx(numerical, abs=1e-9)
 
 
 @pytest.mark.parametrize("measure", [ij.effective_rank, ij.rankme, ij.stable_rank, ij.coding_rate])
 def test_gradients_of_ranks_and_rates(measure):
     v = np.random.default_rng(0).standard_normal((8, 5))
     gradient = jax.jit(jax.grad(measure))
-    for name in ("N > D", "power law", "zero rows"):
+    for name in ("N > D", "zero rows"):
         z = FEATURES[name]
         along = np.where(z.any(axis=1, keepdims=True), v, 0)
         numerical = central_difference(lambda z: float(measure(z)), z, along, 1e-4)
         assert float((gradient(z) * along).sum()) == pytest.approx(numerical, rel=1e-7)
-    for name in ("rank one", "all equal", "all zero", "duplicated rows", "orthonormal", "one row left"):
-        if FEATURES[name].shape == (8, 5):
-            assert np.isfinite(gradient(FEATURES[name])).all(), name
+    for name in ("rank one", "all equal", "all zero", "duplicated rows", "axes", "one row left"):
+        assert np.isfinite(gradient(FEATURES[name])).all(), name
 
 
 def test_effective_rank_is_stationary_at_equal_singular_values():
-    a = 2 * rotation(8)[:, :5]
-    for measure in (ij.effective_rank, ij.rankme):
-        np.testing.assert_allclose(jax.grad(measure)(a), 0, rtol=0, atol=1e-12)
+    gradient = jax.jit(jax.grad(ij.effective_rank))(2 * rotation(8)[:, :5])
+    np.testing.assert_allclose(gradient, 0, rtol=0, atol=1e-12)
 
 
 # --- dtypes and scales -----------------------------------------------------------------------------------------
@@ -504,35 +497,40 @@ MEASURES = {
 @pytest.mark.parametrize("measure", MEASURES)
 def test_low_precision_input_costs_only_its_own_rounding(measure):
     f = MEASURES[measure]
-    z = np.random.default_rng(0).integers(-4, 5, (32, 8))  # exact in every type
-    exact = float(f(z.astype(np.float64)))
-    assert f(z.astype(np.float64)).dtype == jnp.float64 and f(z).dtype == jnp.float64
+    z = np.random.default_rng(0).integers(-4, 5, (8, 5))  # exact in every type
+    exact = f(z)
+    assert exact.dtype == jnp.float64
     with jax.enable_x64(False):
         for dtype in (jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32, jnp.int8):
-            for run in (f, jax.jit(f)):
-                value = run(jnp.asarray(z, dtype))
-                assert value.dtype == jnp.float32 and value.shape == ()
-                assert float(value) == pytest.approx(exact, rel=3e-6), dtype
+            value = f(jnp.asarray(z, dtype))
+            assert value.dtype == jnp.float32 and value.shape == ()
+            assert float(value) == pytest.approx(float(exact), rel=2e-6), dtype
+        compiled = jax.jit(f)(jnp.asarray(z, jnp.bfloat16))
+        assert compiled.dtype == jnp.float32
+        assert float(compiled) == pytest.approx(float(exact), rel=2e-6)
 
 
-def test_float32_error_of_a_steep_spectrum():
-    z = power_law(64, 32, decay=2)
+@pytest.mark.parametrize("decay", [0.5, 1.0, 2.0])
+def test_float32_error_of_a_power_law(decay):
+    # float32 eigenvalues are wrong by less than eps times the largest, 1e-7: enough for 1e-5 nats in 96 dimensions.
+    z = power_law(192, 96, decay=decay)
+    exact = gram_entropy(unit(z).T @ unit(z))
     with jax.enable_x64(False):
         for run in (ij.matrix_entropy, jax.jit(ij.matrix_entropy)):
-            value = float(run(z.astype(np.float32)))
-            assert value == pytest.approx(gram_entropy(cosine_gram(z)), abs=1e-6)
+            assert float(run(z.astype(np.float32))) == pytest.approx(exact, abs=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-15, 1e15, 1e30])
-def test_the_scale_of_rows_does_not_matter_in_float32(scale):
+@pytest.mark.parametrize("measure", [ij.matrix_entropy, ij.coding_rate])
+def test_the_scale_of_rows_does_not_matter_in_float32(measure):
     z = FEATURES["N > D"]
-    scales = np.where(np.arange(8) % 2, scale, 1)[:, None]
     with jax.enable_x64(False):
-        plain, scaled = (jnp.asarray(x, jnp.float32) for x in (z, z * scales))
-        for f in (ij.matrix_entropy, ij.coding_rate):
-            assert float(f(scaled)) == pytest.approx(float(f(plain)), rel=2e-6)
-            gradient = np.asarray(jax.grad(f)(scaled), float) * scales
-            np.testing.assert_allclose(gradient, jax.grad(f)(plain), rtol=0, atol=1e-6)
+        f = jax.jit(jax.value_and_grad(measure))
+        value, gradient = f(jnp.asarray(z, jnp.float32))
+        for scale in (1e-30, 1e-15, 1e15, 1e30):
+            scales = np.where(np.arange(8) % 2, scale, 1)[:, None]
+            scaled, slope = f(jnp.asarray(z * scales, jnp.float32))
+            assert float(scaled) == pytest.approx(float(value), rel=2e-6)
+            np.testing.assert_allclose(np.asarray(slope, float) * scales, gradient, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("measure", MEASURES)

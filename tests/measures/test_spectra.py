@@ -46,9 +46,13 @@ def taylor(f, order):
     return jax.jit(derivatives)
 
 
+def _x_log_x_minus_x(x):
+    return x * jnp.log(x) - x
+
+
 def neg_entropy(k):
     """tr(K log K - K), whose gradient is log K."""
-    return spectra.trace_function(lambda x: x * jnp.log(x) - x, LOG, k)
+    return spectra.trace_function(_x_log_x_minus_x, LOG, k)
 
 
 # --- types and shapes ------------------------------------------------------------------------------------------
