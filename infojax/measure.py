@@ -482,7 +482,7 @@ def make_parser() -> Parser:
     add("--html", metavar="FILE", help="write one self-contained page")
     add("--figures", metavar="DIR", help="write figures, and curves over steps for a folder")
     add("--ci", type=whole(20), metavar="N", help="95%% intervals from N resamples (200 is usual)")
-    add("--chunk", type=whole(1), default=8192, metavar="N", help="rows read at once (8192)")
+    add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the resamples (0)")
     add("--quiet", action="store_true", help="no progress bar")
     return parser

@@ -61,7 +61,7 @@ def _labels(labels, n, name="labels"):
         raise InputError(f"{name} has dtype {y.dtype}; expected integers 0, ..., C - 1")
     if y.min() < 0:
         raise InputError(f"{name} holds {y.min()}; expected 0, ..., C - 1: drop those rows or relabel them")
-    return y.astype(np.int64)
+    return y.astype(np.int32)
 
 
 def _head(head, bias, labels, dim):
@@ -90,7 +90,7 @@ def analyze(
     bias=None,
     *,
     ci=None,
-    chunk=8192,
+    chunk=4096,
     name="features",
     progress: Callable[[int, int, str], None] | None = None,
     seed=0,

@@ -80,7 +80,7 @@ class Measured(NamedTuple):
 def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
     n, dim = rows.shape
     num_classes = 1 if y is None else (len(w) if w is not None else int(y.max()) + 1)
-    labels = np.zeros(n, np.int64) if y is None else y
+    labels = np.zeros(n, np.int32) if y is None else y
     direct = n <= DIRECT_ROWS
     sample = _sample(n, DIRECT_ROWS, seed)
     scatter = "within" if dim <= DIRECT_ROWS and not direct else None
@@ -145,7 +145,7 @@ def _blocks(rows, labels, chunk, progress, phase):
         size = size or count  # wide rows may come in blocks smaller than asked for
         z = np.zeros((size, rows.shape[1]))
         z[:count] = block
-        y = np.full(size, -1, np.int64)
+        y = np.full(size, -1, np.int32)
         y[:count] = labels[start : start + count]
         yield jnp.asarray(z), jnp.asarray(y), jnp.asarray((np.arange(size) < count).astype(np.float64))
         start += count
@@ -263,9 +263,11 @@ def _silhouette(z, labels):
     present = len(np.unique(labels))
     if not 2 <= present < len(labels):
         return float("nan")
+    import sklearn
     from sklearn.metrics import silhouette_score
 
-    return float(silhouette_score(z, labels))
+    with sklearn.config_context(working_memory=32):  # MiB of distances at a time, instead of all N^2
+        return float(silhouette_score(z, labels))
 
 
 def spectrum_entropy(p, alpha=1.0):
