@@ -1,24 +1,30 @@
-"""Feature files read in row blocks: .npy, .npz, .safetensors and .h5, never one whole in memory.
+"""Feature files: the arrays of an .npy, .npz, .safetensors or .h5 file by name.
 
 `open_arrays` reads headers and returns a `StoredArray` per array; `infojax.analyze` takes one in
-place of a matrix in memory. Files are read, not memory-mapped: mapped pages count as the process's
-memory, so a map grows with the file. No code from a file is run: pickled arrays are refused.
-A broken file ends in one `FeatureFileError` line.
+place of a matrix in memory. No code from a file is run: pickled arrays are refused. A broken file
+ends in one `FeatureFileError` line.
 """
 
 import difflib
 import json
-import math
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
-import jax
 import ml_dtypes
 import numpy as np
+
+from infojax.feature_arrays import (
+    FeatureFileError,
+    Layout,
+    Read,
+    StoredArray,
+    compressed_rows,
+    one_line_errors,
+    raw_rows,
+)
 
 DIGITS = "digits"  # the name of the bundled set: scikit-learn's 8x8 digits
 SAFETENSORS_DTYPES = {
@@ -30,227 +36,6 @@ SAFETENSORS_DTYPES = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
-BLOCK_BYTES = 2**28  # no block is larger: very wide rows come in blocks of fewer than `chunk`
-GAP_BYTES = 2**16  # reading over a gap this small is cheaper than seeking past it
-
-
-class FeatureFileError(ValueError):
-    """A feature file, or an array of it, that cannot be used; the message is one line."""
-
-
-@contextmanager
-def _one_line(where: object) -> Iterator[None]:
-    """Turns what a damaged file makes the format libraries raise into one line."""
-    try:
-        yield
-    except FeatureFileError:
-        raise
-    except MemoryError as error:
-        raise FeatureFileError(f"{where}: too large to read at once; lower --chunk") from error
-    except Exception as error:
-        # Exception: zlib, zipfile, lzma, h5py, numpy and safetensors share no smaller class.
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise FeatureFileError(f"{where}: cannot be read: {' '.join(reason.split())}") from error
-
-
-# (start, stop) -> those rows; within one pass the ranges ascend and do not overlap
-Read = Callable[[int, int], np.ndarray]
-
-
-class StoredArray:
-    """An array (N, ...) in a file, as a matrix of N rows: the `Rows` that `infojax.analyze` takes.
-
-    Attributes: `shape` (N, D), the axes after the first flattened; `full_shape` and `dtype` as
-    stored (native byte order); `where`, the file and the name. Nothing is read before `blocks`,
-    `take` or `load`, and each of them opens the file anew.
-    """
-
-    def __init__(self, where: str, full_shape: tuple, dtype: np.dtype, opener, in_memory=False):
-        self.where, self.full_shape, self.in_memory = where, tuple(full_shape), in_memory
-        self.shape = (*self.full_shape[:1], math.prod(self.full_shape[1:]))
-        # numpy has no name for bfloat16 and saves it as two raw bytes, like no other number.
-        raw_bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and not dtype.fields
-        self.dtype = np.dtype(ml_dtypes.bfloat16) if raw_bfloat16 else dtype.newbyteorder("=")
-        self._opener = opener
-
-    def __repr__(self) -> str:
-        return f"{self.full_shape} {self.dtype}"
-
-    def require_numbers(self) -> None:
-        """Raises FeatureFileError unless this is an array of real numbers with at least one row."""
-        if self.dtype.hasobject:
-            problem = "holds pickled Python objects, which are never loaded; save it as numbers"
-        elif np.issubdtype(self.dtype, np.complexfloating):
-            problem = f"is complex ({self.dtype}); save its real and imaginary parts as columns"
-        elif not jax.dtypes.issubdtype(self.dtype, np.number) and self.dtype != bool:
-            problem = f"has dtype {self.dtype}, which is not a number"
-        elif not self.full_shape:
-            problem = "is a single number (shape ()), not an array of rows"
-        elif not self.full_shape[0] or not self.shape[1]:
-            problem = f"is empty: shape {self.full_shape}"
-        else:
-            return
-        raise FeatureFileError(f"{self.where} {problem}")
-
-    @contextmanager
-    def _reading(self) -> Iterator[Read]:
-        with _one_line(self.where), self._opener() as read:
-            yield lambda start, stop: self._convert(read(start, stop))
-
-    def _convert(self, rows: np.ndarray) -> np.ndarray:
-        if rows.dtype.kind == "V" and rows.dtype != self.dtype:
-            rows = rows.view(self.dtype)
-        return rows.astype(self.dtype, copy=False)
-
-    def block_rows(self, limit: int) -> int:
-        """How many rows one block holds where at most `limit` are asked for: fewer if they are very wide."""
-        return max(1, min(limit, BLOCK_BYTES // max(1, self.shape[1] * self.dtype.itemsize)))
-
-    def blocks(self, chunk: int) -> Iterator[np.ndarray]:
-        """Row blocks (<= chunk, D) in order; every call is a new pass over the file."""
-        self.require_numbers()
-        step = self.block_rows(chunk)
-        with self._reading() as read:
-            for start in range(0, self.shape[0], step):
-                rows = read(start, min(start + step, self.shape[0]))
-                yield rows.reshape(len(rows), self.shape[1])
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """The rows (len(indices), D) at sorted `indices`; reads little else if it can seek."""
-        self.require_numbers()
-        indices = np.asarray(indices, dtype=np.int64)
-        taken = np.empty((len(indices), self.shape[1]), self.dtype)
-        if not len(indices):
-            return taken
-        block = self.block_rows(8192)
-        gap = max(1, GAP_BYTES // max(1, self.shape[1] * self.dtype.itemsize))
-        cuts = np.flatnonzero((np.diff(indices) > gap) | (np.diff(indices // block) > 0)) + 1
-        with self._reading() as read:
-            for at in np.split(np.arange(len(indices)), cuts):
-                span = indices[at]
-                rows = read(int(span[0]), int(span[-1]) + 1)
-                taken[at] = rows.reshape(len(rows), self.shape[1])[span - span[0]]
-        return taken
-
-    def load(self) -> np.ndarray:
-        """The whole array in its stored shape: for labels, heads and biases."""
-        self.require_numbers()
-        with self._reading() as read:
-            return read(0, self.shape[0]).reshape(self.full_shape)
-
-
-# How the rows of each format are reached: functions that return an opener
-
-
-class Layout(NamedTuple):
-    """What the bytes of an array mean."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    fortran: bool = False
-
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
-
-    def check_length(self, path: Path, name: str, held: int) -> None:
-        needed = math.prod(self.shape) * self.dtype.itemsize
-        # The length of a pickle is not in its header; it is refused when it is chosen.
-        if held < needed and not self.dtype.hasobject:
-            problem = f"truncated: {name} needs {needed} bytes, the file has {held}"
-            raise FeatureFileError(f"{path}: {problem}")
-
-
-def _fill(stream, nbytes: int) -> np.ndarray:
-    buffer = np.empty(nbytes, np.uint8)
-    view, got = memoryview(buffer), 0
-    while got < nbytes:
-        more = stream.readinto(view[got:])
-        if not more:
-            raise EOFError(f"the data end {nbytes - got} bytes too early")
-        got += more
-    return buffer
-
-
-def _read_rows(stream, layout: Layout, count: int) -> np.ndarray:
-    rows = _fill(stream, count * layout.row_bytes).view(layout.dtype)
-    return rows.reshape(count, *layout.shape[1:])
-
-
-def _read_columns(file, offset: int, layout: Layout, start: int, stop: int) -> np.ndarray:
-    """Rows in Fortran order, which stores each column in one piece: one short read a column."""
-    columns = []
-    for column in range(math.prod(layout.shape[1:])):
-        file.seek(offset + (column * layout.shape[0] + start) * layout.dtype.itemsize)
-        columns.append(_fill(file, (stop - start) * layout.dtype.itemsize).view(layout.dtype))
-    return np.stack(columns).reshape(*layout.shape[:0:-1], stop - start).T
-
-
-def _raw(path: Path, offset: int, layout: Layout):
-    """Rows that lie uncompressed in the file from byte `offset` on."""
-
-    @contextmanager
-    def opener() -> Iterator[Read]:
-        with open(path, "rb") as file:
-
-            def read(start, stop):
-                if layout.fortran:
-                    return _read_columns(file, offset, layout, start, stop)
-                file.seek(offset + start * layout.row_bytes)
-                return _read_rows(file, layout, stop - start)
-
-            yield read
-
-    return opener
-
-
-def _compressed(path: Path, member: str, offset: int, layout: Layout):
-    """Rows of a compressed archive member, unpacked front to back in each pass.
-
-    In Fortran order the first row ends near the last byte, so such a member is loaded whole.
-    """
-
-    @contextmanager
-    def opener() -> Iterator[Read]:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-            _fill(stream, offset)
-            position = 0
-            if layout.fortran:
-                turned = Layout(layout.shape[::-1], layout.dtype)
-                whole = _read_rows(stream, turned, turned.shape[0]).T
-                yield lambda start, stop: whole[start:stop]
-                return
-
-            def read(start, stop):
-                nonlocal position
-                while position < start:  # in pieces, so that what is dropped is never held
-                    step = min(start - position, 1 + 2**24 // max(1, layout.row_bytes))
-                    _fill(stream, step * layout.row_bytes)
-                    position += step
-                position = stop
-                return _read_rows(stream, layout, stop - start)
-
-            yield read
-
-    return opener
-
-
-def _hdf5(path: Path, name: str):
-    @contextmanager
-    def opener() -> Iterator[Read]:
-        # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
-        with _import_h5py(path).File(path, "r", rdcc_nbytes=2**26) as file:
-            dataset = file[name]
-            yield lambda start, stop: dataset[start:stop]
-
-    return opener
-
-
-def _held(array: np.ndarray):
-    return lambda: nullcontext(lambda start, stop: array[start:stop])
-
-
-# What each format holds
 
 
 def _npy_layout(stream) -> Layout:
@@ -270,7 +55,7 @@ def _open_npy(path: Path) -> dict[str, StoredArray]:
     with open(path, "rb") as file:
         layout, offset = _npy_layout(file), file.tell()
     layout.check_length(path, "the array", path.stat().st_size - offset)
-    opener = _raw(path, offset, layout)
+    opener = raw_rows(path, offset, layout)
     return {"features": StoredArray(str(path), layout.shape, layout.dtype, opener)}
 
 
@@ -289,9 +74,9 @@ def _open_npz(path: Path) -> dict[str, StoredArray]:
                 file.seek(info.header_offset + 26)
                 lengths = struct.unpack("<HH", file.read(4))
                 begin = info.header_offset + 30 + sum(lengths) + offset
-                opener = _raw(path, begin, layout)
+                opener = raw_rows(path, begin, layout)
             else:
-                opener = _compressed(path, info.filename, offset, layout)
+                opener = compressed_rows(path, info.filename, offset, layout)
             arrays[name] = StoredArray(f"{path}: {name}", layout.shape, layout.dtype, opener)
     return arrays
 
@@ -299,7 +84,7 @@ def _open_npz(path: Path) -> dict[str, StoredArray]:
 def _open_safetensors(path: Path) -> dict[str, StoredArray]:
     import safetensors
 
-    # The library checks the header and all offsets. It would map the file, so `_raw` reads rows.
+    # The library checks the header and all offsets. It would map the file, so `raw_rows` reads.
     with safetensors.safe_open(path, framework="numpy"):
         pass
     with open(path, "rb") as file:
@@ -310,26 +95,29 @@ def _open_safetensors(path: Path) -> dict[str, StoredArray]:
     for name, entry in header.items():
         dtype = np.dtype(SAFETENSORS_DTYPES.get(entry["dtype"], "V1"))  # V1: refused when chosen
         begin = 8 + header_bytes + entry["data_offsets"][0]
-        opener = _raw(path, begin, Layout(entry["shape"], dtype))
+        opener = raw_rows(path, begin, Layout(entry["shape"], dtype))
         arrays[name] = StoredArray(f"{path}: {name}", entry["shape"], dtype, opener)
     return arrays
 
 
-def _import_h5py(path: Path):
+def _open_hdf5(path: Path) -> dict[str, StoredArray]:
     try:
         import h5py
     except ImportError as error:
         need = "reading HDF5 needs h5py: pip install infojax[h5]"
         raise FeatureFileError(f"{path}: {need}") from error
-    return h5py
-
-
-def _open_hdf5(path: Path) -> dict[str, StoredArray]:
-    h5py, arrays = _import_h5py(path), {}
+    arrays = {}
 
     def add(name, item):
+        @contextmanager
+        def opener() -> Iterator[Read]:
+            # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
+            with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
+                dataset = file[name]
+                yield lambda start, stop: dataset[start:stop]
+
         if isinstance(item, h5py.Dataset) and item.shape is not None:
-            arrays[name] = StoredArray(f"{path}: {name}", item.shape, item.dtype, _hdf5(path, name))
+            arrays[name] = StoredArray(f"{path}: {name}", item.shape, item.dtype, opener)
 
     with h5py.File(path, "r") as file:
         file.visititems(add)
@@ -339,11 +127,14 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
 def _open_digits() -> dict[str, StoredArray]:
     from sklearn.datasets import load_digits
 
+    def held(array: np.ndarray) -> StoredArray:
+        def read(start, stop):
+            return array[start:stop]
+
+        return StoredArray(DIGITS, array.shape, array.dtype, lambda: nullcontext(read), in_memory=True)
+
     pixels, labels = load_digits(return_X_y=True)
-    return {
-        "features": StoredArray(DIGITS, pixels.shape, pixels.dtype, _held(pixels), in_memory=True),
-        "labels": StoredArray(DIGITS, labels.shape, labels.dtype, _held(labels), in_memory=True),
-    }
+    return {"features": held(pixels), "labels": held(labels)}
 
 
 OPENERS = {
@@ -382,7 +173,7 @@ def open_arrays(path: str | Path) -> dict[str, StoredArray]:
             f"{path}: unknown kind of file {path.suffix!r}; infojax reads {', '.join(OPENERS)} "
             "(numpy.savez writes an .npz)"
         )
-    with _one_line(path):
+    with one_line_errors(path):
         arrays = OPENERS[suffix](path)
     if not arrays:
         raise FeatureFileError(f"{path}: holds no arrays")

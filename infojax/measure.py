@@ -5,23 +5,18 @@ Rows are read in blocks, so a file may be larger than memory. Bad input ends in 
 """
 
 import argparse
-import fnmatch
 import json
 import math
 import os
-import re
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from infojax.analysis import InputError, analyze
-from infojax.feature_files import DIGITS, OPENERS, FeatureFileError, StoredArray, near, open_arrays
+from infojax.feature_arrays import FeatureFileError
+from infojax.feature_sources import Opened, Series, check_inputs, expand, open_features
 
 EXAMPLES = """examples:
   python -m infojax.measure digits                         the bundled digits: features and labels
@@ -35,221 +30,10 @@ EXAMPLES = """examples:
 names found without a flag, in any case:
   features, feats, embeddings, z, x, h;  labels, y, targets;  head, weight, w;  bias, b
 """
-ROLE_NAMES = {
-    "features": ("features", "feats", "embeddings", "z", "x", "h"),
-    "labels": ("labels", "y", "targets"),
-    "head": ("head", "weight", "w"),
-    "bias": ("bias", "b"),
-}
-STEP_NAME = re.compile(r"step[_-]?(\d+)", re.IGNORECASE)
 
 
 class UsageError(ValueError):
     """A command line that cannot be carried out; the message is one line."""
-
-
-class Opened(NamedTuple):
-    """What is measured in one file: rows (N, D) by layer, labels (N,), head (C, D), bias (C,)."""
-
-    path: str
-    layers: dict[str, StoredArray]
-    labels: np.ndarray | None
-    head: np.ndarray | None
-    bias: np.ndarray | None
-
-
-class Series(NamedTuple):
-    """An argument: one file (`steps` is None), or a folder with a file a step."""
-
-    argument: str
-    steps: list[int] | None
-    files: list[str]
-
-
-# Which array is which
-
-
-def _listed(arrays: dict[str, StoredArray], most: int = 12) -> str:
-    shown = [f"{name} {array}" for name, array in list(arrays.items())[:most]]
-    more = [f"and {len(arrays) - most} more"] if len(arrays) > most else []
-    return ", ".join(shown + more)
-
-
-def choose(arrays: dict, path: str, role: str, prefix: str = "") -> str | None:
-    """The array whose name says that it plays `role`; None if `role` is optional and none does.
-
-    `prefix` is what a flag's value needs before the name: `FILE:` for an array of another file.
-
-    Raises:
-      FeatureFileError: two candidates, or none for the features; lists the arrays and the flag.
-    """
-    found = {name: a for name, a in arrays.items() if name.lower() in ROLE_NAMES[role]}
-    if len(found) == 1:
-        return next(iter(found))
-    if not found and role != "features":
-        return None
-    candidates = found or {name: a for name, a in arrays.items() if len(a.full_shape) > 1} or arrays
-    flags = [f"--{role} {shlex.quote(prefix + name)}" for name in list(candidates)[:4]]
-    several = ", or --layers 'GLOB' for several" if role == "features" else ""
-    raise FeatureFileError(
-        f"{path}: which array holds the {role}? {_listed(found or arrays)}; "
-        f"pass {' or '.join(flags)}{several if len(candidates) > 1 else ''}"
-    )
-
-
-def find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | None:
-    """The array for `--role key`: a name in this file, FILE, FILE:NAME or none; else by its name.
-
-    Raises:
-      FeatureFileError: `key` is none of these; names the near ones.
-    """
-    if key is None:
-        name = choose(arrays, path, role)
-        return None if name is None else arrays[name]
-    if key in arrays:
-        return arrays[key]
-    if role == "features":
-        raise FeatureFileError(
-            f"{path}: --features {key}: no such array{near(key, arrays)}; it holds {_listed(arrays)}"
-        )
-    if key == "none":
-        return None
-    file, _, name = (key, "", "") if os.path.isfile(key) else key.rpartition(":")
-    if os.path.isfile(file):
-        return _find_elsewhere(file, name, role)
-    if Path(key).suffix.lower() in OPENERS:
-        open_arrays(key)  # says that there is no such file, and which are near
-    raise FeatureFileError(
-        f"{path}: --{role} {key}: neither an array of this file nor a file{near(key, arrays)}; "
-        f"it holds {_listed(arrays)}"
-    )
-
-
-def _find_elsewhere(file: str, name: str, role: str) -> StoredArray:
-    arrays = open_arrays(file)
-    if not name and len(arrays) == 1:
-        return next(iter(arrays.values()))
-    name = name or choose(arrays, file, role, prefix=f"{file}:") or ""
-    if name in arrays:
-        return arrays[name]
-    missing = f"no array {name!r}" if name else f"no array named {' or '.join(ROLE_NAMES[role])}"
-    raise FeatureFileError(
-        f"{file}: {missing}{near(name, arrays)}; it holds {_listed(arrays)}; "
-        f"pass --{role} {shlex.quote(f'{file}:{next(iter(arrays))}')} or another of these"
-    )
-
-
-def integer_labels(array: StoredArray) -> np.ndarray:
-    """Labels (N,) as int64, from integers, whole floats or a column (N, 1).
-
-    Raises:
-      FeatureFileError: one-hot rows, fractions, or no numbers.
-    """
-    array.require_numbers()
-    if array.shape[1] > 1:
-        raise FeatureFileError(
-            f"{array.where} has shape {array.full_shape}, labels must be (N,); "
-            "if its rows are one-hot, save labels.argmax(axis=1)"
-        )
-    labels = array.load().reshape(-1)
-    if labels.dtype.kind not in "biu":
-        labels = labels.astype(np.float64)
-        wrong = np.flatnonzero(~((np.abs(labels) < 2**53) & (labels == np.round(labels))))
-        if wrong.size:
-            raise FeatureFileError(
-                f"{array.where}: labels must be whole numbers, row {wrong[0]} is "
-                f"{labels[wrong[0]]:g}; pass another array with --labels, or --labels none"
-            )
-    return labels.astype(np.int64)
-
-
-def _layers(arrays: dict, path: str, args: argparse.Namespace, taken: list) -> dict:
-    if args.layers is None:
-        return {"features": find(arrays, path, "features", args.features)}
-    free = {k: v for k, v in arrays.items() if not any(v is array for array in taken)}
-    layers = {k: v for k, v in free.items() if fnmatch.fnmatchcase(k, args.layers)}
-    if not layers:
-        raise FeatureFileError(
-            f"{path}: --layers {shlex.quote(args.layers)} matches no array"
-            f"{near(args.layers.replace('*', ''), free)}; it holds {_listed(free)}"
-        )
-    return layers
-
-
-def open_features(path: str, args: argparse.Namespace) -> Opened:
-    """Finds the features, labels, head and bias of one file by their names and the flags of `args`.
-
-    Raises:
-      FeatureFileError: one line; see `find` and `integer_labels`.
-    """
-    arrays = open_arrays(path)
-    labels, head, bias = (find(arrays, path, r, getattr(args, r)) for r in ("labels", "head", "bias"))
-    layers = _layers(arrays, path, args, taken=[labels, head, bias])
-    for array in layers.values():
-        array.require_numbers()
-        if len(array.full_shape) < 2:
-            raise FeatureFileError(f"{array.where} has shape {array.full_shape}, features must be (N, D) or (N, ...)")
-    for role, array, expected in (("head", head, "(C, D)"), ("bias", bias, "(C,)")):
-        if array is None:
-            continue
-        array.require_numbers()
-        if len(array.full_shape) != (2 if role == "head" else 1):
-            raise FeatureFileError(
-                f"{array.where} has shape {array.full_shape}, the {role} must be {expected}; "
-                f"pass another array with --{role}, or --{role} none"
-            )
-    if head is not None and labels is None:
-        fix = "pass --labels KEY or FILE, or --head none"
-        raise FeatureFileError(f"{head.where}: a head needs the labels of the rows; {fix}")
-    if bias is not None and head is None:
-        fix = "pass --head KEY or FILE, or --bias none"
-        raise FeatureFileError(f"{bias.where}: a bias needs a head; {fix}")
-    return Opened(
-        path,
-        layers,
-        None if labels is None else integer_labels(labels),
-        None if head is None else head.load(),
-        None if bias is None else bias.load(),
-    )
-
-
-def expand(argument: str) -> Series:
-    """A file as it is; a folder as its `step_NUMBER` files, by number.
-
-    Raises:
-      FeatureFileError: a folder without such files, with one without a number, or two of one step.
-    """
-    folder = Path(argument)
-    if argument == DIGITS or not folder.is_dir():
-        return Series(argument, None, [argument])
-    by_step: dict[int, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in OPENERS or not file.name.lower().startswith("step"):
-            continue  # labels.npy and the like may lie beside the steps
-        match = STEP_NAME.fullmatch(file.stem)
-        if match is None:
-            raise FeatureFileError(f"{file}: no step number in the name; expected step_NUMBER")
-        other = by_step.setdefault(int(match[1]), file)
-        if other != file:
-            raise FeatureFileError(f"{folder}: {other.name} and {file.name} are the same step")
-    if not by_step:
-        raise FeatureFileError(f"{folder}: a folder without step files; expected step_NUMBER with {', '.join(OPENERS)}")
-    steps = sorted(by_step)
-    return Series(argument, steps, [str(by_step[step]) for step in steps])
-
-
-def check_inputs(series: list[Series], args: argparse.Namespace) -> None:
-    """Opens every file once before the long work, so that a bad one is known at the start."""
-    for one in series:
-        first = None
-        for file in one.files:
-            layers = list(open_features(file, args).layers)
-            first = first or layers
-            if layers != first:
-                raise FeatureFileError(
-                    f"{file}: holds the layers {', '.join(layers)}, but {one.files[0]} holds "
-                    f"{', '.join(first)}; the steps of one folder need the same"
-                )
 
 
 # The measurement
@@ -321,17 +105,18 @@ def strict_json(results: dict) -> str:
     return json.dumps(table, indent=2, allow_nan=False) + "\n"
 
 
+def titled(one: Series, layer: str) -> str:
+    """A layer of an argument; the layer of a single array has no name of its own."""
+    return one.argument if layer == "features" else f"{one.argument}: {layer}"
+
+
 def table(one: Series, reports: list[dict]) -> str:
     """Plain text of at most 100 columns: a report, a row a layer, or a row a step."""
     from infojax.report.tables import render_layers, render_trajectory
 
     if one.steps is not None:
-        blocks = []
-        for layer in reports[0]:
-            title = one.argument if layer == "features" else f"{one.argument}: {layer}"
-            rows = render_trajectory(one.steps, [report[layer] for report in reports])
-            blocks.append(f"{title}\n{rows}")
-        return "\n\n".join(blocks)
+        curves = {layer: [report[layer] for report in reports] for layer in reports[0]}
+        return "\n\n".join(f"{titled(one, k)}\n{render_trajectory(one.steps, r)}" for k, r in curves.items())
     [layers] = reports
     if list(layers) == ["features"]:
         return layers["features"].table(width=100)
@@ -379,19 +164,15 @@ def draw_page(series: list[Series], results: dict) -> str:
     """The HTML page: all reports of files, the last step and the curves of folders."""
     from infojax.report.page import html_page
 
-    reports, curves, steps = {}, {}, None
-    for one in series:
-        last = one.files[-1]
-        for layer, report in results[last].items():
-            alone = len(series) == 1 and one.steps is None
-            label = layer if alone else last if layer == "features" else f"{last}: {layer}"
-            reports[label] = report
-            if one.steps is not None:
-                steps = one.steps
-                label = layer if len(series) == 1 else f"{one.argument}: {layer}"
-                curves[label] = [results[file][layer] for file in one.files]
+    curves, steps = {}, None
+    for one in (one for one in series if one.steps is not None):
+        steps = one.steps
+        for layer in results[one.files[0]]:
+            label = titled(one, layer) if layer == "features" or len(series) > 1 else layer
+            curves[label] = [results[file][layer] for file in one.files]
+    last = {one.files[-1]: results[one.files[-1]] for one in series}
     title = ", ".join(one.argument for one in series)
-    return html_page(reports, title, trajectory=(steps, curves) if curves else None)
+    return html_page(last, title, trajectory=(steps, curves) if curves else None)
 
 
 def draw_figures(series: list[Series], results: dict, folder: Path) -> None:
@@ -466,11 +247,7 @@ def make_parser() -> Parser:
     """The flags of `python -m infojax.measure`."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser(
-        "python -m infojax.measure",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=raw,
-        allow_abbrev=False,
+        "python -m infojax.measure", description=__doc__, epilog=EXAMPLES, formatter_class=raw, allow_abbrev=False
     )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE", help="features, a folder of step files, or digits")
@@ -494,12 +271,13 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--features and --layers exclude each other; pass one of them")
     series = [expand(argument) for argument in dict.fromkeys(args.files)]
     files = list(dict.fromkeys(file for one in series for file in one.files))
+    flags = {name: getattr(args, name) for name in ("features", "layers", "labels", "head", "bias")}
     check_outputs(series, args)
-    check_inputs(series, args)
+    check_inputs(series, **flags)
     results = {}
     with progress_bar(sys.stderr.isatty() and not args.quiet, len(files)) as start:
         for file in files:
-            results[file] = measure_file(open_features(file, args), args, start(file))
+            results[file] = measure_file(open_features(file, **flags), args, start(file))
     if args.json == "-":
         show(strict_json(results))
     else:

@@ -253,7 +253,7 @@ def test_intervals_in_a_report(data):
     assert found.measures == plain.measures
     mir = found.intervals["mir"]
     assert mir.low < found.measures["mir"] < mir.high and mir.m == 60
-    assert mir.bias == pytest.approx(mir.at_m - found.measures["mir"]) and mir.bias > 0  # MIR falls with n
+    assert mir.bias == pytest.approx(mir.at_m - found.measures["mir"]) and mir.bias > 0  # on these features MIR falls with n
     assert "nc2_equinorm_head" not in found.intervals  # does not vary
     assert "entropy_head_weights" not in found.intervals
     index = next(subsampling.halves(data[1], 1, np.random.default_rng([0, 1])))

@@ -22,7 +22,8 @@ MODULES = {
 # The room on the left may import itself and what is on the right, nothing else of infojax: nothing
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
 BELOW = ("measures", "parallel", "models", "objectives", "data", "train", "evaluate", "report")
-TASKS = (*BELOW, "analysis", "feature_files")
+FEATURES = ("feature_arrays", "feature_files", "feature_sources")
+TASKS = (*BELOW, "analysis", *FEATURES)
 MAY_IMPORT = {
     "measures": (),
     "parallel": ("measures",),
@@ -33,7 +34,9 @@ MAY_IMPORT = {
     "evaluate": ("measures", "parallel", "data", "train"),
     "report": ("measures.theory",),
     "analysis": ("measures", "parallel", "report"),
-    "feature_files": (),
+    "feature_arrays": (),
+    "feature_files": FEATURES[:1],
+    "feature_sources": FEATURES[:2],
     "": ("measures", "analysis"),
     "tasks": TASKS,
     "main": (*TASKS, "tasks"),

@@ -161,7 +161,7 @@ class Report:
         """One self-contained HTML page as a string."""
         from infojax.report.page import html_page
 
-        return html_page({self.name: self}, title or self.name)
+        return html_page({self.name: {self.name: self}}, title or self.name)
 
 
 class LayerReports(Mapping):
@@ -207,7 +207,7 @@ class LayerReports(Mapping):
         """One self-contained HTML page as a string."""
         from infojax.report.page import html_page
 
-        return html_page(self._reports, title)
+        return html_page({title: self._reports}, title)
 
 
 def describe(found, name):

@@ -3,9 +3,9 @@
 For Gram matrices K1, K2 of the same samples (unit diagonal) the joint entropy is H(K1 o K2), o the elementwise
 product; MI = H(K1) + H(K2) - H(K1 o K2); MIR = MI / min(H(K1), H(K2)); HDR = |H(K1) - H(K2)| / max(H(K1), H(K2)).
 
-0 <= MI <= min(H1, H2) for alpha = 1 only: for other alpha the same expression can be negative. MIR falls with the
-number of samples and depends on the mean energy s of the features (`Interplay`), so neither should be compared
-across different n. A ratio with a zero denominator is nan, with zero gradient.
+0 <= MI <= min(H1, H2) for alpha = 1 only: for other alpha the same expression can be negative. MIR depends on
+the number of samples and on the mean energy s of the features (`Interplay`), so it should not be compared across
+different n. A ratio with a zero denominator is nan, with zero gradient.
 """
 
 from typing import NamedTuple
@@ -100,7 +100,7 @@ def mutual_information(z1, z2, *, alpha=1.0, center=False, weights=None):
 def mir(z1, z2, *, alpha=1.0, center=False, weights=None):
     """Matrix mutual information ratio MI(G(Z1), G(Z2)) / min(H(G(Z1)), H(G(Z2))).
 
-    In [0, 1] for alpha = 1; nan (0/0) if either entropy is zero. Falls with the number of samples: compare
+    In [0, 1] for alpha = 1; nan (0/0) if either entropy is zero. Depends on the number of samples: compare
     values at one n only. Arguments, exclusions and errors as `joint_entropy`.
     """
     return _mir(*_pair_entropies(z1, z2, alpha, center, weights))

@@ -243,7 +243,7 @@ def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
         reasons = [f"{KEY_COLUMNS[k]} nan ({reason})" for k, reason in absent.items()]
         for note in [*reasons, *report.warnings]:
             notes.setdefault(one_line(note), []).append(f"{label} {name}")
-    limits = [{_number(report.limits, key, 4) for report in reports} for key in keys]
+    limits = [{_number(r.limits, key, 4) for r in reports if key in r.measures} for key in keys]
     if any(limits) and set().union(*limits) != {""}:
         cells = [x.pop() if len(x) == 1 else "varies" for x in limits]
         rows.append(["limit", "", "", *cells])
@@ -279,7 +279,7 @@ def render_trajectory(steps, reports, width=100) -> str:
 
 def html_table(report) -> str:
     """The report as an HTML fragment for a notebook's `_repr_html_`."""
-    from infojax.report.page import fragment  # which needs these tables, but not to be imported
+    from infojax.report.fragment import fragment  # which needs these tables, but not to be imported
 
     return fragment(report)
 

@@ -32,7 +32,7 @@ from infojax.measures.collapse import (
     neural_collapse,
     second_pass,
 )
-from infojax.measures.moments import ClassStats, class_second_moments, class_stats
+from infojax.measures.moments import ClassStats, class_stats
 from infojax.measures.variability import (
     NC1_CONVENTIONS,
     between_inverse,
@@ -471,95 +471,103 @@ def test_nan_is_not_hidden(x64, what):
         assert np.isnan(all_of(z, labels, head, bias).per_class.nc2_norm).all()
 
 
-# The table: every public function of class moments, variability and collapse, as a function of
-# (features, labels, weights, head, bias). Class 4 of 5 has no samples.
+# The table: every function of class moments, variability and collapse that infojax.measures exports.
+# Class 4 of 5 has no samples.
 
 CLASSES, DIM = 5, 6
 
 
-def halves(z, labels, weights):
-    middle = len(z) // 3
-    return [[x[part] for x in (z, labels, weights)] for part in (slice(0, middle), slice(middle, None))]
+class Input:
+    """Features, labels, weights, head, bias; and what several rows of the table start from, computed once."""
+
+    def __init__(self, z, labels, weights, head, bias):
+        self.z, self.labels, self.weights, self.head, self.bias = z, labels, weights, head, bias
+        self.samples = z, labels, CLASSES
+
+    @functools.cached_property
+    def stats(self):
+        return class_stats(*self.samples, weights=self.weights, scatter="class")
+
+    @functools.cached_property
+    def inverse(self):
+        return between_inverse(self.stats)
+
+    @functools.cached_property
+    def energy(self):
+        return within_energy(self.inverse, self.stats, self.z, self.labels, self.weights)
+
+    @functools.cached_property
+    def sums(self):
+        kwargs = dict(inverse=self.inverse, weights=self.weights)
+        return second_pass(self.stats, self.z, self.labels, self.head, self.bias, **kwargs)
+
+    @property
+    def halves(self):
+        middle = len(self.z) // 2
+        parts = slice(0, middle), slice(middle, None)
+        return [[x[part] for x in (self.z, self.labels, self.weights)] for part in parts]
+
+    def updated(self):
+        first, second = self.halves
+        return ClassStats.init(CLASSES, DIM, scatter="class").update(*first).update(*second)
+
+    def merged(self):
+        first, second = (
+            class_stats(z, labels, CLASSES, weights=weights, scatter="class") for z, labels, weights in self.halves
+        )
+        return first.merge(second)
 
 
-def updated(z, y, w):
-    first, second = halves(z, y, w)
-    return ClassStats.init(CLASSES, DIM, scatter="within", dtype=jnp.float32).update(*first).update(*second)
-
-
-def merged(z, y, w):
-    (a, p, u), (b, q, v) = halves(z, y, w)
-    first = class_stats(a, p, CLASSES, weights=u, scatter="class")
-    return first.merge(class_stats(b, q, CLASSES, weights=v, scatter="class"))
-
-
-def energy_of(z, y, w):
-    stats = class_stats(z, y, CLASSES, weights=w)
-    return within_energy(between_inverse(stats), stats, z, y, w)
-
-
-def rooted(z, y, w):
-    w = jnp.asarray(w, jnp.promote_types(z.dtype, jnp.float32))[:, None]
-    return jnp.where(w > 0, z, 0) * jnp.sqrt(w)
-
-
-def raw_moments(z, y, w):
-    rows = jnp.where(w[:, None] > 0, z, 0).astype(jnp.promote_types(z.dtype, jnp.float32))
-    weighed = (y[:, None] == jnp.arange(CLASSES)[None]) * jnp.asarray(w, rows.dtype)[:, None]
+@jax.jit
+def raw_moments(z, labels, weights):
+    """Counts, sums and second moment, as somebody who streams would keep them."""
+    rows = jnp.where(weights[:, None] > 0, z, 0)
+    rows = rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
+    weighed = (labels[:, None] == jnp.arange(CLASSES)[None]) * jnp.asarray(weights, rows.dtype)[:, None]
     product = partial(jnp.matmul, precision="highest")
     return weighed.sum(0), product(weighed.T, rows), product(rows.T * weighed.sum(1)[None], rows)
 
 
-def layers(z, y, w):
-    return jnp.stack([nc1(z[:, :dim], y, CLASSES, weights=w) for dim in (2, 4, 6)])
-
-
-def head_stats(z, y, w):
-    return class_stats(z, y, CLASSES, weights=w)
-
-
 TABLE = {
-    "class_stats": lambda z, y, w, h, b: class_stats(z, y, CLASSES, weights=w, scatter="class"),
-    "ClassStats.update": lambda z, y, w, h, b: updated(z, y, w),
-    "ClassStats.merge": lambda z, y, w, h, b: merged(z, y, w),
-    "class_second_moments": lambda z, y, w, h, b: class_second_moments(rooted(z, y, w), y, CLASSES),
-    "between_inverse": lambda z, y, w, h, b: between_inverse(head_stats(z, y, w)),
-    "within_energy": lambda z, y, w, h, b: energy_of(z, y, w),
-    "nc1_from_energy": lambda z, y, w, h, b: nc1_from_energy(energy_of(z, y, w), head_stats(z, y, w)),
-    **{f"nc1 {c}": lambda z, y, w, h, b, c=c: nc1(z, y, CLASSES, convention=c, weights=w) for c in NC1_CONVENTIONS},
-    "nc1_from_stats": lambda z, y, w, h, b: nc1_from_stats(updated(z, y, w)),
-    "nc1_one_pass": lambda z, y, w, h, b: nc1_one_pass(*raw_moments(z, y, w)).value,
-    "equi_separation": lambda z, y, w, h, b: equi_separation(layers(z, y, w)),
-    "nc2_from_means": lambda z, y, w, h, b: nc2_from_means(h),
-    "nc2_from_stats": lambda z, y, w, h, b: nc2_from_stats(head_stats(z, y, w)),
-    "nc2": lambda z, y, w, h, b: nc2(z, y, CLASSES, weights=w),
-    "nc3_from_stats": lambda z, y, w, h, b: nc3_from_stats(head_stats(z, y, w), h),
-    "nc3": lambda z, y, w, h, b: nc3(z, y, h, weights=w),
-    "nc3 etf": lambda z, y, w, h, b: nc3(z, y, h, convention="etf", weights=w),
-    "nc4": lambda z, y, w, h, b: nc4(z, y, h, b, weights=w),
-    "cdnv_from_stats": lambda z, y, w, h, b: cdnv_from_stats(head_stats(z, y, w)),
-    "cdnv": lambda z, y, w, h, b: cdnv(z, y, CLASSES, weights=w),
-    "davies_bouldin_from_sums": lambda z, y, w, h, b: davies_bouldin_from_sums(
-        head_stats(z, y, w), second_pass(head_stats(z, y, w), z, y, weights=w).distance
-    ),
-    "davies_bouldin": lambda z, y, w, h, b: davies_bouldin(z, y, CLASSES, weights=w),
-    "second_pass": lambda z, y, w, h, b: second_pass(
-        head_stats(z, y, w), z, y, h, b, inverse=between_inverse(head_stats(z, y, w)), weights=w
-    ),
-    "collapse_from_passes": lambda z, y, w, h, b: collapse_from_passes(
-        head_stats(z, y, w), second_pass(head_stats(z, y, w), z, y, h, b, weights=w), h
-    ),
-    "neural_collapse": lambda z, y, w, h, b: neural_collapse(z, y, h, b, weights=w),
+    "class_stats": lambda x: x.stats,
+    "ClassStats.update": Input.updated,
+    "ClassStats.merge": Input.merged,
+    "between_inverse": lambda x: x.inverse,
+    "within_energy": lambda x: x.energy,
+    "nc1_from_energy": lambda x: nc1_from_energy(x.energy, x.stats),
+    **{
+        f"nc1 {name}": lambda x, name=name: nc1(*x.samples, convention=name, weights=x.weights)
+        for name in NC1_CONVENTIONS
+    },
+    "nc1_from_stats": lambda x: nc1_from_stats(x.stats),
+    "nc1_one_pass": lambda x: nc1_one_pass(*raw_moments(x.z, x.labels, x.weights)).value,
+    "equi_separation": lambda x: equi_separation(x.energy[:4]),  # four numbers will do as layers
+    "nc2_from_means": lambda x: nc2_from_means(x.head),
+    "nc2_from_stats": lambda x: nc2_from_stats(x.stats),
+    "nc2": lambda x: nc2(*x.samples, weights=x.weights),
+    "nc3_from_stats": lambda x: nc3_from_stats(x.stats, x.head),
+    "nc3": lambda x: nc3(x.z, x.labels, x.head, weights=x.weights),
+    "nc3 etf": lambda x: nc3(x.z, x.labels, x.head, convention="etf", weights=x.weights),
+    "nc4": lambda x: nc4(x.z, x.labels, x.head, x.bias, weights=x.weights),
+    "cdnv_from_stats": lambda x: cdnv_from_stats(x.stats),
+    "cdnv": lambda x: cdnv(*x.samples, weights=x.weights),
+    "davies_bouldin_from_sums": lambda x: davies_bouldin_from_sums(x.stats, x.sums.distance),
+    "davies_bouldin": lambda x: davies_bouldin(*x.samples, weights=x.weights),
+    "second_pass": lambda x: x.sums,
+    "collapse_from_passes": lambda x: collapse_from_passes(x.stats, x.sums, x.head),
+    "neural_collapse": lambda x: neural_collapse(x.z, x.labels, x.head, x.bias, weights=x.weights),
 }
 CONSTANT = {"nc4"}  # piecewise
-TAKES_FLOATS = ("class_second_moments", "nc1_one_pass")  # work in the type they are given
+TAKES_FLOATS = ("nc1_one_pass",)  # works in the type of the sums it is given
 
 
 def everything(*args):
-    return {name: function(*args) for name, function in TABLE.items()}
+    given = Input(*args)
+    return {name: function(given) for name, function in TABLE.items()}
 
 
 compiled = jax.jit(everything)
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def table_data(n=24, seed=0):
@@ -592,7 +600,9 @@ def eager():
 def vmapped_and_looped():
     args = table_data(), table_data(seed=1)
     with jax.enable_x64(True):
-        return jax.jit(jax.vmap(everything))(*map(np.stack, zip(*args, strict=True))), compiled(*args[1])
+        return jax.jit(jax.vmap(everything), compiler_options=QUICKLY)(
+            *map(np.stack, zip(*args, strict=True))
+        ), compiled(*args[1])
 
 
 @functools.cache
@@ -611,68 +621,59 @@ def few():
         )
 
 
-@jax.jit
-def derivatives(args, direction, masks, cotangents):
-    """name -> derivative of <cotangent, outputs> along a direction, forwards and backwards; and the gradients."""
-    z, labels, weights, head, bias = args
-
-    def weighed(z, head, bias):
-        outputs = everything(z, labels, weights, head, bias)
-
-        def inner(name):
-            leaves = zip(*(jax.tree.leaves(t[name]) for t in (outputs, masks, cotangents)), strict=True)
-            return sum(jnp.sum(jnp.where(mask, x, 0) * c) for x, mask, c in leaves)
-
-        return jnp.stack([inner(name) for name in TABLE])
-
-    forward = jax.jvp(weighed, (z, head, bias), direction)[1]
-    value, pull = jax.vjp(weighed, z, head, bias)
-    gradients = jax.vmap(pull)(jnp.eye(len(TABLE)))
-    backward = sum(
-        jnp.sum(g * v[None], axis=tuple(range(1, g.ndim))) for g, v in zip(gradients, direction, strict=True)
+def inner_products(outputs, masks, cotangents):
+    """name -> <cotangent, finite outputs>."""
+    leaves = {name: map(jax.tree.leaves, (outputs[name], masks[name], cotangents[name])) for name in TABLE}
+    return jnp.stack(
+        [sum(jnp.sum(jnp.where(m, x, 0) * c) for x, m, c in zip(*leaves[name], strict=True)) for name in TABLE]
     )
-    return value, forward, backward, gradients
 
 
-def differentiate(args, seed=2):
-    rng = np.random.default_rng(seed)
-    z, labels, weights, head, bias = args
+@partial(jax.jit, compiler_options=QUICKLY)
+def forward_derivatives(variables, direction, labels, weights, masks, cotangents):
+    def f(z, head, bias):
+        return inner_products(everything(z, labels, weights, head, bias), masks, cotangents)
+
+    return jax.jvp(f, variables, direction)
+
+
+@partial(jax.jit, compiler_options=QUICKLY)
+def gradients(variables, row, labels, weights, masks, cotangents):
+    def f(z, head, bias):
+        return inner_products(everything(z, labels, weights, head, bias), masks, cotangents)
+
+    return jax.vjp(f, *variables)[1](row)
+
+
+def differentiate(z, labels, head, bias, step=1e-6):
+    """name -> derivatives along a direction of <cotangent, outputs>: forwards, backwards, numeric; and gradients."""
+    rng = np.random.default_rng(2)
+    weights, variables = np.ones(len(z)), (z, head, bias)
     with jax.enable_x64(True):
-        outputs = compiled(*args)
+        outputs = compiled(z, labels, weights, head, bias)
         masks = jax.tree.map(np.isfinite, outputs)
         cotangents = jax.tree.map(lambda x: rng.normal(size=x.shape), outputs)
-        direction = tuple(rng.normal(size=x.shape) for x in (z, head, bias))
-        result = derivatives(args, direction, masks, cotangents)
-        names = list(TABLE)
-        value, forward, backward = (dict(zip(names, np.asarray(x), strict=True)) for x in result[:3])
-        gradients = {n: [np.asarray(g)[i] for g in result[3]] for i, n in enumerate(names)}
+        direction = tuple(rng.normal(size=x.shape) for x in variables)
+        fixed = labels, weights, masks, cotangents
+        _, forward = forward_derivatives(variables, direction, *fixed)
+        pulled = [gradients(variables, row, *fixed) for row in np.eye(len(TABLE))]
 
-        def numeric(step):
-            sides = []
-            for sign in (1, -1):
-                moved = [x + sign * step * d for x, d in zip((z, head, bias), direction, strict=True)]
-                out = compiled(moved[0], labels, weights, *moved[1:])
-                sides.append(
-                    {
-                        name: sum(
-                            np.sum(np.where(m, x, 0) * c)
-                            for x, m, c in zip(
-                                *(jax.tree.leaves(t[name]) for t in (out, masks, cotangents)), strict=True
-                            )
-                        )
-                        for name in names
-                    }
-                )
-            return {name: (sides[0][name] - sides[1][name]) / (2 * step) for name in names}
+        def at(sign):
+            a, h, b = (x + sign * step * d for x, d in zip(variables, direction, strict=True))
+            return inner_products(compiled(a, labels, weights, h, b), masks, cotangents)
 
-        return types.SimpleNamespace(
-            forward=forward, backward=backward, gradients=gradients, numeric=numeric(1e-6), value=value
-        )
+        numeric = np.asarray(at(1) - at(-1)) / (2 * step)
+    backward = [sum(np.sum(np.asarray(g) * d) for g, d in zip(row, direction, strict=True)) for row in pulled]
+    return {
+        name: types.SimpleNamespace(forward=f, backward=b, numeric=n, gradients=list(map(np.asarray, g)))
+        for name, f, b, n, g in zip(TABLE, np.asarray(forward), backward, numeric, pulled, strict=True)
+    }
 
 
 @functools.cache
 def generic_derivatives():
-    return differentiate(table_data())
+    z, labels, _, head, bias = table_data()
+    return differentiate(z, labels, head, bias)
 
 
 @functools.cache
@@ -680,26 +681,7 @@ def collapsed_derivatives():
     labels = np.arange(24) % 4
     etf = np.zeros((CLASSES, DIM))
     etf[:4] = simplex(4, DIM)
-    return differentiate(((1 + etf)[labels], labels, np.ones(24), etf, np.zeros(CLASSES)))
-
-
-@functools.cache
-def other_types():
-    """dtype -> the table on features of that type, and on the same numbers in a wider one."""
-    z, labels, weights, head, bias = table_data()
-    single = [x.astype(np.float32) for x in (weights, head, bias)]
-    rounded = jnp.asarray(z, jnp.bfloat16)
-    whole_numbers = np.round(4 * z).astype(np.int32)
-    with jax.enable_x64(True):
-        as_integers = everything(whole_numbers, labels, weights, head, bias)
-        as_doubles = compiled(whole_numbers.astype(float), labels, weights, head, bias)
-    return dict(
-        bfloat16=(
-            compiled(rounded, labels, *single),
-            compiled(rounded.astype(jnp.float32), labels, *single),
-        ),
-        int32=(as_integers, as_doubles),
-    )
+    return differentiate((1 + etf)[labels], labels, etf, np.zeros(CLASSES))
 
 
 def test_the_table_is_complete():
@@ -711,7 +693,7 @@ def test_the_table_is_complete():
                 continue
             if inspect.isclass(item) and not issubclass(item, ClassStats):
                 continue  # tuples of results
-            if name in infojax.measures.__all__ or name == "class_second_moments":
+            if name in infojax.measures.__all__:
                 promised.add(name)
     tested = {row.split()[0].split(".")[0] for row in TABLE}
     assert promised == tested
@@ -743,18 +725,18 @@ def test_weights_count(name):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_forward_backward_and_numeric_derivatives_agree(name):
-    d = generic_derivatives()
-    largest = max(np.abs(g).max() for g in d.gradients[name])
-    np.testing.assert_allclose(d.forward[name], d.backward[name], rtol=1e-9, atol=1e-10)
-    np.testing.assert_allclose(d.forward[name], d.numeric[name], rtol=1e-5, atol=1e-6 * max(largest, 1))
+    d = generic_derivatives()[name]
+    largest = max(np.abs(g).max() for g in d.gradients)
+    np.testing.assert_allclose(d.forward, d.backward, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(d.forward, d.numeric, rtol=1e-5, atol=1e-6 * max(largest, 1))
     assert (largest == 0) if name in CONSTANT else largest > 1e-3
 
 
 @pytest.mark.parametrize("name", TABLE)
 def test_derivatives_are_finite_at_exact_collapse(name):
-    d = collapsed_derivatives()
-    assert all(np.isfinite(g).all() for g in d.gradients[name])
-    np.testing.assert_allclose(d.forward[name], d.backward[name], rtol=1e-9, atol=1e-9)
+    d = collapsed_derivatives()[name]
+    assert all(np.isfinite(g).all() for g in d.gradients)
+    np.testing.assert_allclose(d.forward, d.backward, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int32"])
@@ -776,12 +758,26 @@ def test_types_of_results(dtype):
     assert wrong == {}
 
 
+def operations_on(types, jaxpr):
+    """Names of the primitives that take arrays of some types, calls of functions looked into."""
+    for equation in jaxpr.eqns:
+        params = jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns"))
+        inner = [getattr(p, "jaxpr", p) for p in params if hasattr(p, "eqns")]
+        for body in inner:
+            yield from operations_on(types, body)
+        if not inner and any(str(v.aval.dtype) in types for v in equation.invars if hasattr(v, "aval")):
+            yield equation.primitive.name
+
+
 @pytest.mark.parametrize("name", [name for name in TABLE if name not in TAKES_FLOATS])
-@pytest.mark.parametrize("dtype", ["bfloat16", "int32"])
-def test_narrow_types_are_widened_first(dtype, name):
-    narrow, wide = other_types()[dtype]
-    tolerance = 1e-9 if dtype == "int32" else 0
-    assert_trees_close(narrow[name], wide[name], rtol=tolerance, atol=tolerance)
+def test_narrow_types_are_widened_before_anything_is_computed(name):
+    z, labels, weights, head, bias = table_data()
+    for dtype in (jnp.float16, jnp.bfloat16):
+        args = [jnp.asarray(x, dtype) for x in (z, weights, head, bias)]
+        row = jax.make_jaxpr(lambda *args: TABLE[name](Input(*args)))
+        jaxpr = row(args[0], labels, *args[1:])
+        operations = set(operations_on({"float16", "bfloat16"}, jaxpr.jaxpr))
+        assert operations - {"slice"} == {"convert_element_type"}
 
 
 @functools.cache
@@ -826,6 +822,13 @@ def test_errors_name_the_argument_and_what_was_expected():
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_eager_calls_with_infinite_features_give_nan_and_no_warning():
+    z, labels, _, head, bias = (x.astype(np.float32) if x.dtype == float else x for x in table_data())
+    z[3, 2] = np.inf
+    for value in (nc1(z, labels, CLASSES), nc2(z, labels, CLASSES).equinorm, nc3(z, labels, head)):
+        assert np.isnan(value)
 
 
 @pytest.mark.parametrize("function", [nc3, nc4, neural_collapse])

@@ -32,9 +32,10 @@ FEATURES = features()
 FIELDS = ij.Interplay._fields
 ENTROPIES = FIELDS[:4]
 
-ROWS = arrays(float, (7, 4), elements=st.floats(-3, 3, width=32))
-OTHER_ROWS = arrays(float, (7, 3), elements=st.floats(-3, 3, width=32))
-WEIGHTS = arrays(float, 7, elements=st.sampled_from([0.0, 0.0, 0.25, 1.0, 1.0, 3.0]))
+# A coarse grid: equal, opposite and zero rows come up often.
+GRID = st.integers(-6, 6).map(lambda x: x / 4)
+ROWS, OTHER_ROWS = arrays(float, (8, 5), elements=GRID), arrays(float, (8, 3), elements=GRID)
+WEIGHTS = arrays(float, 8, elements=st.sampled_from([0.0, 0.0, 0.25, 1.0, 1.0, 3.0]))
 
 
 @pytest.fixture(autouse=True)
@@ -85,21 +86,30 @@ SIMPLEX = {
 def test_simplex(num_classes):
     h, joint, mi, mir, i2 = SIMPLEX[num_classes]
     expected = (h, h, joint, mi, mir, 0)
-    k, w = simplex_gram(num_classes), simplex(num_classes)
-    labels = np.arange(num_classes)
-    assert_close(ij.interplay(w, labels, w)[:6], expected, 1e-9)
-    if num_classes == 1000:
-        return
-    assert_close(pair_from_gram(k, k), expected, 1e-9)
-    assert float(ij.mutual_information_from_gram(k, k, alpha=2)) == pytest.approx(i2, abs=1e-9)
-    if num_classes <= 10:
+    # The smaller ones among zero rows, so that they share their compilation.
+    size = next(size for size in (20, 113, 1000) if size >= num_classes)
+    padding = size - num_classes
+    w = np.pad(simplex(num_classes), ((0, padding), (0, padding)))
+    assert_close(ij.interplay(w, np.arange(size), w)[:6], expected, 1e-9)
+    if num_classes < 1000:
+        k, weights = np.pad(simplex_gram(num_classes), (0, padding)), np.arange(size) < num_classes
+        assert_close(pair_from_gram(k, k), expected, 1e-9)
+        assert_close(pair_from_gram(k + 1 - np.outer(weights, weights), k, weights=weights), expected, 1e-9)
+        assert float(ij.mutual_information_from_gram(k, k, alpha=2)) == pytest.approx(i2, abs=1e-9)
+    if num_classes <= 20:
         assert_close(pair_of(w, w), expected, 1e-9)
         assert float(ij.mutual_information(w, w, alpha=2)) == pytest.approx(i2, abs=1e-9)
-        # Several samples a class, lengths of their own, in a basis and at a scale of their own.
-        labels = np.repeat(labels, 3)
-        z = 5 * (w @ rotation(num_classes - 1))[labels] * np.linspace(0.1, 9, len(labels))[:, None]
-        for route in (None, "gram", "classes"):
-            assert_close(ij.interplay(z, labels, w, route=route)[:6], expected, 1e-9)
+
+
+def test_simplex_of_samples_of_any_number_length_and_basis():
+    labels = np.repeat(np.arange(10), 3)
+    head = simplex(10)
+    z = (head @ rotation(9))[labels] * np.linspace(0.1, 9, 30)[:, None]
+    h, joint, mi, mir, _ = SIMPLEX[10]
+    for route in (None, "gram", "classes"):
+        got = ij.interplay(z, labels, head, route=route)
+        assert_close(got[:6], (h, h, joint, mi, mir, 0), 1e-9)
+        assert (int(got.num_samples), int(got.num_classes_present)) == (30, 10)
 
 
 @pytest.mark.parametrize("num_classes", [10, 100])
@@ -143,15 +153,9 @@ def test_mutual_information_of_order_two_can_be_negative():
         (ij.mutual_information, (z1, z2)),
         (ij.mutual_information_from_gram, (cosine_gram(z1), cosine_gram(z2))),
     ):
-        assert float(information(*arguments, alpha=2)) == pytest.approx(-0.0496559, abs=5e-8)
+        # ||K1||^2 = ||K2||^2 = 17, ||K1 o K2||^2 = 11: -0.049656
+        assert float(information(*arguments, alpha=2)) == pytest.approx(math.log(25 * 11 / 17**2), abs=1e-13)
         assert float(information(*arguments)) == pytest.approx(0.0505343, abs=5e-8)
-
-
-def test_random_unit_features_have_nearly_the_purity_of_independent_ones():
-    rng = np.random.default_rng(0)
-    z1, z2 = rng.standard_normal((2, 256, 256))
-    assert float(ij.matrix_entropy(z1, alpha=2)) == pytest.approx(4.855, abs=5e-3)
-    assert float(ij.mutual_information(z1, z2, alpha=2)) == pytest.approx(4.177, abs=2e-2)
 
 
 # --- properties ------------------------------------------------------------------------------------------------
@@ -159,28 +163,29 @@ def test_random_unit_features_have_nearly_the_purity_of_independent_ones():
 
 @given(ROWS, OTHER_ROWS, WEIGHTS, st.sampled_from([1.0, 2.0, 3.0]), st.booleans())
 def test_pair_measures_are_those_of_the_dense_matrices(z1, z2, weights, alpha, center):
-    # 7 x 4 and 7 x 3: the joint matrix is the N x N one; one column each: the Kronecker side.
+    kwargs = dict(alpha=alpha, center=center, weights=weights)
+    # 8 rows against 5 x 3 columns: the N x N matrix; against 2 x 1: the Kronecker side.
+    padding = (weights == 0)[:, None]
     for a, b in ((z1, z2), (z1[:, :2], z2[:, :1])):
+        got = [
+            float(f(np.where(padding, np.nan, a), np.where(padding, 1e300, b), **kwargs))
+            for f in (ij.joint_entropy, ij.mutual_information, ij.mir, ij.hdr)
+        ]
         kept = weights > 0
-        a0, b0, w = a[kept], b[kept], weights[kept]
-        if center:
-            a0, b0 = (x - w @ x / max(w.sum(), 1e-9) for x in (a0, b0))
-        norms = [np.linalg.norm(x, axis=1) for x in (a0, b0)]
-        live = np.all([norm > 1e-13 * 3 for norm in norms], axis=0)
-        kwargs = dict(alpha=alpha, center=center, weights=weights)
-        got = [float(f(a, b, **kwargs)) for f in (ij.joint_entropy, ij.mutual_information, ij.mir, ij.hdr)]
+        a, b, w = a[kept], b[kept], weights[kept]
+        if center and kept.any():
+            a, b = (x - w @ x / w.sum() for x in (a, b))
+        live = np.all([np.linalg.norm(x, axis=1) > 1e-12 for x in (a, b)], axis=0)
         if not live.any():
-            assert got[:2] == [0, 0] and np.isnan(got[2:]).all()
+            np.testing.assert_array_equal(got, [0, 0, math.nan, math.nan])
             continue
-        w = w[live] / w[live].sum()
-        scale = np.sqrt(np.outer(w, w))
-        expected = pair_values(scale * cosine_gram(a0[live]), cosine_gram(b0[live]) * np.ones_like(scale), alpha)
-        h2 = gram_entropy(scale * cosine_gram(b0[live]), alpha)
-        mi = expected.entropy_features + h2 - expected.joint_entropy
-        assert_close(got[:2], (expected.joint_entropy, mi), 1e-9)
-        low, high = sorted((expected.entropy_features, h2))
-        if low > 1e-6:
-            assert_close(got[2:], (mi / low, (high - low) / high), 1e-3 if low < 1e-3 else 1e-6)
+        root = np.sqrt(w[live] / w[live].sum())
+        k1, k2 = cosine_gram(a[live]), cosine_gram(b[live])
+        h1, h2, h12 = (gram_entropy(root[:, None] * k * root, alpha) for k in (k1, k2, k1 * k2))
+        low, high = sorted((h1, h2))
+        expected = (h12, h1 + h2 - h12, (h1 + h2 - h12) / low if low > 1e-9 else math.nan)
+        assert_close(got[:3], expected, 1e-10)
+        assert_close(got[3:], [(high - low) / high if high > 1e-9 else math.nan], 1e-10)
 
 
 @given(ROWS, OTHER_ROWS, WEIGHTS)
@@ -199,7 +204,7 @@ def test_joint_entropy_is_between_the_larger_and_the_sum(z1, z2, weights):
 
 @given(ROWS, OTHER_ROWS, st.sampled_from([0.5, 2.0, 3.0]))
 def test_joint_entropy_of_other_orders_is_at_least_the_larger(z1, z2, alpha):
-    k1, k2 = ij.gram(z1 + 1e-3), ij.gram(z2 - 1e-3)
+    k1, k2 = ij.gram(z1 + 0.1), ij.gram(z2 + 0.1)  # no zero rows
     h1, h2, joint, mi, *_ = pair_from_gram(k1, k2, alpha=alpha)
     tolerance = 1e-10 if alpha > 1 else 1e-6
     assert joint >= max(h1, h2) - tolerance
@@ -214,14 +219,14 @@ def test_joint_entropy_of_other_orders_is_at_least_the_larger(z1, z2, alpha):
 @given(ROWS, st.sampled_from([0.1, 1.0, 10.0]))
 def test_spectral_contrastive_loss_bounds_the_information(z, weight):
     # Tan et al., Theorems 4.3 and 4.4, with sums instead of means.
-    z1 = unit(z + np.eye(7, 4) * 4)
+    z1 = unit(z + 0.1)
     z2 = unit(z1 + 0.05 * np.roll(z1, 1, axis=0))
     across = (z1 @ z2.T) ** 2
     loss = ((z1 - z2) ** 2).sum() + weight * (across.sum() - np.trace(across))
-    slack = math.log1p((2 + 2 / (7 * weight)) * loss)
+    slack = math.log1p((2 + 2 / (8 * weight)) * loss)
     information = float(ij.mutual_information(z1, z2, alpha=2))
-    assert math.log(7) - 2 * slack - 1e-12 <= information <= math.log(7) + 1e-12
-    assert float(ij.joint_entropy(z1, z2, alpha=2)) >= math.log(7) - slack - 1e-12
+    assert math.log(8) - 2 * slack - 1e-12 <= information <= math.log(8) + 1e-12
+    assert float(ij.joint_entropy(z1, z2, alpha=2)) >= math.log(8) - slack - 1e-12
 
 
 def test_independent_and_determined_pairs():
@@ -237,14 +242,14 @@ def test_independent_and_determined_pairs():
     assert_close(pair_of(frame, frame), (*3 * [math.log(8)], math.log(8), 1, 0), 1e-13)  # T10
 
 
-@given(*2 * [arrays(int, 12, elements=st.integers(0, 3))])
+@given(*2 * [arrays(int, 8, elements=st.integers(0, 4))])
 def test_hard_labels_give_shannon_information(x, y):
     expected = mutual_info_score(x, y)
-    one_hot = np.eye(4)
+    one_hot = np.eye(5)
     assert float(ij.mutual_information(one_hot[x], one_hot[y])) == pytest.approx(expected, abs=1e-12)
     k1, k2 = (np.equal.outer(a, a).astype(float) for a in (x, y))
     assert float(ij.mutual_information_from_gram(k1, k2)) == pytest.approx(expected, abs=1e-12)
-    got = ij.interplay(one_hot[x], y, np.eye(4))
+    got = ij.interplay(one_hot[x], y, one_hot)
     assert float(got.mutual_information) == pytest.approx(expected, abs=1e-12)
     assert int(got.num_classes_present) == len(set(y.tolist()))
 
@@ -254,14 +259,10 @@ def test_invariances_of_mutual_information(z1, z2, weights, seed):
     rng = np.random.default_rng(seed)
     information = ij.mutual_information
     expected = pytest.approx(float(information(z1, z2, weights=weights)), abs=1e-11)
-    order = rng.permutation(7)
+    order = rng.permutation(8)
     assert float(information(z1[order], z2[order], weights=weights[order])) == expected
-    assert float(information(z2, z1, weights=weights)) == expected
-    scales = rng.choice([-1, 1], (7, 1)) * 10 ** rng.uniform(-6, 6, (7, 1))
+    scales = rng.choice([-1, 1], (8, 1)) * 10 ** rng.uniform(-6, 6, (8, 1))
     assert float(information(z1 * scales, z2 @ rotation(3, seed), weights=weights)) == expected
-    twice = [np.concatenate([z, z]) for z in (z1, z2)]
-    shares = np.concatenate([0.5 * weights, 1.5 * weights])
-    assert float(information(*twice, weights=shares)) == expected
 
 
 def test_permuting_one_side_or_centring_changes_the_information():
@@ -269,18 +270,6 @@ def test_permuting_one_side_or_centring_changes_the_information():
     information = float(ij.mutual_information(z1, z2))
     assert abs(float(ij.mutual_information(z1[::-1], z2)) - information) > 1e-2
     assert abs(float(ij.mutual_information(z1, z2, center=True)) - information) > 1e-3
-
-
-@given(st.permutations([0, 0, 1, 1, 2, 2, 3]), ROWS, OTHER_ROWS)
-def test_a_mask_is_the_subset_and_an_integer_weight_repeats_a_sample(counts, z1, z2):
-    counts = np.array(counts)
-    kept = counts > 0
-    padded = [np.where(kept[:, None], z, np.nan) for z in (z1, z2)]
-    for f in (ij.joint_entropy, ij.mutual_information):
-        subset = float(f(z1[kept], z2[kept]))
-        assert float(f(*padded, weights=kept)) == pytest.approx(subset, abs=1e-11)
-        repeated = float(f(*(np.repeat(z, counts, axis=0) for z in (z1, z2))))
-        assert float(f(*padded, weights=counts)) == pytest.approx(repeated, abs=1e-11)
 
 
 @given(ROWS, OTHER_ROWS, WEIGHTS, st.sampled_from([1.0, 2.0]))
@@ -311,9 +300,12 @@ def test_ratios_of_zero_by_zero_are_nan_with_gradient_zero():
     z1, z2 = FEATURES["all equal"], FEATURES["rank one"]
     assert_close(pair_of(z1, z2), (0, 0, 0, 0, math.nan, math.nan), 0)
     assert_close(pair_of(z1, FEATURES["N > D"])[3:], (0, math.nan, 1), 1e-14)
-    for f in (ij.mir, ij.hdr, ij.mutual_information, ij.joint_entropy):
-        gradients = jax.jit(jax.grad(f, argnums=(0, 1)))(z1, z2)
-        np.testing.assert_allclose(gradients, 0, rtol=0, atol=1e-14)
+
+    def everything(z1, z2):
+        return jnp.stack([f(z1, z2) for f in (ij.mir, ij.hdr, ij.mutual_information, ij.joint_entropy)])
+
+    gradients = jax.jit(jax.jacrev(everything, argnums=(0, 1)))(z1, z2)
+    np.testing.assert_allclose(gradients, 0, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", [name for name, z in FEATURES.items() if z.shape == (8, 5)])
@@ -323,7 +315,7 @@ def test_gradients_of_pairs_are_finite_and_right(name):
     assert all(np.isfinite(g).all() for g in gradients)
     live = z1.any(axis=1)
     assert not np.any(gradients[0][~live]) and not np.any(gradients[1][~live])
-    if name in ("N > D", "zero rows", "steep power law"):
+    if name in ("N > D", "zero rows"):
         v1, v2 = np.random.default_rng(0).standard_normal((2, 8, 5))
         v2 = v2[:, :3]
 
@@ -340,12 +332,14 @@ PAIR_GRADIENT = jax.jit(jax.grad(ij.mutual_information, argnums=(0, 1)))
 
 
 def test_the_simplex_is_a_stationary_point_of_the_information_and_no_maximum():
-    w = simplex(6, 8)
-    gradient = jax.jit(jax.grad(lambda z: ij.mutual_information(z, z)))
-    np.testing.assert_allclose(gradient(w), 0, rtol=0, atol=1e-13)
-    away = w + 0.05 * rotation(8)[:6]
-    assert float(ij.mutual_information(away, away)) > SIMPLEX[6][2] + 1e-4
-    assert np.abs(gradient(away)).max() > 1e-3
+    # Ascent from it ends at an orthogonal frame, where the information is log C: NC2 and MI pull apart.
+    gradient = jax.jit(jax.value_and_grad(lambda z: ij.mutual_information(z, z)))
+    at_simplex, slope = gradient(shifted_simplex(6, 0))
+    np.testing.assert_allclose(slope, 0, rtol=0, atol=1e-13)
+    values = [float(gradient(shifted_simplex(6, s))[0]) for s in (0.01, 0.05, 1 / 6)]
+    assert all(a < b for a, b in pairwise([float(at_simplex), *values]))
+    assert values[-1] == pytest.approx(math.log(6), abs=1e-13)
+    np.testing.assert_allclose(gradient(shifted_simplex(6, 1 / 6))[1], 0, rtol=0, atol=1e-13)
 
 
 # --- head rows -------------------------------------------------------------------------------------------------
@@ -361,7 +355,7 @@ def test_head_rows():
         ij.head_rows(np.ones(3), [0])
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64])
 def test_labels_of_every_integer_type_index_a_head_of_any_size(dtype):
     z, labels = FEATURES["N > D"], np.array([0, 1, 2, 0, 1, 2, 0, 1], dtype)
     head = np.random.default_rng(0).standard_normal((300, 5))  # 300 does not fit into 8 bits
@@ -373,7 +367,7 @@ def test_labels_of_every_integer_type_index_a_head_of_any_size(dtype):
 
 # Shapes (N, D, C, D'): fewer samples than dimensions; more, but N <= C D; more than C D. The first two take the
 # Gram route under jit, the last the class route.
-SHAPES = {"N < D": (12, 15, 4, 15), "N > D": (14, 5, 4, 5), "N > C D": (40, 3, 4, 6)}
+SHAPES = {"N < D": (8, 11, 4, 11), "N > D": (8, 5, 4, 5), "N > C D": (40, 3, 4, 6)}
 ROUTES = (None, "gram", "classes")
 
 
@@ -423,6 +417,9 @@ def sample(shape, name):
             z = np.zeros((n, dim))
         case "head of rank one":
             head = np.outer([1, -2, 0.5, 3], head[0])
+        case "two classes at collapse":  # MIR is 0 / 0
+            labels = labels % 2
+            z, head = np.outer(1.0 - 2 * labels, z[0]), np.outer([1, -1, 1, 1], head[0])
     return z, labels, head, weights
 
 
@@ -444,6 +441,7 @@ CASES = (
     "all equal",
     "all zero",
     "head of rank one",
+    "two classes at collapse",
 )
 
 
@@ -461,16 +459,18 @@ def test_interplay_is_that_of_the_dense_matrices_by_every_route(shape, case):
         for route in ROUTES:
             eager = ij.interplay(z, labels, head, weights=weights, center=center, route=route)
             assert_close(eager, expected, err_msg=f"eager {route} {center}")
-            assert_close(compiled(z, labels, head, weights, center, route), expected, err_msg=f"jit {route} {center}")
+            if route or shape == "N > D":  # None is one of the others, `test_interplay_without_weights`
+                got = compiled(z, labels, head, weights, center, route)
+                assert_close(got, expected, err_msg=f"jit {route} {center}")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_interplay_without_weights_is_that_with_ones(shape):
-    z, labels, head, weights = sample(shape, "imbalanced")
+    z, labels, head, _ = sample(shape, "imbalanced")
+    expected = dense_interplay(z, labels, head)
     for route in ROUTES:
-        plain = ij.interplay(z, labels, head, route=route)
-        assert_close(plain, ij.interplay(z, labels, head, weights=weights, route=route), 1e-14)
-        assert_close(plain, jax.jit(partial(ij.interplay, route=route))(z, labels, head), 1e-12)
+        assert_close(ij.interplay(z, labels, head, route=route), expected)
+    assert_close(jax.jit(ij.interplay)(z, labels, head), expected)
 
 
 def test_interplay_is_the_measures_of_features_and_head_rows():
@@ -495,17 +495,6 @@ def test_orthonormal_heads_give_the_entropy_of_a_mixture():
     assert float(got.entropy_head) == pytest.approx(-(p @ np.log(p)), abs=1e-12)
 
 
-def test_two_classes_at_collapse():
-    z = np.repeat(simplex(2, 5), 4, axis=0)
-    labels = np.repeat([0, 1], 4)
-    for route in ROUTES:
-        for got in (
-            ij.interplay(z, labels, simplex(2), route=route),
-            jax.jit(partial(ij.interplay, route=route))(z, labels, simplex(2)),
-        ):
-            assert_close(got, (0, 0, 0, 0, math.nan, math.nan, 0, 8, 2), 1e-15)
-
-
 def test_a_head_of_one_class():
     z = FEATURES["N > D"]
     h = gram_entropy(cosine_gram(z))
@@ -521,7 +510,7 @@ def test_none_or_one_sample(rows):
     expected = (0, 0, 0, 0, math.nan, math.nan, rows, rows, rows)
     for route in ROUTES:
         assert_close(ij.interplay(z, labels, head, route=route), expected, 1e-15)
-        assert_close(jax.jit(partial(ij.interplay, route=route))(z, labels, head), expected, 1e-15)
+    assert_close(jax.jit(ij.interplay)(z, labels, head), expected, 1e-15)
 
 
 def test_fields_count_what_they_say():
@@ -540,7 +529,7 @@ def test_mir_falls_with_the_number_of_samples():
     means, head = rng.standard_normal((2, 10, 16))
     labels = np.arange(320) % 10
     z = means[labels] + 2 * rng.standard_normal((320, 16))
-    values = [float(ij.interplay(z[:n], labels[:n], head).mir) for n in (20, 80, 320)]
+    values = [float(ij.interplay(z, labels, head, weights=np.arange(320) < n).mir) for n in (20, 80, 320)]
     assert all(a > b + 0.02 for a, b in pairwise(values))
 
 
@@ -564,31 +553,32 @@ def dense_mixture(z, labels, head, weights):
     return float(MIX @ np.array(dense_interplay(z, labels, head, weights)[:7], float))
 
 
-@pytest.mark.parametrize("shape", ["N < D", "N > C D"])
-def test_derivatives_agree_between_routes_and_with_differences(shape):
-    for case in ("imbalanced", "everything"):
-        z, labels, head, weights = sample(shape, case)
-        rng = np.random.default_rng(0)
-        dz = np.where(z.any(axis=1, keepdims=True), rng.standard_normal(z.shape), 0)
-        dhead = np.where(head.any(axis=1, keepdims=True), rng.standard_normal(head.shape), 0)
-        by_gram, by_classes = (derivatives(z, labels, head, weights, dz, dhead, r) for r in ("gram", "classes"))
-        for a, b in zip(jax.tree.leaves(by_gram), jax.tree.leaves(by_classes), strict=True):
-            np.testing.assert_allclose(b, a, rtol=0, atol=1e-9)
-        (gz, gh), (hz, hh) = by_gram
-        numerical = central_difference(
-            lambda t: dense_mixture(z + t * dz, labels, head + t * dhead, weights), 0.0, 1.0, 1e-4
-        )
-        assert float((gz * dz).sum() + (gh * dhead).sum()) == pytest.approx(numerical, abs=1e-8)
-        for index, second in ((0, hz), (1, hh)):
+@pytest.mark.parametrize("case", ["balanced", "imbalanced", "missing classes", "everything"])
+def test_derivatives_agree_between_routes_and_with_differences(case):
+    # Classes with fewer samples than dimensions, or none at all, have singular second moments.
+    z, labels, head, weights = sample("N > C D", case)
+    rng = np.random.default_rng(0)
+    dz = np.where(z.any(axis=1, keepdims=True), rng.standard_normal(z.shape), 0)
+    dhead = np.where(head.any(axis=1, keepdims=True), rng.standard_normal(head.shape), 0)
 
-            def slope(t, index=index):
-                moved = derivatives(z + t * dz, labels, head + t * dhead, weights, dz, dhead, "gram")
-                return np.asarray(moved[0][index])
+    def along(t, route):
+        moved = derivatives(z + t * dz, labels, head + t * dhead, weights, dz, dhead, route)
+        return jax.tree.map(np.asarray, moved)
 
-            expected = central_difference(slope, 0.0, 1.0, 1e-4)
-            np.testing.assert_allclose(second, expected, rtol=0, atol=1e-6)
-        counted = (weights > 0) & np.isin(labels, np.flatnonzero(head.any(axis=1)))
-        assert not np.any(gz[~counted])
+    (gz, gh), second = along(0.0, "gram")
+    numerical = central_difference(
+        lambda t: dense_mixture(z + t * dz, labels, head + t * dhead, weights), 0.0, 1.0, 1e-4
+    )
+    assert float((gz * dz).sum() + (gh * dhead).sum()) == pytest.approx(numerical, abs=1e-8)
+    for i in range(2):
+        slope = lambda t, i=i: along(t, "gram")[0][i]  # noqa: E731
+        np.testing.assert_allclose(second[i], central_difference(slope, 0.0, 1.0, 1e-4), rtol=0, atol=1e-6)
+    first_by_classes, second_by_classes = along(0.0, "classes")
+    for i, expected in enumerate((gz, gh)):
+        np.testing.assert_allclose(first_by_classes[i], expected, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(second_by_classes[i], second[i], rtol=0, atol=1e-9)
+    counted = (weights > 0) & np.isin(labels, np.flatnonzero(head.any(axis=1)))
+    assert not np.any(gz[~counted])
 
 
 @pytest.mark.parametrize("case", ["collapsed", "all equal", "all zero", "no sample", "one class", "padding"])
@@ -601,21 +591,28 @@ def test_gradients_at_degenerate_samples_are_finite_and_agree_between_routes(cas
         assert np.isfinite(a).all() and np.isfinite(b).all()
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-9)
     if case == "padding":
-        kept = weights > 0
-        assert not np.any(by_gram[0][~kept])
-        subset = derivatives(z[kept], labels[kept], head, np.ones(kept.sum()), z[kept] * 0, head * 0, route="gram")[0]
-        np.testing.assert_allclose(by_gram[0][kept], subset[0], rtol=0, atol=1e-13)
-        np.testing.assert_allclose(by_gram[1], subset[1], rtol=0, atol=1e-13)
+        counted = weights > 0
+        assert not np.any(by_gram[0][~counted]) and not np.any(by_classes[0][~counted])
 
 
-def test_gradient_through_vmap_over_heads():
+def test_gradient_of_a_masked_sample_is_that_of_the_subset():
+    z, labels, head, _ = sample("N > D", "labels out of range")
+    mask = (np.arange(8) % 3 > 0).astype(float)
+    counted = (mask > 0) & (labels >= 0) & (labels < 4)
+    gradient = jax.jit(jax.grad(lambda z, y, w: ij.interplay(z, y, head, weights=w).mir))
+    masked = np.asarray(gradient(np.where(counted[:, None], z, np.nan), labels, mask))
+    assert (masked[~counted] == 0).all()
+    subset = gradient(z[counted], labels[counted], np.ones(counted.sum()))
+    np.testing.assert_allclose(masked[counted], subset, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("route", ["gram", "classes"])
+def test_vmap_over_heads(route):
     z, labels, head, weights = sample("N > C D", "everything")
     heads = np.stack([head, 2 * head[::-1], head + 1])
-    f = partial(ij.interplay, z, labels, weights=weights)
-    for route in ROUTES:
-        batched = jax.vmap(partial(f, route=route))(heads)
-        for i, one in enumerate(heads):
-            assert_close([x[i] for x in batched], dense_interplay(z, labels, one, weights), 1e-10, err_msg=str(route))
+    batched = jax.jit(jax.vmap(lambda head: ij.interplay(z, labels, head, weights=weights, route=route)))(heads)
+    for i, one in enumerate(heads):
+        assert_close([x[i] for x in batched], dense_interplay(z, labels, one, weights))
 
 
 # --- streams ---------------------------------------------------------------------------------------------------
@@ -626,14 +623,13 @@ def test_interplay_from_streamed_moments(case):
     z, labels, head, weights = sample("N > C D", case)
     expected = dense_interplay(z, labels, head, weights)
     parts = []
-    for block in (slice(0, 15), slice(15, 30)):
+    for start in (0, 20):
         stats = ij.ClassStats.init(4, 3, scatter="class", dtype=jnp.float64)
-        for i in range(block.start, block.stop, 5):
-            rows = slice(i, i + 5)
+        for i in (start, start + 10):
+            rows = slice(i, i + 10)
             stats = stats.update(ij.unit_rows(z[rows])[0], labels[rows], weights[rows])
         parts.append(stats)
-    parts.append(ij.class_stats(ij.unit_rows(z[30:])[0], labels[30:], 4, weights=weights[30:], scatter="class"))
-    stats = parts[2].merge(parts[0]).merge(parts[1])
+    stats = parts[1].merge(parts[0])
     for got in (ij.interplay_from_stats(stats, head), jax.jit(ij.interplay_from_stats)(stats, head)):
         assert_close(got[:7], expected[:7], 1e-10)
         known = np.isin(labels, np.flatnonzero(head.any(axis=1))) & (weights > 0)
@@ -652,7 +648,7 @@ def test_interplay_from_stats_needs_the_scatter_of_each_class():
 # --- dtypes, scales, nan ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", ["gram", "classes"])
 def test_interplay_of_low_precision_input(route):
     rng = np.random.default_rng(0)
     z, labels, head = rng.integers(-4, 5, (40, 3)), np.arange(40) % 4, rng.integers(-4, 5, (4, 6))
@@ -678,7 +674,7 @@ def test_pairs_of_low_precision_input():
             assert_close(got, expected, 3e-6)
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", ["gram", "classes"])
 def test_the_scale_of_rows_does_not_matter_in_float32(route):
     z, labels, head, _ = sample("N > C D", "imbalanced")
     expected = dense_interplay(z, labels, head)
@@ -713,20 +709,21 @@ def test_nan_in_a_counted_row_is_nan_in_every_number_of_the_features(shape, rout
         assert_close(f(z, y, h, w, False, route), dense_interplay(z, y, h, w), err_msg=case)
 
 
-@pytest.mark.parametrize("run", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_nan_in_a_pair_is_nan_in_its_numbers(run):
-    z1, z2 = FEATURES["N > D"].copy(), FEATURES["N > D"][:, :3]
+@pytest.mark.parametrize("compiled", [False, True])
+def test_nan_in_a_pair_is_nan_in_its_numbers(compiled):
+    measures = (ij.joint_entropy, ij.mutual_information, ij.mir, ij.hdr)
+    twins = (ij.joint_entropy_from_gram, ij.mutual_information_from_gram, ij.mir_from_gram, ij.hdr_from_gram)
+
+    def everything(z1, z2, k1, k2):
+        of_features = {f.__name__: f(z1, z2) for f in measures}
+        return of_features | {f.__name__: f(k1, k2) for f in twins}
+
+    everything = jax.jit(everything) if compiled else everything
+    z1, z2 = FEATURES["N > D"].copy(), FEATURES["power law"]
     z1[3, 2] = np.nan
-    k1, k2 = np.asarray(ij.gram(z1)), cosine_gram(z2)
-    for f, twin in (
-        (ij.joint_entropy, ij.joint_entropy_from_gram),
-        (ij.mutual_information, ij.mutual_information_from_gram),
-        (ij.mir, ij.mir_from_gram),
-        (ij.hdr, ij.hdr_from_gram),
-    ):
-        f, twin = run(f), run(twin)
-        assert np.isnan(f(z1, z2)) and np.isnan(f(z2, z1))
-        assert np.isnan(twin(k1, k2)) and np.isnan(twin(k2, k1))
+    k1, k2 = ij.gram(z1), ij.gram(z2)
+    for got in (everything(z1, z2, k1, k2), everything(z2, z1, k2, k1)):
+        assert [name for name, value in got.items() if not np.isnan(value)] == []
 
 
 # --- arguments -------------------------------------------------------------------------------------------------

@@ -502,11 +502,13 @@ def test_fewer_samples_than_dimensions(x64):
     assert float(alone) == pytest.approx(dense(z[keep], labels[keep]), rel=1e-10)
 
 
-def test_infinite_and_missing_features_are_not_hidden(x64):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_no_numbers_are_not_hidden(x64, value):
     z, labels = DATA["balanced"]
     z = z.copy()
-    z[7, 3] = np.nan
-    assert all(np.isnan(list(values(z, labels).values())))
+    z[7, 3] = value
+    for name, (forms, _) in measured(z, labels, np.ones(60))[0].items():
+        assert np.isnan(list(forms.values())).all(), name
 
 
 # Derivatives

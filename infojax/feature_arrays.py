@@ -1,0 +1,220 @@
+"""An array in a file as rows read in blocks, so that it is never in memory whole.
+
+Files are read, not memory-mapped: mapped pages count as the process's memory, so a map grows with
+the file. `infojax.feature_files` says where in its file the rows of an array lie.
+"""
+
+import math
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_dtypes
+import numpy as np
+
+BLOCK_BYTES = 2**28  # no block is larger: very wide rows come in blocks of fewer than `chunk`
+GAP_BYTES = 2**16  # reading over a gap this small is cheaper than seeking past it
+
+
+class FeatureFileError(ValueError):
+    """A feature file, or an array of it, that cannot be used; the message is one line."""
+
+
+@contextmanager
+def one_line_errors(where: object) -> Iterator[None]:
+    """Turns what a damaged file makes the format libraries raise into one line."""
+    try:
+        yield
+    except FeatureFileError:
+        raise
+    except MemoryError as error:
+        raise FeatureFileError(f"{where}: too large to read at once; lower --chunk") from error
+    except Exception as error:
+        # Exception: zlib, zipfile, lzma, h5py, numpy and safetensors share no smaller class.
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise FeatureFileError(f"{where}: cannot be read: {' '.join(reason.split())}") from error
+
+
+# (start, stop) -> those rows; within one pass the ranges ascend and do not overlap
+Read = Callable[[int, int], np.ndarray]
+
+
+class StoredArray:
+    """An array (N, ...) in a file, as a matrix of N rows: the `Rows` that `infojax.analyze` takes.
+
+    Attributes: `shape` (N, D), the axes after the first flattened; `full_shape` and `dtype` as
+    stored (native byte order); `where`, the file and the name. Nothing is read before `blocks`,
+    `take` or `load`, and each of them opens the file anew.
+    """
+
+    def __init__(self, where: str, full_shape: tuple, dtype: np.dtype, opener, in_memory=False):
+        self.where, self.full_shape, self.in_memory = where, tuple(full_shape), in_memory
+        self.shape = (*self.full_shape[:1], math.prod(self.full_shape[1:]))
+        # numpy has no name for bfloat16 and saves it as two raw bytes, like no other number.
+        raw_bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and not dtype.fields
+        self.dtype = np.dtype(ml_dtypes.bfloat16) if raw_bfloat16 else dtype.newbyteorder("=")
+        self._opener = opener
+
+    def __repr__(self) -> str:
+        return f"{self.full_shape} {self.dtype}"
+
+    def require_numbers(self) -> None:
+        """Raises FeatureFileError unless this is an array of real numbers with at least one row."""
+        if self.dtype.hasobject:
+            problem = "holds pickled Python objects, which are never loaded; save it as numbers"
+        elif np.issubdtype(self.dtype, np.complexfloating):
+            problem = f"is complex ({self.dtype}); save its real and imaginary parts as columns"
+        elif not jax.dtypes.issubdtype(self.dtype, np.number) and self.dtype != bool:
+            problem = f"has dtype {self.dtype}, which is not a number"
+        elif not self.full_shape:
+            problem = "is a single number (shape ()), not an array of rows"
+        elif not self.full_shape[0] or not self.shape[1]:
+            problem = f"is empty: shape {self.full_shape}"
+        else:
+            return
+        raise FeatureFileError(f"{self.where} {problem}")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Read]:
+        with one_line_errors(self.where), self._opener() as read:
+            yield lambda start, stop: self._convert(read(start, stop))
+
+    def _convert(self, rows: np.ndarray) -> np.ndarray:
+        if rows.dtype.kind == "V" and rows.dtype != self.dtype:
+            rows = rows.view(self.dtype)
+        return rows.astype(self.dtype, copy=False)
+
+    def block_rows(self, limit: int) -> int:
+        """How many rows one block holds where at most `limit` are asked for: fewer if they are very wide."""
+        return max(1, min(limit, BLOCK_BYTES // max(1, self.shape[1] * self.dtype.itemsize)))
+
+    def blocks(self, chunk: int) -> Iterator[np.ndarray]:
+        """Row blocks (<= chunk, D) in order; every call is a new pass over the file."""
+        self.require_numbers()
+        step = self.block_rows(chunk)
+        with self._reading() as read:
+            for start in range(0, self.shape[0], step):
+                rows = read(start, min(start + step, self.shape[0]))
+                yield rows.reshape(len(rows), self.shape[1])
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The rows (len(indices), D) at sorted `indices`; reads little else if it can seek."""
+        self.require_numbers()
+        indices = np.asarray(indices, dtype=np.int64)
+        taken = np.empty((len(indices), self.shape[1]), self.dtype)
+        if not len(indices):
+            return taken
+        block = self.block_rows(8192)
+        gap = max(1, GAP_BYTES // max(1, self.shape[1] * self.dtype.itemsize))
+        cuts = np.flatnonzero((np.diff(indices) > gap) | (np.diff(indices // block) > 0)) + 1
+        with self._reading() as read:
+            for at in np.split(np.arange(len(indices)), cuts):
+                span = indices[at]
+                rows = read(int(span[0]), int(span[-1]) + 1)
+                taken[at] = rows.reshape(len(rows), self.shape[1])[span - span[0]]
+        return taken
+
+    def load(self) -> np.ndarray:
+        """The whole array in its stored shape: for labels, heads and biases."""
+        self.require_numbers()
+        with self._reading() as read:
+            return read(0, self.shape[0]).reshape(self.full_shape)
+
+
+# Openers of rows that lie as bytes in a file
+
+
+class Layout(NamedTuple):
+    """What the bytes of an array mean."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    def check_length(self, path: Path, name: str, held: int) -> None:
+        needed = math.prod(self.shape) * self.dtype.itemsize
+        # The length of a pickle is not in its header; it is refused when it is chosen.
+        if held < needed and not self.dtype.hasobject:
+            problem = f"truncated: {name} needs {needed} bytes, the file has {held}"
+            raise FeatureFileError(f"{path}: {problem}")
+
+
+def _fill(stream, nbytes: int) -> np.ndarray:
+    buffer = np.empty(nbytes, np.uint8)
+    view, got = memoryview(buffer), 0
+    while got < nbytes:
+        more = stream.readinto(view[got:])
+        if not more:
+            raise EOFError(f"the data end {nbytes - got} bytes too early")
+        got += more
+    return buffer
+
+
+def _read_rows(stream, layout: Layout, count: int) -> np.ndarray:
+    rows = _fill(stream, count * layout.row_bytes).view(layout.dtype)
+    return rows.reshape(count, *layout.shape[1:])
+
+
+def _read_columns(file, offset: int, layout: Layout, start: int, stop: int) -> np.ndarray:
+    """Rows in Fortran order, which stores each column in one piece: one short read a column."""
+    columns = []
+    for column in range(math.prod(layout.shape[1:])):
+        file.seek(offset + (column * layout.shape[0] + start) * layout.dtype.itemsize)
+        columns.append(_fill(file, (stop - start) * layout.dtype.itemsize).view(layout.dtype))
+    return np.stack(columns).reshape(*layout.shape[:0:-1], stop - start).T
+
+
+def raw_rows(path: Path, offset: int, layout: Layout):
+    """Rows that lie uncompressed in the file from byte `offset` on."""
+
+    @contextmanager
+    def opener() -> Iterator[Read]:
+        with open(path, "rb") as file:
+
+            def read(start, stop):
+                if layout.fortran:
+                    return _read_columns(file, offset, layout, start, stop)
+                file.seek(offset + start * layout.row_bytes)
+                return _read_rows(file, layout, stop - start)
+
+            yield read
+
+    return opener
+
+
+def compressed_rows(path: Path, member: str, offset: int, layout: Layout):
+    """Rows of a compressed archive member, unpacked front to back in each pass.
+
+    In Fortran order the first row ends near the last byte, so such a member is loaded whole.
+    """
+
+    @contextmanager
+    def opener() -> Iterator[Read]:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+            _fill(stream, offset)
+            position = 0
+            if layout.fortran:
+                turned = Layout(layout.shape[::-1], layout.dtype)
+                whole = _read_rows(stream, turned, turned.shape[0]).T
+                yield lambda start, stop: whole[start:stop]
+                return
+
+            def read(start, stop):
+                nonlocal position
+                while position < start:  # in pieces, so that what is dropped is never held
+                    step = min(start - position, 1 + 2**24 // max(1, layout.row_bytes))
+                    _fill(stream, step * layout.row_bytes)
+                    position += step
+                position = stop
+                return _read_rows(stream, layout, stop - start)
+
+            yield read
+
+    return opener

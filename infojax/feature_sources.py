@@ -1,0 +1,235 @@
+"""Which array is which: the features, labels, head and bias among the arrays of feature files.
+
+An array goes by its name, or by what a flag of `python -m infojax.measure` says: a name of the
+same file, FILE, FILE:NAME or none. What cannot be told ends in one line with the flag to pass.
+"""
+
+import fnmatch
+import os
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from infojax.feature_arrays import FeatureFileError, StoredArray
+from infojax.feature_files import DIGITS, OPENERS, near, open_arrays
+
+ROLE_NAMES = {
+    "features": ("features", "feats", "embeddings", "z", "x", "h"),
+    "labels": ("labels", "y", "targets"),
+    "head": ("head", "weight", "w"),
+    "bias": ("bias", "b"),
+}
+STEP_NAME = re.compile(r"step[_-]?(\d+)", re.IGNORECASE)
+
+
+class Opened(NamedTuple):
+    """What is measured in one file: rows (N, D) by layer, labels (N,), head (C, D), bias (C,)."""
+
+    path: str
+    layers: dict[str, StoredArray]
+    labels: np.ndarray | None
+    head: np.ndarray | None
+    bias: np.ndarray | None
+
+
+class Series(NamedTuple):
+    """An argument: one file (`steps` is None), or a folder with a file a step."""
+
+    argument: str
+    steps: list[int] | None
+    files: list[str]
+
+
+def _listed(arrays: dict[str, StoredArray], most: int = 12) -> str:
+    shown = [f"{name} {array}" for name, array in list(arrays.items())[:most]]
+    more = [f"and {len(arrays) - most} more"] if len(arrays) > most else []
+    return ", ".join(shown + more)
+
+
+def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredArray | None:
+    """The array whose name says that it plays `role`; None if `role` is optional and none does.
+
+    `prefix` is what a flag's value needs before the name: `FILE:` for an array of another file.
+    """
+    found = {name: a for name, a in arrays.items() if name.lower() in ROLE_NAMES[role]}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found and role != "features":
+        return None
+    candidates = found or {name: a for name, a in arrays.items() if len(a.full_shape) > 1} or arrays
+    flags = [f"--{role} {shlex.quote(prefix + name)}" for name in list(candidates)[:4]]
+    several = ", or --layers 'GLOB' for several" if role == "features" else ""
+    raise FeatureFileError(
+        f"{path}: which array holds the {role}? {_listed(found or arrays)}; "
+        f"pass {' or '.join(flags)}{several if len(candidates) > 1 else ''}"
+    )
+
+
+def _find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | None:
+    """The array for `--role key`, where None is no flag."""
+    if key is None:
+        return _recognise(arrays, path, role)
+    if key in arrays:
+        return arrays[key]
+    if role == "features":
+        raise FeatureFileError(
+            f"{path}: --features {key}: no such array{near(key, arrays)}; it holds {_listed(arrays)}"
+        )
+    if key == "none":
+        return None
+    file, _, name = (key, "", "") if os.path.isfile(key) else key.rpartition(":")
+    if os.path.isfile(file):
+        return _find_elsewhere(file, name, role)
+    if Path(key).suffix.lower() in OPENERS:
+        open_arrays(key)  # says that there is no such file, and which are near
+    raise FeatureFileError(
+        f"{path}: --{role} {key}: neither an array of this file nor a file{near(key, arrays)}; "
+        f"it holds {_listed(arrays)}"
+    )
+
+
+def _find_elsewhere(file: str, name: str, role: str) -> StoredArray:
+    arrays = open_arrays(file)
+    if not name and len(arrays) == 1:
+        return next(iter(arrays.values()))
+    found = arrays.get(name) if name else _recognise(arrays, file, role, prefix=f"{file}:")
+    if found is not None:
+        return found
+    missing = f"no array {name!r}" if name else f"no array named {' or '.join(ROLE_NAMES[role])}"
+    raise FeatureFileError(
+        f"{file}: {missing}{near(name, arrays)}; it holds {_listed(arrays)}; "
+        f"pass --{role} {shlex.quote(f'{file}:{next(iter(arrays))}')} or another of these"
+    )
+
+
+def _match_layers(arrays: dict, path: str, pattern: str, taken: list) -> dict[str, StoredArray]:
+    free = {k: v for k, v in arrays.items() if not any(v is array for array in taken)}
+    layers = {k: v for k, v in free.items() if fnmatch.fnmatchcase(k, pattern)}
+    if not layers:
+        raise FeatureFileError(
+            f"{path}: --layers {shlex.quote(pattern)} matches no array"
+            f"{near(pattern.replace('*', ''), free)}; it holds {_listed(free)}"
+        )
+    return layers
+
+
+def integer_labels(array: StoredArray) -> np.ndarray:
+    """Labels (N,) as int64, from integers, whole floats or a column (N, 1).
+
+    Raises:
+      FeatureFileError: one-hot rows, fractions, or no numbers.
+    """
+    array.require_numbers()
+    if array.shape[1] > 1:
+        raise FeatureFileError(
+            f"{array.where} has shape {array.full_shape}, labels must be (N,); "
+            "if its rows are one-hot, save labels.argmax(axis=1)"
+        )
+    labels = array.load().reshape(-1)
+    if labels.dtype.kind not in "biu":
+        labels = labels.astype(np.float64)
+        wrong = np.flatnonzero(~((np.abs(labels) < 2**53) & (labels == np.round(labels))))
+        if wrong.size:
+            raise FeatureFileError(
+                f"{array.where}: labels must be whole numbers, row {wrong[0]} is "
+                f"{labels[wrong[0]]:g}; pass another array with --labels, or --labels none"
+            )
+    return labels.astype(np.int64)
+
+
+def _check_shapes(layers: Iterable[StoredArray], head, bias) -> None:
+    for array in layers:
+        array.require_numbers()
+        if len(array.full_shape) < 2:
+            raise FeatureFileError(f"{array.where} has shape {array.full_shape}, features must be (N, D) or (N, ...)")
+    for role, array, axes, expected in (("head", head, 2, "(C, D)"), ("bias", bias, 1, "(C,)")):
+        if array is None:
+            continue
+        array.require_numbers()
+        if len(array.full_shape) != axes:
+            raise FeatureFileError(
+                f"{array.where} has shape {array.full_shape}, the {role} must be {expected}; "
+                f"pass another array with --{role}, or --{role} none"
+            )
+
+
+def open_features(path: str, features=None, layers=None, labels=None, head=None, bias=None) -> Opened:
+    """Finds what to measure in one file.
+
+    Args:
+      path: the file.
+      features, labels, head, bias: values of these flags; None takes the array with a usual name.
+      layers: a pattern of names, all of which are measured in place of the one `features`.
+
+    Raises:
+      FeatureFileError: one line; an array that is missing, ambiguous or of another shape.
+    """
+    arrays = open_arrays(path)
+    labels, head, bias = (
+        _find(arrays, path, role, key) for role, key in (("labels", labels), ("head", head), ("bias", bias))
+    )
+    if layers is None:
+        found = {"features": _find(arrays, path, "features", features)}
+    else:
+        found = _match_layers(arrays, path, layers, taken=[labels, head, bias])
+    _check_shapes(found.values(), head, bias)
+    if head is not None and labels is None:
+        fix = "pass --labels KEY or FILE, or --head none"
+        raise FeatureFileError(f"{head.where}: a head needs the labels of the rows; {fix}")
+    if bias is not None and head is None:
+        fix = "pass --head KEY or FILE, or --bias none"
+        raise FeatureFileError(f"{bias.where}: a bias needs a head; {fix}")
+    return Opened(
+        path,
+        found,
+        None if labels is None else integer_labels(labels),
+        None if head is None else head.load(),
+        None if bias is None else bias.load(),
+    )
+
+
+def expand(argument: str) -> Series:
+    """A file as it is; a folder as its `step_NUMBER` files, by number.
+
+    Raises:
+      FeatureFileError: a folder without such files, with one without a number, or two of one step.
+    """
+    folder = Path(argument)
+    if argument == DIGITS or not folder.is_dir():
+        return Series(argument, None, [argument])
+    by_step: dict[int, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() not in OPENERS or not file.name.lower().startswith("step"):
+            continue  # labels.npy and the like may lie beside the steps
+        match = STEP_NAME.fullmatch(file.stem)
+        if match is None:
+            raise FeatureFileError(f"{file}: no step number in the name; expected step_NUMBER")
+        other = by_step.setdefault(int(match[1]), file)
+        if other != file:
+            raise FeatureFileError(f"{folder}: {other.name} and {file.name} are the same step")
+    if not by_step:
+        raise FeatureFileError(f"{folder}: a folder without step files; expected step_NUMBER with {', '.join(OPENERS)}")
+    steps = sorted(by_step)
+    return Series(argument, steps, [str(by_step[step]) for step in steps])
+
+
+def check_inputs(series: Iterable[Series], **flags) -> None:
+    """Opens every file once with the `flags` of `open_features`, before the long work.
+
+    Raises:
+      FeatureFileError: a file that cannot be used, or steps of one folder with other layers.
+    """
+    for one in series:
+        first = None
+        for file in one.files:
+            layers = list(open_features(file, **flags).layers)
+            first = first or layers
+            if layers != first:
+                raise FeatureFileError(
+                    f"{file}: holds the layers {', '.join(layers)}, but {one.files[0]} holds "
+                    f"{', '.join(first)}; the steps of one folder need the same"
+                )

@@ -1,0 +1,173 @@
+"""What is drawn on one axis: a spectrum, a Rényi curve, values by class, lines with their limits.
+
+Theory limits are dashed black lines named at the right edge; a value without a place on its axis is
+marked there. The functions that draw one report's own curves return the rows of numbers drawn.
+"""
+
+import math
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from infojax.report.tables import format_value, worst
+
+# Okabe and Ito's palette, told apart by colour-blind readers; black is kept for theory.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+EDGE = {"x": 1.01, "fontsize": 7, "va": "center"}  # text just right of an axis
+DASHED = {"linestyle": "--", "linewidth": 1, "zorder": 1.5}
+
+
+def draw_spectrum(axis, report) -> list[dict]:
+    """Eigenvalue against rank on log axes, with the effective rank and its limit."""
+    values = np.asarray(report.spectrum, np.float64)
+    # Below this an eigenvalue is rounding, and would stretch the axis over ten empty decades.
+    shown = values[values > 1e-12 * values.max(initial=0.0)]
+    ranks = np.arange(1, len(shown) + 1)
+    label = "eigenvalues" + (f" (first {len(shown):,})" if len(shown) < len(values) else "")
+    marker = "o" if len(shown) <= 128 else ""
+    axis.loglog(ranks, shown, marker=marker, markersize=3, color=COLOURS[0], label=label)
+    if shown.size:
+        axis.set_ylim(shown.min() / 2, shown.max() * 2)
+        rank = math.exp(-np.sum(shown * np.log(shown)))
+        axis.axvline(rank, color=COLOURS[1], label=f"effective rank exp(H) = {rank:.4g}")
+    limit = math.exp(report.limits.get("entropy_features", math.nan))
+    if math.isfinite(limit):
+        axis.axvline(limit, color="black", label=f"limit {limit:.4g}", **DASHED)
+    axis.set(xlabel="rank", ylabel="eigenvalue", title="Spectrum of the cosine Gram density")
+    axis.legend(loc="best")
+    return [{"rank": k, "eigenvalue": float(w)} for k, w in enumerate(shown, 1)]
+
+
+def draw_renyi(axis, report) -> list[dict]:
+    """Entropy against its order alpha, with the limit at alpha = 1."""
+    points = sorted((a, h) for a, h in report.renyi.items() if math.isfinite(a))
+    alphas, entropies = [a for a, _ in points], [h for _, h in points]
+    if alphas and alphas[0] > 0:
+        axis.set_xscale("log")
+        axis.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
+        axis.minorticks_off()
+    axis.plot(alphas, entropies, "o-", color=COLOURS[0])
+    if 1.0 in report.renyi:
+        label = f"von Neumann, α = 1: {report.renyi[1.0]:.4g}"
+        axis.plot([1.0], [report.renyi[1.0]], "D", color=COLOURS[1], markersize=6, label=label)
+        axis.legend()
+    axis.set(xlabel="α", ylabel="entropy (nats)", title="Rényi entropy of order α")
+    axis.margins(y=0.15)
+    limit = report.limits.get("entropy_features", math.nan)
+    _mark_missing(axis, alphas, entropies, COLOURS[0])
+    _draw_dashed(axis, [], [([limit], "black")], note="\nat α = 1")
+    return [{"alpha": float(a), "entropy": float(h)} for a, h in points]
+
+
+def draw_classes(axis, key, values):
+    """A stem a class from the median, the worst class named."""
+    finite = values[np.isfinite(values)]
+    if finite.size and 0 < 100 * finite.min() < finite.max():
+        axis.set_yscale("log")
+    middle = float(np.median(finite)) if finite.size else math.nan
+    classes = np.arange(len(values))
+    axis.plot(classes, values, "o", color=COLOURS[0], markersize=5 if len(values) <= 30 else 3)
+    if len(values) <= 200:  # stems of more classes would be one blue band
+        axis.vlines(classes, middle, values, color=COLOURS[0], linewidth=0.8)
+    if finite.size:
+        axis.axhline(middle, color="#777777", linewidth=0.8, zorder=1.5)
+        axis.text(y=middle, s=f"median {middle:.4g}", transform=axis.get_yaxis_transform(), **EDGE)
+    axis.set_title(key)
+    at = worst(key, values)
+    if at is not None:
+        axis.plot([at], values[[at]], "o", color=COLOURS[1], markersize=6)
+        text = f"class {at}: {values[at]:.4g}"
+        axis.set_title(text, loc="right", color=COLOURS[1], fontsize=8)
+    axis.margins(x=0.03, y=0.2)
+    axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    _mark_missing(axis, classes, values, COLOURS[0])
+
+
+def draw_lines(axis, x, lines, log):
+    """Lines with their intervals as bars.
+
+    `lines` is (label, colour, measure, rows); a row holds the measure and, where it has them, its
+    `_low`, `_high` and `_limit`.
+    """
+    if log and any(row[key] > 0 for _, _, key, rows in lines for row in rows):
+        axis.set_yscale("log", nonpositive="mask")
+    for level, (label, colour, key, rows) in enumerate(lines):
+        values = [row[key] for row in rows]
+        axis.plot(x, values, marker="o" if len(x) <= 60 else "", color=colour, label=label)
+        bars = [[row.get(f"{key}_{end}", math.nan) for row in rows] for end in ("low", "high")]
+        if np.isfinite(bars).any():
+            axis.vlines(x, *bars, color=colour, linewidth=3, alpha=0.35)
+        _mark_missing(axis, x, values, colour, level)
+
+
+def draw_limits(axis, x, lines):
+    """The limits of what `draw_lines` drew, when all else is drawn; in a line's colour if each has its own."""
+    own = len({key for _, _, key, _ in lines}) < len(lines)
+    curves = [
+        ([row.get(f"{key}_limit", math.nan) for row in rows], colour if own else "black")
+        for _, colour, key, rows in lines
+    ]
+    _draw_dashed(axis, x, curves)
+
+
+def draw_fit(axis, x, values) -> np.ndarray:
+    """The line through log10 of three or more values, with Pearson's r; NaN where none is."""
+    x, values = np.asarray(x, float), np.asarray(values)
+    good, fit = np.isfinite(values) & (values > 0), np.full(len(x), math.nan)
+    if good.sum() >= 3:
+        depth, logs = x[good], np.log10(values[good])
+        slope, offset = np.polyfit(depth, logs, 1)
+        r = np.corrcoef(depth, logs)[0, 1] if np.ptp(logs) > 0 else math.nan
+        fit[good] = 10 ** (offset + slope * depth)
+        text = f"fit: ×{10**slope:.3g} a layer, r = {r:.3f}"
+        axis.plot(depth, fit[good], ":", color=COLOURS[0], label=text)
+    return fit
+
+
+def _draw_dashed(axis, x, curves, note=""):
+    """Dashed limits named at the edge: a line across, or a curve where a limit moves with x.
+
+    `curves` is (values, colour of a curve). On a log axis a limit of 0 lies below. `note` follows
+    the names.
+    """
+    places, log = {}, axis.get_yscale() == "log"  # name -> height: limits that read the same are one
+    for values, colour in curves:
+        values = np.asarray(values, float)
+        finite = values[np.isfinite(values)]
+        names = [f"limit {value:.4g}{note}" for value in finite]
+        if not names:
+            continue
+        if len(set(names)) > 1:
+            axis.plot(x, values, color=colour, **DASHED)
+        elif names[0] not in places and not (log and finite[0] <= 0):
+            axis.axhline(finite[0], color="black", **DASHED)
+        places[names[-1]] = finite[-1]
+    axis.set_ylim(axis.get_ylim())  # the names are placed for these
+    named = sorted(places.items(), key=lambda place: place[1])
+    named = named if len(named) <= 4 else named[:: len(named) - 1]  # the extremes
+    hidden = [log and value <= 0 for _, value in named]
+    heights = [axis.get_ylim()[0] if low else value for (_, value), low in zip(named, hidden, strict=True)]
+    to_axis = axis.transData + axis.transAxes.inverted()
+    heights = [to_axis.transform((1, height))[1] for height in heights]
+    gap = 0.14 / (axis.bbox.height / axis.figure.dpi)
+    for i in range(1, len(heights)):  # apart from the name below
+        heights[i] = max(heights[i], heights[i - 1] + gap)
+    for i in reversed(range(len(heights))):  # and under the top, where the next panel may begin
+        heights[i] = min(heights[i], 1 - gap * (len(heights) - 1 - i))
+    for (name, _), low, height in zip(named, hidden, heights, strict=True):
+        axis.text(y=height, s=f"↓ {name}" if low else name, transform=axis.transAxes, **EDGE)
+
+
+def _mark_missing(axis, x, y, colour, level=0):
+    """Writes nan (or the value that a log axis cannot show) where a point is absent."""
+    axis.update_datalim([(at, 0) for at in x], updatey=False)  # a mark stands inside the axis
+    log, height = axis.get_yscale() == "log", 0.03 + 0.08 * level
+    pairs = zip(x, y, strict=True)
+    absent = [(at, v) for at, v in pairs if not math.isfinite(v) or (log and v <= 0)]
+    marks = [(at, format_value(v, 2), axis.get_xaxis_transform()) for at, v in absent]
+    if len(marks) > 20:
+        marks = [(0.5, f"{len(marks):,} of {len(x):,} absent", axis.transAxes)]
+    for at, text, where in marks:
+        place = {"transform": where, "ha": "center", "va": "bottom"}
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        axis.text(at, height, text, color=colour, fontsize=7, bbox=box, **place)
