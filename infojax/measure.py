@@ -115,8 +115,11 @@ def table(one: Series, reports: list[dict]) -> str:
     from infojax.report.tables import render_layers, render_trajectory
 
     if one.steps is not None:
-        curves = {layer: [report[layer] for report in reports] for layer in reports[0]}
-        return "\n\n".join(f"{titled(one, k)}\n{render_trajectory(one.steps, r)}" for k, r in curves.items())
+        blocks = []
+        for layer in reports[0]:
+            rows = render_trajectory(one.steps, [report[layer] for report in reports])
+            blocks.append(f"{titled(one, layer)}\n{rows}")
+        return "\n\n".join(blocks)
     [layers] = reports
     if list(layers) == ["features"]:
         return layers["features"].table(width=100)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from infojax import feature_files
-from infojax.feature_files import FeatureFileError, open_arrays
+from infojax import feature_arrays
+from infojax.feature_arrays import FeatureFileError
+from infojax.feature_files import open_arrays
 
 
 def save_npy(path, array, version=None):
@@ -86,8 +87,8 @@ def test_blocks_are_the_rows_in_order_in_every_pass(tmp_path, kind, shape):
 def test_take_reads_the_rows_asked_for(tmp_path, kind, monkeypatch):
     array = np.random.default_rng(1).normal(size=(301, 2, 3))
     rows = stored(tmp_path, kind, array)
-    monkeypatch.setattr(feature_files, "GAP_BYTES", 4 * 48)  # a gap of four rows, blocks of sixteen
-    monkeypatch.setattr(feature_files, "BLOCK_BYTES", 16 * 48)
+    monkeypatch.setattr(feature_arrays, "GAP_BYTES", 4 * 48)  # a gap of four rows, blocks of sixteen
+    monkeypatch.setattr(feature_arrays, "BLOCK_BYTES", 16 * 48)
     for indices in ([], [0], [300], [0, 1, 2, 9, 9, 150, 299], range(0, 301, 3), range(301)):
         indices = np.array(indices, np.int64)
         np.testing.assert_array_equal(rows.take(indices), array.reshape(301, 6)[indices])

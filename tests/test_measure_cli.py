@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from infojax import feature_files, measure
+from infojax import feature_arrays, measure
 from infojax.measure import main
 
 # Nearly all tests measure arrays of these sizes with labels, head and bias: one compilation for all.
@@ -183,7 +184,7 @@ def test_flags_reach_analyze(data, monkeypatch):
     monkeypatch.setattr(measure, "analyze", spy)
     assert main(["f.npz", "--ci", "33", "--chunk", "7", "--seed", "5"]) == 0
     assert (passed["ci"], passed["chunk"], passed["seed"]) == (33, 7, 5)
-    monkeypatch.setattr(feature_files, "BLOCK_BYTES", 20 * DIM * 8)  # as if rows were very wide
+    monkeypatch.setattr(feature_arrays, "BLOCK_BYTES", 20 * DIM * 8)  # as if rows were very wide
     assert main(["f.npz"]) == 0
     assert (passed["ci"], passed["chunk"], passed["seed"]) == (None, 20, 0)
 
@@ -201,11 +202,28 @@ def test_a_folder_is_measured_by_step_number(capsys, steps):
 
 
 def test_a_folder_draws_curves_over_steps(capsys, steps):
-    assert main(["run", "--figures", "figures", "--html", "run.html", "--quiet"]) == 0
+    argv = ["run", "--labels", "none", "--head", "none", "--bias", "none"]  # fewer panels to draw
+    assert main([*argv, "--figures", "figures", "--html", "run.html", "--quiet"]) == 0
     rows = Path("figures/trajectory.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "5", "20", "100"]
     assert "<svg" in Path("run.html").read_text()
     assert not list(Path.cwd().glob(".*")) and not list(Path.cwd().glob("tmp*"))
+
+
+def test_a_page_goes_file_by_file(data, steps, monkeypatch):
+    from infojax.report import page
+
+    monkeypatch.setattr(page, "svg_text", lambda figure, prefix: f'<svg id="{prefix}"></svg>')
+    np.savez("f.npz", **data)
+    assert main(["f.npz", "run", "--html", "page.html"]) == 0
+    text = Path("page.html").read_text()
+    headings = re.findall(r"<h(\d)>([^:<]*)", text)
+    reports = [("2", "f.npz"), ("2", "run/step_100.npz")]
+    assert headings == [("1", "f.npz, run"), ("2", "Files"), ("2", "Trajectory"), *reports]
+    assert "depth" not in text and "<summary>run: 3 steps" in text
+    assert main(["run", "--layers", "z", "--html", "page.html"]) == 0
+    text = Path("page.html").read_text()
+    assert re.findall(r"<h(\d)>([^:<]*)", text) == [("1", "run"), ("2", "Trajectory"), ("2", "z")]
 
 
 def test_bad_folders(capsys, data, steps):
@@ -246,12 +264,11 @@ def test_several_files_are_measured_once_each(capsys, data):
 
 
 def test_outputs_are_written_and_replaced_whole(capsys, data):
-    np.savez("f.npz", **data)
+    np.savez("f.npz", z=data["z"])  # without labels: fewer panels to draw
     Path("out.json").write_text("old")
     argv = ["f.npz", "--json", "out.json", "--html", "out.html", "--figures", "figures"]
     assert main(argv) == 0
-    table = capsys.readouterr().out
-    assert "nc1" in table
+    assert "effective_rank" in capsys.readouterr().out
     assert json.loads(Path("out.json").read_text()) == run_json(capsys, "f.npz")
     assert Path("out.html").read_text().lower().startswith("<!doctype html")
     assert any(path.suffix == ".csv" for path in Path("figures").iterdir())

@@ -80,10 +80,7 @@ def absent(report, key, reason):
 
 def layers(count=4):
     """NC1 halves from layer to layer, so its fit is known."""
-    return {
-        f"block{i}": full(f"block{i}", measures=HEADED | {"nc1": 8.0 * 0.5**i})
-        for i in range(count)
-    }
+    return {f"block{i}": full(f"block{i}", measures=HEADED | {"nc1": 8.0 * 0.5**i}) for i in range(count)}
 
 
 # Tables
@@ -138,9 +135,7 @@ def test_the_text_holds_every_measure_in_its_group():
 
 def test_decimal_points_stand_in_one_column():
     lines = tables.render_table(replace(full(), conventions={})).splitlines()
-    points = [
-        line.index(".") for line in lines if re.match(r"  (entropy_f|effective|nc1 |mir)", line)
-    ]
+    points = [line.index(".") for line in lines if re.match(r"  (entropy_f|effective|nc1 |mir)", line)]
     assert len(set(points[:3])) == 1 and len(points) >= 5
 
 
@@ -291,6 +286,17 @@ def test_depth_draws_its_rows_with_the_fit_of_log_nc1():
     assert figure.get_suptitle().endswith("bars: 95% intervals")
 
 
+def test_what_is_absent_is_marked_inside_the_axis():
+    reports = layers(3)
+    for name in list(reports)[:2]:
+        reports[name] = absent(reports[name], "mir", "0/0")
+        reports[name] = absent(reports[name], "hdr", "0/0")
+    axis = figures.depth_figure(reports)[0].axes[1]
+    marks = [text.get_position()[0] for text in axis.texts if text.get_text() == "nan"]
+    low, high = axis.get_xlim()
+    assert sorted(marks) == [1, 1, 2, 2] and low < 0.95 and high > 3.05
+
+
 def test_pearson_is_that_of_the_logarithm():
     values = [5.0, 0.3, 0.2, 0.05]
     reports = [full(measures=HEADED | {"nc1": value}) for value in values]
@@ -303,10 +309,7 @@ def test_pearson_is_that_of_the_logarithm():
 @pytest.mark.parametrize("names", [("features",), ("block0", "block1", "block2")])
 def test_trajectory_draws_its_rows(names):
     steps = [0, 10, 1000]
-    runs = {
-        n: [full(n, measures=HEADED | {"mir": 0.1 * i + 0.01 * k}) for k in range(3)]
-        for i, n in enumerate(names)
-    }
+    runs = {n: [full(n, measures=HEADED | {"mir": 0.1 * i + 0.01 * k}) for k in range(3)] for i, n in enumerate(names)}
     runs[names[0]][1] = full(names[0], measures=HEADED | {"nc1": 0.0})
     figure, rows = figures.trajectory_figure(steps, runs)
     panels = {axis.get_title("left"): axis for axis in figure.axes}
@@ -348,6 +351,10 @@ def test_names_at_the_edge_do_not_overlap():
     heights = [text.get_position()[1] for text in axis.texts]
     assert len(heights) == 2 and heights[1] - heights[0] > 0.05
     assert limit_lines(axis) == [0.5, 0.5001]
+    high = {"mir": 0.9524, "hdr": 0.9525}  # near the top, and not above it
+    axis = figures.depth_figure({"a": full(limits=high), "b": full(limits=high)})[0].axes[1]
+    heights = [text.get_position()[1] for text in axis.texts]
+    assert heights[1] - heights[0] > 0.05 and heights[1] <= 1
 
 
 def test_plot_takes_one_report_or_many():
@@ -376,17 +383,13 @@ def test_degenerate_reports_can_be_drawn():
             renyi=dict.fromkeys((0.5, 1.0, 2.0), 2.2),
             per_class={},
         ),
-        "nothing": full(
-            measures=nothing, spectrum=np.zeros(0), renyi={}, per_class=classes, limits={}
-        ),
-        "nan": full(
-            measures=nothing, renyi={1.0: math.nan}, spectrum=np.full(3, math.nan), per_class={}
-        ),
+        "nothing": full(measures=nothing, spectrum=np.zeros(0), renyi={}, per_class=classes, limits={}),
+        "nan": full(measures=nothing, renyi={1.0: math.nan}, spectrum=np.full(3, math.nan), per_class={}),
     }
     for report in reports.values():
-        assert figures.png_bytes(figures.plot(report))
+        figures.plot(report).draw_without_rendering()
         assert tables.render_table(report) and tables.html_table(report)
-    assert figures.png_bytes(figures.depth_figure(reports)[0])
+    figures.depth_figure(reports)[0].draw_without_rendering()
 
 
 def test_drawing_leaves_the_style_of_the_caller():
@@ -398,7 +401,7 @@ def test_drawing_leaves_the_style_of_the_caller():
 def test_tables_need_no_matplotlib_and_figures_no_pyplot():
     script = """
 import sys
-import infojax.report.tables, infojax.report.page
+import infojax.report.tables, infojax.report.fragment
 assert not {"matplotlib", "rich"} & set(sys.modules)
 import infojax.report.figures
 assert "matplotlib.pyplot" not in sys.modules
@@ -409,12 +412,11 @@ assert "matplotlib.pyplot" not in sys.modules
 
 
 def test_files_hold_what_is_drawn(tmp_path):
-    reports = {"a/b": full("a/b", measures=FREE), "a b": Report("a b", measures=FREE)}
+    classes = {"nc1": np.array([0.5, math.nan])}
+    reports = {"a/b": Report("a/b", measures=FREE, per_class=classes), "a b": Report("a b", measures=FREE)}
     paths = figures.save_figures(reports, tmp_path / "new" / "folder")
     stems = ["a_b_spectrum", "a_b_renyi", "a_b_per_class", "a_b__spectrum", "a_b__renyi", "depth"]
-    assert [path.name for path in paths] == [
-        f"{stem}.{kind}" for stem in stems for kind in ("svg", "png", "csv")
-    ]
+    assert [path.name for path in paths] == [f"{stem}.{kind}" for stem in stems for kind in ("svg", "png", "csv")]
     for path in paths:
         if path.suffix == ".svg":
             assert ElementTree.parse(path).getroot().tag.endswith("svg")
@@ -478,9 +480,9 @@ def whole():
         warnings=("N < D: the spectrum is rank-limited",),
         intervals={"nc1": Interval(0.05, 0.07, 0.065, 0.002, 600)},
     )
-    steps = ([0, 10], {"features": list(layers(2).values())})
+    steps = ([0, 10], {"features": [Report(measures=FREE)] * 2})
     reports = {AWKWARD: report, "run 7": Report("free", measures=FREE)}
-    return reports, page.html_page(reports, AWKWARD, steps)
+    return reports, page.html_page({AWKWARD: reports}, AWKWARD, steps)
 
 
 def test_the_page_is_well_formed_and_stands_alone(whole):
@@ -522,6 +524,39 @@ def test_the_page_leaves_nothing_out(whole):
     assert "features: 2 steps" in words
 
 
+def test_every_file_has_its_own_section(monkeypatch):
+    monkeypatch.setattr(page, "svg_text", lambda figure, prefix: f'<svg id="{prefix}"></svg>')
+    free = Report(measures=FREE, warnings=("few rows",))
+
+    def outline(files, title):
+        """Headings up to a colon with their level, and ids of figures, in order."""
+        found = re.findall(r'<h(\d)>([^:<]*)|<svg [^>]*id="([^"]*)"', page.html_page(files, title))
+        return [f"h{level} {text}" if level else figure for level, text, figure in found]
+
+    def figures_of(number):
+        return [f"report{number}-spectrum", f"report{number}-renyi"]
+
+    one = {"a.npz": {"features": free}}
+    assert outline(one, "a.npz") == ["h1 a.npz", "h2 a.npz", *figures_of(0)]
+    two = one | {"b.npz": {"features": free}}  # not layers: no curve joins them, and no fit
+    expected = ["h1 both", "h2 Files", "h2 a.npz", *figures_of(0), "h2 b.npz", *figures_of(1)]
+    assert outline(two, "both") == expected
+    text = page.html_page(two, "both")
+    assert "<li>file a.npz, file b.npz: few rows</li>" in text
+    assert '<td><a href="#report1">b.npz</a></td>' in text and 'id="report1"' in text
+    deep = {"c.npz": {"early": free, "late": free}}
+    assert outline(deep, "c.npz") == [
+        *("h1 c.npz", "h2 Layers", "file0-depth"),
+        *("h2 early", *figures_of(0), "h2 late", *figures_of(1)),
+    ]
+    assert outline(deep, "run")[:4] == ["h1 run", "h2 Layers of c.npz", "h2 c.npz", "file0-depth"]
+    assert outline(one | deep, "both") == [
+        *("h1 both", "h2 Files", "h2 a.npz", *figures_of(0), "h2 c.npz", "file1-depth"),
+        *("h3 c.npz", *figures_of(1), "h3 c.npz", *figures_of(2)),
+    ]
+    assert "c.npz: early" in page.html_page(one | deep, "both")
+
+
 def test_names_are_escaped(whole):
     assert "<b>" not in whole[1] and "&lt;b&gt;&amp;&quot;layer&quot;" in whole[1]
     fragment = tables.html_table(full(AWKWARD, reasons={"nc1": AWKWARD}, warnings=(AWKWARD,)))
@@ -530,7 +565,7 @@ def test_names_are_escaped(whole):
 
 def test_the_same_reports_give_the_same_bytes(whole):
     report = Report("free", measures=FREE)
-    assert page.html_page({"x": report}, "t") == page.html_page({"x": report}, "t")
-    pictures = [figures.png_bytes(figures.renyi_figure(report)[0]) for _ in range(2)]
-    assert pictures[0] == pictures[1]
+    drawn = [figures.renyi_figure(report)[0] for _ in range(2)]
+    assert figures.svg_text(drawn[0]) == figures.svg_text(drawn[1])
+    assert figures.png_bytes(drawn[0]) == figures.png_bytes(drawn[1])
     assert not re.search(r"\b20\d\d-\d\d-\d\d|Matplotlib v", whole[1])

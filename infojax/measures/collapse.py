@@ -22,6 +22,7 @@ from infojax.measures.variability import (
     mean_rounding,
     nc1_convention,
     nc1_from_energy,
+    significant,
 )
 
 
@@ -52,7 +53,7 @@ def nc2_from_means(means, present=None):
     means = spectra.as_rows(means, "means")
     mask = jnp.ones(means.shape[0], bool) if present is None else present
     m = jnp.where(mask[:, None], means, 0)
-    c = jnp.sum(mask)
+    c = jnp.sum(mask).astype(means.dtype)
     enough = c > 1
     others = jnp.where(enough, c - 1, 1)
     norms = spectra.safe_sqrt(jnp.sum(m * m, axis=1))
@@ -63,7 +64,8 @@ def nc2_from_means(means, present=None):
     pair = mask[:, None] & mask[None, :] & ~jnp.eye(len(m), dtype=bool)
     cosine = spectra.safe_divide(gram, norms[:, None] * norms[None, :])
     angles = jnp.sum(jnp.where(pair, jnp.abs(cosine + 1 / others), 0), axis=1) / others
-    equiangularity = jnp.where(average > 0, jnp.sum(jnp.where(mask, angles, 0)) / c, jnp.nan)
+    angles = jnp.where(mask & (average <= 0), jnp.nan, angles)
+    equiangularity = jnp.sum(jnp.where(mask, angles, 0)) / jnp.where(enough, c, 1)
     etf_distance = _distance_to_etf(gram, mask)
     return NC2(
         *(jnp.where(enough, x, jnp.nan) for x in (equinorm, equiangularity, etf_distance)),
@@ -74,23 +76,18 @@ def nc2_from_means(means, present=None):
 
 def _distance_to_etf(a, mask):
     """|| A / ||A||_F - (I - J / C) / sqrt(C - 1) ||_F over the classes in mask; nan if A is zero."""
-    c = jnp.sum(mask)
+    c = jnp.sum(mask).astype(a.dtype)
     both = mask[:, None] & mask[None, :]
     a = jnp.where(both, a, 0)
     norm = spectra.safe_sqrt(jnp.sum(a * a))
-    etf = jnp.where(both, jnp.eye(len(a)) - 1 / jnp.maximum(c, 1), 0) / jnp.sqrt(jnp.maximum(c - 1, 1))
-    gap = spectra.safe_divide(a, norm) - etf.astype(a.dtype)
+    etf = jnp.where(both, jnp.eye(len(a), dtype=a.dtype) - 1 / jnp.maximum(c, 1), 0) / jnp.sqrt(jnp.maximum(c - 1, 1))
+    gap = spectra.safe_divide(a, norm) - etf
     return jnp.where((norm > 0) & (c > 1), spectra.safe_sqrt(jnp.sum(gap * gap)), jnp.nan)
 
 
 def nc2_from_stats(stats):
     """`NC2` of the class means about their own mean mu_C, from `ClassStats`."""
-    return nc2_from_means(_collapsed_to_zero(stats, centered_means(stats, "classes")), stats.count > 0)
-
-
-def _collapsed_to_zero(stats, centered):
-    """Centred means that are rounding errors, all classes having one mean, as exact zeros."""
-    return jnp.where(jnp.max(jnp.abs(centered), initial=0) > mean_rounding(stats), centered, 0)
+    return nc2_from_means(significant(centered_means(stats, "classes"), mean_rounding(stats)), stats.count > 0)
 
 
 def nc2(z, labels, num_classes=None, *, weights=None):
@@ -111,8 +108,7 @@ def nc3_from_stats(stats, head, *, convention="papyan"):
     gap = _duality_gap(stats, head)
     means, w, mask = _means_and_head(stats, head)
     if convention == "papyan":
-        defined = (jnp.sum(w * w) > 0) & (jnp.sum(means * means) > 0)
-        return jnp.where(defined, jnp.sum(gap), jnp.nan)
+        return jnp.sum(gap)
     return _distance_to_etf(spectra.matmul(w, means.T), mask)
 
 
@@ -121,7 +117,7 @@ def _means_and_head(stats, head):
     if head.shape != stats.mean.shape:
         raise ValueError(f"head must be (C, D) = {stats.mean.shape}; got {head.shape}")
     mask = stats.count > 0
-    means = _collapsed_to_zero(stats, centered_means(stats, "classes"))
+    means = significant(centered_means(stats, "classes"), mean_rounding(stats))
     return means, jnp.where(mask[:, None], head, 0), mask
 
 
@@ -129,7 +125,7 @@ def _means_and_head(stats, head):
 def _duality_gap(stats, head):
     """(C,) contributions || w_c / ||W||_F - m_c / ||M||_F ||^2 of the classes to Papyan's NC3."""
     means, w, _ = _means_and_head(stats, head)
-    scaled = [spectra.safe_divide(x, spectra.safe_sqrt(jnp.sum(x * x))) for x in (w, means)]
+    scaled = [spectra.safe_divide(x, spectra.safe_sqrt(jnp.sum(x * x)), jnp.nan) for x in (w, means)]
     return jnp.sum((scaled[0] - scaled[1]) ** 2, axis=1)
 
 
@@ -183,11 +179,7 @@ def cdnv_from_stats(stats):
     variance = spectra.safe_divide(stats.squares, stats.count)
     distance = _squared_distances(stats)
     both = variance[:, None] + variance[None, :]
-    ratio = jnp.where(
-        distance > 0,
-        both / (2 * jnp.where(distance > 0, distance, 1)),
-        jnp.where(both > 0, jnp.inf, jnp.nan),
-    )
+    ratio = spectra.safe_divide(both, 2 * distance, jnp.where(both > mean_rounding(stats) ** 2, jnp.inf, jnp.nan))
     pair = present[:, None] & present[None, :] & ~jnp.eye(len(present), dtype=bool)
     others = jnp.sum(present) - 1
     per_class = spectra.safe_divide(jnp.sum(jnp.where(pair, ratio, 0), axis=1), others, jnp.nan)
@@ -196,13 +188,16 @@ def cdnv_from_stats(stats):
 
 
 def _squared_distances(stats):
-    """||mu_c - mu_c'||^2 (C, C); exactly 0 where it is below rounding."""
-    m = centered_means(stats, "classes")
-    norm = jnp.sum(m * m, axis=1)
-    both = norm[:, None] + norm[None, :]
-    distance = both - 2 * spectra.matmul(m, m.T)
-    noise = jnp.maximum(8 * jnp.finfo(m.dtype).eps * both, mean_rounding(stats) ** 2)
-    return jnp.where(distance > noise, distance, 0)
+    """||mu_c - mu_c'||^2 (C, C); exactly 0 where it is below rounding.
+
+    Differences first: ||a||^2 + ||b||^2 - 2 <a, b> loses classes that lie close together.
+    """
+
+    def to_all(mean):
+        return jnp.sum((stats.mean - mean[None]) ** 2, axis=1)
+
+    distance = jax.lax.map(to_all, stats.mean)
+    return jnp.where(distance <= mean_rounding(stats) ** 2, 0, distance)
 
 
 def cdnv(z, labels, num_classes=None, *, weights=None):
@@ -228,7 +223,7 @@ def davies_bouldin_from_sums(stats, distance):
     spread = spectra.safe_divide(distance, stats.count)
     apart = spectra.safe_sqrt(_squared_distances(stats))
     both = spread[:, None] + spread[None, :]
-    ratio = jnp.where(apart > 0, both / jnp.where(apart > 0, apart, 1), jnp.where(both > 0, jnp.inf, jnp.nan))
+    ratio = spectra.safe_divide(both, apart, jnp.where(both > mean_rounding(stats), jnp.inf, jnp.nan))
     pair = present[:, None] & present[None, :] & ~jnp.eye(len(present), dtype=bool)
     worst = jnp.max(jnp.where(pair, ratio, 0), axis=1, initial=0)
     mean = spectra.safe_divide(jnp.sum(worst), jnp.sum(present), jnp.nan)
@@ -275,17 +270,16 @@ def second_pass(stats, z, labels, head=None, bias=None, *, inverse=None, weights
     Returns:
       `SecondPass`.
     """
-    num_classes = stats.num_classes
-    z, labels, w = moments.checked_samples(z, labels, weights, num_classes)
-    scorers, offsets = ((), ()) if head is None else _scorers(stats, head, bias)
+    z, labels, w = moments.samples_of(stats, z, labels, weights)
+    scorers, offsets, poison = ((), (), 0.0) if head is None else _scorers(stats, head, bias)
 
     def block(rows, owners, weight):
         deviation = moments.deviations(rows, owners, stats.mean)
         energy = jnp.zeros_like(weight) if inverse is None else energies(inverse, deviation)
         scores = [spectra.matmul(rows, scorer.T) for scorer in scorers]
-        return _sample_sums(weight, deviation, energy, scores, offsets)
+        return _sample_sums(weight, deviation, energy, scores, offsets, poison)
 
-    sums = jax.ops.segment_sum(moments.by_blocks(block, z, labels, w), labels, num_classes)
+    sums = jax.ops.segment_sum(moments.by_blocks(block, z, labels, w), labels, stats.num_classes)
     return SecondPass(*sums.T)
 
 
@@ -300,16 +294,19 @@ def _scorers(stats, head, bias):
         raise ValueError(f"bias must have shape ({len(head)},); got {bias.shape}")
     center = spectra.matmul(class_weights(stats, "classes")[None], stats.mean)
     offset = -jnp.sum(means * center, axis=1) - jnp.sum(means * means, axis=1) / 2
-    return (head, means), (bias, jnp.where(mask, offset, -jnp.inf))
+    # argmax would hide a nan of the head or the bias; this is nan with them, else 0.
+    poison = 0 * (jnp.sum(head) + jnp.sum(bias))
+    return (head, means), (bias, jnp.where(mask, offset, -jnp.inf)), poison
 
 
 @jax.jit
-def _sample_sums(weight, deviation, energy, scores, offsets):
+def _sample_sums(weight, deviation, energy, scores, offsets, poison):
     """(N, 3): weighted energy, distance and disagreement of each sample."""
     choices = [jnp.argmax(x + b[None], axis=1) for x, b in zip(scores, offsets, strict=True)]
     differ = choices[0] != choices[1] if choices else jnp.zeros(weight.shape, bool)
     distance = spectra.safe_sqrt(jnp.sum(deviation * deviation, axis=1))
-    return weight[:, None] * jnp.stack([energy, distance, differ.astype(weight.dtype)], axis=1)
+    differ = differ.astype(weight.dtype) + (0 * distance + poison if scores else 0)
+    return jnp.where(weight > 0, weight * jnp.stack([energy, distance, differ]), 0).T
 
 
 class PerClass(NamedTuple):

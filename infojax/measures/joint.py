@@ -154,6 +154,7 @@ def head_rows(head, labels):
       (N, D).
     """
     head, labels = spectra.as_rows(head, "head"), jnp.asarray(labels)
+    labels = spectra.as_labels(labels, labels.size)
     known = (labels >= 0) & (labels < head.shape[0])
     return jnp.where(known[:, None], head[jnp.where(known, labels, 0)], 0)
 
@@ -204,10 +205,8 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     """
     z, head = spectra.as_rows(z), spectra.as_rows(head, "head")
     dtype = jnp.promote_types(z.dtype, head.dtype)
-    z, head, labels = z.astype(dtype), head.astype(dtype), jnp.asarray(labels)
+    z, head, labels = z.astype(dtype), head.astype(dtype), spectra.as_labels(labels, z.shape[0])
     (n, dim), num_classes = z.shape, head.shape[0]
-    if labels.shape != (n,):
-        raise ValueError(f"labels must have shape ({n},), one a row of the features; got {labels.shape}")
     if route not in (None, "gram", "classes"):
         raise ValueError(f"route must be 'gram', 'classes' or None; got {route!r}")
     host = spectra.on_host(z, labels, head) and (weights is None or spectra.on_host(jnp.asarray(weights)))

@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from infojax.measures import spectra
 
@@ -119,17 +120,22 @@ def infer_num_classes(labels, num_classes):
         return num_classes
     if isinstance(labels, jax.core.Tracer):
         raise ValueError("num_classes must be given inside jit, grad or vmap: it sets the shape of the result")
-    labels = jnp.asarray(labels)
-    return int(labels.max()) + 1 if labels.size else 1
+    labels = np.asarray(labels)
+    return max(int(labels.max()) + 1, 1) if labels.size else 1
+
+
+def samples_of(stats, z, labels, weights):
+    """`checked_samples` for a pass around the means of `stats`."""
+    z, labels, w = checked_samples(z, labels, weights, stats.num_classes)
+    if z.shape[1] != stats.mean.shape[1]:
+        raise ValueError(f"features have {z.shape[1]} columns, the statistics {stats.mean.shape[1]}")
+    return z, labels, w
 
 
 def checked_samples(z, labels, weights, num_classes):
     """z (N, D) float, labels in [0, C), weights (N,) that are zero where the label is unknown."""
-    z, labels = spectra.as_rows(z), jnp.asarray(labels)
-    if labels.shape != (z.shape[0],):
-        raise ValueError(f"labels must have shape ({z.shape[0]},), one a row of the features; got {labels.shape}")
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f"labels must be integers; got {labels.dtype}")
+    z = spectra.as_rows(z)
+    labels = spectra.as_labels(labels, z.shape[0])
     return _masked(z, labels, spectra.sample_weights(weights, z.shape[0], z.dtype), num_classes)
 
 

@@ -42,8 +42,19 @@ def as_rows(z, name="features"):
     """z as a float (N, D) array; raises ValueError for any other rank."""
     z = as_float(z)
     if z.ndim != 2:
-        raise ValueError(f"{name} must be (N, D), one row a sample; got shape {z.shape}")
+        what = "(C, D), one row a class" if name == "head" else "(N, D), one row a sample"
+        raise ValueError(f"{name} must be {what}; got shape {z.shape}")
     return z
+
+
+def as_labels(labels, n):
+    """labels as an (n,) integer array of at least 32 bits, which counts any number of classes."""
+    labels = jnp.asarray(labels)
+    if labels.shape != (n,):
+        raise ValueError(f"labels must have shape ({n},), one a row of the features; got {labels.shape}")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels must be integers; got {labels.dtype}")
+    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
 
 
 def as_square(k, name="gram"):
@@ -81,20 +92,21 @@ def on_host(*arrays):
 def matmul(a, b):
     """a @ b in full precision. Concrete CPU arrays go through NumPy's BLAS, about 1.7 times faster than XLA's there."""
     if on_host(a, b):
-        return jnp.asarray(np.matmul(np.asarray(a), np.asarray(b)))
+        with np.errstate(all="ignore"):  # infinite input gives nan, as in jax, without a warning
+            return jnp.asarray(np.matmul(np.asarray(a), np.asarray(b)))
     return jnp.matmul(a, b, precision="highest")
 
 
 def safe_sqrt(x):
-    """sqrt(x) for x > 0, else 0, with derivative 0 there (plain sqrt has an infinite one at 0)."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+    """sqrt(x) for x > 0, 0 for x <= 0 with derivative 0 there (plain sqrt has an infinite one at 0), nan for nan."""
+    zero = x <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 def safe_divide(a, b, otherwise=0.0):
-    """a / b where b > 0, else `otherwise`, with derivative 0 there."""
-    positive = b > 0
-    return jnp.where(positive, a / jnp.where(positive, b, 1), otherwise)
+    """a / b for b > 0, `otherwise` for b <= 0 with derivative 0 there, nan for nan."""
+    zero = b <= 0
+    return jnp.where(zero, otherwise, a / jnp.where(zero, 1, b))
 
 
 @jax.jit

@@ -64,6 +64,12 @@ def mean_rounding(stats):
     return jax.lax.stop_gradient(4 * eps * spectra.safe_sqrt(largest))
 
 
+def significant(rows, noise):
+    """rows with those no longer than `noise`, which are rounding errors, set to exactly zero."""
+    zero = jnp.sum(rows * rows, axis=1, keepdims=True) <= noise**2
+    return jnp.where(zero, 0, rows)
+
+
 def _between_factor(stats, convention):
     """F (C, D) with S_B = F^T F."""
     root = spectra.safe_sqrt(class_weights(stats, convention.between))
@@ -111,13 +117,12 @@ def within_energy(inverse, stats, z, labels, weights=None):
     Returns:
       (C,); add the results of all batches (or psum them), then `nc1_from_energy`.
     """
-    num_classes = stats.num_classes
-    z, labels, w = moments.checked_samples(z, labels, weights, num_classes)
+    z, labels, w = moments.samples_of(stats, z, labels, weights)
 
     def block(rows, owners, weight):
         return weight * energies(inverse, moments.deviations(rows, owners, stats.mean))
 
-    return jax.ops.segment_sum(moments.by_blocks(block, z, labels, w), labels, num_classes)
+    return jax.ops.segment_sum(moments.by_blocks(block, z, labels, w), labels, stats.num_classes)
 
 
 @partial(jax.jit, static_argnames="convention")
@@ -261,7 +266,11 @@ def nc1_one_pass(count, sums, second_moment):
     terms = [raw, center[:, None] * center[None, :], spectra.matmul(factor.T, factor)]
     value = jnp.sum(inverse * (terms[0] - terms[1] - terms[2]))
     # Each product of the trace carries a relative rounding error of its own; they add up in absolute value.
-    error = jnp.finfo(raw.dtype).eps * sum(jnp.sum(jnp.abs(inverse) * jnp.abs(t)) for t in terms)
+    eps = jnp.finfo(raw.dtype).eps
+    error = eps * sum(jnp.sum(jnp.abs(inverse) * jnp.abs(t)) for t in terms)
+    # S_B^+ itself is off by twice the error of its factor F times ||F^+||, ||F^+||^2 <= tr S_B^+.
+    factor_error = mean_rounding(stats) + 4 * eps * spectra.safe_sqrt(jnp.trace(terms[2]))
+    error += 2 * factor_error * spectra.safe_sqrt(jnp.trace(inverse)) * (jnp.abs(value) + error)
     defined = _has_between(stats, NC1_CONVENTIONS["thesis"])
     value = jnp.where(defined, value, jnp.nan)
     return OnePass(value, error, defined & (value > 10 * error))
@@ -279,9 +288,15 @@ def equi_separation(values, depth=None):
       He and Su, "A law of data separation in deep learning", PNAS 2023; the thesis uses the three hidden layers.
     """
     values = spectra.as_float(values)
+    if values.ndim != 1:
+        raise ValueError(f"values must be (L,), one NC1 a layer; got shape {values.shape}")
     x = jnp.arange(values.shape[0], dtype=values.dtype) if depth is None else spectra.as_float(depth)
+    if x.shape != values.shape:
+        raise ValueError(f"depth must be {values.shape}, one a layer; got shape {x.shape}")
     positive = values > 0
     y = jnp.log(jnp.where(positive, values, 1))
-    x, y = x - jnp.mean(x), y - jnp.mean(y)
+    # Differences from the first entry are exactly zero for constant values; from a rounded mean they are not.
+    x, y = (v - v[:1] - jnp.mean(v - v[:1]) for v in (x, y))
     scale = spectra.safe_sqrt(jnp.sum(x * x)) * spectra.safe_sqrt(jnp.sum(y * y))
-    return jnp.where(jnp.all(positive), spectra.safe_divide(jnp.sum(x * y), scale, jnp.nan), jnp.nan)
+    r = jnp.clip(spectra.safe_divide(jnp.sum(x * y), scale, jnp.nan), -1, 1)
+    return jnp.where(jnp.all(positive), r, jnp.nan)

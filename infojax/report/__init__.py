@@ -1,5 +1,5 @@
 """Reports made visible: tables of text, figures, and one self-contained HTML page.
 
-`tables` needs NumPy alone (and rich for `rich_table`); `figures` and `page` load matplotlib. Import
+`tables` and `fragment` need NumPy alone (and rich for `rich_table`); the others load matplotlib. Import
 the module you need: this file stays empty so that `import infojax` never pays for drawing.
 """
