@@ -306,7 +306,7 @@ def _sample_sums(weight, deviation, energy, scores, offsets, poison):
     differ = choices[0] != choices[1] if choices else jnp.zeros(weight.shape, bool)
     distance = spectra.safe_sqrt(jnp.sum(deviation * deviation, axis=1))
     differ = differ.astype(weight.dtype) + (0 * distance + poison if scores else 0)
-    return jnp.where(weight > 0, weight * jnp.stack([energy, distance, differ]), 0).T
+    return jnp.where(weight > 0, weight, 0)[:, None] * jnp.stack([energy, distance, differ], axis=1)
 
 
 class PerClass(NamedTuple):

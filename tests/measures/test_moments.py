@@ -98,14 +98,16 @@ def test_moments_are_their_definition(x64, case):
     assert_stats(stats, by_hand(z, labels, num_classes, weights))
 
 
-def test_scatters_agree_with_each_other(x64):
-    z, labels, num_classes, weights = CASES["weighted"]
-    none, within, each = (stats_of(z, labels, weights, num_classes, kind) for kind in SCATTERS)
+@pytest.mark.parametrize("case", ["weighted", "labels out of range", "nan where the weight is zero"])
+def test_scatters_agree_with_each_other(x64, case):
+    z, labels, num_classes, weights = CASES[case]
+    kinds = [stats_of(z, labels, weights, num_classes, kind) for kind in SCATTERS]
+    none, within, each = (jax.tree.map(np.asarray, stats) for stats in kinds)
     assert (none.kind, within.kind, each.kind) == SCATTERS == (None, "within", "class")
     assert_stats(none, by_hand(z, labels, num_classes, weights))
     assert_stats(within, by_hand(z, labels, num_classes, weights))
     np.testing.assert_allclose(np.sum(each.scatter, 0), within.scatter, rtol=1e-13)
-    np.testing.assert_allclose(np.trace(np.asarray(each.scatter), axis1=1, axis2=2), each.squares, rtol=1e-13)
+    np.testing.assert_allclose(np.trace(each.scatter, axis1=1, axis2=2), each.squares, rtol=1e-13)
 
 
 def test_labels_may_be_any_integers():
