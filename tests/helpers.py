@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 # --- the zoo ---------------------------------------------------------------------------------------------------
 
@@ -103,6 +105,14 @@ def positive_definite():
 def random_symmetric(n, seed=0):
     e = np.random.default_rng(seed).standard_normal((n, n))
     return (e + e.T) / 2
+
+
+def grid_rows(n, dim):
+    """Hypothesis strategy: (n, dim) rows on a coarse grid, many of them zero, equal or multiples of one another."""
+    z = arrays(float, (n, dim), elements=st.integers(-6, 6).map(lambda x: x / 4))
+    source = arrays(int, n, elements=st.integers(0, n - 1), fill=st.nothing())
+    factor = arrays(float, n, elements=st.sampled_from([1, 1, 1, 0, -2.0]), fill=st.nothing())
+    return st.builds(lambda z, source, factor: factor[:, None] * z[source], z, source, factor)
 
 
 # --- brute force -----------------------------------------------------------------------------------------------

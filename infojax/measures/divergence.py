@@ -32,19 +32,19 @@ def matrix_jsd(k1, k2):
     """
     rho1, rho2 = _densities(k1, k2)
     value = entropy_of_density((rho1 + rho2) / 2) - (entropy_of_density(rho1) + entropy_of_density(rho2)) / 2
-    return jnp.where(value > 0, value, 0)
+    return jnp.where(value <= 0, 0, value)
 
 
 def _jsd(p, q):
     """Classical Jensen-Shannon divergence of two arrays of probabilities."""
 
     def terms(x, m):
-        positive = (x > 0) & (m > 0)
-        return jnp.where(positive, x * jnp.log(jnp.where(positive, x / jnp.where(m > 0, m, 1), 1)), 0)
+        zero = (x <= 0) | (m <= 0)
+        return jnp.where(zero, 0, x * jnp.log(jnp.where(zero, 1, x) / jnp.where(zero, 1, m)))
 
     m = (p + q) / 2
     value = jnp.sum(terms(p, m) + terms(q, m)) / 2
-    return jnp.where(value > 0, value, 0)
+    return jnp.where(value <= 0, 0, value)
 
 
 def spectrum_jsd(k1, k2):

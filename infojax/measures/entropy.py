@@ -83,21 +83,23 @@ def near_one(alpha):
     return abs(alpha - 1) < 0.5
 
 
-def _relative_gap(a, b):
-    """r = (a - b) / b and a safe non-zero version of it, with the mask of r = 0."""
+def _gap(a, b):
+    """r = (a - b) / b and log(a / b), both to full relative precision; r = 1 where a = b, with the mask of that."""
     r = (a - b) / b
-    equal = r == 0
-    return jnp.where(equal, 1, r), equal
+    close = jnp.abs(r) < 0.5
+    log_ratio = jnp.where(close, jnp.log1p(jnp.where(close, r, 0)), jnp.log(a) - jnp.log(b))
+    return jnp.where(r == 0, 1, r), log_ratio, r == 0
 
 
 def log_divided(a, b):
-    r, equal = _relative_gap(a, b)
-    return jnp.where(equal, 1, jnp.log1p(r) / r) / b
+    """(log a - log b) / (a - b), 1 / a for a = b."""
+    r, log_ratio, equal = _gap(a, b)
+    return jnp.where(equal, 1, log_ratio / r) / b
 
 
 def _power_divided(a, b, p):
-    r, equal = _relative_gap(a, b)
-    return b ** (p - 1) * jnp.where(equal, p, jnp.expm1(p * jnp.log1p(r)) / r)
+    r, log_ratio, equal = _gap(a, b)
+    return b ** (p - 1) * jnp.where(equal, p, jnp.expm1(p * log_ratio) / r)
 
 
 def entropy_of_density(rho, alpha=1.0):
@@ -117,7 +119,7 @@ def entropy_of_density(rho, alpha=1.0):
         raise ValueError(f"alpha must be a positive finite number; got {alpha}")
     if alpha == 2:
         purity = jnp.sum(rho * rho)
-        entropy = -jnp.log(jnp.where(purity > 0, purity, 1))
+        entropy = -jnp.log(jnp.where(purity <= 0, 1, purity))
     else:
         f, slope = _renyi_terms(alpha)
         if alpha == 1:
@@ -128,9 +130,9 @@ def entropy_of_density(rho, alpha=1.0):
         else:
             # Powers of eigenvalues relative to the largest, so that a large alpha does not underflow.
             top = stop_gradient(jnp.max(spectra.eigenvalues(rho)))
-            top = jnp.where(top > 0, top, 1)
+            top = jnp.where(top <= 0, 1, top)
             trace = spectra.trace_function(f, slope, rho / top)
-            log_trace = jnp.log(jnp.where(trace > 0, trace, 1))
+            log_trace = jnp.log(jnp.where(trace <= 0, 1, trace))
             entropy = (log_trace + alpha * jnp.log(top)) / (1 - alpha)
     return _noise_to_zero(entropy, rho.shape[0] * jnp.finfo(rho.dtype).eps)
 

@@ -36,7 +36,7 @@ def _pair_entropies(z1, z2, alpha, center, weights):
     u1, p1 = spectra.directions(z1, weights, center)
     u2, p2 = spectra.directions(z2, weights, center)
     # A sample without a direction in one set is left out of all three entropies, so that MI >= 0 holds.
-    p = jnp.where(p2 > 0, p1, 0)
+    p = jnp.where(p2 <= 0, 0, p1)
     p = spectra.safe_divide(p, jnp.sum(p))
     n, rank = z1.shape[0], z1.shape[1] * z2.shape[1]
     if n > rank:
@@ -332,6 +332,8 @@ def _factors_of_rows(u, p, labels):
 
 def _short_factor(second):
     """B (rank, D) with B^T B = the positive semi-definite `second` (D, D)."""
+    if not np.isfinite(second).all():
+        return np.full((1, len(second)), np.nan, second.dtype)
     w, v = np.linalg.eigh(second)
     keep = w > len(w) * np.finfo(w.dtype).eps * w[-1]
     return np.sqrt(w[keep])[:, None] * v[:, keep].T

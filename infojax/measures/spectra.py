@@ -167,7 +167,8 @@ def smaller_gram(a):
 @jax.jit
 def support(w):
     """Eigenvalues with those below n * eps * largest set to exactly zero."""
-    return jnp.where(w > w.shape[-1] * jnp.finfo(w.dtype).eps * jnp.max(w, axis=-1, keepdims=True, initial=0), w, 0)
+    noise = w.shape[-1] * jnp.finfo(w.dtype).eps * jnp.max(w, axis=-1, keepdims=True, initial=0)
+    return jnp.where(w <= noise, 0, w)
 
 
 def eigenvalues(k):

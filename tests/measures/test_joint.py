@@ -14,6 +14,7 @@ from helpers import (
     dense_interplay,
     features,
     gram_entropy,
+    grid_rows,
     pair_values,
     rotation,
     shifted_simplex,
@@ -32,9 +33,7 @@ FEATURES = features()
 FIELDS = ij.Interplay._fields
 ENTROPIES = FIELDS[:4]
 
-# A coarse grid: equal, opposite and zero rows come up often.
-GRID = st.integers(-6, 6).map(lambda x: x / 4)
-ROWS, OTHER_ROWS = arrays(float, (8, 5), elements=GRID), arrays(float, (8, 3), elements=GRID)
+ROWS, OTHER_ROWS = grid_rows(8, 5), grid_rows(8, 3)
 WEIGHTS = arrays(float, 8, elements=st.sampled_from([0.0, 0.0, 0.25, 1.0, 1.0, 3.0]))
 
 
@@ -364,7 +363,7 @@ def test_head_rows():
     np.testing.assert_array_equal(got, [[4, 5], [0, 1], [0, 0], [0, 0], [2, 3], [0, 0]])
     gradient = jax.grad(lambda head: jnp.sum(ij.head_rows(head, jnp.array([2, 2, -1, 3, 1]))))(head)
     np.testing.assert_array_equal(gradient, [[0, 0], [1, 1], [2, 2]])
-    with pytest.raises(ValueError, match=r"head must be \(N, D\)"):
+    with pytest.raises(ValueError, match=r"head must be \(C, D\), one row a class; got shape \(3,\)"):
         ij.head_rows(np.ones(3), [0])
 
 
@@ -395,7 +394,7 @@ def sample(shape, name):
         case "balanced":
             pass
         case "imbalanced":
-            labels = np.minimum(rng.geometric(0.6, n) - 1, num_classes - 1)
+            labels = np.repeat(np.arange(num_classes), [n - 4, 2, 1, 1])
         case "missing classes":
             labels = np.where(labels % 2, 3, 0)
         case "labels out of range":
@@ -568,7 +567,7 @@ def dense_mixture(z, labels, head, weights):
 
 @pytest.mark.parametrize("case", ["balanced", "imbalanced", "missing classes", "everything"])
 def test_derivatives_agree_between_routes_and_with_differences(case):
-    # Classes with fewer samples than dimensions, or none at all, have singular second moments.
+    # Classes with few samples or none have second moments with a null space: eigenvalues that repeat.
     z, labels, head, weights = sample("N > C D", case)
     rng = np.random.default_rng(0)
     dz = np.where(z.any(axis=1, keepdims=True), rng.standard_normal(z.shape), 0)
@@ -762,7 +761,7 @@ def test_wrong_arguments_are_named():
         ij.interplay(z, labels[:7], head)
     with pytest.raises(ValueError, match="route must be 'gram', 'classes' or None; got 'dense'"):
         ij.interplay(z, labels, head, route="dense")
-    with pytest.raises(ValueError, match=r"head must be \(N, D\)"):
+    with pytest.raises(ValueError, match=r"head must be \(C, D\), one row a class; got shape \(5,\)"):
         ij.interplay(z, labels, head[0])
     with pytest.raises(ValueError, match=r"weights must have shape \(8,\)"):
         ij.interplay(z, labels, head, weights=np.ones((8, 1)))

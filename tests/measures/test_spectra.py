@@ -80,7 +80,7 @@ def test_computed_in_float32_or_better(given, double, expected):
 def test_wrong_shapes_and_types_are_named():
     with pytest.raises(ValueError, match=r"features must be \(N, D\).*\(3,\)"):
         spectra.as_rows(np.ones(3))
-    with pytest.raises(ValueError, match=r"head must be \(N, D\).*\(1, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"head must be \(C, D\).*\(1, 2, 3\)"):
         spectra.as_rows(np.ones((1, 2, 3)), "head")
     with pytest.raises(ValueError, match=r"k1 must be a square matrix.*\(2, 3\)"):
         spectra.as_square(np.ones((2, 3)), "k1")
@@ -372,6 +372,28 @@ def test_square_root_to_third_order(name):
     for order, got in enumerate(SQUARE_ROOT_TO_THIRD_ORDER(k, e)):
         expected = math.factorial(order) * blocks[:5, 5 * order : 5 * order + 5]
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12 * np.abs(expected).max(), err_msg=f"{order}")
+
+
+@jax.jit
+def reverse_derivatives_of_the_square_root(k, e, c):
+    """Gradient of <C, sqrt K>, and its first and second derivatives along e, forward over reverse; reverse twice."""
+    gradient = jax.grad(lambda k: jnp.sum(c * spectra.psd_sqrt(k)))
+    along = lambda k: jax.jvp(gradient, (k,), (e,))[1]  # noqa: E731
+    twice = jax.grad(lambda k: jnp.sum(e * gradient(k)))(k)
+    return gradient(k), *jax.jvp(along, (k,), (e,)), twice
+
+
+@pytest.mark.parametrize("name", POSITIVE_DEFINITE)
+def test_square_root_to_third_order_in_reverse(name):
+    k, e, c, f = (POSITIVE_DEFINITE[name], *(0.05 * random_symmetric(5, seed) for seed in range(3)))
+    # f(A + s E + t F) for nilpotent s (s^3 = 0) and t (t^2 = 0): the coefficient of s^m t is D^(m+1) f[E, ..., F] / m!.
+    s, t = np.kron(np.eye(3, k=1), np.eye(2)), np.kron(np.eye(3), np.eye(2, k=1))
+    blocks = scipy.linalg.sqrtm(np.kron(np.eye(6), k) + np.kron(s, e) + np.kron(t, f)).reshape(6, 5, 6, 5)
+    first, second, third = ((c * blocks[0, :, 2 * m + 1, :]).sum() for m in range(3))
+    gradient, hvp, beyond, twice = (float((x * f).sum()) for x in reverse_derivatives_of_the_square_root(k, e, c))
+    assert gradient == pytest.approx(first, rel=1e-9)
+    assert hvp == pytest.approx(second, rel=1e-9) and twice == pytest.approx(second, rel=1e-9)
+    assert beyond == pytest.approx(2 * third, rel=1e-8)
 
 
 def test_square_root_of_a_singular_matrix():
