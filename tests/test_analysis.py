@@ -161,7 +161,10 @@ def test_limits_follow_the_mean_energy():
     ("change", "message"),
     [
         (dict(features=np.ones(5)), "features has shape (5,); expected (N, D), one row a sample"),
-        (dict(features=np.zeros((0, 3)), labels=None), "features has shape (0, 3): no samples or no columns to measure"),
+        (
+            dict(features=np.zeros((0, 3)), labels=None),
+            "features has shape (0, 3): no samples or no columns to measure",
+        ),
         (dict(features=[[1, 2], [3]]), "features: not an array of numbers (rows of different lengths?)"),
         (dict(features=np.ones((120, 8)) * 1j), "features has dtype complex128; expected real numbers"),
         (dict(features=np.full((120, 8), "a")), "features has dtype <U1; expected real numbers"),
@@ -253,7 +256,9 @@ def test_intervals_in_a_report(data):
     assert found.measures == plain.measures
     mir = found.intervals["mir"]
     assert mir.low < found.measures["mir"] < mir.high and mir.m == 60
-    assert mir.bias == pytest.approx(mir.at_m - found.measures["mir"]) and mir.bias > 0  # on these features MIR falls with n
+    assert (
+        mir.bias == pytest.approx(mir.at_m - found.measures["mir"]) and mir.bias > 0
+    )  # on these features MIR falls with n
     assert "nc2_equinorm_head" not in found.intervals  # does not vary
     assert "entropy_head_weights" not in found.intervals
     index = next(subsampling.halves(data[1], 1, np.random.default_rng([0, 1])))

@@ -85,7 +85,7 @@ def near_one(alpha):
 
 def _gap(a, b):
     """r = (a - b) / b and log(a / b), both to full relative precision; r = 1 where a = b, with the mask of that."""
-    r = (a - b) / b
+    r = (a - b) / b  # a <= b, or a large power of a / b would overflow
     close = jnp.abs(r) < 0.5
     log_ratio = jnp.where(close, jnp.log1p(jnp.where(close, r, 0)), jnp.log(a) - jnp.log(b))
     return jnp.where(r == 0, 1, r), log_ratio, r == 0
@@ -93,16 +93,18 @@ def _gap(a, b):
 
 def log_divided(a, b):
     """(log a - log b) / (a - b), 1 / a for a = b."""
+    a, b = jnp.minimum(a, b), jnp.maximum(a, b)
     r, log_ratio, equal = _gap(a, b)
     return jnp.where(equal, 1, log_ratio / r) / b
 
 
 def _power_divided(a, b, p):
+    a, b = jnp.minimum(a, b), jnp.maximum(a, b)
     r, log_ratio, equal = _gap(a, b)
     return b ** (p - 1) * jnp.where(equal, p, jnp.expm1(p * log_ratio) / r)
 
 
-def entropy_of_density(rho, alpha=1.0):
+def entropy_of_density(rho, alpha=1.0, samples=0):
     """Entropy of a trace-one positive semi-definite rho, in nats; 0 for rho = 0.
 
     H_1 = -tr(rho log rho); H_alpha = log(tr rho^alpha) / (1 - alpha), alpha > 0; H_2 = -log ||rho||_F^2 without a
@@ -111,6 +113,7 @@ def entropy_of_density(rho, alpha=1.0):
     Args:
       rho: (n, n).
       alpha: order, a static positive number; 1 is the von Neumann entropy, exactly.
+      samples: how many terms were summed to rho, whose rounding errors add up.
     Returns:
       0-d array in [0, log n].
     """
@@ -134,7 +137,7 @@ def entropy_of_density(rho, alpha=1.0):
             trace = spectra.trace_function(f, slope, rho / top)
             log_trace = jnp.log(jnp.where(trace <= 0, 1, trace))
             entropy = (log_trace + alpha * jnp.log(top)) / (1 - alpha)
-    return _noise_to_zero(entropy, rho.shape[0] * jnp.finfo(rho.dtype).eps)
+    return _noise_to_zero(entropy, max(rho.shape[0], 8 * samples**0.5) * jnp.finfo(rho.dtype).eps)
 
 
 @jax.jit
@@ -162,7 +165,7 @@ def matrix_entropy(z, *, alpha=1.0, center=False, weights=None):
       Song et al. 2024, Definition of matrix entropy; Skean et al. 2023 for alpha != 1.
     """
     u, p = spectra.directions(spectra.as_rows(z), weights, center)
-    return entropy_of_density(smaller_density(u, p), alpha)
+    return entropy_of_density(smaller_density(u, p), alpha, len(p))
 
 
 def matrix_entropy_from_gram(k, *, alpha=1.0, weights=None):

@@ -45,14 +45,17 @@ def _pair_entropies(z1, z2, alpha, center, weights):
     else:
         root = spectra.safe_sqrt(p)[:, None]
         joint = spectra.matmul(u1 * root, (u1 * root).T) * spectra.matmul(u2, u2.T)
-    return tuple(entropy_of_density(rho, alpha) for rho in (smaller_density(u1, p), smaller_density(u2, p), joint))
+    return tuple(entropy_of_density(rho, alpha, n) for rho in (smaller_density(u1, p), smaller_density(u2, p), joint))
 
 
 def _pair_entropies_from_gram(k1, k2, alpha, weights):
     k1, k2 = spectra.as_square(k1, "k1"), spectra.as_square(k2, "k2")
     if k1.shape != k2.shape:
         raise ValueError(f"k1 is {k1.shape}, k2 is {k2.shape}: both must be Gram matrices of the same samples")
-    return tuple(entropy_of_density(density_from_gram(k, weights), alpha) for k in (k1, k2, k1 * k2))
+    # A sample without a direction in one set has a zero diagonal there; it is left out of all three.
+    w = spectra.sample_weights(weights, len(k1), k1.dtype)
+    w = jnp.where((jnp.diagonal(k1) <= 0) | (jnp.diagonal(k2) <= 0), 0, w)
+    return tuple(entropy_of_density(density_from_gram(k, w), alpha) for k in (k1, k2, k1 * k2))
 
 
 def _mi(h1, h2, joint):
@@ -225,7 +228,7 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
         second = moments.class_second_moments(weighted(u, p), labels, num_classes)
         joint = _joint_density(*_factors(second), cosines)
         features = jnp.sum(second, axis=0)
-    return _assemble(features, joint, cosines, class_p, mean, jnp.sum(p > 0))
+    return _assemble(features, joint, cosines, class_p, mean, jnp.sum(p > 0), n)
 
 
 @jax.jit
@@ -267,9 +270,9 @@ def interplay_from_stats(stats, head):
     return _assemble(jnp.sum(second, axis=0), joint, cosines, class_p, mean, total)
 
 
-def _assemble(features, joint, cosines, class_p, mean, num_samples):
+def _assemble(features, joint, cosines, class_p, mean, num_samples, samples=0):
     densities = (features, _head_density(cosines, class_p), joint)
-    return _interplay_of(*(entropy_of_density(rho) for rho in densities), class_p, mean, num_samples)
+    return _interplay_of(*(entropy_of_density(rho, 1, samples) for rho in densities), class_p, mean, num_samples)
 
 
 @jax.jit

@@ -3,7 +3,7 @@
 All of them work in float32 or better, whatever dtype comes in, with matrix products at `precision="highest"`
 (the default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
 
-An eigenvalue below `n * eps * largest` is indistinguishable from zero in floating point; it is set to exactly
+An eigenvalue below `max(4, sqrt(n)) * eps * largest` is indistinguishable from zero in floating point; it is set to exactly
 zero, and every spectral function here maps zero to zero with derivative zero. So a rank-deficient matrix is
 treated as living on its support, where the derivatives are finite and, for perturbations that keep the rank
 (features that make a Gram matrix do), exact.
@@ -146,7 +146,7 @@ def directions(z, weights=None, center=False):
       u (N, D), p (N,). Rows without a direction have p = 0; p sums to 1, or to 0 if no sample is left.
     """
     w = sample_weights(weights, z.shape[0], z.dtype)
-    z = jnp.where(w[:, None] > 0, z, 0)
+    z = jnp.where(w[:, None] <= 0, 0, z)
     # `center` is traced, so that both choices share one compilation.
     mean = safe_divide(matmul(w[None], z), jnp.sum(w))
     # A row equal to the mean must become zero, not the unit vector of a rounding error.
@@ -166,8 +166,8 @@ def smaller_gram(a):
 
 @jax.jit
 def support(w):
-    """Eigenvalues with those below n * eps * largest set to exactly zero."""
-    noise = w.shape[-1] * jnp.finfo(w.dtype).eps * jnp.max(w, axis=-1, keepdims=True, initial=0)
+    """Eigenvalues with those below max(4, sqrt(n)) * eps * largest, a solver's error, set to exactly zero."""
+    noise = max(4, w.shape[-1] ** 0.5) * jnp.finfo(w.dtype).eps * jnp.max(w, axis=-1, keepdims=True, initial=0)
     return jnp.where(w <= noise, 0, w)
 
 
