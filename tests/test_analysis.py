@@ -163,7 +163,7 @@ def test_limits_follow_the_mean_energy():
         (dict(features=np.ones(5)), "features has shape (5,); expected (N, D), one row a sample"),
         (
             dict(features=np.zeros((0, 3)), labels=None),
-            "features has shape (0, 3): no samples or no columns to measure",
+            "features has shape (0, 3): no samples or no columns",
         ),
         (dict(features=[[1, 2], [3]]), "features: not an array of numbers (rows of different lengths?)"),
         (dict(features=np.ones((120, 8)) * 1j), "features has dtype complex128; expected real numbers"),

@@ -3,8 +3,8 @@
 All of them work in float32 or better, whatever dtype comes in, with matrix products at `precision="highest"`
 (the default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
 
-An eigenvalue below `max(4, sqrt(n)) * eps * largest` is indistinguishable from zero in floating point; it is set to exactly
-zero, and every spectral function here maps zero to zero with derivative zero. So a rank-deficient matrix is
+An eigenvalue below `max(4, sqrt(n)) * eps * largest` is indistinguishable from zero in floating point; it is set to
+exactly zero, and every spectral function here maps zero to zero with derivative zero. So a rank-deficient matrix is
 treated as living on its support, where the derivatives are finite and, for perturbations that keep the rank
 (features that make a Gram matrix do), exact.
 """
