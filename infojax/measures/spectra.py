@@ -261,7 +261,8 @@ def _trace_function_jvp(f, slope, primals, tangents):
 def psd_sqrt(k):
     """The symmetric square root S of a positive semi-definite K = S S.
 
-    dS solves S dS + dS S = dK on the support of S, so derivatives of every order are right at repeated eigenvalues.
+    dS solves S dS + dS S = dK on the support of S: first and second derivatives are right at repeated eigenvalues, and
+    all in forward mode; a third in reverse mode needs distinct ones.
     """
     w, v = _eigh(k)
     return _product(v * safe_sqrt(w)[None, :], v.T)

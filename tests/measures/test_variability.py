@@ -179,7 +179,8 @@ def measured(z, labels, weights):
         result[name] = forms, per_class
     chunks = [[x[part] for x in (z, labels, weights)] for part in (slice(0, 37), slice(37, 60))]
     first, second = (class_stats(a, y, 6, weights=w, scatter="within") for a, y, w in chunks)
-    result["thesis"][0]["merged scatters"] = nc1_from_stats(first.merge(second))
+    for name in ("thesis", "tding1"):
+        result[name][0]["merged scatters"] = nc1_from_stats(first.merge(second), convention=name)
     inverse = between_inverse(stats)
     energy = sum(within_energy(inverse, stats, a, y, w) for a, y, w in chunks)
     result["thesis"][0]["streamed"] = nc1_from_energy(energy, stats)[0]
