@@ -137,7 +137,7 @@ def entropy_of_density(rho, alpha=1.0, samples=0):
             trace = spectra.trace_function(f, slope, rho / top)
             log_trace = jnp.log(jnp.where(trace <= 0, 1, trace))
             entropy = (log_trace + alpha * jnp.log(top)) / (1 - alpha)
-    return _noise_to_zero(entropy, max(rho.shape[0], 8 * samples**0.5) * jnp.finfo(rho.dtype).eps)
+    return _noise_to_zero(entropy, max(rho.shape[0], 32 * samples**0.5) * jnp.finfo(rho.dtype).eps)
 
 
 @jax.jit
