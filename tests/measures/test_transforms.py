@@ -142,7 +142,11 @@ def test_transformations(f):
         eager = flat(f, *args, w)
         np.testing.assert_allclose(values[i], eager, rtol=0, atol=1e-12, err_msg=str(labels))
         # forward against differences of eager calls
-        along = lambda t: np.asarray(flat(f, *(x + t * dx for x, dx in zip(args, tangents, strict=True)), w))  # noqa: E731, B023
+
+        def along(t, args=args, tangents=tangents, w=w):
+            moved = (x + t * dx for x, dx in zip(args, tangents, strict=True))
+            return np.asarray(flat(f, *moved, w))
+
         expected = central_difference(along, 0.0, 1.0, 1e-3)
         stopped = np.array(["eigenspace_jsd" in label for label in labels])
         np.testing.assert_allclose(forwards[i], np.where(stopped, 0, expected), rtol=0, atol=1e-7, err_msg=str(labels))
