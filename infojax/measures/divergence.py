@@ -32,7 +32,11 @@ def matrix_jsd(k1, k2):
     """
     rho1, rho2 = _densities(k1, k2)
     value = entropy_of_density((rho1 + rho2) / 2) - (entropy_of_density(rho1) + entropy_of_density(rho2)) / 2
-    # Rounding may take it below zero; the derivatives are those of the value itself.
+    return _not_negative(value)
+
+
+def _not_negative(value):
+    """Rounding errors below zero are taken off; the derivatives are those of the value itself."""
     return value + stop_gradient(jnp.maximum(-value, 0))
 
 
@@ -44,8 +48,7 @@ def _jsd(p, q):
         return jnp.where(zero, 0, x * jnp.log(jnp.where(zero, 1, x) / jnp.where(zero, 1, m)))
 
     m = (p + q) / 2
-    value = jnp.sum(terms(p, m) + terms(q, m)) / 2
-    return jnp.where(value <= 0, 0, value)
+    return _not_negative(jnp.sum(terms(p, m) + terms(q, m)) / 2)
 
 
 def spectrum_jsd(k1, k2):
@@ -54,7 +57,7 @@ def spectrum_jsd(k1, k2):
     Args:
       k1, k2: (n, n) symmetric positive semi-definite.
     Returns:
-      0-d array in [0, log 2], nats; at most `matrix_jsd` where the eigenvectors agree, in general not comparable.
+      0-d array in [0, log 2], nats; at most `matrix_jsd`, and equal to it where the eigenvectors agree.
     Raises:
       ValueError: not square, or sizes differ.
     """

@@ -44,8 +44,8 @@ def density_from_gram(k, weights=None):
 @jax.jit
 def _weighted_density(k, w):
     root = spectra.safe_sqrt(w)
-    selected = (w[:, None] > 0) & (w[None, :] > 0)
-    k = root[:, None] * jnp.where(selected, k, 0) * root[None, :]
+    unused = (w[:, None] <= 0) | (w[None, :] <= 0)
+    k = root[:, None] * jnp.where(unused, 0, k) * root[None, :]
     return spectra.safe_divide(k, jnp.trace(k))
 
 
@@ -137,11 +137,12 @@ def entropy_of_density(rho, alpha=1.0, samples=0):
             trace = spectra.trace_function(f, slope, rho / top)
             log_trace = jnp.log(jnp.where(trace <= 0, 1, trace))
             entropy = (log_trace + alpha * jnp.log(top)) / (1 - alpha)
-    return _noise_to_zero(entropy, max(rho.shape[0], 32 * samples**0.5) * jnp.finfo(rho.dtype).eps)
+    return _noise_to_zero(entropy, rho.shape[0], samples)
 
 
 @jax.jit
-def _noise_to_zero(entropy, noise):
+def _noise_to_zero(entropy, size, samples):
+    noise = jnp.maximum(size, 32 * jnp.sqrt(samples)) * jnp.finfo(entropy.dtype).eps
     return jnp.where(entropy <= noise, 0, entropy)
 
 
@@ -200,7 +201,7 @@ def effective_rank(a):
     """Effective rank exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j, of the singular values s_i of A.
 
     Not the same number as `effective_rank_from_gram(gram(a))`, whose p_i are the *squared* singular values of the
-    row-normalised A: on one 300 x 20 Gaussian 19.68 against 18.58.
+    row-normalised A: on 300 x 20 Gaussian entries, column j scaled by 1 / j, 12.38 against 6.01.
 
     Args:
       a: (N, D) matrix, used as it is: not centred, rows not normalised.
@@ -284,7 +285,7 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None):
     z = spectra.as_rows(z)
     dim = z.shape[1]
     w = spectra.sample_weights(weights, z.shape[0], z.dtype)
-    u, live = spectra.unit_rows(jnp.where(w[:, None] > 0, z, 0))
+    u, live = spectra.unit_rows(jnp.where(w[:, None] <= 0, 0, z))
     small = spectra.smaller_gram(u * spectra.safe_sqrt(w)[:, None])
     scales = {
         "code": lambda: (mu / dim, 1.0, 0.0),

@@ -267,10 +267,10 @@ def interplay_from_stats(stats, head):
     cosines = spectra.matmul(w, w.T)
     joint = _joint_density(*_factors(second), cosines)
     mean = spectra.safe_divide(jnp.sum(sums, axis=0), total)
-    return _assemble(jnp.sum(second, axis=0), joint, cosines, class_p, mean, total)
+    return _assemble(jnp.sum(second, axis=0), joint, cosines, class_p, mean, total, total)
 
 
-def _assemble(features, joint, cosines, class_p, mean, num_samples, samples=0):
+def _assemble(features, joint, cosines, class_p, mean, num_samples, samples):
     densities = (features, _head_density(cosines, class_p), joint)
     return _interplay_of(*(entropy_of_density(rho, 1, samples) for rho in densities), class_p, mean, num_samples)
 
@@ -338,5 +338,5 @@ def _short_factor(second):
     if not np.isfinite(second).all():
         return np.full((1, len(second)), np.nan, second.dtype)
     w, v = np.linalg.eigh(second)
-    keep = w > len(w) * np.finfo(w.dtype).eps * w[-1]
+    keep = np.asarray(spectra.support(w)) > 0
     return np.sqrt(w[keep])[:, None] * v[:, keep].T

@@ -113,9 +113,9 @@ def safe_divide(a, b, otherwise=0.0):
 def unit_rows(z, floor=0.0):
     """L2-normalised rows, and which rows have a direction at all.
 
-    u_i = z_i / ||z_i||, invariant to the scale of each row down to the smallest normal floats. A row whose
-    largest entry is at most `floor` (or too small to divide by) has no direction: it comes back as zeros, with
-    zero gradient.
+    u_i = z_i / ||z_i||, invariant to the scale of each row. A row whose largest entry is at most `floor` or tiny / eps
+    (1e-31 in float32, 1e-292 in float64) has no direction: it comes back as zeros, with zero gradient.
+    Entries above 2^126 (8.5e37) in float32 give nan: their reciprocals are no normal floats.
 
     Args:
       z: (N, D) features, float32 or float64.
@@ -261,8 +261,8 @@ def _trace_function_jvp(f, slope, primals, tangents):
 def psd_sqrt(k):
     """The symmetric square root S of a positive semi-definite K = S S.
 
-    dS solves S dS + dS S = dK on the support of S: first and second derivatives are right at repeated eigenvalues, and
-    all in forward mode; a third in reverse mode needs distinct ones.
+    dS solves S dS + dS S = dK on the support of S (`lyapunov`): derivatives of every order, forward and reverse, are
+    right at repeated eigenvalues.
     """
     w, v = _eigh(k)
     return _product(v * safe_sqrt(w)[None, :], v.T)
@@ -275,18 +275,17 @@ def _psd_sqrt_jvp(primals, tangents):
     return s, lyapunov(s, dk)
 
 
-@jax.custom_jvp
 def lyapunov(s, c):
-    """X with S X + X S = C, for positive semi-definite S; zero on the null space of S."""
-    w, v = _eigh(s)
-    return _product(v, safe_divide(_product(v.T, c, v), w[:, None] + w[None, :]), v.T)
+    """X with S X + X S = C, for positive semi-definite S; zero on the null space of S.
 
+    Differentiated as the linear solve that it is, dX = lyapunov(S, dC - dS X - X dS), never through eigenvectors.
+    """
+    w, v = jax.lax.stop_gradient(_eigh(jax.lax.stop_gradient(s)))
 
-@lyapunov.defjvp
-def _lyapunov_jvp(primals, tangents):
-    (s, c), (ds, dc) = primals, tangents
-    x = lyapunov(s, c)
-    return x, lyapunov(s, dc - _product(ds, x) - _product(x, ds))
+    def solve(_, c):
+        return _product(v, safe_divide(_product(v.T, c, v), w[:, None] + w[None, :]), v.T)
+
+    return jax.lax.custom_linear_solve(lambda x: _product(s, x) + _product(x, s), c, solve, symmetric=True)
 
 
 @jax.custom_jvp

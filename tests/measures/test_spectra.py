@@ -383,6 +383,19 @@ def reverse_derivatives_of_the_square_root(k, e, c):
     return gradient(k), *jax.jvp(along, (k,), (e,)), twice
 
 
+@pytest.mark.parametrize("name", POSITIVE_DEFINITE)
+def test_square_root_to_third_order_in_reverse(name):
+    k, e, c, f = (POSITIVE_DEFINITE[name], *(0.05 * random_symmetric(5, seed) for seed in range(3)))
+    # f(A + s E + t F) for nilpotent s (s^3 = 0) and t (t^2 = 0): the coefficient of s^m t is D^(m+1) f[E, ..., F] / m!.
+    s, t = np.kron(np.eye(3, k=1), np.eye(2)), np.kron(np.eye(3), np.eye(2, k=1))
+    blocks = scipy.linalg.sqrtm(np.kron(np.eye(6), k) + np.kron(s, e) + np.kron(t, f)).reshape(6, 5, 6, 5)
+    first, second, third = ((c * blocks[0, :, 2 * m + 1, :]).sum() for m in range(3))
+    gradient, hvp, beyond, twice = (float((x * f).sum()) for x in reverse_derivatives_of_the_square_root(k, e, c))
+    assert gradient == pytest.approx(first, rel=1e-9)
+    assert hvp == pytest.approx(second, rel=1e-9) and twice == pytest.approx(second, rel=1e-9)
+    assert beyond == pytest.approx(2 * third, rel=1e-8)
+
+
 def test_square_root_of_a_singular_matrix():
     assert not np.any(spectra.psd_sqrt(jnp.zeros((5, 5))))
     # Perturbed within the rank, as the second moment of a class with fewer samples than dimensions is.
