@@ -123,7 +123,8 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
             flow_counts = np.bincount(labels[sample], minlength=num_classes)
             if not direct:
                 sampled["interplay"] = len(sample)
-    values["mean_energy"] = float(jnp.sum((jnp.sum(unit.count[:, None] * unit.mean, 0) / max(n - zero_rows, 1)) ** 2))
+    mean_direction = np.asarray(unit.count) @ np.asarray(unit.mean) / max(n - zero_rows, 1)
+    values["mean_energy"] = float(np.sum(mean_direction**2))
     values["coding_rate"] = float(_coding_rate(spectrum, n - zero_rows, dim))
     return Measured(
         n, dim, None if y is None else np.asarray(raw.count), zero_rows,

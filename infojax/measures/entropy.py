@@ -7,6 +7,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.lax import stop_gradient
 
 from infojax.measures import spectra
@@ -189,12 +190,14 @@ def singular_values(a):
     if spectra.on_host(a):
         from scipy.linalg import svdvals
 
-        a = jnp.asarray(a)
-        s = jnp.asarray(svdvals(a)) if jnp.isfinite(a).all() else jnp.full(min(a.shape), jnp.nan, a.dtype)
-    else:
-        s = jnp.linalg.svd(a, compute_uv=False)
-    tiny = max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
-    return jnp.where(s <= tiny, 0, s)
+        a = np.asarray(a)
+        if not np.isfinite(a).all():
+            return jnp.full(min(a.shape), jnp.nan, a.dtype)
+        s = svdvals(a, check_finite=False)
+        s[s <= max(a.shape) * np.finfo(s.dtype).eps * s.max(initial=0)] = 0
+        return jnp.asarray(s)
+    s = jnp.linalg.svd(a, compute_uv=False)
+    return jnp.where(s <= max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0), 0, s)
 
 
 def effective_rank(a):

@@ -256,18 +256,24 @@ def interplay_from_stats(stats, head):
     """
     if stats.scatter is None or stats.scatter.ndim != 3:
         raise ValueError("interplay_from_stats needs the scatter of each class: ClassStats.init(..., scatter='class')")
-    w, head_live = spectra.unit_rows(spectra.as_rows(head, "head").astype(stats.mean.dtype))
+    second, cosines, class_p, mean, total = _class_moments(stats, spectra.as_rows(head, "head"))
+    joint = _joint_density(*_factors(second), cosines)
+    return _assemble(jnp.sum(second, axis=0), joint, cosines, class_p, mean, total, total)
+
+
+@jax.jit
+def _class_moments(stats, head):
+    """Class second moments of trace class_p, cosines of head rows, class_p, mean direction, number of samples."""
+    w, head_live = spectra.unit_rows(head.astype(stats.mean.dtype))
     second = stats.scatter + stats.count[:, None, None] * stats.mean[:, :, None] * stats.mean[:, None, :]
     # Unit rows have second moments of trace n_c; a zero row adds nothing to it.
     second = jnp.where(head_live[:, None, None], second, 0)
     class_p = jnp.trace(second, axis1=1, axis2=2)
     total = jnp.sum(class_p)
-    second, class_p = spectra.safe_divide(second, total), spectra.safe_divide(class_p, total)
     sums = jnp.where(head_live[:, None], stats.count[:, None] * stats.mean, 0)
-    cosines = spectra.matmul(w, w.T)
-    joint = _joint_density(*_factors(second), cosines)
     mean = spectra.safe_divide(jnp.sum(sums, axis=0), total)
-    return _assemble(jnp.sum(second, axis=0), joint, cosines, class_p, mean, total, total)
+    second, class_p = spectra.safe_divide(second, total), spectra.safe_divide(class_p, total)
+    return second, spectra.matmul(w, w.T), class_p, mean, total
 
 
 def _assemble(features, joint, cosines, class_p, mean, num_samples, samples):
@@ -338,5 +344,5 @@ def _short_factor(second):
     if not np.isfinite(second).all():
         return np.full((1, len(second)), np.nan, second.dtype)
     w, v = np.linalg.eigh(second)
-    keep = np.asarray(spectra.support(w)) > 0
+    keep = spectra.support(w) > 0
     return np.sqrt(w[keep])[:, None] * v[:, keep].T

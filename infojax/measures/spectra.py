@@ -161,14 +161,16 @@ def smaller_gram(a):
     n, m = a.shape
     if n == 0 or m == 0:
         return jnp.zeros((1, 1), a.dtype)
+    if on_host(a):
+        a = np.asarray(a)
     return matmul(a.T, a) if n >= m else matmul(a, a.T)
 
 
-@jax.jit
 def support(w):
     """Eigenvalues with those below max(4, sqrt(n)) * eps * largest, a solver's error, set to exactly zero."""
-    noise = max(4, w.shape[-1] ** 0.5) * jnp.finfo(w.dtype).eps * jnp.max(w, axis=-1, keepdims=True, initial=0)
-    return jnp.where(w <= noise, 0, w)
+    xp = np if isinstance(w, np.ndarray) else jnp
+    noise = max(4, w.shape[-1] ** 0.5) * xp.finfo(w.dtype).eps * xp.max(w, axis=-1, keepdims=True, initial=0)
+    return xp.where(w <= noise, xp.zeros_like(w), w)
 
 
 def eigenvalues(k):
@@ -183,10 +185,8 @@ def eigenvalues(k):
         k = np.asarray(k)
         if not np.isfinite(k).all():
             return jnp.full(k.shape[:1], jnp.nan, k.dtype)
-        w = jnp.asarray(eigh(k, eigvals_only=True, driver="evd", check_finite=False))
-    else:
-        w = jnp.linalg.eigvalsh(k)
-    return support(w)
+        return jnp.asarray(support(eigh(k, eigvals_only=True, driver="evd", check_finite=False)))
+    return support(jnp.linalg.eigvalsh(k))
 
 
 def _on_support(g, w):
