@@ -218,7 +218,7 @@ def _density_spectrum(unit):
 
 def _direct_spectra(z):
     z = jnp.asarray(z)
-    densities = (entropy.smaller_density(*spectra.directions(z, None, center)) for center in (False, True))
+    densities = (entropy.density_of_features(z, None, center) for center in (False, True))
     first, second = (np.asarray(spectra.eigenvalues(rho))[::-1] for rho in densities)
     return first, second, np.asarray(entropy.singular_values(z))
 

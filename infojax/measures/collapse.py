@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from infojax.measures import moments, spectra
 from infojax.measures.moments import class_stats
 from infojax.measures.variability import (
+    add_by_class,
     between_inverse,
     centered_means,
     class_weights,
@@ -270,43 +272,75 @@ def second_pass(stats, z, labels, head=None, bias=None, *, inverse=None, weights
     Returns:
       `SecondPass`.
     """
-    z, labels, w = moments.samples_of(stats, z, labels, weights)
-    scorers, offsets, poison = ((), (), 0.0) if head is None else _scorers(stats, head, bias)
+    z, labels, w = moments.samples_around(stats, z, labels, weights)
+    scorers = None if head is None else _scorers(stats, head, bias)
 
-    def block(rows, owners, weight):
-        deviation = moments.deviations(rows, owners, stats.mean)
-        energy = jnp.zeros_like(weight) if inverse is None else energies(inverse, deviation)
-        scores = [spectra.matmul(rows, scorer.T) for scorer in scorers]
-        return _sample_sums(weight, deviation, energy, scores, offsets, poison)
+    def add(sums, *block):
+        deviation, owners, w = moments.deviations(*block, stats.mean)
+        distance = _lengths(deviation)
+        energy = jnp.zeros_like(w) if inverse is None else energies(inverse, deviation)
+        differ = jnp.zeros_like(w) if scorers is None else _disagreement(scorers, block[0], owners, distance)
+        return jax.tree.map(lambda s, x: add_by_class(s, owners, w, x), sums, SecondPass(energy, distance, differ))
 
-    sums = jax.ops.segment_sum(moments.by_blocks(block, z, labels, w), labels, stats.num_classes)
-    return SecondPass(*sums.T)
+    zeros = jnp.zeros(stats.num_classes, stats.mean.dtype)
+    return moments.fold_blocks(add, SecondPass(zeros, zeros, zeros), moments.BLOCK_ROWS, z, labels, w)
+
+
+@jax.jit
+def _lengths(rows):
+    return spectra.safe_sqrt(jnp.sum(rows * rows, axis=1))
+
+
+class _Scorers(NamedTuple):
+    """Linear scores whose argmax is the head's class and the nearest centre, and what else decides NC4.
+
+    ||z - mu_c||^2 = ||z - mu_C||^2 - 2 <m_c, z> + 2 <m_c, mu_C> + ||m_c||^2 with m_c = mu_c - mu_C.
+    """
+
+    head: jax.Array
+    bias: jax.Array
+    means: jax.Array
+    offset: jax.Array
+    reach: jax.Array  # (C,) just under half the distance of mu_c to the nearest other centre
+    poison: jax.Array  # nan if the head or the bias holds one, which argmax would hide; else 0
 
 
 @jax.jit
 def _scorers(stats, head, bias):
-    """Rows a_c and offsets b_c of the linear scores <a_c, z> + b_c whose argmax is the head's class and the nearest
-    centre: ||z - mu_c||^2 = ||z - mu_C||^2 - 2 <m_c, z> + 2 <m_c, mu_C> + ||m_c||^2 with m_c = mu_c - mu_C."""
     means, _, mask = _means_and_head(stats, head)
     head = spectra.as_rows(head, "head").astype(means.dtype)
     bias = jnp.zeros(len(head), means.dtype) if bias is None else spectra.as_float(bias).astype(means.dtype)
     if bias.shape != (len(head),):
         raise ValueError(f"bias must have shape ({len(head)},); got {bias.shape}")
     center = spectra.matmul(class_weights(stats, "classes")[None], stats.mean)
-    offset = -jnp.sum(means * center, axis=1) - jnp.sum(means * means, axis=1) / 2
-    # argmax would hide a nan of the head or the bias; this is nan with them, else 0.
-    poison = 0 * (jnp.sum(head) + jnp.sum(bias))
-    return (head, means), (bias, jnp.where(mask, offset, -jnp.inf)), poison
+    square = jnp.sum(means * means, axis=1)
+    offset = -jnp.sum(means * center, axis=1) - square / 2
+    apart = 0.999 * (square[:, None] + square[None, :]) - 2 * spectra.matmul(means, means.T)
+    apart = jnp.where(mask[None, :] & ~jnp.eye(len(mask), dtype=bool), apart, jnp.inf)
+    return _Scorers(
+        head, bias, means, jnp.where(mask, offset, -jnp.inf), 0.499 * spectra.safe_sqrt(jnp.min(apart, axis=1)),
+        poison=0 * (jnp.sum(head) + jnp.sum(bias)),
+    )  # fmt: skip
 
 
-@jax.jit
-def _sample_sums(weight, deviation, energy, scores, offsets, poison):
-    """(N, 3): weighted energy, distance and disagreement of each sample."""
-    choices = [jnp.argmax(x + b[None], axis=1) for x, b in zip(scores, offsets, strict=True)]
-    differ = choices[0] != choices[1] if choices else jnp.zeros(weight.shape, bool)
-    distance = spectra.safe_sqrt(jnp.sum(deviation * deviation, axis=1))
-    differ = differ.astype(weight.dtype) + (0 * distance + poison if scores else 0)
-    return jnp.where(weight > 0, weight, 0)[:, None] * jnp.stack([energy, distance, differ], axis=1)
+def _disagreement(scorers, rows, owners, distance):
+    """1 for samples whose head class is not the nearest centre, else 0; nan where that cannot be told."""
+    if spectra.on_host(rows, owners, distance, *scorers):
+        rows, owners, near, (head, bias, means, offset, reach, _) = jax.tree.map(
+            np.asarray, (rows, owners, distance, scorers)
+        )
+        # A centre is the nearest one if no other lies within twice its distance: no need to look.
+        unsure = np.flatnonzero(~(near < reach[owners]))
+        nearest = owners.copy()
+        with np.errstate(all="ignore"):
+            nearest[unsure] = np.argmax(rows[unsure] @ means.T + offset, axis=1)
+            differ = np.argmax(rows @ head.T + bias, axis=1) != nearest
+        differ = jnp.asarray(differ)
+    else:
+        scores = ((scorers.head, scorers.bias), (scorers.means, scorers.offset))
+        chosen, nearest = (jnp.argmax(spectra.matmul(rows, a.T) + b[None], axis=1) for a, b in scores)
+        differ = chosen != nearest
+    return differ.astype(distance.dtype) + 0 * distance + scorers.poison
 
 
 class PerClass(NamedTuple):

@@ -61,6 +61,16 @@ def weighted(u, p):
     return u * spectra.safe_sqrt(p)[:, None]
 
 
+def density_of_features(z, weights=None, center=False):
+    """`smaller_density` of the directions of z (N, D); see `spectra.directions`."""
+    return spectra.smaller_gram(_density_factor(z, weights, center))
+
+
+@jax.jit
+def _density_factor(z, weights, center):
+    return weighted(*spectra.directions(z, weights, center))
+
+
 @functools.cache
 def _renyi_terms(alpha):
     """f and f' of the trace that gives the alpha-entropy, for eigenvalues that sum to one."""
@@ -166,8 +176,8 @@ def matrix_entropy(z, *, alpha=1.0, center=False, weights=None):
     References:
       Song et al. 2024, Definition of matrix entropy; Skean et al. 2023 for alpha != 1.
     """
-    u, p = spectra.directions(spectra.as_rows(z), weights, center)
-    return entropy_of_density(smaller_density(u, p), alpha, len(p))
+    z = spectra.as_rows(z)
+    return entropy_of_density(density_of_features(z, weights, center), alpha, len(z))
 
 
 def matrix_entropy_from_gram(k, *, alpha=1.0, weights=None):
@@ -188,12 +198,10 @@ def matrix_entropy_from_gram(k, *, alpha=1.0, weights=None):
 def singular_values(a):
     """Singular values of a, those at rounding level set to exactly zero."""
     if spectra.on_host(a):
-        from scipy.linalg import svdvals
-
         a = np.asarray(a)
         if not np.isfinite(a).all():
             return jnp.full(min(a.shape), jnp.nan, a.dtype)
-        s = svdvals(a, check_finite=False)
+        s = np.linalg.svd(a, compute_uv=False)
         s[s <= max(a.shape) * np.finfo(s.dtype).eps * s.max(initial=0)] = 0
         return jnp.asarray(s)
     s = jnp.linalg.svd(a, compute_uv=False)

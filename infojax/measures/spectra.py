@@ -147,11 +147,18 @@ def directions(z, weights=None, center=False):
     """
     w = sample_weights(weights, z.shape[0], z.dtype)
     z = jnp.where(w[:, None] <= 0, 0, z)
+
+    def mean_and_rounding(z):
+        # A row equal to the mean must become zero, not the unit vector of a rounding error.
+        rounding = 16 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(z)), initial=0)
+        return safe_divide(matmul(w[None], z), jnp.sum(w)), rounding
+
+    def neither(z):
+        return jnp.zeros((1, z.shape[1]), z.dtype), jnp.zeros((), z.dtype)
+
     # `center` is traced, so that both choices share one compilation.
-    mean = safe_divide(matmul(w[None], z), jnp.sum(w))
-    # A row equal to the mean must become zero, not the unit vector of a rounding error.
-    rounding = jax.lax.stop_gradient(16 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z), initial=0))
-    u, live = unit_rows(z - jnp.where(center, mean, 0), jnp.where(center, rounding, 0))
+    mean, floor = jax.lax.cond(center, mean_and_rounding, neither, z)
+    u, live = unit_rows(z - mean, floor)
     mass = jnp.where(live, w, 0)
     return u, safe_divide(mass, jnp.sum(mass))
 
@@ -161,9 +168,18 @@ def smaller_gram(a):
     n, m = a.shape
     if n == 0 or m == 0:
         return jnp.zeros((1, 1), a.dtype)
-    if on_host(a):
-        a = np.asarray(a)
-    return matmul(a.T, a) if n >= m else matmul(a, a.T)
+    return column_gram(a if n >= m else _host_view(a).T)
+
+
+def column_gram(a):
+    """A^T A."""
+    a = _host_view(a)
+    return matmul(a.T, a)
+
+
+def _host_view(a):
+    """a as a NumPy view where it can be: its transpose is free, and BLAS computes half of A^T A only."""
+    return np.asarray(a) if on_host(a) else a
 
 
 def support(w):
@@ -176,16 +192,14 @@ def support(w):
 def eigenvalues(k):
     """Ascending eigenvalues of a symmetric positive semi-definite matrix, noise set to zero (`support`).
 
-    Concrete CPU arrays go to SciPy's divide-and-conquer driver without eigenvectors, 2.4 to 2.8 times faster
-    than XLA's CPU solver, which always computes them.
+    Concrete CPU arrays go to NumPy, which needs no eigenvectors (XLA's CPU solver always computes them) and shares the
+    threads of `matmul`; in float64, whatever their type.
     """
     if on_host(k) and k.ndim == 2:
-        from scipy.linalg import eigh  # loaded on first use: it would double the import time of infojax
-
         k = np.asarray(k)
         if not np.isfinite(k).all():
             return jnp.full(k.shape[:1], jnp.nan, k.dtype)
-        return jnp.asarray(support(eigh(k, eigvals_only=True, driver="evd", check_finite=False)))
+        return jnp.asarray(support(np.linalg.eigvalsh(k)))
     return support(jnp.linalg.eigvalsh(k))
 
 

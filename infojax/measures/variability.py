@@ -104,7 +104,13 @@ def energies(inverse, deviation):
     """d^T S_B^+ d of each row d."""
     projected = spectra.matmul(deviation, inverse)
     square = inverse.shape[0] == inverse.shape[1]
-    return moments.row_products(projected, deviation if square else projected)
+    return row_products(projected, deviation if square else projected)
+
+
+@jax.jit
+def row_products(a, b):
+    """<a_i, b_i> of the rows, (N,)."""
+    return jnp.sum(a * b, axis=1)
 
 
 def within_energy(inverse, stats, z, labels, weights=None):
@@ -117,12 +123,20 @@ def within_energy(inverse, stats, z, labels, weights=None):
     Returns:
       (C,); add the results of all batches (or psum them), then `nc1_from_energy`.
     """
-    z, labels, w = moments.samples_of(stats, z, labels, weights)
+    z, labels, w = moments.samples_around(stats, z, labels, weights)
 
-    def block(rows, owners, weight):
-        return weight * energies(inverse, moments.deviations(rows, owners, stats.mean))
+    def add(total, *block):
+        deviation, owners, w = moments.deviations(*block, stats.mean)
+        return add_by_class(total, owners, w, energies(inverse, deviation))
 
-    return jax.ops.segment_sum(moments.by_blocks(block, z, labels, w), labels, stats.num_classes)
+    zeros = jnp.zeros(stats.num_classes, stats.mean.dtype)
+    return moments.fold_blocks(add, zeros, moments.BLOCK_ROWS, z, labels, w)
+
+
+@jax.jit
+def add_by_class(total, owners, weights, values):
+    """total (C, ...) plus the weighted values (N, ...) of the samples of each class."""
+    return total.at[owners].add(jnp.expand_dims(weights, range(1, values.ndim)) * values)
 
 
 @partial(jax.jit, static_argnames="convention")
@@ -190,8 +204,14 @@ def nc1(z, labels, num_classes=None, *, convention="thesis", weights=None):
       Thesis "Compression in DNNs", equation 2.1 (for any class counts); Papyan, Han and Donoho, PNAS 2020;
       Zhu et al. 2021 (tding1); He and Su, PNAS 2023; Tirer et al. 2023 (quotient).
     """
+    rule, num_classes = nc1_convention(convention), moments.infer_num_classes(labels, num_classes)
+    if not rule.quotient and rule.within == "samples" and num_classes >= spectra.as_rows(z).shape[1]:
+        # S_B^+ has full size: tr(S_W S_B^+) costs half of the energies of all samples.
+        return nc1_from_stats(
+            class_stats(z, labels, num_classes, weights=weights, scatter="within"), convention=convention
+        )
     stats = class_stats(z, labels, num_classes, weights=weights)
-    rule, energy = nc1_convention(convention), stats.squares
+    energy = stats.squares
     if not rule.quotient:
         energy = within_energy(between_inverse(stats, convention=convention), stats, z, labels, weights)
     return nc1_from_energy(energy, stats, convention=convention)[0]
