@@ -214,24 +214,23 @@ def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None):
 
 @partial(jax.jit, static_argnums=(3, 4))
 def _first_moments(z, labels, w, num_classes, block):
-    def sums(carry, z, labels, w):
-        total, count = carry
-        z, labels, w = known_samples(z, labels, w, num_classes)
-        return total.at[labels].add(w[:, None] * z), count.at[labels].add(w)
+    def mean_about(center):
+        def add(carry, *rows):
+            total, count = carry
+            d, owners, w = deviations(*rows, center)
+            return total.at[owners].add(w[:, None] * d), count.at[owners].add(w)
 
-    def sums_about(mean, carry, z, labels, w):
-        total, squares = carry
-        d, labels, w = deviations(z, labels, w, mean)
-        return total.at[labels].add(w[:, None] * d), squares.at[labels].add(w * jnp.sum(d * d, axis=1))
+        total, count = fold_blocks(add, (jnp.zeros_like(center), no_sums), block, z, labels, w)
+        return center + spectra.safe_divide(total, count[:, None]), count
 
-    zeros = jnp.zeros((num_classes, z.shape[1]), z.dtype), jnp.zeros(num_classes, z.dtype)
-    total, count = fold_blocks(sums, zeros, block, z, labels, w)
-    mean = spectra.safe_divide(total, count[:, None])
-    # The mean of the deviations corrects the rounding error of the first mean.
-    total, squares = fold_blocks(partial(sums_about, mean), zeros, block, z, labels, w)
-    correction = spectra.safe_divide(total, count[:, None])
-    squares = squares - count * jnp.sum(correction * correction, axis=1)
-    return count, mean + correction, jnp.maximum(squares, 0)
+    def add_squares(total, *rows):
+        d, owners, w = deviations(*rows, mean)
+        return total.at[owners].add(w * jnp.sum(d * d, axis=1))
+
+    no_sums = jnp.zeros(num_classes, z.dtype)
+    mean, count = mean_about(jnp.zeros((num_classes, z.shape[1]), z.dtype))
+    mean, _ = mean_about(mean)  # corrects the rounding error of the first, large where many samples are summed
+    return count, mean, fold_blocks(add_squares, no_sums, block, z, labels, w)
 
 
 @jax.jit
