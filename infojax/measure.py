@@ -80,7 +80,7 @@ def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dic
         reports = analyze(opened.layers, **common)
         return {layer: reports[layer] for layer in opened.layers}
     except InputError as error:
-        raise FeatureFileError(f"{opened.path}: {error}") from error
+        raise FeatureFileError(f"{opened.path}: {str(error).removeprefix(f'{opened.path}: ')}") from error
 
 
 # What comes out

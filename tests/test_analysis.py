@@ -98,6 +98,14 @@ def test_what_does_not_fit_is_measured_on_a_sample_and_says_so(monkeypatch):
     assert any(w.startswith("interplay: measured on 64 of 400 rows") for w in found.warnings)
 
 
+def test_a_sample_limits_the_rank_as_the_rows_themselves_do(monkeypatch):
+    monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)
+    found = ij.analyze(np.random.default_rng(0).normal(size=(400, 80)), ci=20)
+    assert any(w.startswith("N <= D (64 samples, 80 columns): the spectrum is rank-limited") for w in found.warnings)
+    assert "ci: no intervals for measures of the spectrum, measured on a part of the rows" in found.warnings
+    assert "entropy_features" not in found.intervals and "mean_energy" in found.intervals
+
+
 @pytest.mark.parametrize("kind", ["jax", "list", "float32", "memmap", "bfloat16", "images"])
 def test_what_goes_in(data, report, kind, tmp_path):
     z, y, _, _ = data
@@ -172,11 +180,19 @@ def test_limits_follow_the_mean_energy():
         (dict(labels=np.zeros((120, 4))), "pass labels.argmax(1) if one-hot"),
         (dict(labels=np.full(120, 0.5)), "labels has dtype float64; expected integers 0, ..., C - 1"),
         (dict(labels=np.full(120, -1)), "labels holds -1; expected 0, ..., C - 1: drop those rows or relabel them"),
-        (dict(labels=np.full(120, 9)), "labels go up to 9, head has 4 classes (rows); expected labels below it"),
+        (dict(labels=np.full(120, 9)), "labels go up to 9, head has 4 classes (rows); expected 0, ..., 3"),
+        (dict(labels=1 + np.arange(120) % 4), "expected 0, ..., 3: pass labels - 1 if they count from 1"),
+        (dict(labels=np.arange(120) % 3 * 2**31), "labels go up to 4294967296, head has 4 classes"),
+        (
+            dict(labels=np.arange(120) % 3 * 2**31, head=None, bias=None),
+            "labels go up to 4294967296 but only 3 values occur; expected 0, ..., C - 1: pass numpy.unique(",
+        ),
+        (dict(features=dict(a=np.ones((120, 8)), b=np.ones((9, 8)))), "b: labels has shape (120,); expected (9,)"),
         (dict(labels=None), "head was given without labels"),
         (dict(head=np.ones((8, 4))), "head has shape (8, 4); expected (C, D) with D = 8, the features' columns: pass"),
         (dict(head=np.ones((4, 7))), "head has shape (4, 7); expected (C, D) with D = 8, the features' columns"),
-        (dict(head=np.full((4, 8), np.inf)), "head or bias holds nan or inf"),
+        (dict(head=np.full((4, 8), np.inf)), "head holds nan or inf"),
+        (dict(bias=np.full(4, np.nan)), "bias holds nan or inf; expected finite numbers"),
         (dict(bias=np.ones(3)), "bias has shape (3,); expected (4,), one a class"),
         (dict(head=None), "bias was given without a head"),
         (dict(ci=5), "ci is 5; expected at least 20 subsamples"),
@@ -195,7 +211,7 @@ def test_bad_input_is_one_line(data, change, message):
 def test_non_finite_row_is_named(data):
     z = data[0].copy()
     z[77, 3] = np.nan
-    with pytest.raises(ij.InputError, match=r"^act: row 77 holds nan or inf; expected finite numbers$"):
+    with pytest.raises(ij.InputError, match=r"^act: row 77 holds nan or inf; expected finite numbers: drop such rows$"):
         ij.analyze(z, chunk=10, name="act")
     z[77, 3], z[12, 0] = 0, -np.inf
     with pytest.raises(ij.InputError, match="row 12 holds"):
@@ -281,6 +297,15 @@ def test_forms_of_a_report(report):
     assert frame.loc["mir", "value"] == report.measures["mir"] and frame.loc["mir", "limit"] == report.limits["mir"]
     assert "mir" in repr(report) and "<table" in report._repr_html_() and "<svg" in report.to_html()
     assert report.plot().axes
+
+
+def test_rich_prints_reports_as_wide_as_the_console(report):
+    console = pytest.importorskip("rich.console").Console(width=110, color_system=None)
+    for shown in (report, ij.LayerReports({"last": report})):
+        with console.capture() as capture:
+            console.print(shown)
+        lines = [line.rstrip() for line in capture.get().rstrip().splitlines()]
+        assert lines == shown.table(110).splitlines()
 
 
 def test_progress_reaches_the_end(data):

@@ -12,6 +12,10 @@ from infojax.analysis.summary import Interval, LayerReports, Report, describe
 __all__ = ["InputError", "Interval", "LayerReports", "Report", "Rows", "analyze", "to_numpy"]
 
 
+# Labels may skip classes (a sample of few of them), up to this many; beyond, half of the classes must occur.
+MOST_EMPTY_CLASSES = 2000
+
+
 def to_numpy(x, name):
     """x as a numpy array: numpy, jax, torch (through dlpack where numpy has no such type), memmap, lists."""
     if isinstance(x, np.ndarray):
@@ -61,7 +65,17 @@ def _labels(labels, n, name="labels"):
         raise InputError(f"{name} has dtype {y.dtype}; expected integers 0, ..., C - 1")
     if y.min() < 0:
         raise InputError(f"{name} holds {y.min()}; expected 0, ..., C - 1: drop those rows or relabel them")
-    return y.astype(np.int32)
+    return y
+
+
+def _inferred_classes(labels):
+    """Refuses labels that would make most of the C x C tables empty, and too large for memory."""
+    classes = len(np.unique(labels))
+    if labels.max() >= max(2 * classes, MOST_EMPTY_CLASSES):
+        raise InputError(
+            f"labels go up to {labels.max()} but only {classes} values occur; expected 0, ..., C - 1: pass "
+            "numpy.unique(labels, return_inverse=True)[1], or the head if it has so many rows"
+        )
 
 
 def _head(head, bias, labels, dim):
@@ -74,12 +88,16 @@ def _head(head, bias, labels, dim):
     if labels is None:
         raise InputError("head was given without labels; MIR, HDR, NC3 and NC4 need the label of each row")
     if labels.max() >= len(w):
-        raise InputError(f"labels go up to {labels.max()}, head has {len(w)} classes (rows); expected labels below it")
+        raise InputError(
+            f"labels go up to {labels.max()}, head has {len(w)} classes (rows); expected 0, ..., {len(w) - 1}"
+            + (": pass labels - 1 if they count from 1" if labels.min() == 1 and labels.max() == len(w) else "")
+        )
     b = None if bias is None else to_numpy(bias, "bias").astype(np.float64).reshape(-1)
     if b is not None and b.shape != (len(w),):
         raise InputError(f"bias has shape {b.shape}; expected ({len(w)},), one a class")
-    if not np.isfinite(w).all() or (b is not None and not np.isfinite(b).all()):
-        raise InputError("head or bias holds nan or inf; expected finite numbers")
+    for name, array in (("head", w), ("bias", b)):
+        if array is not None and not np.isfinite(array).all():
+            raise InputError(f"{name} holds nan or inf; expected finite numbers")
     return w, b
 
 
@@ -120,6 +138,10 @@ def analyze(
     if bias is not None and head is None:
         raise InputError("bias was given without a head; pass both or neither")
     w, b = (None, None) if head is None else _head(head, bias, y, rows.shape[1])
+    if y is not None:
+        if head is None:
+            _inferred_classes(y)
+        y = y.astype(np.int32)
     if ci is not None and ci < 20:
         raise InputError(f"ci is {ci}; expected at least 20 subsamples (200 is usual)")
     if chunk < 1:
@@ -128,7 +150,7 @@ def analyze(
         found = measure_rows(rows, y, w, b, chunk, name, progress or (lambda *_: None), seed)
         report = describe(found, name)
         if ci:
-            report = intervals(report, rows, y, w, b, ci, progress or (lambda *_: None), seed)
+            report = intervals(report, found.sampled, rows, y, w, b, ci, progress or (lambda *_: None), seed)
     return report
 
 
@@ -143,5 +165,8 @@ def _analyze_layers(features, labels, head, bias, **options):
     reports = {}
     for key, rows in layers.items():
         fits = rows.shape[1] == width
-        reports[key] = analyze(rows, labels, head if fits else None, bias if fits else None, name=key, **options)
+        try:
+            reports[key] = analyze(rows, labels, head if fits else None, bias if fits else None, name=key, **options)
+        except InputError as error:
+            raise InputError(f"{key}: {str(error).removeprefix(f'{key}: ')}") from error
     return LayerReports(reports)

@@ -169,7 +169,9 @@ def _first_pass(rows, labels, num_classes, chunk, name, progress, scatter, unit_
     for k, (z, y, w) in enumerate(_blocks(rows, labels, chunk, progress, "class means")):
         raw, unit, zero_rows, worst, finite = _first_block(raw, unit, zero_rows, z, y, w)
         if not finite:
-            raise InputError(f"{name}: row {k * len(z) + int(worst)} holds nan or inf; expected finite numbers")
+            raise InputError(
+                f"{name}: row {k * len(z) + int(worst)} holds nan or inf; expected finite numbers: drop such rows"
+            )
     return raw, unit, int(zero_rows)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from infojax.analysis.streaming import ArrayRows, measure_rows
-from infojax.analysis.summary import SPECTRAL, Interval, describe
+from infojax.analysis.summary import FAMILIES, SPECTRAL, Interval, describe
 
 # Rows are drawn at random from memory; float64 bytes that they may take.
 MEMORY = 2**30
@@ -31,11 +31,12 @@ def interval(value, at_m, n, m):
     return Interval(float(low), float(high), mean, mean - value, m)
 
 
-def intervals(report, rows, labels, head, bias, draws, progress, seed):
+def intervals(report, sampled, rows, labels, head, bias, draws, progress, seed):
     """The report with `intervals`, or with a warning that says why there are none.
 
     Measures of a spectrum get none where a half has no more samples than columns: the spectrum then ends where the
-    samples do, and no subsample tells what more of them would show. Nor does the silhouette (N^2 each draw).
+    samples do, and no subsample tells what more of them would show. Nor do measures of a random part of the rows,
+    whose subsamples would be no smaller; nor the silhouette (N^2 each draw).
     """
     n, dim = rows.shape
     strata = np.zeros(n, np.int64) if labels is None else labels
@@ -56,10 +57,14 @@ def intervals(report, rows, labels, head, bias, draws, progress, seed):
     if m <= dim:
         text = f"no intervals for spectral measures: half of the samples ({m}) is no more than the columns ({dim})"
         report = replace(report, warnings=(*report.warnings, f"ci: {text}, the spectrum is rank-limited"))
+    on_a_part = {key for family in sampled for key in FAMILIES[family]} - {"silhouette"}
+    if on_a_part:
+        text = f"no intervals for measures of the {' and '.join(sorted(sampled.keys() - {'silhouette'}))}"
+        report = replace(report, warnings=(*report.warnings, f"ci: {text}, measured on a part of the rows"))
     result = {}
     for key in found[0]:
         at_m = np.array([values[key] for values in found])
-        judged = m > dim or key not in SPECTRAL
+        judged = (m > dim or key not in SPECTRAL) and key not in on_a_part
         # Measures of the head alone do not vary.
         if judged and np.isfinite([report.measures[key], *at_m]).all() and np.ptp(at_m) > 0:
             result[key] = interval(report.measures[key], at_m, n, m)

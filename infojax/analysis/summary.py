@@ -1,6 +1,5 @@
 """Numbers into words: the Report, with the convention, the theoretical limit and the caveats of each measure."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -114,6 +113,11 @@ class Report:
 
     __repr__ = __str__ = table
 
+    def __rich__(self):
+        from infojax.report.tables import rich_table
+
+        return rich_table(self.table)
+
     def _repr_html_(self):
         from infojax.report.tables import html_table
 
@@ -186,6 +190,11 @@ class LayerReports(Mapping):
         return render_layers(self._reports, width)
 
     __repr__ = __str__ = table
+
+    def __rich__(self):
+        from infojax.report.tables import rich_table
+
+        return rich_table(self.table)
 
     def to_dict(self):
         """layer -> `Report.to_dict()`."""
@@ -290,10 +299,10 @@ def _warnings(found):
     warnings = []
     if n == 1:
         warnings.append("one sample: every entropy is 0 and every ratio undefined")
-    elif n <= dim:
+    elif (used := found.sampled.get("spectrum", n)) <= dim:
         warnings.append(
-            f"N <= D ({n} samples, {dim} columns): the spectrum is rank-limited; entropies are at most log {n} = "
-            f"{np.log(n):.4g} whatever the features"
+            f"N <= D ({used} samples, {dim} columns): the spectrum is rank-limited; entropies are at most log {used} = "
+            f"{np.log(used):.4g} whatever the features"
         )
     if found.zero_rows:
         warnings.append(f"{found.zero_rows} rows are zero: they have no direction and are left out of entropies")
@@ -342,8 +351,3 @@ def _reason(key, found):
     if key.startswith("nc3") or key.endswith("_head"):
         return "0/0: the head or all centred class means are zero"
     return "0/0: class means coincide, there is no variance between classes"
-
-
-def json_safe(value):
-    """value with nan and infinities as None: strict JSON."""
-    return json.loads(json.dumps(value), parse_constant=lambda _: None)

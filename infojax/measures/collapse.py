@@ -16,7 +16,6 @@ import numpy as np
 from infojax.measures import moments, spectra
 from infojax.measures.moments import class_stats
 from infojax.measures.variability import (
-    add_by_class,
     between_inverse,
     centered_means,
     class_weights,
@@ -153,7 +152,8 @@ def nc3(z, labels, head, *, convention="papyan", weights=None):
 def nc4(z, labels, head, bias=None, *, weights=None):
     """NC4: share of samples on which the head and the nearest class centre disagree; 0 at collapse.
 
-    mean_i [ argmax_c (<w_c, z_i> + b_c) != argmin_c ||z_i - mu_c|| ]; only classes present have a centre.
+    mean_i [ argmax_c (<w_c, z_i> + b_c) != argmin_c ||z_i - mu_c|| ]; only classes present have a centre. Ties go to
+    the lowest class, so where all class means coincide the value says nothing.
 
     Args:
       z: (N, D); labels: (N,) integers; head: (C, D).
@@ -280,9 +280,10 @@ def second_pass(stats, z, labels, head=None, bias=None, *, inverse=None, weights
         distance = _lengths(deviation)
         energy = jnp.zeros_like(w) if inverse is None else energies(inverse, deviation)
         differ = jnp.zeros_like(w) if scorers is None else _disagreement(scorers, block[0], owners, distance)
-        return jax.tree.map(lambda s, x: add_by_class(s, owners, w, x), sums, SecondPass(energy, distance, differ))
+        added = (moments.class_sums(w * x, owners, stats.num_classes) for x in (energy, distance, differ))
+        return SecondPass(*map(jnp.add, sums, added))
 
-    zeros = jnp.zeros(stats.num_classes, stats.mean.dtype)
+    zeros = jnp.zeros(stats.num_classes, z.dtype)
     return moments.fold_blocks(add, SecondPass(zeros, zeros, zeros), moments.BLOCK_ROWS, z, labels, w)
 
 

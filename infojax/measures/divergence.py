@@ -58,6 +58,7 @@ def spectrum_jsd(k1, k2):
       k1, k2: (n, n) symmetric positive semi-definite.
     Returns:
       0-d array in [0, log 2], nats; at most `matrix_jsd`, and equal to it where the eigenvectors agree.
+      Not differentiable where an eigenvalue repeats (sorting has a kink there) unless its partners are equal too.
     Raises:
       ValueError: not square, or sizes differ.
     """
@@ -96,7 +97,7 @@ def matrix_cross_entropy(p, q):
     Args:
       p, q: (n, n) symmetric positive semi-definite.
     Returns:
-      0-d array, nats; inf where P has mass on the null space of Q.
+      0-d array, nats; inf where P has mass on the null space of Q. Second derivatives in Q need distinct eigenvalues.
     Raises:
       ValueError: not square, or sizes differ.
     References:

@@ -133,11 +133,12 @@ def checked_samples(z, labels, weights):
 
 
 def samples_around(stats, z, labels, weights):
-    """`checked_samples` for a pass around the means of `stats`."""
+    """`checked_samples` for a pass around the means of `stats`, in the wider type of both."""
     z, labels, w = checked_samples(z, labels, weights)
     if z.shape[1] != stats.mean.shape[1]:
         raise ValueError(f"features have {z.shape[1]} columns, the statistics {stats.mean.shape[1]}")
-    return z, labels, w
+    dtype = jnp.promote_types(z.dtype, stats.mean.dtype)
+    return z.astype(dtype), labels, w.astype(dtype)
 
 
 def fold_blocks(f, carry, block, *arrays):
@@ -168,6 +169,17 @@ def known_samples(z, labels, w, num_classes):
     known = (labels >= 0) & (labels < num_classes)
     w = jnp.where(known, w, 0)
     return jnp.where(w[:, None] > 0, z, 0), jnp.where(known, labels, 0), w
+
+
+@partial(jax.jit, static_argnums=2)
+def class_sums(values, labels, num_classes):
+    """(C,) sums of values (N,), blocks first: a float32 total takes no more single ones from 2^24 on."""
+    n = len(values)
+    # At least two blocks: the sums of a single one XLA would add, sample by sample, to what the caller adds them to.
+    size = max(min(BLOCK_ROWS, -(-n // 2)), 1)
+    blocks = max(-(-n // size), 1)
+    sums = jax.ops.segment_sum(values, labels + num_classes * (jnp.arange(n) // size), num_classes * blocks)
+    return jnp.sum(sums.reshape(blocks, num_classes), axis=0)
 
 
 @jax.jit
@@ -218,14 +230,14 @@ def _first_moments(z, labels, w, num_classes, block):
         def add(carry, *rows):
             total, count = carry
             d, owners, w = deviations(*rows, center)
-            return total.at[owners].add(w[:, None] * d), count.at[owners].add(w)
+            return total.at[owners].add(w[:, None] * d), count + class_sums(w, owners, num_classes)
 
         total, count = fold_blocks(add, (jnp.zeros_like(center), no_sums), block, z, labels, w)
         return center + spectra.safe_divide(total, count[:, None]), count
 
     def add_squares(total, *rows):
         d, owners, w = deviations(*rows, mean)
-        return total.at[owners].add(w * jnp.sum(d * d, axis=1))
+        return total + class_sums(w * jnp.sum(d * d, axis=1), owners, num_classes)
 
     no_sums = jnp.zeros(num_classes, z.dtype)
     mean, count = mean_about(jnp.zeros((num_classes, z.shape[1]), z.dtype))

@@ -48,8 +48,9 @@ def as_rows(z, name="features"):
 
 
 def as_labels(labels, n):
-    """labels as an (n,) integer array of at least 32 bits, which counts any number of classes."""
+    """labels as an (n,) integer array of at least 32 bits, which counts any number of classes; booleans are 0 and 1."""
     labels = jnp.asarray(labels)
+    labels = labels.astype(jnp.int32) if labels.dtype == bool else labels
     if labels.shape != (n,):
         raise ValueError(f"labels must have shape ({n},), one a row of the features; got {labels.shape}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -309,9 +310,7 @@ def pseudo_inverse(a, rtol):
     The derivative is Golub and Pereyra's, for perturbations that keep the rank: free of singular vectors, so right
     at repeated singular values.
     """
-    u, s, vt = jnp.linalg.svd(a, full_matrices=False)
-    keep = s > rtol * jnp.max(s, initial=0)
-    inverse = jnp.where(keep, 1 / jnp.where(keep, s, 1), 0)
+    u, _, inverse, vt = _cut_svd(a, rtol)
     return matmul(vt.T * inverse[None, :], u.T)
 
 
@@ -319,9 +318,52 @@ def pseudo_inverse(a, rtol):
 def _pseudo_inverse_jvp(primals, tangents):
     (a, rtol), (da, _) = primals, tangents
     p = pseudo_inverse(a, rtol)
+    return p, _pseudo_inverse_tangent(a, p, da)
+
+
+def _pseudo_inverse_tangent(a, p, da):
     outside_range = da.T - _product(da.T, a, p)  # dA^T (I - A P)
     outside_rows = da.T - _product(p, a, da.T)  # (I - P A) dA^T
-    return p, _product(p, p.T, outside_range) + _product(outside_rows, p.T, p) - _product(p, da, p)
+    return _product(p, p.T, outside_range) + _product(outside_rows, p.T, p) - _product(p, da, p)
+
+
+def _cut_svd(a, rtol):
+    """U, singular values with those up to rtol times the largest set to zero, their pseudo-inverses, V^T."""
+    u, s, vt = jnp.linalg.svd(a, full_matrices=False)
+    keep = s > rtol * jnp.max(s, initial=0)
+    return u, jnp.where(keep, s, 0), jnp.where(keep, 1 / jnp.where(keep, s, 1), 0), vt
+
+
+@jax.custom_jvp
+def polar_factor(a, rtol):
+    """(A^T A)^(1/2) = V S V^T of A = U S V^T (n, m), from A itself: A^T A has lost half of the digits.
+
+    Singular values up to rtol times the largest count as zero. Derivatives as those of `psd_sqrt`.
+    """
+    _, s, _, vt = _cut_svd(a, rtol)
+    return _product(vt.T * s[None, :], vt)
+
+
+@polar_factor.defjvp
+def _polar_factor_jvp(primals, tangents):
+    (a, rtol), (da, _) = primals, tangents
+    h, c = polar_factor(a, rtol), _product(da.T, a)
+    return h, lyapunov(h, c + c.T)
+
+
+@jax.custom_jvp
+def inverse_root(a, rtol):
+    """(A^T A)^(+1/2) = V S^+ V^T (m, m), the pseudo-inverse of `polar_factor(a, rtol)`."""
+    _, _, inverse, vt = _cut_svd(a, rtol)
+    return _product(vt.T * inverse[None, :], vt)
+
+
+@inverse_root.defjvp
+def _inverse_root_jvp(primals, tangents):
+    (a, rtol), (da, _) = primals, tangents
+    t = inverse_root(a, rtol)
+    h, dh = jax.jvp(lambda a: polar_factor(a, rtol), (a,), (da,))
+    return t, _pseudo_inverse_tangent(h, t, dh)
 
 
 def logdet(k):

@@ -284,13 +284,13 @@ def html_table(report) -> str:
     return fragment(report)
 
 
-def rich_table(report):
-    """The same text for rich, as wide as the console; names are never read as rich markup."""
+def rich_table(render):
+    """render(width), a table's text, for rich: as wide as the console; names are never read as rich markup."""
     from rich.text import Text
 
     class Table:
         def __rich_console__(self, console, options):
-            text = Text(render_table(report, options.max_width), no_wrap=True, overflow="crop")
+            text = Text(render(options.max_width), no_wrap=True, overflow="crop")
             text.highlight_regex(r"(?m)^[^\s─].*$", "bold")
             text.highlight_regex(r"\bnan \(.*(\n {20,}\S.*)*", "yellow")
             text.highlight_regex(r"(?ms)^  ! .*", "yellow")

@@ -306,6 +306,11 @@ def test_collapse_of_many_samples_is_zero_by_zero_and_no_rounding_error(double):
             assert float(ij.matrix_entropy(z)) == float(ij.matrix_entropy(z, weights=weights)) == 0
             got = ij.interplay(z, labels, head, weights=weights)
             assert_close(got[:6], (0, 0, 0, 0, math.nan, math.nan), 0, err_msg=f"seed {seed}")
+            stats = ij.ClassStats.init(2, 3, scatter="class", dtype=dtype)
+            for rows in np.split(np.arange(1000), 10):
+                stats = stats.update(ij.unit_rows(z[rows])[0], labels[rows], weights[rows])
+            got = ij.interplay_from_stats(stats, head)
+            assert_close(got[:6], (0, 0, 0, 0, math.nan, math.nan), 0, err_msg=f"streamed, seed {seed}")
 
 
 def test_ratios_of_zero_by_zero_are_nan_with_gradient_zero():

@@ -260,11 +260,9 @@ def test_value_of_each_class(x64, data):
 @pytest.mark.parametrize("data", DATA)
 def test_between_inverse_is_a_pseudo_inverse(x64, data):
     z, labels = DATA[data]
-    inverse = np.asarray(measured(z, labels, np.ones(60))[1])
-    if z.shape[1] > 6:
-        assert inverse.shape == (z.shape[1], 6)
-        inverse = inverse @ inverse.T
-    np.testing.assert_allclose(inverse, pseudo_inverse(scatters(z, labels)[1]), rtol=1e-9, atol=1e-10)
+    root = np.asarray(measured(z, labels, np.ones(60))[1])
+    assert root.shape == (z.shape[1], min(z.shape[1], 6))
+    np.testing.assert_allclose(root @ root.T, pseudo_inverse(scatters(z, labels)[1]), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("dim", [5, 6])  # what six class means span, and as many dimensions as classes
@@ -272,6 +270,21 @@ def test_sides_of_the_between_scatter(x64, dim):
     z, labels = sample((24, 15, 9, 6, 4, 2), dim)
     value = jax.jit(partial(nc1, num_classes=6))(z, labels)
     np.testing.assert_allclose(value, dense(z, labels), rtol=1e-11)
+
+
+def test_float32_keeps_four_digits_of_an_ill_conditioned_between_scatter():
+    # Class means whose 64 singular values span four and a half decades: the eigenvalues of S_B span nine.
+    rng, dim, num_classes = np.random.default_rng(2), 64, 100
+    scale, (turn, _) = np.arange(1, dim + 1) ** -2.3, np.linalg.qr(rng.normal(size=(dim, dim)))
+    means, labels = rng.normal(size=(num_classes, dim)) * scale, np.arange(2000) % num_classes
+    z = ((means[labels] + 0.05 * rng.normal(size=(2000, dim)) * scale) @ turn).astype(np.float32)
+    exact = z.astype(float)
+    means = np.stack([exact[labels == c].mean(0) for c in range(num_classes)])
+    factor = (means - exact.mean(0)) / np.sqrt(num_classes)
+    assert np.linalg.cond(factor) > 1e4
+    expected = np.sum(((exact - means[labels]) @ np.linalg.pinv(factor)) ** 2) / len(z)
+    for value in (nc1(z, labels, num_classes), jax.jit(partial(nc1, num_classes=num_classes))(z, labels)):
+        np.testing.assert_allclose(value, expected, rtol=1e-4)
 
 
 def as_printed(z, labels, mean_factor, result_factor):
