@@ -229,18 +229,20 @@ def test_warnings_of_a_statistician():
 
 
 def test_every_nan_has_a_reason():
-    cases = [
-        dict(features=np.zeros((5, 3)), labels=[0, 0, 1, 1, 1]),
-        dict(features=np.ones((1, 3)), labels=[0]),
-        dict(features=np.ones((6, 3)), labels=[0, 0, 1, 1, 2, 2], head=np.eye(3)),
-        dict(features=np.repeat([[1.0, 2], [-1, -2]], 5, 0), labels=[0] * 5 + [1] * 5, head=[[1.0, 2], [-1, -2]]),
-        dict(features=np.eye(3), labels=[0, 1, 2], head=np.zeros((3, 3))),
-    ]
-    for case in cases:
-        found = ij.analyze(**case)
-        bad = {key for key, value in found.measures.items() if not np.isfinite(value)}
-        assert bad == set(found.reasons) and all(found.reasons.values())
-    opposite = ij.analyze(**cases[3])
+    line, two = np.repeat([[1.0, 2, 0], [-1, -2, 0]], 3, 0), [0, 0, 0, 1, 1, 1]
+    cases = {  # the shapes are few because each one compiles
+        "one sample": dict(features=np.ones((1, 3)), labels=[0]),
+        "all zero": dict(features=np.zeros((6, 3)), labels=two, head=np.eye(2, 3)),
+        "all equal": dict(features=np.ones((6, 3)), labels=two, head=np.eye(2, 3)),
+        "opposite": dict(features=line, labels=two, head=line[2:4]),
+        "zero head": dict(features=np.eye(6, 3), labels=two, head=np.zeros((2, 3))),
+        "one sample a class": dict(features=np.eye(3), labels=[0, 1, 2]),
+    }
+    found = {name: ij.analyze(**case) for name, case in cases.items()}
+    for name, report in found.items():
+        bad = {key for key, value in report.measures.items() if not np.isfinite(value)}
+        assert bad and bad == set(report.reasons) and all(report.reasons.values()), name
+    opposite = found["opposite"]
     assert np.isnan(opposite.measures["mir"]) and opposite.reasons["mir"].startswith("0/0")
     assert opposite.measures["nc1"] == 0
 
