@@ -1,0 +1,136 @@
+"""WideResNet as semi-supervised learning uses it (Zagoruyko and Komodakis 2016), in its two published variants.
+
+Pre-activation blocks of two 3x3 convolutions with biases, leaky ReLU (0.1), batch normalisation with decay 0.999 and
+epsilon 1e-3, global average pooling. The variants differ in two ways:
+
+- The first block of a group that changes the number of channels. google (FixMatch and its relatives) feeds
+  act(bn1(x)) to conv1 and the raw x to the shortcut. torchssl feeds the raw x to both: there bn1 is computed, keeps its
+  running statistics, and has no effect (a slip that its published numbers contain). The very first block gives
+  act(bn1(x)) to both branches in both variants; only where no channels change there (width 1) torchssl's shortcut
+  takes the raw x.
+- Padding of 3x3 convolutions with stride 2: one pixel on each side (torchssl), or TensorFlow's "same", on even sizes
+  one below and to the right (google).
+
+PyTorch tracks the unbiased batch variance, Flax the biased one: running variances differ by n / (n - 1), n the
+samples times pixels of a batch.
+
+References: TorchSSL models/nets/wrn.py and wrn_var.py; google-research/fixmatch libml/models.py.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from infojax.models.output import Output
+
+VARIANTS = ("torchssl", "google")
+
+
+def _activation(x):
+    return nn.leaky_relu(x, 0.1)
+
+
+def _fan_in_uniform(fan_in):
+    """PyTorch's default for biases: U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+    return init
+
+
+def _conv(net, x, channels, size, stride, name):
+    torch = net.variant == "torchssl"
+    conv = nn.Conv(
+        channels,
+        (size, size),
+        stride,
+        padding=size // 2 if torch else "SAME",
+        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        bias_init=_fan_in_uniform(size * size * x.shape[-1]) if torch else nn.initializers.zeros,
+        dtype=net.dtype,
+        name=name,
+    )
+    return conv(x)
+
+
+def _normalised(net, x, train, name):
+    """act(bn(x))"""
+    norm = nn.BatchNorm(not train, momentum=0.999, epsilon=1e-3, dtype=net.dtype, name=name)
+    return _activation(norm(x))
+
+
+class _Block(nn.Module):
+    channels: int
+    stride: int
+    very_first: bool
+    variant: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, train):
+        changes = x.shape[-1] != self.channels
+        y = _normalised(self, x, train, "bn1")
+        if self.very_first and (changes or self.variant == "google"):
+            x = y
+        elif changes and self.variant == "torchssl":
+            y = x
+        y = _conv(self, y, self.channels, 3, self.stride, "conv1")
+        y = _normalised(self, y, train, "bn2")
+        y = _conv(self, y, self.channels, 3, 1, "conv2")
+        return y + (_conv(self, x, self.channels, 1, self.stride, "shortcut") if changes else x)
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width; (28, 2) has 1,469,642 parameters for 10 classes, (28, 8) 23,409,092 for 100.
+
+    Args:
+      num_classes: C.
+      depth: 6 n + 4, n blocks a group.
+      width: factor of the channels 16, 32, 64(, 128).
+      groups: 3, or 4 as for STL-10: with depth=28, width=2, first_stride=2 the "WRN-37-2" (5,933,770 parameters).
+      first_stride: stride of the first group.
+      variant: "torchssl" (the published tables of TorchSSL) or "google"; see the module.
+      dtype: of the computation; parameters, statistics and outputs are float32.
+    Call:
+      x: (N, H, W, channels) normalised images; train: batch statistics, which update `batch_stats`.
+    Returns:
+      `Output`; features "group1", ..., (N, H', W', C') each.
+    Raises:
+      ValueError: unknown variant, or a depth that is not 6 n + 4.
+    """
+
+    num_classes: int
+    depth: int = 28
+    width: int = 2
+    groups: int = 3
+    first_stride: int = 1
+    variant: str = "torchssl"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {self.variant!r}")
+        blocks, rest = divmod(self.depth - 4, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"depth must be 10, 16, 22, 28, ... (6 n + 4); got {self.depth}")
+        x, features = _conv(self, x, 16, 3, 1, "conv1"), {}
+        for group in range(self.groups):
+            for i in range(blocks):
+                block = _Block(
+                    channels=16 * self.width * 2**group,
+                    stride=1 if i else (2 if group else self.first_stride),
+                    very_first=group == i == 0,
+                    variant=self.variant,
+                    dtype=self.dtype,
+                    name=f"group{group + 1}_block{i + 1}",
+                )
+                x = block(x, train)
+            features[f"group{group + 1}"] = x
+        x = _normalised(self, x, train, "bn")
+        embedding = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        shape = "normal" if self.variant == "torchssl" else "truncated_normal"
+        init = nn.initializers.variance_scaling(1.0, "fan_avg", shape)  # Xavier
+        head = nn.Dense(self.num_classes, kernel_init=init, dtype=self.dtype, name="head")
+        return Output(head(embedding).astype(jnp.float32), embedding, features)
