@@ -1,0 +1,1 @@
+"""From an objective to a trained state."""

@@ -1,0 +1,88 @@
+"""Optimisers and schedules as the papers' codes run them, put together from optax.
+
+Weight decay and layer-wise adaptation leave out every parameter with fewer than two axes: biases, and the scales and
+shifts of normalisation layers.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def matrices(params):
+    """Mask of the parameters with two axes or more: kernels and embeddings."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def cosine_7_16(lr, total_steps):
+    """lr * max(0, cos(7 pi k / (16 K))), no warm-up; ends at 0.195 lr.
+
+    References:
+      FixMatch, and all methods of TorchSSL.
+    """
+
+    def schedule(step):
+        return lr * jnp.maximum(jnp.cos(7 * jnp.pi * step / (16 * total_steps)), 0)
+
+    return schedule
+
+
+def warmup_cosine(lr, total_steps, warmup_steps=0, end=0.0):
+    """Linear from 0 to lr over `warmup_steps`, then half a cosine down to `end` at `total_steps`."""
+    return optax.warmup_cosine_decay_schedule(0.0 if warmup_steps else lr, lr, warmup_steps, total_steps, end)
+
+
+def sgd(lr, *, momentum=0.9, nesterov=True, weight_decay=0.0, clip=None):
+    """SGD with coupled weight decay: g <- g + wd p; v <- momentum v + g; p <- p - lr (g + momentum v) (Nesterov).
+
+    Args:
+      lr: number or schedule (step -> number), the current one at each step.
+      clip: largest global norm of the gradient before the decay is added, or None.
+    """
+    return _chain(
+        clip,
+        optax.add_decayed_weights(weight_decay, matrices),
+        optax.trace(momentum, nesterov) if momentum else optax.identity(),
+        optax.scale_by_learning_rate(lr),
+    )
+
+
+def adamw(lr, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=None):
+    """Adam with decoupled weight decay, p <- p - lr (m / (sqrt v + eps) + wd p), m and v without their initial bias."""
+    return _chain(clip, optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=matrices))
+
+
+def lars(lr, *, momentum=0.9, weight_decay=0.0, trust=1e-3, clip=None):
+    """LARS as the MAE and MoCo v3 codes run it: d = g + wd p; v <- momentum v + trust |p| / |d| d; p <- p - lr v.
+
+    The buffer holds adapted gradients and meets the *current* learning rate; `optax.lars` puts the learning rate into
+    the buffer, which differs while it changes. Where |p| or |d| is zero, d is taken as it is.
+
+    References:
+      You, Gitman and Ginsburg 2017; facebookresearch/mae util/lars.py.
+    """
+    return _chain(
+        clip,
+        optax.add_decayed_weights(weight_decay, matrices),
+        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust), matrices),
+        optax.trace(momentum) if momentum else optax.identity(),
+        optax.scale_by_learning_rate(lr),
+    )
+
+
+def _chain(clip, *steps):
+    return optax.chain(*([] if clip is None else [optax.clip_by_global_norm(clip)]), *steps)
+
+
+def accumulated(tx, steps):
+    """tx applied to the mean of the gradients of `steps` calls, summed in float32; the parameters rest in between.
+
+    Exact for losses that are means over samples, without batch statistics; a loss of the whole batch (entropies,
+    NT-Xent) is another one on parts of it.
+    """
+    return optax.MultiSteps(tx, steps).gradient_transformation() if steps > 1 else tx
+
+
+def average(mean, params, decay):
+    """One step of the exponential moving average, decay * mean + (1 - decay) * params; starts at the parameters."""
+    return optax.incremental_update(params, mean, 1 - decay)

@@ -1,0 +1,149 @@
+"""Optimisers against their equations in NumPy, and against PyTorch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from infojax.train import optim
+
+STEPS, LR, DECAY = 6, 0.03, 0.1
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def problem():
+    """A kernel, a bias, and the gradients of some steps."""
+    rng = np.random.default_rng(0)
+    params = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=2)}
+    return params, [{k: rng.normal(size=v.shape) for k, v in params.items()} for _ in range(STEPS)]
+
+
+def schedule(step):
+    return LR / (1 + step)
+
+
+def run(tx, params, gradients):
+    params = jax.tree.map(jnp.asarray, params)
+    state, step = tx.init(params), jax.jit(tx.update)
+    for g in gradients:
+        updates, state = step(g, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def by_hand(params, gradients, step):
+    """step(k, name, p, g, buffer) -> (p, buffer), parameter by parameter."""
+    result = {}
+    for name, p in params.items():
+        buffer = np.zeros_like(p)
+        for k, g in enumerate(gradients):
+            p, buffer = step(k, p, g[name], buffer)
+        result[name] = p
+    return result
+
+
+def assert_close(actual, expected, rtol=1e-12):
+    for name, value in expected.items():
+        np.testing.assert_allclose(actual[name], value, rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd(nesterov):
+    def step(k, p, g, v):
+        g = g + DECAY * p * (p.ndim > 1)
+        v = 0.9 * v + g
+        return p - schedule(k) * (g + 0.9 * v if nesterov else v), v
+
+    tx = optim.sgd(schedule, nesterov=nesterov, weight_decay=DECAY)
+    assert_close(run(tx, *problem()), by_hand(*problem(), step))
+
+
+def test_lars_meets_the_current_learning_rate():
+    def step(k, p, g, v):
+        if p.ndim > 1:
+            g = g + DECAY * p
+            g = g * 1e-3 * np.linalg.norm(p) / np.linalg.norm(g)
+        v = 0.9 * v + g
+        return p - schedule(k) * v, v
+
+    tx = optim.lars(schedule, weight_decay=DECAY)
+    assert_close(run(tx, *problem()), by_hand(*problem(), step))
+
+
+def test_lars_takes_the_gradient_of_a_zero_matrix_as_it_is():
+    params, gradient = {"kernel": np.zeros((2, 2))}, {"kernel": np.ones((2, 2))}
+    np.testing.assert_allclose(run(optim.lars(0.5), params, [gradient])["kernel"], -0.5)
+    np.testing.assert_array_equal(run(optim.lars(0.5), gradient, [params])["kernel"], 1)
+
+
+def test_adamw():
+    def step(k, p, g, buffer):
+        m, v = buffer if buffer.ndim > p.ndim else np.zeros((2, *p.shape))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        adapted = m / (1 - 0.9 ** (k + 1)) / (np.sqrt(v / (1 - 0.999 ** (k + 1))) + 1e-8)
+        return p - schedule(k) * (adapted + DECAY * p * (p.ndim > 1)), np.stack([m, v])
+
+    assert_close(run(optim.adamw(schedule, weight_decay=DECAY), *problem()), by_hand(*problem(), step))
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_torch_does_the_same(kind):
+    torch = pytest.importorskip("torch")
+    params, gradients = problem()
+    theirs = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in params.items()}
+    groups = [dict(params=[theirs["kernel"]], weight_decay=DECAY), dict(params=[theirs["bias"]], weight_decay=0.0)]
+    if kind == "sgd":
+        optimiser = torch.optim.SGD(groups, lr=LR, momentum=0.9, nesterov=True)
+        ours = optim.sgd(LR, weight_decay=DECAY)
+    else:
+        optimiser = torch.optim.AdamW(groups, lr=LR)
+        ours = optim.adamw(LR, weight_decay=DECAY)
+    for g in gradients:
+        for name, p in theirs.items():
+            p.grad = torch.tensor(g[name])
+        optimiser.step()
+    assert_close(run(ours, params, gradients), {name: p.detach().numpy() for name, p in theirs.items()})
+
+
+@pytest.mark.parametrize("make", [optim.sgd, optim.adamw, optim.lars])
+def test_the_global_norm_is_clipped(make):
+    params, gradients = problem()
+    norm = np.sqrt(sum(np.sum(g**2) for g in gradients[0].values()))
+    clipped = {name: g / norm * 0.5 for name, g in gradients[0].items()}
+    assert_close(run(make(LR, clip=0.5), params, gradients[:1]), run(make(LR), params, [clipped]))
+
+
+def test_accumulation_is_the_mean_of_the_gradients():
+    params, gradients = problem()
+    pairs = [jax.tree.map(lambda a, b: (a + b) / 2, *gradients[i : i + 2]) for i in range(0, STEPS, 2)]
+    tx = optim.sgd(schedule, weight_decay=DECAY)
+    # optax accumulates in float32
+    assert_close(run(optim.accumulated(tx, 2), params, gradients), run(tx, params, pairs), rtol=1e-6)
+
+
+def test_cosine_7_16():
+    lr = optim.cosine_7_16(0.03, 2**20)
+    assert float(lr(0)) == pytest.approx(0.03)
+    assert float(lr(2**19)) == pytest.approx(0.03 * np.cos(7 * np.pi / 32))
+    assert float(lr(2**20)) == pytest.approx(0.03 * np.cos(7 * np.pi / 16))
+    assert float(lr(3 * 2**20)) == 0  # never uphill again
+
+
+def test_warmup_cosine():
+    lr = optim.warmup_cosine(2.0, 110, 10, end=0.5)
+    assert [float(lr(k)) for k in (0, 5, 10, 60, 110, 200)] == pytest.approx([0, 1, 2, 1.25, 0.5, 0.5])
+    assert float(optim.warmup_cosine(2.0, 100)(0)) == 2
+
+
+def test_average_starts_at_the_parameters():
+    params, _ = problem()
+    mean, target = params, jax.tree.map(lambda p: p + 1, params)
+    for _ in range(3):
+        mean = optim.average(mean, target, 0.9)
+    assert_close(mean, jax.tree.map(lambda p: p + 1 - 0.9**3, params))
