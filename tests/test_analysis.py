@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rich.console
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 
 import infojax as ij
@@ -302,7 +303,7 @@ def test_forms_of_a_report(report):
 
 
 def test_rich_prints_reports_as_wide_as_the_console(report):
-    console = pytest.importorskip("rich.console").Console(width=110, color_system=None)
+    console = rich.console.Console(width=110, color_system=None)
     for shown in (report, ij.LayerReports({"last": report})):
         with console.capture() as capture:
             console.print(shown)

@@ -43,9 +43,8 @@ MAY_IMPORT = {
     "measure": (*TASKS, "tasks"),
     "bench": (*TASKS, "tasks", ""),
 }
-# Edges that may only be taken inside a function: a notebook loads no figures, and `import infojax`
-# nothing that plain jax does not.
-LAZY = {("analysis", "report"), ("measures", "scipy")}
+# Edges that may only be taken inside a function: a notebook loads no figures before it draws one.
+LAZY = {("analysis", "report")}
 
 # Packages with one home, so that replacing one touches one place; and rooms with a short diet.
 HOMES = {
@@ -55,7 +54,7 @@ HOMES = {
     "matplotlib": ("report",),
     "tensorflow": (),  # never in our processes: it is a tool that prepares data sets
 }
-DIETS = {"measures": {"jax", "numpy", "scipy"}, "models": {"flax", "jax", "numpy"}}
+DIETS = {"measures": {"jax", "numpy"}, "models": {"flax", "jax", "numpy"}}
 
 
 def imports(tree, module, is_package):
@@ -153,7 +152,6 @@ def test_the_rules_see_an_offence(module, source):
             "report.page",
             "from infojax.measures import theory\nfrom infojax.measures.theory import etf",
         ),
-        ("measures.joint", "def f():\n  from scipy.linalg import eigh"),
         ("analysis", "def plot():\n  from infojax.report import figures"),
         ("train.checkpoint", "import orbax.checkpoint as ocp"),
         ("objectives.supervised", "import optax\nfrom infojax.measures.joint import mir"),

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import pytest
+import rich.console
 
 from infojax.report import figures, page, tables
 
@@ -191,7 +192,7 @@ def test_a_sparkline_keeps_the_peak_of_many_classes():
 
 
 def test_rich_shows_the_same_text_and_no_markup():
-    console = pytest.importorskip("rich.console").Console(width=90, color_system=None, record=True)
+    console = rich.console.Console(width=90, color_system=None, record=True)
     report = absent(full("[red]layer[/red]"), "mir", "0/0")
     with console.capture() as capture:
         console.print(tables.rich_table(partial(tables.render_table, report)))

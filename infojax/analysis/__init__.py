@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from infojax.analysis.reports import Interval, LayerReports, Report
 from infojax.analysis.streaming import ArrayRows, InputError, Rows, measure_rows
 from infojax.analysis.subsampling import intervals
-from infojax.analysis.summary import Interval, LayerReports, Report, describe
+from infojax.analysis.summary import describe
 
 __all__ = ["InputError", "Interval", "LayerReports", "Report", "Rows", "analyze", "to_numpy"]
 

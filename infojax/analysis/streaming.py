@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import collapse, entropy, joint, spectra, variability
+from infojax.measures import arrays, collapse, entropy, joint, passes, spectra, variability
 from infojax.measures.moments import ClassStats
 
 # Up to this many rows (or this side of a matrix) everything is exact in one go: a float64 eigenvalue problem of
@@ -179,7 +179,7 @@ def _first_pass(rows, labels, num_classes, chunk, name, progress, scatter, unit_
 def _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w):
     second, unit, energies = carry
     u, live = spectra.unit_rows(z - mean, floor)
-    added = collapse.second_pass(raw, z, y, head, bias, weights=w)
+    added = passes.second_pass(raw, z, y, head, bias, weights=w)
     energies = {key: total + variability.within_energy(inverses[key], raw, z, y, w) for key, total in energies.items()}
     return jax.tree.map(jnp.add, second, added), unit.update(u, y, w), energies
 
@@ -190,7 +190,7 @@ def _second_pass(rows, labels, raw, head, bias, unit_scatter, chunk, progress):
     unit = ClassStats.init(num_classes, dim, scatter=unit_scatter, dtype=jnp.float64)
     inverses, mean, floor = _around_means(raw)
     zeros = jnp.zeros(num_classes)
-    carry = (collapse.SecondPass(zeros, zeros, zeros), unit, dict.fromkeys(inverses, zeros))
+    carry = (passes.SecondPass(zeros, zeros, zeros), unit, dict.fromkeys(inverses, zeros))
     head, bias = (None if x is None else jnp.asarray(x) for x in (head, bias))
     for z, y, w in _blocks(rows, labels, chunk, progress, "around the means"):
         # Blocks would queue up in memory faster than they are worked off.
@@ -203,14 +203,14 @@ def _around_means(raw):
     """What the second pass needs: T of each distinct S_B, the sample mean (1, D) and its rounding error."""
     names = [] if len(raw.count) == 1 else ["thesis", "papyan", "tding1"]
     inverses = {key: variability.between_inverse(raw, convention=key) for key in names}
-    mean = spectra.matmul(raw.count[None], raw.mean) / jnp.sum(raw.count)
+    mean = arrays.matmul(raw.count[None], raw.mean) / jnp.sum(raw.count)
     return inverses, mean, 16 * jnp.finfo(mean.dtype).eps * jnp.max(jnp.abs(raw.mean))
 
 
 def _second_moment(stats):
     """sum of z z^T over all classes (D, D)."""
     scatter = stats.scatter if stats.kind == "within" else jnp.sum(stats.scatter, axis=0)
-    return scatter + spectra.matmul((stats.count[:, None] * stats.mean).T, stats.mean)
+    return scatter + arrays.matmul((stats.count[:, None] * stats.mean).T, stats.mean)
 
 
 def _density_spectrum(unit):

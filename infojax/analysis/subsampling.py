@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from infojax.analysis.reports import Interval
 from infojax.analysis.streaming import ArrayRows, measure_rows
-from infojax.analysis.summary import FAMILIES, SPECTRAL, Interval, describe
+from infojax.analysis.summary import FAMILIES, SPECTRAL, describe
 
 # Rows are drawn at random from memory; float64 bytes that they may take.
 MEMORY = 2**30

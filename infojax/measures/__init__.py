@@ -1,24 +1,6 @@
 """Pure functions of arrays: information measures, collapse statistics, usable information and their theory."""
 
-from infojax.measures.collapse import (
-    NC2,
-    NeuralCollapse,
-    PerClass,
-    SecondPass,
-    cdnv,
-    cdnv_from_stats,
-    collapse_from_passes,
-    davies_bouldin,
-    davies_bouldin_from_sums,
-    nc2,
-    nc2_from_means,
-    nc2_from_stats,
-    nc3,
-    nc3_from_stats,
-    nc4,
-    neural_collapse,
-    second_pass,
-)
+from infojax.measures.collapse import NeuralCollapse, PerClass, collapse_from_passes, neural_collapse
 from infojax.measures.divergence import eigenspace_jsd, matrix_cross_entropy, matrix_jsd, spectrum_jsd
 from infojax.measures.entropy import (
     coding_rate,
@@ -45,6 +27,9 @@ from infojax.measures.joint import (
     mutual_information_from_gram,
 )
 from infojax.measures.moments import ClassStats, class_stats
+from infojax.measures.passes import SecondPass, nc4, second_pass
+from infojax.measures.separation import cdnv, cdnv_from_stats, davies_bouldin, davies_bouldin_from_sums
+from infojax.measures.simplex import NC2, nc2, nc2_from_means, nc2_from_stats, nc3, nc3_from_stats
 from infojax.measures.spectra import unit_rows
 from infojax.measures.theory import etf, nc_limits, random_head_entropy
 from infojax.measures.usable import relabel, v_information

@@ -3,14 +3,14 @@
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from infojax.measures import spectra
+from infojax.measures import arrays, spectra
 from infojax.measures.entropy import density_from_gram, entropy_of_density, log_divided
 
 LOG = spectra.SpectralFunction(jnp.log, log_divided)
 
 
 def _densities(k1, k2):
-    k1, k2 = spectra.as_square(k1, "k1"), spectra.as_square(k2, "k2")
+    k1, k2 = arrays.as_square(k1, "k1"), arrays.as_square(k2, "k2")
     if k1.shape != k2.shape:
         raise ValueError(f"k1 is {k1.shape}, k2 is {k2.shape}: both must have the same size")
     return density_from_gram(k1), density_from_gram(k2)
@@ -84,7 +84,7 @@ def eigenspace_jsd(k1, k2):
     rho1, rho2 = (stop_gradient(rho) for rho in _densities(k1, k2))
     a, u = jnp.linalg.eigh(rho1)
     b, v = jnp.linalg.eigh(rho2)
-    overlap = spectra.matmul(u.T, v) ** 2
+    overlap = arrays.matmul(u.T, v) ** 2
     return _jsd(spectra.support(a)[:, None] * overlap, spectra.support(b)[None, :] * overlap)
 
 
@@ -103,7 +103,7 @@ def matrix_cross_entropy(p, q):
     References:
       Zhang et al., "Matrix information theory for self-supervised learning" (Matrix-SSL), 2024.
     """
-    p, q = spectra.as_square(p, "p"), spectra.as_square(q, "q")
+    p, q = arrays.as_square(p, "p"), arrays.as_square(q, "q")
     if p.shape != q.shape:
         raise ValueError(f"p is {p.shape}, q is {q.shape}: both must have the same size")
     value = jnp.trace(q) - jnp.sum(p * spectra.matrix_function(LOG, q))

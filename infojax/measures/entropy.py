@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
 
-from infojax.measures import spectra
+from infojax.measures import arrays, spectra
 from infojax.measures.spectra import SpectralFunction
 
 
@@ -24,8 +24,8 @@ def gram(z):
     References:
       Song et al., "Unveiling the Dynamics of Information Interplay in Supervised Learning", ICML 2024, section 3.
     """
-    u, _ = spectra.unit_rows(spectra.as_rows(z))
-    return spectra.matmul(u, u.T)
+    u, _ = spectra.unit_rows(arrays.as_rows(z))
+    return arrays.matmul(u, u.T)
 
 
 def density_from_gram(k, weights=None):
@@ -38,16 +38,16 @@ def density_from_gram(k, weights=None):
     Returns:
       (n, n).
     """
-    k = spectra.as_square(k)
-    return _weighted_density(k, spectra.sample_weights(weights, k.shape[0], k.dtype))
+    k = arrays.as_square(k)
+    return _weighted_density(k, arrays.sample_weights(weights, k.shape[0], k.dtype))
 
 
 @jax.jit
 def _weighted_density(k, w):
-    root = spectra.safe_sqrt(w)
+    root = arrays.safe_sqrt(w)
     unused = (w[:, None] <= 0) | (w[None, :] <= 0)
     k = root[:, None] * jnp.where(unused, 0, k) * root[None, :]
-    return spectra.safe_divide(k, jnp.trace(k))
+    return arrays.safe_divide(k, jnp.trace(k))
 
 
 def smaller_density(u, p):
@@ -58,7 +58,7 @@ def smaller_density(u, p):
 @jax.jit
 def weighted(u, p):
     """Rows sqrt(p_i) u_i."""
-    return u * spectra.safe_sqrt(p)[:, None]
+    return u * arrays.safe_sqrt(p)[:, None]
 
 
 def density_of_features(z, weights=None, center=False):
@@ -176,7 +176,7 @@ def matrix_entropy(z, *, alpha=1.0, center=False, weights=None):
     References:
       Song et al. 2024, Definition of matrix entropy; Skean et al. 2023 for alpha != 1.
     """
-    z = spectra.as_rows(z)
+    z = arrays.as_rows(z)
     return entropy_of_density(density_of_features(z, weights, center), alpha, len(z))
 
 
@@ -197,7 +197,7 @@ def matrix_entropy_from_gram(k, *, alpha=1.0, weights=None):
 
 def singular_values(a):
     """Singular values of a, those at rounding level set to exactly zero."""
-    if spectra.on_host(a):
+    if arrays.on_host(a):
         a = np.asarray(a)
         if not np.isfinite(a).all():
             return jnp.full(min(a.shape), jnp.nan, a.dtype)
@@ -222,9 +222,9 @@ def effective_rank(a):
     References:
       Roy and Vetterli, "The effective rank", EUSIPCO 2007.
     """
-    s = singular_values(spectra.as_rows(a, "matrix"))
+    s = singular_values(arrays.as_rows(a, "matrix"))
     total = jnp.sum(s)
-    p = spectra.safe_divide(s, total)
+    p = arrays.safe_divide(s, total)
     entropy = -jnp.sum(jnp.where(p == 0, 0, p * jnp.log(jnp.where(p == 0, 1, p))))
     return jnp.where(total == 0, 0, jnp.exp(entropy))
 
@@ -254,9 +254,9 @@ def rankme(z, eps=1e-7):
       Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
       representations by their rank", ICML 2023, equation 1.
     """
-    s = singular_values(spectra.as_rows(z))
+    s = singular_values(arrays.as_rows(z))
     total = jnp.sum(s)
-    p = spectra.safe_divide(s, total) + eps
+    p = arrays.safe_divide(s, total) + eps
     return jnp.where(total == 0, 0, jnp.exp(-jnp.sum(p * jnp.log(p))))
 
 
@@ -268,9 +268,9 @@ def stable_rank(a):
     Returns:
       0-d array in [1, rank A]; 0 for a zero matrix.
     """
-    s = singular_values(spectra.as_rows(a, "matrix"))
+    s = singular_values(arrays.as_rows(a, "matrix"))
     top = jnp.max(s, initial=0)
-    return jnp.sum(spectra.safe_divide(s, top) ** 2)
+    return jnp.sum(arrays.safe_divide(s, top) ** 2)
 
 
 def coding_rate(z, mu=1.0, *, form="code", weights=None):
@@ -293,15 +293,15 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None):
     References:
       Tan et al., "Information Flow in Self-Supervised Learning", ICML 2024; Yu et al., MCR^2, NeurIPS 2020.
     """
-    z = spectra.as_rows(z)
+    z = arrays.as_rows(z)
     dim = z.shape[1]
-    w = spectra.sample_weights(weights, z.shape[0], z.dtype)
+    w = arrays.sample_weights(weights, z.shape[0], z.dtype)
     u, live = spectra.unit_rows(jnp.where(w[:, None] <= 0, 0, z))
-    small = spectra.smaller_gram(u * spectra.safe_sqrt(w)[:, None])
+    small = spectra.smaller_gram(u * arrays.safe_sqrt(w)[:, None])
     scales = {
         "code": lambda: (mu / dim, 1.0, 0.0),
         "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),
-        "mcr2": lambda: (spectra.safe_divide(mu * dim, jnp.sum(jnp.where(live, w, 0))), 0.5, 0.0),
+        "mcr2": lambda: (arrays.safe_divide(mu * dim, jnp.sum(jnp.where(live, w, 0))), 0.5, 0.0),
     }
     if form not in scales:
         raise ValueError(f"form must be one of {', '.join(scales)}; got {form!r}")

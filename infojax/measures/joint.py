@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import moments, spectra
+from infojax.measures import arrays, moments, roots, spectra
 from infojax.measures.entropy import (
     density_from_gram,
     entropy_of_density,
@@ -25,7 +25,7 @@ from infojax.measures.entropy import (
 
 def _pair_entropies(z1, z2, alpha, center, weights):
     """H(G1), H(G2), H(G1 o G2) over the samples that have a direction in both sets."""
-    z1, z2 = spectra.as_rows(z1, "z1"), spectra.as_rows(z2, "z2")
+    z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     if z1.shape[0] != z2.shape[0]:
         raise ValueError(
             f"z1 has {z1.shape[0]} rows, z2 has {z2.shape[0]}: both must hold the same samples in the same order "
@@ -37,23 +37,23 @@ def _pair_entropies(z1, z2, alpha, center, weights):
     u2, p2 = spectra.directions(z2, weights, center)
     # A sample without a direction in one set is left out of all three entropies, so that MI >= 0 holds.
     p = jnp.where(p2 <= 0, 0, p1)
-    p = spectra.safe_divide(p, jnp.sum(p))
+    p = arrays.safe_divide(p, jnp.sum(p))
     n, rank = z1.shape[0], z1.shape[1] * z2.shape[1]
     if n > rank:
         pairs = (u1[:, :, None] * u2[:, None, :]).reshape(n, rank)
         joint = smaller_density(pairs, p)
     else:
-        root = spectra.safe_sqrt(p)[:, None]
-        joint = spectra.matmul(u1 * root, (u1 * root).T) * spectra.matmul(u2, u2.T)
+        root = arrays.safe_sqrt(p)[:, None]
+        joint = arrays.matmul(u1 * root, (u1 * root).T) * arrays.matmul(u2, u2.T)
     return tuple(entropy_of_density(rho, alpha, n) for rho in (smaller_density(u1, p), smaller_density(u2, p), joint))
 
 
 def _pair_entropies_from_gram(k1, k2, alpha, weights):
-    k1, k2 = spectra.as_square(k1, "k1"), spectra.as_square(k2, "k2")
+    k1, k2 = arrays.as_square(k1, "k1"), arrays.as_square(k2, "k2")
     if k1.shape != k2.shape:
         raise ValueError(f"k1 is {k1.shape}, k2 is {k2.shape}: both must be Gram matrices of the same samples")
     # A sample without a direction in one set has a zero diagonal there; it is left out of all three.
-    w = spectra.sample_weights(weights, len(k1), k1.dtype)
+    w = arrays.sample_weights(weights, len(k1), k1.dtype)
     w = jnp.where((jnp.diagonal(k1) <= 0) | (jnp.diagonal(k2) <= 0), 0, w)
     return tuple(entropy_of_density(density_from_gram(k, w), alpha) for k in (k1, k2, k1 * k2))
 
@@ -63,11 +63,11 @@ def _mi(h1, h2, joint):
 
 
 def _mir(h1, h2, joint):
-    return spectra.safe_divide(_mi(h1, h2, joint), jnp.minimum(h1, h2), jnp.nan)
+    return arrays.safe_divide(_mi(h1, h2, joint), jnp.minimum(h1, h2), jnp.nan)
 
 
 def _hdr(h1, h2):
-    return spectra.safe_divide(jnp.abs(h1 - h2), jnp.maximum(h1, h2), jnp.nan)
+    return arrays.safe_divide(jnp.abs(h1 - h2), jnp.maximum(h1, h2), jnp.nan)
 
 
 def joint_entropy(z1, z2, *, alpha=1.0, center=False, weights=None):
@@ -156,8 +156,8 @@ def head_rows(head, labels):
     Returns:
       (N, D).
     """
-    head, labels = spectra.as_rows(head, "head"), jnp.asarray(labels)
-    labels = spectra.as_labels(labels, labels.size)
+    head, labels = arrays.as_rows(head, "head"), jnp.asarray(labels)
+    labels = arrays.as_labels(labels, labels.size)
     known = (labels >= 0) & (labels < head.shape[0])
     return jnp.where(known[:, None], head[jnp.where(known, labels, 0)], 0)
 
@@ -206,16 +206,16 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     References:
       Song et al. 2024, Definitions of MIR and HDR; Theorem 3 for the limits.
     """
-    z, head = spectra.as_rows(z), spectra.as_rows(head, "head")
+    z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
     dtype = jnp.promote_types(z.dtype, head.dtype)
-    z, head, labels = z.astype(dtype), head.astype(dtype), spectra.as_labels(labels, z.shape[0])
+    z, head, labels = z.astype(dtype), head.astype(dtype), arrays.as_labels(labels, z.shape[0])
     (n, dim), num_classes = z.shape, head.shape[0]
     if route not in (None, "gram", "classes"):
         raise ValueError(f"route must be 'gram', 'classes' or None; got {route!r}")
-    host = spectra.on_host(z, labels, head) and (weights is None or spectra.on_host(jnp.asarray(weights)))
+    host = arrays.on_host(z, labels, head) and (weights is None or arrays.on_host(jnp.asarray(weights)))
     if route is None:
         route = "gram" if n <= num_classes * min(n, dim) and not host else "classes"
-    w = spectra.sample_weights(weights, n, dtype)
+    w = arrays.sample_weights(weights, n, dtype)
     u, p, labels, cosines, class_p, mean = _weighted_directions(z, labels, head, w, center)
     if route == "gram":
         joint = _joint_density(weighted(u, p), labels, cosines)
@@ -240,7 +240,7 @@ def _weighted_directions(z, labels, head, weights, center):
     mass = jnp.where(known & head_live[labels], weights, 0)
     u, p = spectra.directions(z, mass, center)
     class_p = jax.ops.segment_sum(p, labels, len(head))
-    return u, p, labels, spectra.matmul(w, w.T), class_p, spectra.matmul(p[None], u)[0]
+    return u, p, labels, arrays.matmul(w, w.T), class_p, arrays.matmul(p[None], u)[0]
 
 
 def interplay_from_stats(stats, head):
@@ -256,7 +256,7 @@ def interplay_from_stats(stats, head):
     """
     if stats.scatter is None or stats.scatter.ndim != 3:
         raise ValueError("interplay_from_stats needs the scatter of each class: ClassStats.init(..., scatter='class')")
-    second, cosines, class_p, mean, total = _class_moments(stats, spectra.as_rows(head, "head"))
+    second, cosines, class_p, mean, total = _class_moments(stats, arrays.as_rows(head, "head"))
     joint = _joint_density(*_factors(second), cosines)
     return _assemble(jnp.sum(second, axis=0), joint, cosines, class_p, mean, total, total)
 
@@ -271,9 +271,9 @@ def _class_moments(stats, head):
     class_p = jnp.trace(second, axis1=1, axis2=2)
     total = jnp.sum(class_p)
     sums = jnp.where(head_live[:, None], stats.count[:, None] * stats.mean, 0)
-    mean = spectra.safe_divide(jnp.sum(sums, axis=0), total)
-    second, class_p = spectra.safe_divide(second, total), spectra.safe_divide(class_p, total)
-    return second, spectra.matmul(w, w.T), class_p, mean, total
+    mean = arrays.safe_divide(jnp.sum(sums, axis=0), total)
+    second, class_p = arrays.safe_divide(second, total), arrays.safe_divide(class_p, total)
+    return second, arrays.matmul(w, w.T), class_p, mean, total
 
 
 def _assemble(features, joint, cosines, class_p, mean, num_samples, samples):
@@ -284,7 +284,7 @@ def _assemble(features, joint, cosines, class_p, mean, num_samples, samples):
 @jax.jit
 def _head_density(cosines, class_p):
     """sqrt(p_c p_c') <w_c, w_c'> (C, C): the non-zero spectrum of G(V) / N."""
-    root = spectra.safe_sqrt(class_p)
+    root = arrays.safe_sqrt(class_p)
     return root[:, None] * cosines * root[None, :]
 
 
@@ -309,23 +309,23 @@ def _joint_density(rows, owner, cosines):
     Its non-zero spectrum depends on the rows of class c only through R_c = B_c^T B_c, so any other factor of R_c
     with fewer rows may stand in for them.
     """
-    if spectra.on_host(rows, owner, cosines):
+    if arrays.on_host(rows, owner, cosines):
         rows, owner, cosines = np.asarray(rows), np.asarray(owner), np.asarray(cosines)
         joint = rows @ rows.T
         joint *= cosines[np.ix_(owner, owner)]
         return joint
-    return spectra.matmul(rows, rows.T) * cosines[owner][:, owner]
+    return arrays.matmul(rows, rows.T) * cosines[owner][:, owner]
 
 
 def _factors(second):
     """Factors (rows, owner) of the class second moments (C, D, D)."""
     num_classes, dim, _ = second.shape
     owner = np.repeat(np.arange(num_classes), dim)
-    if spectra.on_host(second):
+    if arrays.on_host(second):
         rows = [_short_factor(r) for r in np.asarray(second)]
         return np.concatenate(rows), np.repeat(np.arange(num_classes), [len(r) for r in rows])
     # The symmetric square root: the one factor whose derivative exists at repeated eigenvalues.
-    return jax.vmap(spectra.psd_sqrt)(second).reshape(num_classes * dim, dim), owner
+    return jax.vmap(roots.psd_sqrt)(second).reshape(num_classes * dim, dim), owner
 
 
 def _factors_of_rows(u, p, labels):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import spectra
+from infojax.measures import arrays, spectra
 
 SCATTERS = (None, "within", "class")
 CACHED_ROWS = 256  # of 512 float32 columns: half a MiB
@@ -62,7 +62,7 @@ class ClassStats:
 
     def update(self, z, labels, weights=None):
         """These statistics with the samples z (N, D), labels (N,), weights (N,) or None added."""
-        z = spectra.as_rows(z)
+        z = arrays.as_rows(z)
         if z.shape[1] != self.mean.shape[1]:
             raise ValueError(f"features have {z.shape[1]} columns, the statistics {self.mean.shape[1]}")
         return self.merge(class_stats(z, labels, self.num_classes, weights=weights, scatter=self.kind))
@@ -75,7 +75,7 @@ class ClassStats:
                 f"{other.mean.shape} with scatter {other.kind!r}"
             )
         count = self.count + other.count
-        share = spectra.safe_divide(other.count, count)
+        share = arrays.safe_divide(other.count, count)
         # A class that one side has never seen has no mean there: the difference must not count.
         seen = (self.count > 0) & (other.count > 0)
         delta = other.mean - self.mean
@@ -90,7 +90,7 @@ class ClassStats:
     def reduce(self, axis_name):
         """Statistics of the samples of all devices along a mapped axis (shard_map, vmap): the merge as psums."""
         count = jax.lax.psum(self.count, axis_name)
-        mean = spectra.safe_divide(jax.lax.psum(self.count[:, None] * self.mean, axis_name), count[:, None])
+        mean = arrays.safe_divide(jax.lax.psum(self.count[:, None] * self.mean, axis_name), count[:, None])
         delta = jnp.where((self.count > 0)[:, None], self.mean - mean, 0)
         local = ClassStats(
             count=self.count,
@@ -108,7 +108,7 @@ def _outer(rows, weights, kind):
         return None
     weighted = rows * weights[:, None]
     if kind == "within":
-        return spectra.matmul(weighted.T, rows)
+        return arrays.matmul(weighted.T, rows)
     return weighted[:, :, None] * rows[:, None, :]
 
 
@@ -128,8 +128,8 @@ def infer_num_classes(labels, num_classes):
 
 def checked_samples(z, labels, weights):
     """z (N, D) float, labels (N,) integers, weights (N,)."""
-    z = spectra.as_rows(z)
-    return z, spectra.as_labels(labels, z.shape[0]), spectra.sample_weights(weights, z.shape[0], z.dtype)
+    z = arrays.as_rows(z)
+    return z, arrays.as_labels(labels, z.shape[0]), arrays.sample_weights(weights, z.shape[0], z.dtype)
 
 
 def samples_around(stats, z, labels, weights):
@@ -141,24 +141,24 @@ def samples_around(stats, z, labels, weights):
     return z.astype(dtype), labels, w.astype(dtype)
 
 
-def fold_blocks(f, carry, block, *arrays):
-    """carry = f(carry, *rows) for blocks of `block` rows of the arrays, the last of which are the sample weights.
+def fold_blocks(f, carry, block, *samples):
+    """carry = f(carry, *rows) for blocks of `block` samples: arrays of N rows, the last of them the weights.
 
     Temporaries of N x C or N x D never exist whole. Concrete CPU arrays are worked off in a Python loop, so that `f`
     may use BLAS; in a compiled program the last block reaches back to be full, with weight zero for rows seen before.
     """
-    n = arrays[0].shape[0]
+    n = samples[0].shape[0]
     if n <= block:
-        return f(carry, *arrays)
-    if spectra.on_host(*arrays):
-        arrays = [np.asarray(x) for x in arrays]  # views: slicing a jax array compiles for each offset
+        return f(carry, *samples)
+    if arrays.on_host(*samples):
+        samples = [np.asarray(x) for x in samples]  # views: slicing a jax array compiles for each offset
         for i in range(0, n, block):
-            carry = f(carry, *(x[i : i + block] for x in arrays))
+            carry = f(carry, *(x[i : i + block] for x in samples))
         return carry
 
     def step(carry, start):
         first = jnp.minimum(start, n - block)
-        *rows, w = (jax.lax.dynamic_slice_in_dim(x, first, block) for x in arrays)
+        *rows, w = (jax.lax.dynamic_slice_in_dim(x, first, block) for x in samples)
         return f(carry, *rows, jnp.where(first + jnp.arange(block) < start, 0, w)), None
 
     return jax.lax.scan(step, carry, jnp.arange(0, n, block))[0]
@@ -207,7 +207,7 @@ def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None):
         raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
     num_classes = infer_num_classes(labels, num_classes)
     z, labels, w = checked_samples(z, labels, weights)
-    host = spectra.on_host(z, labels, w)
+    host = arrays.on_host(z, labels, w)
     # Blocks that stay in a CPU's cache are 5 times faster than whole arrays; accelerators want it whole.
     count, mean, squares = _first_moments(z, labels, w, num_classes, CACHED_ROWS if host else max(len(w), 1))
     if scatter == "class":
@@ -233,7 +233,7 @@ def _first_moments(z, labels, w, num_classes, block):
             return total.at[owners].add(w[:, None] * d), count + class_sums(w, owners, num_classes)
 
         total, count = fold_blocks(add, (jnp.zeros_like(center), no_sums), block, z, labels, w)
-        return center + spectra.safe_divide(total, count[:, None]), count
+        return center + arrays.safe_divide(total, count[:, None]), count
 
     def add_squares(total, *rows):
         d, owners, w = deviations(*rows, mean)
@@ -248,7 +248,7 @@ def _first_moments(z, labels, w, num_classes, block):
 @jax.jit
 def _scaled_deviations(z, labels, w, mean):
     d, labels, w = deviations(z, labels, w, mean)
-    return d * spectra.safe_sqrt(w)[:, None], labels
+    return d * arrays.safe_sqrt(w)[:, None], labels
 
 
 def class_second_moments(rows, labels, num_classes):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import moments, spectra
+from infojax.measures import arrays, moments, roots
 from infojax.measures.moments import ClassStats, class_stats
 
 
@@ -48,12 +48,12 @@ def nc1_convention(name):
 def class_weights(stats, kind):
     """(C,) weights that sum to one over the classes present."""
     w = stats.count if kind == "samples" else (stats.count > 0).astype(stats.count.dtype)
-    return spectra.safe_divide(w, jnp.sum(w))
+    return arrays.safe_divide(w, jnp.sum(w))
 
 
 def centered_means(stats, kind):
     """mu_c - mu_G ("samples") or mu_c - mu_C ("classes"), (C, D); zero rows for absent classes."""
-    center = spectra.matmul(class_weights(stats, kind)[None], stats.mean)
+    center = arrays.matmul(class_weights(stats, kind)[None], stats.mean)
     return jnp.where((stats.count > 0)[:, None], stats.mean - center, 0)
 
 
@@ -61,7 +61,7 @@ def mean_rounding(stats):
     """The rounding error of a class mean: differences below it are zero."""
     eps = jnp.finfo(stats.mean.dtype).eps
     largest = jnp.max(jnp.sum(stats.mean**2, axis=1), initial=0)
-    return jax.lax.stop_gradient(4 * eps * spectra.safe_sqrt(largest))
+    return jax.lax.stop_gradient(4 * eps * arrays.safe_sqrt(largest))
 
 
 def significant(rows, noise):
@@ -72,7 +72,7 @@ def significant(rows, noise):
 
 def _between_factor(stats, convention):
     """F (C, D) with S_B = F^T F."""
-    root = spectra.safe_sqrt(class_weights(stats, convention.between))
+    root = arrays.safe_sqrt(class_weights(stats, convention.between))
     return root[:, None] * centered_means(stats, convention.center)
 
 
@@ -92,16 +92,16 @@ def between_inverse(stats, *, convention="thesis"):
     """
     factor = _between_factor(stats, nc1_convention(convention))
     eps, (num_classes, dim) = jnp.finfo(factor.dtype).eps, factor.shape
-    norm = spectra.safe_sqrt(jnp.sum(factor * factor))
+    norm = arrays.safe_sqrt(jnp.sum(factor * factor))
     rtol = jax.lax.stop_gradient(
-        jnp.maximum(10 * eps * max(num_classes, dim) ** 0.5, spectra.safe_divide(mean_rounding(stats), norm))
+        jnp.maximum(10 * eps * max(num_classes, dim) ** 0.5, arrays.safe_divide(mean_rounding(stats), norm))
     )
-    return (spectra.pseudo_inverse if num_classes < dim else spectra.inverse_root)(factor, rtol)
+    return (roots.pseudo_inverse if num_classes < dim else roots.inverse_root)(factor, rtol)
 
 
 def energies(inverse, deviation):
     """||T^T d||^2 of each row d."""
-    return _squared_lengths(spectra.matmul(deviation, inverse))
+    return _squared_lengths(arrays.matmul(deviation, inverse))
 
 
 @jax.jit
@@ -146,8 +146,8 @@ def nc1_from_energy(energy, stats, *, convention="thesis"):
     if rule.quotient:
         return _trace_quotient(stats, rule)
     present = stats.count > 0
-    scale = spectra.safe_divide(1.0, jnp.sum(present)) if rule.per_class else 1.0
-    value = scale * spectra.safe_divide(energy, stats.count)
+    scale = arrays.safe_divide(1.0, jnp.sum(present)) if rule.per_class else 1.0
+    value = scale * arrays.safe_divide(energy, stats.count)
     defined = _has_between(stats, rule)
     total = jnp.sum(class_weights(stats, rule.within) * value)
     return jnp.where(defined, total, jnp.nan), jnp.where(defined & present, value, jnp.nan)
@@ -160,9 +160,9 @@ def _has_between(stats, rule):
 
 def _trace_quotient(stats, rule):
     between = jnp.where(_has_between(stats, rule), jnp.sum(_between_factor(stats, rule) ** 2), 0)
-    variance = spectra.safe_divide(stats.squares, stats.count)
-    value = spectra.safe_divide(variance, between, jnp.nan)
-    total = spectra.safe_divide(jnp.sum(class_weights(stats, rule.within) * variance), between, jnp.nan)
+    variance = arrays.safe_divide(stats.squares, stats.count)
+    value = arrays.safe_divide(variance, between, jnp.nan)
+    total = arrays.safe_divide(jnp.sum(class_weights(stats, rule.within) * variance), between, jnp.nan)
     return total, jnp.where(stats.count > 0, value, jnp.nan)
 
 
@@ -226,12 +226,12 @@ def nc1_from_stats(stats, *, convention="thesis"):
             f"ClassStats.init(..., scatter={need!r}); without it, stream within_energy in a second pass"
         )
     root = between_inverse(stats, convention=convention)
-    inverse = spectra.matmul(root, root.T)
+    inverse = arrays.matmul(root, root.T)
     trace = jnp.tensordot(stats.scatter, inverse, axes=2, precision="highest")
     if stats.kind == "class":
         return nc1_from_energy(trace, stats, convention=convention)[0]
-    scale = spectra.safe_divide(1.0, jnp.sum(stats.count > 0)) if rule.per_class else 1.0
-    value = scale * spectra.safe_divide(trace, jnp.sum(stats.count))
+    scale = arrays.safe_divide(1.0, jnp.sum(stats.count > 0)) if rule.per_class else 1.0
+    value = scale * arrays.safe_divide(trace, jnp.sum(stats.count))
     return jnp.where(_has_between(stats, rule), value, jnp.nan)
 
 
@@ -259,24 +259,24 @@ def nc1_one_pass(count, sums, second_moment):
     References:
       Thesis "Compression in DNNs", equation 2.1.
     """
-    second_moment = spectra.as_square(second_moment, "second_moment")
+    second_moment = arrays.as_square(second_moment, "second_moment")
     count, sums = (jnp.asarray(x).astype(second_moment.dtype) for x in (count, sums))
-    mean = spectra.safe_divide(sums, count[:, None])
+    mean = arrays.safe_divide(sums, count[:, None])
     stats = ClassStats(count, mean, jnp.zeros_like(count))
     root = between_inverse(stats)
-    inverse = spectra.matmul(root, root.T)
+    inverse = arrays.matmul(root, root.T)
     total = jnp.sum(count)
-    center = spectra.safe_divide(jnp.sum(sums, axis=0), total)
+    center = arrays.safe_divide(jnp.sum(sums, axis=0), total)
     factor = _between_factor(stats, NC1_CONVENTIONS["thesis"])
-    raw = spectra.safe_divide(second_moment, total)
-    terms = [raw, center[:, None] * center[None, :], spectra.matmul(factor.T, factor)]
+    raw = arrays.safe_divide(second_moment, total)
+    terms = [raw, center[:, None] * center[None, :], arrays.matmul(factor.T, factor)]
     value = jnp.sum(inverse * (terms[0] - terms[1] - terms[2]))
     # Each product of the trace carries a relative rounding error of its own; they add up in absolute value.
     eps = jnp.finfo(raw.dtype).eps
     error = eps * sum(jnp.sum(jnp.abs(inverse) * jnp.abs(t)) for t in terms)
     # S_B^+ itself is off by twice the error of its factor F times ||F^+||, ||F^+||^2 <= tr S_B^+.
-    factor_error = mean_rounding(stats) + 4 * eps * spectra.safe_sqrt(jnp.trace(terms[2]))
-    error += 2 * factor_error * spectra.safe_sqrt(jnp.trace(inverse)) * (jnp.abs(value) + error)
+    factor_error = mean_rounding(stats) + 4 * eps * arrays.safe_sqrt(jnp.trace(terms[2]))
+    error += 2 * factor_error * arrays.safe_sqrt(jnp.trace(inverse)) * (jnp.abs(value) + error)
     defined = _has_between(stats, NC1_CONVENTIONS["thesis"])
     value = jnp.where(defined, value, jnp.nan)
     return OnePass(value, error, defined & (value > 10 * error))
@@ -293,16 +293,16 @@ def equi_separation(values, depth=None):
     References:
       He and Su, "A law of data separation in deep learning", PNAS 2023; the thesis uses the three hidden layers.
     """
-    values = spectra.as_float(values)
+    values = arrays.as_float(values)
     if values.ndim != 1:
         raise ValueError(f"values must be (L,), one NC1 a layer; got shape {values.shape}")
-    x = jnp.arange(values.shape[0], dtype=values.dtype) if depth is None else spectra.as_float(depth)
+    x = jnp.arange(values.shape[0], dtype=values.dtype) if depth is None else arrays.as_float(depth)
     if x.shape != values.shape:
         raise ValueError(f"depth must be {values.shape}, one a layer; got shape {x.shape}")
     positive = values > 0
     y = jnp.log(jnp.where(positive, values, 1))
     # Differences from the first entry are exactly zero for constant values; from a rounded mean they are not.
     x, y = (v - v[:1] - jnp.mean(v - v[:1]) for v in (x, y))
-    scale = spectra.safe_sqrt(jnp.sum(x * x)) * spectra.safe_sqrt(jnp.sum(y * y))
-    r = jnp.clip(spectra.safe_divide(jnp.sum(x * y), scale, jnp.nan), -1, 1)
+    scale = arrays.safe_sqrt(jnp.sum(x * x)) * arrays.safe_sqrt(jnp.sum(y * y))
+    r = jnp.clip(arrays.safe_divide(jnp.sum(x * y), scale, jnp.nan), -1, 1)
     return jnp.where(jnp.all(positive), r, jnp.nan)

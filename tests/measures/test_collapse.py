@@ -14,24 +14,12 @@ from sklearn.metrics import davies_bouldin_score
 from sklearn.neighbors import NearestCentroid
 
 import infojax.measures
-from infojax.measures import collapse, moments, variability
-from infojax.measures.collapse import (
-    SecondPass,
-    cdnv,
-    cdnv_from_stats,
-    collapse_from_passes,
-    davies_bouldin,
-    davies_bouldin_from_sums,
-    nc2,
-    nc2_from_means,
-    nc2_from_stats,
-    nc3,
-    nc3_from_stats,
-    nc4,
-    neural_collapse,
-    second_pass,
-)
+from infojax.measures import collapse, moments, passes, separation, simplex, variability
+from infojax.measures.collapse import collapse_from_passes, neural_collapse
 from infojax.measures.moments import ClassStats, class_stats
+from infojax.measures.passes import SecondPass, nc4, second_pass
+from infojax.measures.separation import cdnv, cdnv_from_stats, davies_bouldin, davies_bouldin_from_sums
+from infojax.measures.simplex import nc2, nc2_from_means, nc2_from_stats, nc3, nc3_from_stats
 from infojax.measures.variability import (
     NC1_CONVENTIONS,
     between_inverse,
@@ -70,7 +58,7 @@ DATA = {
 }
 
 
-def simplex(num_classes, dim=None, seed=0):
+def turned_simplex(num_classes, dim=None, seed=0):
     """C unit vectors with cosine -1 / (C - 1), (C, dim), turned at random."""
     rows = np.eye(num_classes) - 1 / num_classes
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -259,7 +247,7 @@ def test_second_pass_streams(x64):
 
 @pytest.mark.parametrize("num_classes", [2, 3, 10, 100])
 def test_nc2_vanishes_at_a_simplex_etf(x64, num_classes):
-    etf = simplex(num_classes)
+    etf = turned_simplex(num_classes)
     cosines = etf @ etf.T
     np.testing.assert_allclose(cosines[~np.eye(num_classes, dtype=bool)], -1 / (num_classes - 1), atol=1e-12)
     result = from_means(3 * etf)
@@ -272,9 +260,9 @@ def test_nc2_vanishes_at_a_simplex_etf(x64, num_classes):
 @pytest.mark.parametrize("counts", [(10,) * 6, (24, 15, 9, 6, 4, 2)])
 def test_everything_vanishes_at_neural_collapse(x64, dim, counts):
     # class counts do not matter: NC2 to NC4 know class means only
-    labels, etf = np.repeat(np.arange(6), counts), simplex(6, 8)
+    labels, etf = np.repeat(np.arange(6), counts), turned_simplex(6, 8)
     if dim == 5:
-        etf = np.concatenate([simplex(6, 5), np.zeros((6, 3))], axis=1)
+        etf = np.concatenate([turned_simplex(6, 5), np.zeros((6, 3))], axis=1)
     result = all_of((5 + 2 * etf)[labels], labels, 0.3 * etf, -0.3 * 5 * etf.sum(1))
     for name, value in result._asdict().items():
         if name != "per_class":
@@ -355,7 +343,7 @@ def test_a_head_may_answer_with_an_absent_class(x64):
 
 
 def test_bias_counts(x64):
-    labels, etf = np.repeat(np.arange(6), 10), simplex(6, 8)
+    labels, etf = np.repeat(np.arange(6), 10), turned_simplex(6, 8)
     z, head = (4 * etf)[labels], etf
     assert float(all_of(z, labels, head, np.zeros(6)).nc4) == 0
     # now the head answers 0 unless another class leads by more than 10: never
@@ -439,8 +427,8 @@ def test_classes_close_to_each_other_are_not_the_same_class():
     # 3e-4 apart where the others are 1 apart: float32 resolves that to three digits
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 6
-    means = simplex(6, 8)
-    means[1] = means[0] + 3e-4 * simplex(6, 8, seed=1)[0]
+    means = turned_simplex(6, 8)
+    means[1] = means[0] + 3e-4 * turned_simplex(6, 8, seed=1)[0]
     noise = rng.normal(size=(60, 8))
     for c in range(6):
         noise[labels == c] -= noise[labels == c].mean(0)
@@ -689,13 +677,13 @@ def generic_derivatives():
 def collapsed_derivatives():
     labels = np.arange(24) % 4
     etf = np.zeros((CLASSES, DIM))
-    etf[:4] = simplex(4, DIM)
+    etf[:4] = turned_simplex(4, DIM)
     return differentiate((1 + etf)[labels], labels, etf, np.zeros(CLASSES))
 
 
 def test_the_table_is_complete():
     promised = set()
-    for module in (moments, variability, collapse):
+    for module in (moments, variability, simplex, passes, separation, collapse):
         for name, item in vars(module).items():
             plain = inspect.unwrap(item) if callable(item) else item
             if getattr(plain, "__module__", "") != module.__name__ or name.startswith("_"):

@@ -11,7 +11,7 @@ import pytest
 import scipy.linalg
 from helpers import central_difference, features, gradient_and_hvp, positive_definite, random_symmetric, rotation
 
-from infojax.measures import spectra
+from infojax.measures import arrays, roots, spectra
 from infojax.measures.divergence import LOG
 from infojax.measures.entropy import _renyi_terms, log_divided
 
@@ -73,21 +73,21 @@ def neg_entropy(k):
 )
 def test_computed_in_float32_or_better(given, double, expected):
     with jax.enable_x64(double):
-        x = spectra.as_float(np.ones((2, 2), jnp.dtype(given)))
+        x = arrays.as_float(np.ones((2, 2), jnp.dtype(given)))
         assert x.dtype == expected and isinstance(x, jax.Array)
 
 
 def test_wrong_shapes_and_types_are_named():
     with pytest.raises(ValueError, match=r"features must be \(N, D\).*\(3,\)"):
-        spectra.as_rows(np.ones(3))
+        arrays.as_rows(np.ones(3))
     with pytest.raises(ValueError, match=r"head must be \(C, D\).*\(1, 2, 3\)"):
-        spectra.as_rows(np.ones((1, 2, 3)), "head")
+        arrays.as_rows(np.ones((1, 2, 3)), "head")
     with pytest.raises(ValueError, match=r"k1 must be a square matrix.*\(2, 3\)"):
-        spectra.as_square(np.ones((2, 3)), "k1")
+        arrays.as_square(np.ones((2, 3)), "k1")
     with pytest.raises(ValueError, match=r"weights must have shape \(4,\).*\(4, 1\)"):
-        spectra.sample_weights(np.ones((4, 1)), 4, jnp.float32)
+        arrays.sample_weights(np.ones((4, 1)), 4, jnp.float32)
     with pytest.raises(TypeError, match="real array, got complex"):
-        spectra.as_float(np.ones(2, complex))
+        arrays.as_float(np.ones(2, complex))
 
 
 def test_smaller_gram_is_smaller():
@@ -101,10 +101,10 @@ def test_smaller_gram_is_smaller():
 
 
 def test_guarded_square_root_and_quotient():
-    value, slope = jax.jit(jax.vmap(jax.value_and_grad(spectra.safe_sqrt)))(jnp.array([4.0, 0.0, -1.0]))
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(arrays.safe_sqrt)))(jnp.array([4.0, 0.0, -1.0]))
     np.testing.assert_array_equal(value, [2, 0, 0])
     np.testing.assert_array_equal(slope, [0.25, 0, 0])
-    quotient = jax.jit(jax.vmap(jax.value_and_grad(spectra.safe_divide, argnums=(0, 1)), (None, 0, None)))
+    quotient = jax.jit(jax.vmap(jax.value_and_grad(arrays.safe_divide, argnums=(0, 1)), (None, 0, None)))
     value, slopes = quotient(3.0, jnp.array([2.0, 0.0, -1.0]), 7.0)
     np.testing.assert_array_equal(value, [1.5, 7, 7])
     np.testing.assert_array_equal(slopes, [[0.5, 0, 0], [-0.75, 0, 0]])
@@ -362,7 +362,7 @@ def test_plain_jax_cannot_do_this():
 
 # --- square roots and Lyapunov equations -----------------------------------------------------------------------
 
-SQUARE_ROOT_TO_THIRD_ORDER = taylor(spectra.psd_sqrt, 3)
+SQUARE_ROOT_TO_THIRD_ORDER = taylor(roots.psd_sqrt, 3)
 
 
 @pytest.mark.parametrize("name", POSITIVE_DEFINITE)
@@ -377,7 +377,7 @@ def test_square_root_to_third_order(name):
 @jax.jit
 def reverse_derivatives_of_the_square_root(k, e, c):
     """Gradient of <C, sqrt K>, and its first and second derivatives along e, forward over reverse; reverse twice."""
-    gradient = jax.grad(lambda k: jnp.sum(c * spectra.psd_sqrt(k)))
+    gradient = jax.grad(lambda k: jnp.sum(c * roots.psd_sqrt(k)))
     along = lambda k: jax.jvp(gradient, (k,), (e,))[1]  # noqa: E731
     twice = jax.grad(lambda k: jnp.sum(e * gradient(k)))(k)
     return gradient(k), *jax.jvp(along, (k,), (e,)), twice
@@ -397,7 +397,7 @@ def test_square_root_to_third_order_in_reverse(name):
 
 
 def test_square_root_of_a_singular_matrix():
-    assert not np.any(spectra.psd_sqrt(jnp.zeros((5, 5))))
+    assert not np.any(roots.psd_sqrt(jnp.zeros((5, 5))))
     # Perturbed within the rank, as the second moment of a class with fewer samples than dimensions is.
     a, da = np.random.default_rng(0).standard_normal((2, 5, 2))
 
@@ -410,14 +410,14 @@ def test_square_root_of_a_singular_matrix():
     np.testing.assert_allclose(derivative, central_difference(root, a, da), rtol=0, atol=1e-9)
 
 
-LYAPUNOV_TO_THIRD_ORDER = taylor(lambda sc: spectra.lyapunov(sc[0], sc[1]), 3)
+LYAPUNOV_TO_THIRD_ORDER = taylor(lambda sc: roots.lyapunov(sc[0], sc[1]), 3)
 
 
 @pytest.mark.parametrize("name", POSITIVE_DEFINITE)
 def test_lyapunov_to_third_order(name):
     s, c = POSITIVE_DEFINITE[name], random_symmetric(5, 1)
     ds, dc = 0.05 * random_symmetric(5), random_symmetric(5, 2)
-    np.testing.assert_allclose(spectra.lyapunov(s, c), scipy.linalg.solve_continuous_lyapunov(s, c), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(roots.lyapunov(s, c), scipy.linalg.solve_continuous_lyapunov(s, c), rtol=0, atol=1e-13)
     # (S + t dS) X + X (S + t dS) = C + t dC, solved for the Taylor coefficients of vec X.
     eye = np.eye(5)
     operator, moved = (np.kron(m, eye) + np.kron(eye, m) for m in (s, ds))
@@ -434,7 +434,7 @@ def test_lyapunov_to_third_order(name):
 def test_lyapunov_is_zero_on_the_null_space():
     s = np.diag([2.0, 1.0, 0.0])
     np.testing.assert_allclose(
-        spectra.lyapunov(s, np.ones((3, 3))), [[1 / 4, 1 / 3, 1 / 2], [1 / 3, 1 / 2, 1], [1 / 2, 1, 0]], atol=1e-15
+        roots.lyapunov(s, np.ones((3, 3))), [[1 / 4, 1 / 3, 1 / 2], [1 / 3, 1 / 2, 1], [1 / 2, 1, 0]], atol=1e-15
     )
 
 
@@ -454,7 +454,7 @@ def test_pseudo_inverse_and_its_derivative(rows, columns, rank):
 
     @jax.jit
     def derivatives(a, da):
-        pinv = partial(spectra.pseudo_inverse, rtol=1e-9)
+        pinv = partial(roots.pseudo_inverse, rtol=1e-9)
         return *jax.jvp(pinv, (a,), (da,)), jax.grad(lambda a: jnp.sum(ct * pinv(a)))(a)
 
     da = b @ dc + db @ c
@@ -469,19 +469,19 @@ def test_pseudo_inverse_and_its_derivative(rows, columns, rank):
 
 def test_pseudo_inverse_at_repeated_singular_values():
     a, e = rotation(4)[:, :3] * 2.0, np.random.default_rng(0).standard_normal((4, 3))
-    value, first, second = taylor(lambda a: spectra.pseudo_inverse(a, 1e-9), 2)(a, e)
+    value, first, second = taylor(lambda a: roots.pseudo_inverse(a, 1e-9), 2)(a, e)
     inverse = lambda a: np.linalg.solve(a.T @ a, a.T)  # noqa: E731  full column rank
     np.testing.assert_allclose(value, inverse(a), rtol=0, atol=1e-14)
     np.testing.assert_allclose(first, central_difference(inverse, a, e), rtol=0, atol=1e-10)
     twice = lambda a: central_difference(inverse, a, e, 1e-3)  # noqa: E731
     np.testing.assert_allclose(second, central_difference(twice, a, e, 1e-3), rtol=0, atol=1e-7)
-    assert not np.any(spectra.pseudo_inverse(jnp.zeros((4, 3)), 1e-9))
+    assert not np.any(roots.pseudo_inverse(jnp.zeros((4, 3)), 1e-9))
 
 
 def test_pseudo_inverse_drops_singular_values_up_to_the_cut():
     a = np.diag([1.0, 1e-3, 1e-6])
-    np.testing.assert_allclose(spectra.pseudo_inverse(a, 1e-4), np.diag([1, 1e3, 0]), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(np.diag(spectra.pseudo_inverse(a, 1e-7)), [1, 1e3, 1e6], rtol=1e-12)
+    np.testing.assert_allclose(roots.pseudo_inverse(a, 1e-4), np.diag([1, 1e3, 0]), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(np.diag(roots.pseudo_inverse(a, 1e-7)), [1, 1e3, 1e6], rtol=1e-12)
 
 
 def test_logdet():
@@ -499,7 +499,7 @@ def test_matrix_products_ask_for_full_precision():
     """On TPU and recent GPUs the default rounds float32 to bfloat16 or TF32; the program must ask for more."""
     a, k = jnp.ones((6, 4), jnp.float32), jnp.ones((4, 4), jnp.float32)
     programs = [
-        (spectra.matmul, (k, k)),
+        (arrays.matmul, (k, k)),
         (spectra.smaller_gram, (a,)),
         (jax.grad(lambda a: jnp.sum(spectra.smaller_gram(a))), (a,)),
         (lambda z: spectra.directions(z, None, True), (a,)),
@@ -507,11 +507,11 @@ def test_matrix_products_ask_for_full_precision():
         (jax.jacfwd(partial(spectra.matrix_function, LOG)), (k,)),
         (jax.grad(neg_entropy), (k,)),
         (jax.hessian(neg_entropy), (k,)),
-        (spectra.psd_sqrt, (k,)),
-        (spectra.lyapunov, (k, k)),
-        (jax.jacrev(jax.jacfwd(spectra.psd_sqrt)), (k,)),
-        (lambda a: spectra.pseudo_inverse(a, 1e-3), (a,)),
-        (jax.jacfwd(lambda a: spectra.pseudo_inverse(a, 1e-3)), (a,)),
+        (roots.psd_sqrt, (k,)),
+        (roots.lyapunov, (k, k)),
+        (jax.jacrev(jax.jacfwd(roots.psd_sqrt)), (k,)),
+        (lambda a: roots.pseudo_inverse(a, 1e-3), (a,)),
+        (jax.jacfwd(lambda a: roots.pseudo_inverse(a, 1e-3)), (a,)),
     ]
     for f, arguments in programs:
         dots = [line for line in jax.jit(f).lower(*arguments).as_text().splitlines() if "dot_general" in line]

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from infojax.measures.collapse import SecondPass, collapse_from_passes, neural_collapse, second_pass
+from infojax.measures.collapse import collapse_from_passes, neural_collapse
 from infojax.measures.moments import SCATTERS, class_stats
+from infojax.measures.passes import SecondPass, second_pass
 from infojax.measures.variability import (
     between_inverse,
     nc1,

@@ -1,0 +1,162 @@
+"""What `analyze` returns: `Report` of one array, `LayerReports` of several; numbers, and the ways to look at them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Interval(NamedTuple):
+    """A 95% interval by stratified subsampling of m of the n samples without replacement.
+
+    low, high: for the measure's expectation at n samples, centred on the value. at_m: mean over the subsamples.
+    bias: at_m minus the value at n, how much the measure moves from n samples to m. m: their number.
+    """
+
+    low: float
+    high: float
+    at_m: float
+    bias: float
+    m: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `analyze` found in one array.
+
+    Attributes:
+      name: of the array or layer; num_samples, dim, num_classes (None without labels).
+      measures: name -> number, names as the public functions and their fields. nan has its reason in `reasons`.
+      limits: name -> value at exact neural collapse with these class counts and this mean energy, for some.
+      conventions: name -> how it is defined. warnings: what a statistician would point out.
+      per_class: name -> (C,) array. spectrum: eigenvalues of the density of the unit rows, descending.
+      renyi: alpha -> entropy. intervals: name -> `Interval`, if asked for.
+    """
+
+    name: str
+    num_samples: int
+    dim: int
+    num_classes: int | None
+    measures: dict[str, float]
+    limits: dict[str, float]
+    conventions: dict[str, str]
+    warnings: tuple[str, ...]
+    reasons: dict[str, str]
+    per_class: dict[str, np.ndarray]
+    spectrum: np.ndarray
+    renyi: dict[float, float]
+    intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def table(self, width=100):
+        """The report as fixed-width text."""
+        from infojax.report.tables import render_table
+
+        return render_table(self, width)
+
+    __repr__ = __str__ = table
+
+    def __rich__(self):
+        from infojax.report.tables import rich_table
+
+        return rich_table(self.table)
+
+    def _repr_html_(self):
+        from infojax.report.tables import html_table
+
+        return html_table(self)
+
+    def to_dict(self):
+        """Plain Python values, ready for json.dumps (nan included as float)."""
+        return {
+            "name": self.name,
+            "num_samples": self.num_samples,
+            "dim": self.dim,
+            "num_classes": self.num_classes,
+            "measures": dict(self.measures),
+            "limits": dict(self.limits),
+            "conventions": dict(self.conventions),
+            "warnings": list(self.warnings),
+            "reasons": dict(self.reasons),
+            "per_class": {key: np.asarray(value).tolist() for key, value in self.per_class.items()},
+            "renyi": {str(alpha): value for alpha, value in self.renyi.items()},
+            "intervals": {key: value._asdict() for key, value in self.intervals.items()},
+        }
+
+    def to_frame(self):
+        """A pandas DataFrame, one row a measure: value, limit, low, high, bias, convention."""
+        import pandas as pd
+
+        rows = {
+            key: {
+                "value": value,
+                "limit": self.limits.get(key, float("nan")),
+                **{k: getattr(self.intervals.get(key), k, float("nan")) for k in ("low", "high", "bias")},
+                "convention": self.conventions.get(key, ""),
+            }
+            for key, value in self.measures.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+
+    def plot(self):
+        """A matplotlib Figure: spectrum, Renyi entropies, per-class values."""
+        from infojax.report.figures import plot
+
+        return plot(self)
+
+    def to_html(self, title=None):
+        """One self-contained HTML page as a string."""
+        from infojax.report.page import html_page
+
+        return html_page({self.name: {self.name: self}}, title or self.name)
+
+
+class LayerReports(Mapping):
+    """Reports of several layers, in order of depth; a mapping layer -> `Report`."""
+
+    def __init__(self, reports):
+        self._reports = dict(reports)
+
+    def __getitem__(self, key):
+        return self._reports[key]
+
+    def __iter__(self):
+        return iter(self._reports)
+
+    def __len__(self):
+        return len(self._reports)
+
+    def table(self, width=100):
+        """One row a layer, as fixed-width text."""
+        from infojax.report.tables import render_layers
+
+        return render_layers(self._reports, width)
+
+    __repr__ = __str__ = table
+
+    def __rich__(self):
+        from infojax.report.tables import rich_table
+
+        return rich_table(self.table)
+
+    def to_dict(self):
+        """layer -> `Report.to_dict()`."""
+        return {key: report.to_dict() for key, report in self.items()}
+
+    def to_frame(self):
+        """A pandas DataFrame, one row a layer, one column a measure."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict({key: r.measures for key, r in self.items()}, orient="index").rename_axis("layer")
+
+    def plot(self):
+        """A matplotlib Figure of the measures against depth."""
+        from infojax.report.figures import plot
+
+        return plot(self._reports)
+
+    def to_html(self, title="layers"):
+        """One self-contained HTML page as a string."""
+        from infojax.report.page import html_page
+
+        return html_page({title: self._reports}, title)

@@ -1,0 +1,100 @@
+"""What every measure does to its arguments: checks and types, products in full precision, roots and quotients at zero.
+
+Everything is computed in float32 or better, whatever dtype comes in, with matrix products at `precision="highest"` (the
+default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def as_float(x):
+    """x as a jax array of its own float type, at least float32; integers and booleans become the default float."""
+    x = jnp.asarray(x)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"expected a real array, got {x.dtype}")
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32) if floating else jnp.result_type(float))
+
+
+def as_rows(z, name="features"):
+    """z as a float (N, D) array; raises ValueError for any other rank."""
+    z = as_float(z)
+    if z.ndim != 2:
+        what = "(C, D), one row a class" if name == "head" else "(N, D), one row a sample"
+        raise ValueError(f"{name} must be {what}; got shape {z.shape}")
+    return z
+
+
+def as_labels(labels, n):
+    """labels as an (n,) integer array of at least 32 bits, which counts any number of classes; booleans are 0 and 1."""
+    labels = jnp.asarray(labels)
+    labels = labels.astype(jnp.int32) if labels.dtype == bool else labels
+    if labels.shape != (n,):
+        raise ValueError(f"labels must have shape ({n},), one a row of the features; got {labels.shape}")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(f"labels must be integers; got {labels.dtype}")
+    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+
+
+def as_square(k, name="gram"):
+    """k as a float (n, n) array; raises ValueError for any other shape."""
+    k = as_float(k)
+    if k.ndim != 2 or k.shape[0] != k.shape[1]:
+        raise ValueError(f"{name} must be a square matrix; got shape {k.shape}")
+    return k
+
+
+def sample_weights(weights, n, dtype):
+    """Non-negative weights (N,) as floats; ones for None."""
+    if weights is None:
+        return jnp.ones(n, dtype)
+    weights = jnp.asarray(weights).astype(dtype)
+    if weights.shape != (n,):
+        raise ValueError(f"weights must have shape ({n},), one a sample; got {weights.shape}")
+    return weights
+
+
+def on_host(*arrays):
+    """True where all arrays hold concrete values in this process's CPU memory: host LAPACK and BLAS may be used."""
+    return all(
+        isinstance(a, np.ndarray)
+        or (
+            isinstance(a, jax.Array)
+            and not isinstance(a, jax.core.Tracer)
+            and a.is_fully_addressable
+            and all(d.platform == "cpu" for d in a.devices())
+        )
+        for a in arrays
+    )
+
+
+def matmul(a, b):
+    """a @ b in full precision. Concrete CPU arrays go through NumPy's BLAS, about 1.7 times faster than XLA's there."""
+    if on_host(a, b):
+        with np.errstate(all="ignore"):  # infinite input gives nan, as in jax, without a warning
+            return jnp.asarray(np.matmul(np.asarray(a), np.asarray(b)))
+    return jnp.matmul(a, b, precision="highest")
+
+
+def safe_sqrt(x):
+    """sqrt(x) for x > 0, 0 for x <= 0 with derivative 0 there (plain sqrt has an infinite one at 0), nan for nan."""
+    zero = x <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+
+
+def safe_divide(a, b, otherwise=0.0):
+    """a / b for b > 0, `otherwise` for b <= 0 with derivative 0 there, nan for nan."""
+    zero = b <= 0
+    return jnp.where(zero, otherwise, a / jnp.where(zero, 1, b))
+
+
+def host_view(a):
+    """a as a NumPy view where it can be: its transpose is free, and BLAS computes half of A^T A only."""
+    return np.asarray(a) if on_host(a) else a
+
+
+def product(*factors):
+    """Product of several matrices, in the cheapest order."""
+    return jnp.linalg.multi_dot(factors, precision="highest")

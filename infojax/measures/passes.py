@@ -1,0 +1,131 @@
+"""The second pass over the samples, around the class means of the first: within energies, distances, and NC4.
+
+Each is a sum over samples: it streams (add the sums of the batches), shards (psum them) and takes O(C D) memory.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.measures import arrays, moments
+from infojax.measures.moments import class_stats
+from infojax.measures.simplex import means_and_head
+from infojax.measures.variability import class_weights, energies
+
+
+class SecondPass(NamedTuple):
+    """Sums over the samples of each class, (C,) each; add those of several batches field by field.
+
+    energy: (z - mu_c)^T S_B^+ (z - mu_c), zeros without `inverse`. distance: ||z - mu_c||.
+    disagreement: head and nearest class centre differ, zeros without a head.
+    """
+
+    energy: jax.Array
+    distance: jax.Array
+    disagreement: jax.Array
+
+
+def second_pass(stats, z, labels, head=None, bias=None, *, inverse=None, weights=None):
+    """`SecondPass` of one batch around the class means of all samples.
+
+    Args:
+      stats: `ClassStats` of all samples.
+      z, labels, weights: one batch, as `class_stats` takes them.
+      head: (C, D) or None; bias: (C,) or None.
+      inverse: `between_inverse(stats)` or None.
+    Returns:
+      `SecondPass`.
+    """
+    z, labels, w = moments.samples_around(stats, z, labels, weights)
+    scorers = None if head is None else _scorers(stats, head, bias)
+
+    def add(sums, *block):
+        deviation, owners, w = moments.deviations(*block, stats.mean)
+        distance = _lengths(deviation)
+        energy = jnp.zeros_like(w) if inverse is None else energies(inverse, deviation)
+        differ = jnp.zeros_like(w) if scorers is None else _disagreement(scorers, block[0], owners, distance)
+        added = (moments.class_sums(w * x, owners, stats.num_classes) for x in (energy, distance, differ))
+        return SecondPass(*map(jnp.add, sums, added))
+
+    zeros = jnp.zeros(stats.num_classes, z.dtype)
+    return moments.fold_blocks(add, SecondPass(zeros, zeros, zeros), moments.BLOCK_ROWS, z, labels, w)
+
+
+@jax.jit
+def _lengths(rows):
+    return arrays.safe_sqrt(jnp.sum(rows * rows, axis=1))
+
+
+class _Scorers(NamedTuple):
+    """Linear scores whose argmax is the head's class and the nearest centre, and what else decides NC4.
+
+    ||z - mu_c||^2 = ||z - mu_C||^2 - 2 <m_c, z> + 2 <m_c, mu_C> + ||m_c||^2 with m_c = mu_c - mu_C.
+    """
+
+    head: jax.Array
+    bias: jax.Array
+    means: jax.Array
+    offset: jax.Array
+    reach: jax.Array  # (C,) just under half the distance of mu_c to the nearest other centre
+    poison: jax.Array  # nan if the head or the bias holds one, which argmax would hide; else 0
+
+
+@jax.jit
+def _scorers(stats, head, bias):
+    means, _, mask = means_and_head(stats, head)
+    head = arrays.as_rows(head, "head").astype(means.dtype)
+    bias = jnp.zeros(len(head), means.dtype) if bias is None else arrays.as_float(bias).astype(means.dtype)
+    if bias.shape != (len(head),):
+        raise ValueError(f"bias must have shape ({len(head)},); got {bias.shape}")
+    center = arrays.matmul(class_weights(stats, "classes")[None], stats.mean)
+    square = jnp.sum(means * means, axis=1)
+    offset = -jnp.sum(means * center, axis=1) - square / 2
+    apart = 0.999 * (square[:, None] + square[None, :]) - 2 * arrays.matmul(means, means.T)
+    apart = jnp.where(mask[None, :] & ~jnp.eye(len(mask), dtype=bool), apart, jnp.inf)
+    return _Scorers(
+        head, bias, means, jnp.where(mask, offset, -jnp.inf), 0.499 * arrays.safe_sqrt(jnp.min(apart, axis=1)),
+        poison=0 * (jnp.sum(head) + jnp.sum(bias)),
+    )  # fmt: skip
+
+
+def _disagreement(scorers, rows, owners, distance):
+    """1 for samples whose head class is not the nearest centre, else 0; nan where that cannot be told."""
+    if arrays.on_host(rows, owners, distance, *scorers):
+        rows, owners, near, (head, bias, means, offset, reach, _) = jax.tree.map(
+            np.asarray, (rows, owners, distance, scorers)
+        )
+        # A centre is the nearest one if no other lies within twice its distance: no need to look.
+        unsure = np.flatnonzero(~(near < reach[owners]))
+        nearest = owners.copy()
+        with np.errstate(all="ignore"):
+            nearest[unsure] = np.argmax(rows[unsure] @ means.T + offset, axis=1)
+            differ = np.argmax(rows @ head.T + bias, axis=1) != nearest
+        differ = jnp.asarray(differ)
+    else:
+        scores = ((scorers.head, scorers.bias), (scorers.means, scorers.offset))
+        chosen, nearest = (jnp.argmax(arrays.matmul(rows, a.T) + b[None], axis=1) for a, b in scores)
+        differ = chosen != nearest
+    return differ.astype(distance.dtype) + 0 * distance + scorers.poison
+
+
+def nc4(z, labels, head, bias=None, *, weights=None):
+    """NC4: share of samples on which the head and the nearest class centre disagree; 0 at collapse.
+
+    mean_i [ argmax_c (<w_c, z_i> + b_c) != argmin_c ||z_i - mu_c|| ]; only classes present have a centre. Ties go to
+    the lowest class, so where all class means coincide the value says nothing.
+
+    Args:
+      z: (N, D); labels: (N,) integers; head: (C, D).
+      bias: (C,) or None. Leaving out a trained bias changes the value (rhubarbwu's code does).
+      weights: (N,) non-negative or None.
+    Returns:
+      0-d array in [0, 1]; nan without samples. Piecewise constant: its gradient is zero.
+    References:
+      Papyan, Han and Donoho, PNAS 2020.
+    """
+    head = arrays.as_rows(head, "head")
+    stats = class_stats(z, labels, head.shape[0], weights=weights)
+    disagreement = second_pass(stats, z, labels, head, bias, weights=weights).disagreement
+    return arrays.safe_divide(jnp.sum(disagreement), jnp.sum(stats.count), jnp.nan)

@@ -1,0 +1,144 @@
+"""NC2 and NC3: how far class means and head rows are from a simplex ETF, and from each other.
+
+Classes without samples are left out: C then means the number of classes present. Class means mu_c, their mean mu_C.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from infojax.measures import arrays
+from infojax.measures.moments import class_stats
+from infojax.measures.variability import centered_means, mean_rounding, significant
+
+
+class NC2(NamedTuple):
+    """Convergence of C vectors to a simplex ETF; all values are 0 there. See `nc2_from_means`."""
+
+    equinorm: jax.Array
+    equiangularity: jax.Array
+    etf_distance: jax.Array
+    norms: jax.Array  # (C,), nan for absent classes
+    angles: jax.Array  # (C,) mean |cos + 1 / (C - 1)| to the other classes
+
+
+@jax.jit
+def nc2_from_means(means, present=None):
+    """NC2 of C vectors m_c: class means minus their mean, or head rows (as they are, the published practice).
+
+    equinorm = std(||m_c||) / mean(||m_c||), std with C - 1 (Papyan et al.);
+    equiangularity = mean over c != c' of |cos(m_c, m_c') + 1 / (C - 1)|;
+    etf_distance = || M M^T / ||M M^T||_F - (I - J / C) / sqrt(C - 1) ||_F (Zhu et al.), rows of M the m_c.
+
+    Args:
+      means: (C, D), already centred where that is wanted.
+      present: (C,) booleans, classes to count; all if None.
+    Returns:
+      `NC2`; nan with fewer than two classes, or where all vectors vanish.
+    """
+    means = arrays.as_rows(means, "means")
+    mask = jnp.ones(means.shape[0], bool) if present is None else present
+    m = jnp.where(mask[:, None], means, 0)
+    c = jnp.sum(mask).astype(means.dtype)
+    enough = c > 1
+    others = jnp.where(enough, c - 1, 1)
+    norms = arrays.safe_sqrt(jnp.sum(m * m, axis=1))
+    average = arrays.safe_divide(jnp.sum(norms), c)
+    variance = jnp.sum(jnp.where(mask, (norms - average) ** 2, 0)) / others
+    equinorm = arrays.safe_divide(arrays.safe_sqrt(variance), average, jnp.nan)
+    gram = arrays.matmul(m, m.T)
+    pair = mask[:, None] & mask[None, :] & ~jnp.eye(len(m), dtype=bool)
+    cosine = arrays.safe_divide(gram, norms[:, None] * norms[None, :])
+    angles = jnp.sum(jnp.where(pair, jnp.abs(cosine + 1 / others), 0), axis=1) / others
+    angles = jnp.where(mask & (average <= 0), jnp.nan, angles)
+    equiangularity = jnp.sum(jnp.where(mask, angles, 0)) / jnp.where(enough, c, 1)
+    etf_distance = _distance_to_etf(gram, mask)
+    return NC2(
+        *(jnp.where(enough, x, jnp.nan) for x in (equinorm, equiangularity, etf_distance)),
+        norms=jnp.where(mask, norms, jnp.nan),
+        angles=jnp.where(mask & enough, angles, jnp.nan),
+    )
+
+
+def _distance_to_etf(a, mask):
+    """|| A / ||A||_F - (I - J / C) / sqrt(C - 1) ||_F over the classes in mask; nan if A is zero."""
+    c = jnp.sum(mask).astype(a.dtype)
+    both = mask[:, None] & mask[None, :]
+    a = jnp.where(both, a, 0)
+    norm = arrays.safe_sqrt(jnp.sum(a * a))
+    etf = jnp.where(both, jnp.eye(len(a), dtype=a.dtype) - 1 / jnp.maximum(c, 1), 0) / jnp.sqrt(jnp.maximum(c - 1, 1))
+    gap = arrays.safe_divide(a, norm) - etf
+    return jnp.where((norm > 0) & (c > 1), arrays.safe_sqrt(jnp.sum(gap * gap)), jnp.nan)
+
+
+def nc2_from_stats(stats):
+    """`NC2` of the class means about their own mean, m_c = mu_c - mu_C, from `ClassStats`; see `nc2_from_means`.
+
+    Means closer to mu_C than their rounding error count as zero.
+    """
+    return nc2_from_means(significant(centered_means(stats, "classes"), mean_rounding(stats)), stats.count > 0)
+
+
+def nc2(z, labels, num_classes=None, *, weights=None):
+    """NC2: how far the centred class means are from a simplex ETF; see `nc2_from_means`.
+
+    Args:
+      z, labels, num_classes, weights: as `nc1`.
+    Returns:
+      `NC2` (equinorm, equiangularity, etf_distance, and per-class norms and angles).
+    """
+    return nc2_from_stats(class_stats(z, labels, num_classes, weights=weights))
+
+
+def nc3_from_stats(stats, head, *, convention="papyan"):
+    """NC3 from `ClassStats`: papyan || W / ||W||_F - M / ||M||_F ||_F^2, or etf; 0-d, see `nc3`.
+
+    Args:
+      stats: `ClassStats`; head: (C, D).
+      convention: papyan or etf.
+    """
+    if convention not in ("papyan", "etf"):
+        raise ValueError(f"convention must be papyan or etf; got {convention!r}")
+    gap = duality_gap(stats, head)
+    means, w, mask = means_and_head(stats, head)
+    if convention == "papyan":
+        return jnp.sum(gap)
+    return _distance_to_etf(arrays.matmul(w, means.T), mask)
+
+
+def means_and_head(stats, head):
+    """Class means minus mu_C and head rows, zero for absent classes, (C, D) both; and which classes are present."""
+    head = arrays.as_rows(head, "head").astype(stats.mean.dtype)
+    if head.shape != stats.mean.shape:
+        raise ValueError(f"head must be (C, D) = {stats.mean.shape}; got {head.shape}")
+    mask = stats.count > 0
+    means = significant(centered_means(stats, "classes"), mean_rounding(stats))
+    return means, jnp.where(mask[:, None], head, 0), mask
+
+
+@jax.jit
+def duality_gap(stats, head):
+    """(C,) contributions || w_c / ||W||_F - m_c / ||M||_F ||^2 of the classes to Papyan's NC3."""
+    means, w, _ = means_and_head(stats, head)
+    scaled = [arrays.safe_divide(x, arrays.safe_sqrt(jnp.sum(x * x)), jnp.nan) for x in (w, means)]
+    return jnp.sum((scaled[0] - scaled[1]) ** 2, axis=1)
+
+
+def nc3(z, labels, head, *, convention="papyan", weights=None):
+    """NC3, self-duality of class means and head; 0 at collapse.
+
+    papyan: || W / ||W||_F - M / ||M||_F ||_F^2, rows of M the class means minus mu_C.
+    etf: || W M^T / ||W M^T||_F - (I - J / C) / sqrt(C - 1) ||_F (tding1, rhubarbwu).
+
+    Args:
+      z: (N, D) features; labels: (N,) integers; head: (C, D) classifier weights.
+      convention: papyan or etf.
+      weights: (N,) non-negative or None.
+    Returns:
+      0-d array; nan where the head or all centred means vanish.
+    Raises:
+      ValueError: shapes do not fit, unknown convention.
+    """
+    head = arrays.as_rows(head, "head")
+    return nc3_from_stats(class_stats(z, labels, head.shape[0], weights=weights), head, convention=convention)
