@@ -1,0 +1,47 @@
+"""Augmentation on the device: uint8 images in, uint8 images out, `normalise` last; all random choices from one key."""
+
+import jax
+import jax.numpy as jnp
+
+from infojax.data.randaugment import cutout, randaugment
+
+
+def weak(key, images, *, pad=4, flip=True):
+    """Flips left and right with probability 1/2, then crops at random from the image padded by reflection.
+
+    Args:
+      images: (N, H, W, channels) uint8.
+      pad: pixels on each side, below H and W; 4 in TorchSSL for every size, 12 in FixMatch and USB for 96 x 96.
+      flip: False where left and right differ in meaning, as for digits.
+    Returns:
+      (N, H, W, channels) uint8.
+    """
+    n, height, width, channels = images.shape
+    key_flip, key_crop = jax.random.split(key)
+    row, column = jax.random.randint(key_crop, (2, n, 1), -pad, pad + 1)
+    row = _reflected(jnp.arange(height) + row, height)
+    column = _reflected(jnp.arange(width) + column, width)
+    if flip:
+        column = jnp.where(jax.random.bernoulli(key_flip, shape=(n, 1)), width - 1 - column, column)
+    source = (row[:, :, None] * width + column[:, None, :]).reshape(n, height * width, 1)
+    flat = images.reshape(n, height * width, channels)
+    return jnp.take_along_axis(flat, source, 1, mode="promise_in_bounds").reshape(images.shape)
+
+
+def _reflected(i, size):
+    """Coordinates outside [0, size) mirrored at the first and the last pixel, which are not repeated."""
+    return size - 1 - jnp.abs(size - 1 - jnp.abs(i))
+
+
+def strong(key, images, *, num_operations=3, pad=4, flip=True):
+    """TorchSSL's strong view: RandAugment and Cutout on the whole image first, then an independent `weak`."""
+    key_operations, key_cutout, key_weak = jax.random.split(key, 3)
+    images = cutout(key_cutout, randaugment(key_operations, images, num_operations))
+    return weak(key_weak, images, pad=pad, flip=flip)
+
+
+def normalise(images, mean, std, dtype=jnp.float32):
+    """(images - mean) / std per channel; mean and std on the scale 0 to 255."""
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    return ((images.astype(jnp.float32) - mean.reshape(shape)) / std.reshape(shape)).astype(dtype)
