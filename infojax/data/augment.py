@@ -19,8 +19,8 @@ def weak(key, images, *, pad=4, flip=True):
     n, height, width, channels = images.shape
     key_flip, key_crop = jax.random.split(key)
     row, column = jax.random.randint(key_crop, (2, n, 1), -pad, pad + 1)
-    row = _reflected(jnp.arange(height) + row, height)
-    column = _reflected(jnp.arange(width) + column, width)
+    row = _reflected(jnp.arange(height)[None] + row, height)
+    column = _reflected(jnp.arange(width)[None] + column, width)
     if flip:
         column = jnp.where(jax.random.bernoulli(key_flip, shape=(n, 1)), width - 1 - column, column)
     source = (row[:, :, None] * width + column[:, None, :]).reshape(n, height * width, 1)

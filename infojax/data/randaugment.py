@@ -1,8 +1,8 @@
 """RandAugment and Cutout as TorchSSL runs them, for a whole batch at once.
 
 TorchSSL's operations are Pillow's, so these are too: on uint8, with Pillow's roundings, equal to it bit by bit. Only
-`Rotate` is not: Pillow takes sine and cosine in float64, which moves about one pixel in a million. Every image draws its
-own operations, so a batch goes through all of them, in five steps that leave alone the images that drew no part of it.
+`Rotate` is not: Pillow takes sine and cosine in float64, which moves about one pixel in a million. Every image draws
+its own operations, so a batch goes through all of them, in five steps that leave alone the images that drew no part.
 
 References:
   Cubuk et al. 2020; TorchSSL datasets/augmentation/randaugment.py; Pillow ImageOps, ImageEnhance, Geometry.c.

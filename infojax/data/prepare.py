@@ -1,0 +1,112 @@
+"""Writes a TFDS ArrayRecord set from official files: `python -m infojax.data.prepare NAME --source DIR --out DIR`.
+
+No TensorFlow is needed. The features are those of TensorFlow Datasets, the records lie in the order of the official
+files (TensorFlow Datasets shuffles them), so that published lists of indices hold. The set appears under its name when
+it is whole; an interrupted run leaves nothing that is taken for one, and can be started again.
+"""
+
+import argparse
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+from infojax.data.official import CHECKSUMS, OFFICIAL
+from infojax.data.source import DataError
+
+NAMES = ("cifar10", "cifar100", "fashion_mnist", "stl10")
+
+
+def verify(folder, progress=lambda text: None):
+    """Compares every official archive in folder (or below it) with its published checksum.
+
+    Raises:
+      DataError: one differs.
+    """
+    for path in sorted(Path(folder).expanduser().rglob("*.gz")):
+        if path.name not in CHECKSUMS:
+            continue
+        progress(f"checking {path}")
+        algorithm, expected = CHECKSUMS[path.name]
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+        if found != expected:
+            raise DataError(f"{path}: {algorithm} is {found}, published is {expected}; get it anew")
+
+
+def prepare(name, source, out):
+    """Writes OUT/NAME/VERSION and returns that folder; where it is whole already nothing happens.
+
+    Raises:
+      DataError: no such set, missing or damaged files.
+    """
+    import tensorflow_datasets as tfds
+    from PIL import Image
+
+    facts = OFFICIAL[name]
+    out = Path(out).expanduser()
+    official = tfds.builder(name, data_dir=out, file_format="array_record")
+    if official.is_prepared():
+        return Path(official.data_path)
+    verify_archives = [path for path in (Path(source).expanduser(), Path(source).expanduser() / name) if path.is_dir()]
+    for folder in verify_archives[:1]:
+        verify(folder, lambda text: print(text, file=sys.stderr, flush=True))
+    columns = {split: facts.read(source, split) for split in facts.splits}
+    for stale in Path(official.data_path).parent.glob(f"incomplete.*_{official.version}"):
+        shutil.rmtree(stale)  # of a run that was killed
+
+    class Writer(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = official.version
+
+        def _info(self):
+            info = official.info
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=info.description,
+                features=info.features,
+                supervised_keys=info.supervised_keys,
+                homepage=info.homepage,
+                citation=info.citation,
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in columns}
+
+        def _generate_examples(self, split):
+            parts = {key: value for key, value in columns[split].items() if key in self.info.features}
+            for i in range(len(parts["image"])):
+                row = {key: value[i] for key, value in parts.items()}
+                # Arrays would be encoded by TensorFlow, pictures are by Pillow.
+                image = row["image"]
+                row["image"] = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+                row |= {key: int(value) for key, value in row.items() if key != "image"}
+                yield i, row | ({"id": f"{split}_{i:05d}"} if "id" in self.info.features else {})
+
+    Writer.name = name
+    builder = Writer(data_dir=out, file_format="array_record")
+    if facts.class_names:
+        builder.info.features["label"].names = list(facts.class_names)
+    builder.download_and_prepare()
+    return Path(builder.data_path)
+
+
+def main(argv=None):
+    """Exit code 0, or 2 with one line for a set that cannot be written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infojax.data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--source", required=True, help="folder of the official files")
+    parser.add_argument("--out", required=True, help="TFDS data folder, as data.dir of a run")
+    args = parser.parse_args(argv)
+    try:
+        print(prepare(args.name, args.source, args.out))
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

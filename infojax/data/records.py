@@ -1,0 +1,105 @@
+"""TensorFlow Datasets stored as ArrayRecord: random access without TensorFlow. The only place that reads them."""
+
+from functools import cache, cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from infojax.data.images import POOL, decode
+from infojax.data.official import OFFICIAL
+from infojax.data.source import DataError, Dataset, check_labels, near
+
+SMALL = 8192  # bytes; handing a smaller picture to another thread takes longer than decoding it
+
+
+class Records:
+    """A split of a prepared set, decoded when read."""
+
+    def __init__(self, records, where, num_classes, shape, size, image_key, label_key):
+        self.shape = shape
+        self._records, self._where, self._num_classes = records, where, num_classes
+        self._size, self._image_key, self._label_key = size, image_key, label_key
+
+    def __len__(self):
+        return len(self._records)
+
+    def read(self, indices):
+        rows, labels = self._rows(indices)
+        pictures = [row[self._image_key].bytes_list.value[0] for row in rows]
+        names = [f"{self._where}, record {i}" for i in indices]
+        each = map if sum(map(len, pictures)) <= SMALL * len(pictures) else POOL.map
+        decoded = each(partial(decode, channels=self.shape[2], size=self._size), pictures, names)
+        return np.stack(list(decoded)), labels
+
+    def _rows(self, indices):
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        try:
+            raw = self._records.__getitems__([int(i) for i in indices])
+            rows = [tf_example_pb2.Example.FromString(record).features.feature for record in raw]
+        except Exception as error:  # of the record reader, which has none of its own
+            raise DataError(f"{self._where}: {' '.join(str(error).split())}; prepare the set anew") from None
+        labels = np.array([row[self._label_key].int64_list.value[0] for row in rows], np.int32)
+        check_labels(labels, self._num_classes, self._where)
+        return rows, labels
+
+    @cached_property
+    def labels(self):
+        """Read from every record, without decoding a picture, when first asked for."""
+        blocks = range(0, len(self), 10_000)
+        return np.concatenate([self._rows(range(a, min(a + 10_000, len(self))))[1] for a in blocks])
+
+
+def open_records(name, dir, version=None, size=None, image_key="image", label_key="label"):
+    """The set `name` (a TFDS name, with /CONFIG where it has several) prepared as ArrayRecord in dir.
+
+    Args:
+      size: pictures of different sizes are resized and cropped to size x size.
+      image_key, label_key: names of the features.
+    Raises:
+      DataError: not there, in another file format, or without such features.
+    """
+    import tensorflow_datasets as tfds
+
+    root = Path(dir).expanduser()
+    built = sorted(
+        (path.parent for path in (root / name).glob(f"{version or '*'}/dataset_info.json")),
+        key=lambda p: _version(p.name),
+    )
+    if not built:
+        raise DataError(
+            f"tfds:{name}: no prepared set in {root / name}; to get it: python -m infojax.data.prepare {name} --source "
+            f"FOLDER_OF_OFFICIAL_FILES --out {root} (cifar10, cifar100, fashion_mnist, stl10), or with TensorFlow "
+            f"installed: tfds build {name} --file_format=array_record --data_dir={root}"
+        )
+    builder = tfds.builder_from_directory(built[-1])
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise DataError(
+            f"{built[-1]} is stored as {builder.info.file_format.value}, which only TensorFlow reads; convert it: "
+            f"tfds convert_format --root_data_dir={root} --out_file_format=array_record"
+        )
+    features = builder.info.features
+    for key, kind, flag in (
+        (image_key, tfds.features.Image, "image_key"),
+        (label_key, tfds.features.ClassLabel, "label_key"),
+    ):
+        if key not in features or not isinstance(features[key], kind):
+            raise DataError(f"tfds:{name}: feature {key!r} is not a {kind.__name__}; set {flag}{near(key, features)}")
+    height, width, channels = features[image_key].shape
+    if size is None and None in (height, width):
+        raise DataError(f"tfds:{name}: its pictures differ in size; give size=224 or another")
+    shape = (height, width, channels) if size is None else (size, size, channels)
+    label = features[label_key]
+
+    def source(split):
+        raw = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        return Records(raw, f"tfds:{name}, split {split}", label.num_classes, shape, size, image_key, label_key)
+
+    splits = {split: cache(partial(source, split)) for split in builder.info.splits}
+    facts = OFFICIAL.get(name)
+    moments = {"mean": facts.mean, "std": facts.std} if facts else {}
+    return Dataset(f"tfds:{name}", label.num_classes, tuple(label.names or ()), splits, **moments)
+
+
+def _version(text):
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

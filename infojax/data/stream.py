@@ -1,0 +1,31 @@
+"""Batches of a set that does not fit on the device: read by index in a thread, a few steps ahead."""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+
+def stream(source, indices, steps, ahead=2):
+    """Yields (step, samples, labels) for each of `steps`.
+
+    Args:
+      source: a `Source`.
+      indices: step -> (n,) the samples to read. On several hosts, this host's rows of `order`.
+      steps: of the run, from where it continues; any iterable.
+      ahead: steps that are read before they are asked for.
+    Raises:
+      DataError: from reading, at the step that it concerns.
+    """
+
+    def read(step):
+        return step, *source.read(indices(step))
+
+    pool, waiting = ThreadPoolExecutor(1, "infojax-stream"), deque()
+    try:
+        for step in steps:
+            waiting.append(pool.submit(read, step))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,175 @@
+"""Augmentation against Pillow, the oracle: operation by operation, and whole views through the same draws."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+from infojax.data import augment, normalise, open_dataset, strong, weak
+from infojax.data.augment import _reflected
+from infojax.data.randaugment import GREY, NAMES, OPERATIONS, apply_operations, cutout, paint_squares, randaugment
+
+KEY = jax.random.key(0)
+apply_jitted = jax.jit(apply_operations)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Patterns, noise, flat ones, and ones of few grey levels, where histograms have gaps."""
+    rng = np.random.default_rng(0)
+    smooth = open_dataset("synthetic", num_train=140, noise=0.1).split("train").x
+    noise = rng.integers(0, 256, (60, 32, 32, 3))
+    flat = np.full((10, 32, 32, 3), 7)
+    few = rng.integers(0, 256, (30, 1, 1, 3)) // 2 + 16 * rng.integers(0, 5, (30, 32, 32, 3))
+    two = np.where(rng.random((10, 32, 32, 3)) < 0.01, 200, 40)
+    return np.concatenate([smooth, noise, flat, few, two]).astype(np.uint8)
+
+
+def pillow(image, name, v):
+    """The operation as TorchSSL calls Pillow; the magnitude is what the float32 was."""
+    image, v = Image.fromarray(image.squeeze() if image.shape[-1] == 1 else image), float(v)
+    width, height = image.size
+
+    def affine(*matrix):
+        return image.transform(image.size, Image.Transform.AFFINE, matrix)
+
+    return {
+        "AutoContrast": lambda: ImageOps.autocontrast(image),
+        "Brightness": lambda: ImageEnhance.Brightness(image).enhance(v),
+        "Color": lambda: ImageEnhance.Color(image).enhance(v),
+        "Contrast": lambda: ImageEnhance.Contrast(image).enhance(v),
+        "Equalize": lambda: ImageOps.equalize(image),
+        "Identity": lambda: image,
+        "Posterize": lambda: ImageOps.posterize(image, int(v)),
+        "Rotate": lambda: image.rotate(v),
+        "Sharpness": lambda: ImageEnhance.Sharpness(image).enhance(v),
+        "ShearX": lambda: affine(1, v, 0, 0, 1, 0),
+        "ShearY": lambda: affine(1, 0, 0, v, 1, 0),
+        "Solarize": lambda: ImageOps.solarize(image, v),
+        "TranslateX": lambda: affine(1, 0, v * width, 0, 1, 0),
+        "TranslateY": lambda: affine(1, 0, 0, 0, 1, v * height),
+    }[name]()
+
+
+def as_array(image, like):
+    return np.asarray(image).reshape(like.shape)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("name", NAMES)
+def test_operation_equals_pillow(images, name, channels):
+    images = images[..., :channels]
+    low, high = OPERATIONS[name]
+    v = np.random.default_rng(1).uniform(low, high, len(images)).astype(np.float32)
+    v[:2] = low, np.nextafter(np.float32(high), np.float32(low))
+    found = np.asarray(apply_jitted(images, np.full((1, len(images)), NAMES.index(name)), v[None]))
+    expected = np.stack([as_array(pillow(image, name, value), image) for image, value in zip(images, v, strict=True)])
+    # Pillow's sine and cosine are float64: a fixed-point coefficient may differ by one unit, a pixel at an edge moves.
+    allowed = 2e-5 * images.size if name == "Rotate" else 0
+    assert np.sum(found != expected) <= allowed
+
+
+def test_operations_follow_each_other(images):
+    """Three layers, every image its own operations, against Pillow applied in the same order."""
+    rng = np.random.default_rng(2)
+    exact = [i for i, name in enumerate(NAMES) if name != "Rotate"]
+    operations = rng.choice(exact, (3, len(images)))
+    low, high = np.array([OPERATIONS[name] for name in NAMES]).T
+    v = rng.uniform(low[operations], high[operations]).astype(np.float32)
+    found = np.asarray(apply_jitted(images, operations, v))
+    for i, image in enumerate(images):
+        expected = image
+        for k in range(3):
+            expected = np.asarray(pillow(expected, NAMES[operations[k, i]], v[k, i]))
+        np.testing.assert_array_equal(found[i], expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (96, 64)])
+def test_other_sizes(height, width):
+    images = np.random.default_rng(3).integers(0, 256, (14, height, width, 3), dtype=np.uint8)
+    v = np.array([0.7, 0.5, 0.3, 0.9, 0.1, 0.2, 5.5, 0.0, 0.6, 0.23, -0.17, 99.5, 0.27, -0.3], np.float32)
+    found = np.asarray(apply_jitted(images, np.arange(14)[None], v[None]))
+    for image, name, value, result in zip(images, NAMES, v, found, strict=True):
+        np.testing.assert_array_equal(result, as_array(pillow(image, name, value), image), err_msg=name)
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_cutout_equals_pillow(images, channels):
+    images, rng = images[..., :channels], np.random.default_rng(4)
+    x, y, side = rng.uniform(0, [[32], [32], [16]], (3, len(images))).astype(np.float32)
+    side[0], x[1], y[1], side[1] = 0, 31.5, 0.2, 15.9
+    found = np.asarray(paint_squares(images, x, y, side))
+    for image, cx, cy, s, result in zip(images, x, y, side, found, strict=True):
+        picture = Image.fromarray(image.squeeze() if channels == 1 else image)
+        if s > 0:
+            x0, y0 = int(max(0, cx - s / 2)), int(max(0, cy - s / 2))
+            fill = GREY if channels == 3 else Image.new("RGB", (1, 1), GREY).convert("L").getpixel((0, 0))
+            ImageDraw.Draw(picture).rectangle((x0, y0, min(32, x0 + s), min(32, y0 + s)), fill)
+        np.testing.assert_array_equal(result, as_array(picture, image))
+
+
+def test_cutout_draws_the_published_sizes(images):
+    blank = np.zeros((4000, 32, 32, 3), np.uint8)
+    painted = (np.asarray(cutout(KEY, blank))[..., 0] == GREY[0]).sum((1, 2))
+    # E of (floor(s) + 1)^2, s ~ U(0, 16), is 93.5; squares over the right and lower border are cut off
+    assert 60 < painted.mean() < 93.5 and painted.max() <= 17**2 and painted.min() >= 1
+
+
+def test_randaugment_draws_uniformly(images):
+    """One operation a layer on a picture that each changes in its own way: every operation comes 1/14 of the time."""
+    image = images[3:4]
+    many = np.repeat(image, 2800, 0)
+    changed = np.any(np.asarray(randaugment(KEY, many, 1)) != many, axis=(1, 2, 3))
+    silent = np.mean(~changed)  # Identity, and magnitudes too small to matter
+    assert 1 / 14 - 0.015 < silent < 1 / 14 + 0.06
+
+
+def test_weak_is_one_of_the_flipped_crops(images):
+    """Every result is among the 2 x 9 x 9 that np.pad's reflection gives; all of them occur."""
+    image = images[150]
+    candidates = {
+        np.ascontiguousarray(np.pad(side, ((4, 4), (4, 4), (0, 0)), "reflect")[r : r + 32, c : c + 32]).tobytes()
+        for side in (image, image[:, ::-1])
+        for r in range(9)
+        for c in range(9)
+    }
+    views = np.asarray(weak(KEY, np.repeat(image[None], 3000, 0)))
+    assert {view.tobytes() for view in views} == candidates and len(candidates) == 162
+    still = np.asarray(weak(KEY, np.repeat(image[None], 300, 0), pad=0, flip=False))
+    np.testing.assert_array_equal(still, np.repeat(image[None], 300, 0))
+
+
+@pytest.mark.parametrize("pad", [0, 1, 3, 7])
+def test_reflection_is_numpys(pad):
+    i = np.arange(-pad, 8 + pad)
+    np.testing.assert_array_equal(_reflected(i, 8), np.pad(np.arange(8), pad, "reflect"))
+
+
+def test_strong_is_weak_after_cutout_after_randaugment(images):
+    k1, k2, k3 = jax.random.split(KEY, 3)
+    expected = weak(k3, cutout(k2, randaugment(k1, images)))
+    found = jax.jit(strong)(KEY, images)
+    assert found.dtype == np.uint8 and found.shape == images.shape
+    np.testing.assert_array_equal(found, expected)
+    assert np.mean(np.any(np.asarray(found) != images, axis=(1, 2, 3))) > 0.9
+
+
+def test_views_depend_on_the_key_only(images):
+    view = jax.jit(augment.strong)
+    np.testing.assert_array_equal(view(KEY, images), view(KEY, images))
+    assert not np.array_equal(view(KEY, images), view(jax.random.key(1), images))
+
+
+def test_views_are_the_same_on_a_mesh(images):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    batch = images[:240]
+    sharded = jax.jit(strong, out_shardings=sharding)(KEY, jax.device_put(batch, sharding))
+    np.testing.assert_array_equal(sharded, jax.jit(strong)(KEY, batch))
+
+
+def test_normalise():
+    x = np.array([[0, 128, 255]], np.uint8)
+    found = normalise(x, (125.3, 123.0, 113.9), (63.0, 62.1, 66.7))
+    np.testing.assert_allclose(found, (x - [[125.3, 123.0, 113.9]]) / [[63.0, 62.1, 66.7]], rtol=1e-6)
+    assert found.dtype == np.float32
