@@ -28,21 +28,26 @@ def decode(encoded, where=None, *, channels=3, size=None):
     """
     from PIL import Image
 
+    mode = "RGB" if channels == 3 else "L"
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
-            mode = "RGB" if channels == 3 else "L"
-            image.load()
             image = image if image.mode == mode else image.convert(mode)
+            if size is not None and image.size != (size, size):
+                image = _middle_square(image, size)
+            pixels = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where or encoded}: not a readable picture ({' '.join(str(error).split())})") from None
-    if size is not None and image.size != (size, size):
-        width, height = image.size
-        scale = size / min(width, height)
-        width, height = max(size, round(width * scale)), max(size, round(height * scale))
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
-    pixels = np.asarray(image, np.uint8)
     return pixels if channels == 3 else pixels[..., None]
+
+
+def _middle_square(image, size):
+    from PIL import Image
+
+    width, height = image.size
+    scale = size / min(width, height)
+    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 class Pictures:

@@ -6,6 +6,7 @@ it is whole; an interrupted run leaves nothing that is taken for one, and can be
 """
 
 import argparse
+import contextlib
 import hashlib
 import shutil
 import sys
@@ -35,23 +36,35 @@ def verify(folder, progress=lambda text: None):
 
 
 def prepare(name, source, out):
-    """Writes OUT/NAME/VERSION and returns that folder; where it is whole already nothing happens.
+    """Writes OUT/NAME/VERSION from the official files and returns that folder; where it is whole nothing happens.
 
     Raises:
-      DataError: no such set, missing or damaged files.
+      DataError: missing or damaged files.
     """
+    done = prepared_folder(name, out)
+    if done is None:
+        facts, root = OFFICIAL[name], Path(source).expanduser()
+        verify(root, lambda text: print(text, file=sys.stderr, flush=True))
+        columns = {split: facts.read(root, split) for split in facts.splits}
+        done = write_records(name, columns, out, facts.class_names)
+    return done
+
+
+def prepared_folder(name, out):
+    """The folder of a set that is whole, or None."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=Path(out).expanduser(), file_format="array_record")
+    return Path(builder.data_path) if builder.is_prepared() else None
+
+
+def write_records(name, columns, out, class_names=()):
+    """Writes {split: {"image", "label", ...}} with the features and version of TFDS's set `name`, into its folder."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
-    facts = OFFICIAL[name]
     out = Path(out).expanduser()
     official = tfds.builder(name, data_dir=out, file_format="array_record")
-    if official.is_prepared():
-        return Path(official.data_path)
-    verify_archives = [path for path in (Path(source).expanduser(), Path(source).expanduser() / name) if path.is_dir()]
-    for folder in verify_archives[:1]:
-        verify(folder, lambda text: print(text, file=sys.stderr, flush=True))
-    columns = {split: facts.read(source, split) for split in facts.splits}
     for stale in Path(official.data_path).parent.glob(f"incomplete.*_{official.version}"):
         shutil.rmtree(stale)  # of a run that was killed
 
@@ -74,20 +87,19 @@ def prepare(name, source, out):
             return {split: self._generate_examples(split) for split in columns}
 
         def _generate_examples(self, split):
-            parts = {key: value for key, value in columns[split].items() if key in self.info.features}
-            for i in range(len(parts["image"])):
-                row = {key: value[i] for key, value in parts.items()}
-                # Arrays would be encoded by TensorFlow, pictures are by Pillow.
-                image = row["image"]
+            numbers = {key: value for key, value in columns[split].items() if key != "image"}
+            for i, image in enumerate(columns[split]["image"]):
+                row = {key: int(value[i]) for key, value in numbers.items()}
+                # An array would be encoded by TensorFlow, a picture is by Pillow.
                 row["image"] = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-                row |= {key: int(value) for key, value in row.items() if key != "image"}
                 yield i, row | ({"id": f"{split}_{i:05d}"} if "id" in self.info.features else {})
 
     Writer.name = name
     builder = Writer(data_dir=out, file_format="array_record")
-    if facts.class_names:
-        builder.info.features["label"].names = list(facts.class_names)
-    builder.download_and_prepare()
+    if class_names:
+        builder.info.features["label"].names = list(class_names)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+        builder.download_and_prepare()
     return Path(builder.data_path)
 
 

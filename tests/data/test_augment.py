@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from PIL import Image
 
+from infojax.bench.data import pillow_cutout, pillow_operation
 from infojax.data import augment, normalise, open_dataset, strong, weak
 from infojax.data.augment import _reflected
 from infojax.data.randaugment import GREY, NAMES, OPERATIONS, apply_operations, cutout, paint_squares, randaugment
@@ -26,29 +27,8 @@ def images():
 
 
 def pillow(image, name, v):
-    """The operation as TorchSSL calls Pillow; the magnitude is what the float32 was."""
-    image, v = Image.fromarray(image.squeeze() if image.shape[-1] == 1 else image), float(v)
-    width, height = image.size
-
-    def affine(*matrix):
-        return image.transform(image.size, Image.Transform.AFFINE, matrix)
-
-    return {
-        "AutoContrast": lambda: ImageOps.autocontrast(image),
-        "Brightness": lambda: ImageEnhance.Brightness(image).enhance(v),
-        "Color": lambda: ImageEnhance.Color(image).enhance(v),
-        "Contrast": lambda: ImageEnhance.Contrast(image).enhance(v),
-        "Equalize": lambda: ImageOps.equalize(image),
-        "Identity": lambda: image,
-        "Posterize": lambda: ImageOps.posterize(image, int(v)),
-        "Rotate": lambda: image.rotate(v),
-        "Sharpness": lambda: ImageEnhance.Sharpness(image).enhance(v),
-        "ShearX": lambda: affine(1, v, 0, 0, 1, 0),
-        "ShearY": lambda: affine(1, 0, 0, v, 1, 0),
-        "Solarize": lambda: ImageOps.solarize(image, v),
-        "TranslateX": lambda: affine(1, 0, v * width, 0, 1, 0),
-        "TranslateY": lambda: affine(1, 0, 0, 0, 1, v * height),
-    }[name]()
+    """The magnitude is what the float32 was."""
+    return pillow_operation(Image.fromarray(image.squeeze() if image.shape[-1] == 1 else image), name, float(v))
 
 
 def as_array(image, like):
@@ -101,10 +81,7 @@ def test_cutout_equals_pillow(images, channels):
     found = np.asarray(paint_squares(images, x, y, side))
     for image, cx, cy, s, result in zip(images, x, y, side, found, strict=True):
         picture = Image.fromarray(image.squeeze() if channels == 1 else image)
-        if s > 0:
-            x0, y0 = int(max(0, cx - s / 2)), int(max(0, cy - s / 2))
-            fill = GREY if channels == 3 else Image.new("RGB", (1, 1), GREY).convert("L").getpixel((0, 0))
-            ImageDraw.Draw(picture).rectangle((x0, y0, min(32, x0 + s), min(32, y0 + s)), fill)
+        picture = pillow_cutout(picture, cx, cy, s) if s > 0 else picture
         np.testing.assert_array_equal(result, as_array(picture, image))
 
 

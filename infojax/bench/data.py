@@ -1,0 +1,139 @@
+"""Images/s of what feeds a step: views made on the device, and records read in a stream, each beside Pillow.
+
+Pillow runs on one core, image by image, as the workers of a PyTorch loader do; a device uses what it has.
+"""
+
+import io
+import os
+import random
+import tempfile
+import time
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+from infojax.data import normalise, open_dataset, order, stream, strong, weak
+from infojax.data.prepare import write_records
+from infojax.data.randaugment import GREY, OPERATIONS
+
+BATCH, SIZE = 448, 32
+
+
+def best(run, repeats=10):
+    """Least seconds of a call, after one to warm up."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def pillow_weak(image):
+    """Flip and crop of the image padded by reflection, with NumPy for the padding as torchvision does."""
+    x = np.asarray(image if random.random() < 0.5 else image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    x = np.pad(x, ((4, 4), (4, 4), (0, 0)), "reflect")
+    row, column = random.randrange(9), random.randrange(9)
+    return x[row : row + SIZE, column : column + SIZE]
+
+
+def pillow_operation(image, name, v):
+    """One operation of RandAugment as TorchSSL calls Pillow for it; also the oracle of the tests."""
+    width, height = image.size
+
+    def affine(*matrix):
+        return image.transform(image.size, Image.Transform.AFFINE, matrix)
+
+    return {
+        "AutoContrast": lambda: ImageOps.autocontrast(image),
+        "Brightness": lambda: ImageEnhance.Brightness(image).enhance(v),
+        "Color": lambda: ImageEnhance.Color(image).enhance(v),
+        "Contrast": lambda: ImageEnhance.Contrast(image).enhance(v),
+        "Equalize": lambda: ImageOps.equalize(image),
+        "Identity": lambda: image,
+        "Posterize": lambda: ImageOps.posterize(image, int(v)),
+        "Rotate": lambda: image.rotate(v),
+        "Sharpness": lambda: ImageEnhance.Sharpness(image).enhance(v),
+        "ShearX": lambda: affine(1, v, 0, 0, 1, 0),
+        "ShearY": lambda: affine(1, 0, 0, v, 1, 0),
+        "Solarize": lambda: ImageOps.solarize(image, v),
+        "TranslateX": lambda: affine(1, 0, v * width, 0, 1, 0),
+        "TranslateY": lambda: affine(1, 0, 0, 0, 1, v * height),
+    }[name]()
+
+
+def pillow_cutout(image, x, y, side):
+    """TorchSSL's Cutout of a given square, in pixels."""
+    width, height = image.size
+    x, y = int(max(0, x - side / 2)), int(max(0, y - side / 2))
+    fill = GREY if image.mode == "RGB" else Image.new("RGB", (1, 1), GREY).convert("L").getpixel((0, 0))
+    image = image.copy()
+    ImageDraw.Draw(image).rectangle((x, y, min(width, x + side), min(height, y + side)), fill)
+    return image
+
+
+def pillow_strong(image):
+    """TorchSSL's strong view: three operations and Cutout on the picture, then the weak view."""
+    for name, (low, high) in random.choices(list(OPERATIONS.items()), k=3):
+        image = pillow_operation(image, name, random.uniform(low, high))
+    x, y, side = random.uniform(0, SIZE), random.uniform(0, SIZE), random.uniform(0, SIZE / 2)
+    return pillow_weak(pillow_cutout(image, x, y, side))
+
+
+def run(quick=False):
+    """Rows: what, images, milliseconds and images/s of ours, and the same of Pillow."""
+    train = open_dataset("synthetic", num_train=2000 if quick else 10_000).split("train")
+    data, key = jax.device_put(train.x), jax.random.key(0)
+
+    def batch(data, step, *transforms):
+        x = data[order(key, step, BATCH, len(train))]
+        return [normalise(transform(jax.random.fold_in(key, step), x), *[(127.0,) * 3] * 2) for transform in transforms]
+
+    pictures = [Image.fromarray(x) for x in train.x[:BATCH]]
+    views = {
+        "weak": ((weak,), [pillow_weak]),
+        "strong": ((strong,), [pillow_strong]),
+        "weak and strong": ((weak, strong), [pillow_weak, pillow_strong]),
+    }
+    rows = []
+    for name, (ours, theirs) in views.items():
+        step = jax.jit(lambda data, step, ours=ours: batch(data, step, *ours))
+        start = time.perf_counter()
+        jax.block_until_ready(step(data, 0))
+        first = time.perf_counter() - start
+        taken = best(lambda step=step: jax.block_until_ready(step(data, 1)))
+        beside = best(lambda theirs=theirs: [view(x) for view in theirs for x in pictures], 3)
+        rows.append(_row(f"draw, {name}, normalise", BATCH * len(ours), taken, beside, first))
+    return rows + [_records(train, 1000 if quick else 5000)]
+
+
+def _records(train, n):
+    """Reading a set of PNGs in random order, beside decoding the same bytes from memory."""
+    encoded = []
+    for x in train.x[:n]:
+        buffer = io.BytesIO()
+        Image.fromarray(x).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    with tempfile.TemporaryDirectory() as folder:
+        columns = {"train": {"image": train.x[:n], "label": train.labels[:n]}}
+        write_records("cifar10", columns, folder)
+        source = open_dataset("tfds:cifar10", os.fspath(folder)).split("train")
+        rows = np.random.default_rng(0).permutation(n)
+        steps = n // BATCH
+
+        def read():
+            for _ in stream(source, lambda step: rows[step * BATCH : (step + 1) * BATCH], range(steps)):
+                pass
+
+        taken = best(read, 3)
+    beside = best(lambda: [np.asarray(Image.open(io.BytesIO(content))) for content in encoded[: steps * BATCH]], 3)
+    return _row("stream ArrayRecord (PNG)", steps * BATCH, taken, beside)
+
+
+def _row(what, images, taken, beside, first=None):
+    return {
+        "what": what, "images": images, "ms": 1e3 * taken, "images_per_s": images / taken, "first_call_s": first,
+        "pillow_ms": 1e3 * beside, "pillow_images_per_s": images / beside, "ratio": beside / taken,
+    }  # fmt: skip
