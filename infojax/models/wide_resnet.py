@@ -18,9 +18,10 @@ References: TorchSSL models/nets/wrn.py and wrn_var.py; google-research/fixmatch
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from infojax.models.convolution import conv_general_dilated
+from infojax.models.initializers import fan_in_uniform
 from infojax.models.output import Output
 
 VARIANTS = ("torchssl", "google")
@@ -28,15 +29,6 @@ VARIANTS = ("torchssl", "google")
 
 def _activation(x):
     return nn.leaky_relu(x, 0.1)
-
-
-def _fan_in_uniform(fan_in):
-    """PyTorch's default for biases: U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))."""
-
-    def init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
-
-    return init
 
 
 def _conv(net, x, channels, size, stride, name):
@@ -47,8 +39,9 @@ def _conv(net, x, channels, size, stride, name):
         stride,
         padding=size // 2 if torch else "SAME",
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        bias_init=_fan_in_uniform(size * size * x.shape[-1]) if torch else nn.initializers.zeros,
+        bias_init=fan_in_uniform(size * size * x.shape[-1]) if torch else nn.initializers.zeros,
         dtype=net.dtype,
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
     return conv(x)
@@ -91,7 +84,7 @@ class WideResNet(nn.Module):
       groups: 3, or 4 as for STL-10: with depth=28, width=2, first_stride=2 the "WRN-37-2" (5,933,770 parameters).
       first_stride: stride of the first group.
       variant: "torchssl" (the published tables of TorchSSL) or "google"; see the module.
-      dtype: of the computation; parameters, statistics and outputs are float32.
+      dtype: of the computation; parameters, statistics, embedding and logits are float32.
     Call:
       x: (N, H, W, channels) normalised images; train: batch statistics, which update `batch_stats`.
     Returns:
@@ -132,5 +125,5 @@ class WideResNet(nn.Module):
         embedding = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         shape = "normal" if self.variant == "torchssl" else "truncated_normal"
         init = nn.initializers.variance_scaling(1.0, "fan_avg", shape)  # Xavier
-        head = nn.Dense(self.num_classes, kernel_init=init, dtype=self.dtype, name="head")
-        return Output(head(embedding).astype(jnp.float32), embedding, features)
+        logits = nn.Dense(self.num_classes, kernel_init=init, name="head")(embedding)
+        return Output(logits, embedding, features)
