@@ -139,6 +139,14 @@ def test_other_file_format_and_features(prepared, tmp_path):
         open_dataset("tfds:fashion_mnist", tmp_path)
 
 
+def test_labels_out_of_range_are_told_when_read(prepared):
+    root, _ = prepared
+    source = open_dataset("tfds:fashion_mnist", root).split("train")
+    source._num_classes = 5  # as if a record held a class that its set does not have
+    with refused("tfds:fashion_mnist, split train: label 7", "outside 0 to 4"):
+        source.read([1, 7])
+
+
 def test_truncated_records(prepared, tmp_path):
     root, _ = prepared
     shutil.copytree(root / "fashion_mnist", tmp_path / "fashion_mnist")

@@ -426,6 +426,22 @@ def test_stream_gives_steps_in_order_and_stops():
     np.testing.assert_array_equal([y for _, _, y in found], [train.labels[[s, s + 1]] for s in range(7)])
 
 
+def test_stream_reads_a_few_steps_ahead_and_no_more():
+    asked, train = [], open_dataset().split("train")
+
+    def steps():
+        for step in range(100):
+            asked.append(step)
+            yield step
+
+    batches = stream(train, lambda step: np.array([step]), steps(), ahead=2)
+    for _ in range(3):
+        next(batches)
+    assert asked == [0, 1, 2, 3, 4]
+    batches.close()
+    assert asked == [0, 1, 2, 3, 4]
+
+
 def test_stream_raises_at_the_step_that_fails():
     class Breaks:
         def read(self, indices):
