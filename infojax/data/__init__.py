@@ -9,7 +9,7 @@ import inspect
 import os
 from functools import partial
 
-from infojax.data.augment import normalise, strong, weak
+from infojax.data.augment import normalise, strong, transforms, weak
 from infojax.data.generated import digits, modular, synthetic
 from infojax.data.images import folder
 from infojax.data.official import OFFICIAL, open_official
@@ -21,7 +21,8 @@ from infojax.data.stream import stream
 
 __all__ = [
     "Arrays", "DataError", "Dataset", "Source", "channel_moments", "in_memory", "labelled", "normalise",
-    "open_dataset", "order", "order_with_replacement", "stream", "strong", "weak",
+    "open_dataset", "order", "order_with_replacement", "stream", "strong",
+    "transforms", "weak",
 ]  # fmt: skip
 
 DATASETS = {

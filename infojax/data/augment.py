@@ -45,3 +45,17 @@ def normalise(images, mean, std, dtype=jnp.float32):
     mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     shape = (1,) * (images.ndim - 1) + (-1,)
     return ((images.astype(jnp.float32) - mean.reshape(shape)) / std.reshape(shape)).astype(dtype)
+
+
+def transforms(mean=None, std=None, *, pad=4, flip=True):
+    """Name -> (key, samples as stored) -> what a network takes; without mean and std the samples stay as they are.
+
+    "plain" only normalises; "weak" and "strong" are the views above, normalised.
+    """
+    if mean is None:
+        return {"plain": lambda key, x: x}
+    views = {"plain": lambda key, x, **_: x, "weak": weak, "strong": strong}
+    return {
+        name: lambda key, x, view=view: normalise(view(key, x, pad=pad, flip=flip), mean, std)
+        for name, view in views.items()
+    }

@@ -1,0 +1,55 @@
+"""Matrix information between features and the head's rows as terms of a loss, on the samples of one batch.
+
+With f the features, V = W[labels] the head's row of each sample and G the cosine Gram matrix:
+
+  "mi"    -lambda MI(G(f), G(V))           maximise mutual information
+  "hd"    +lambda |H(G(f)) - H(G(V))|      minimise the difference of entropies
+  "mir"   -lambda MIR(G(f), G(V))          their ratios, as in Fig. 1 of the papers
+  "hdr"   +lambda HDR(G(f), G(V))
+
+The papers do not give lambda. A batch of n samples bounds each entropy by log n; `normalise` divides by it, as the code
+of CMA does, and makes a lambda log n times as strong.
+
+References:
+  Song et al. 2024, "Unveiling the Dynamics of Information Interplay in Supervised Learning", section 5 (Table 2).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from infojax.measures.joint import interplay
+
+KINDS = ("off", "mi", "hd", "mir", "hdr")
+GRADIENTS = ("both", "features", "head")
+
+
+def information_term(kind, features, labels, head, *, weights=None, to="both", normalise=False):
+    """The term above without lambda, to be minimised, and what it was made of.
+
+    Args:
+      kind: of KINDS.
+      features: (n, D); labels: (n,) int; head: (C, D).
+      weights: (n,) >= 0, for instance a mask of confident pseudo-labels; nothing selected gives 0.
+      to: where its gradient goes: "both", "features", or "head".
+      normalise: in units of log n instead of nats (n: all samples of the batch).
+    Returns:
+      Scalar and {"mi", "hd", "mir", "hdr"}. A ratio that is 0 / 0 counts as 0.
+    Raises:
+      ValueError: unknown kind or destination.
+    """
+    for name, value, known in (("kind", kind, KINDS), ("to", to, GRADIENTS)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    if kind == "off":
+        return jnp.zeros(()), {}
+    features = jax.lax.stop_gradient(features) if to == "head" else features
+    head = jax.lax.stop_gradient(head) if to == "features" else head
+    found = interplay(features, labels, head, weights=weights)
+    difference = jnp.abs(found.entropy_features - found.entropy_head)
+    values = {"mi": found.mutual_information, "hd": difference, "mir": found.mir, "hdr": found.hdr}
+    value = jnp.where(jnp.isnan(values[kind]), 0, values[kind])
+    if normalise and kind in ("mi", "hd"):
+        value = value / math.log(len(features))
+    return value if kind in ("hd", "hdr") else -value, values

@@ -1,0 +1,32 @@
+"""Flax modules as `Net`s: the engine sees functions of (params, model_state)."""
+
+import jax
+import jax.numpy as jnp
+
+from infojax.objectives import Net
+
+
+def as_net(module, *inputs, stages=()):
+    """A `Net` of a module that is called as module(*inputs, train=...).
+
+    Args:
+      inputs: arrays or ShapeDtypeStructs, a batch of what it is called with; sizes of the batch do not matter.
+      stages: where `apply` may start and stop, if the module takes `start` and `stop`.
+    """
+
+    def init(key):
+        zeros = [jnp.zeros(x.shape, x.dtype) for x in inputs]
+        variables = dict(jax.jit(lambda key: module.init(key, *zeros, train=False))(key))
+        return variables.pop("params"), variables
+
+    def apply(params, model_state, *inputs, train, rngs=None, start=None, stop=None):
+        cut = {name: value for name, value in (("start", start), ("stop", stop)) if value is not None}
+        variables = {"params": params, **model_state}
+        mutable = list(model_state) if train else False
+        found = module.apply(variables, *inputs, train=train, rngs=rngs, mutable=mutable, **cut)
+        return found if train else (found, model_state)
+
+    def head(params):
+        return params["head"]["kernel"].T, params["head"]["bias"]
+
+    return Net(init, apply, tuple(stages), head)

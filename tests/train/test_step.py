@@ -1,0 +1,479 @@
+"""The step: any objective through one contract, several runs in one program, the same on any number of devices."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from infojax.data import channel_moments, open_dataset, transforms
+from infojax.models import MLP, Output, WideResNet
+from infojax.objectives import (
+    Aux,
+    Average,
+    Context,
+    Facts,
+    Objective,
+    Seeds,
+    Supervised,
+    View,
+    descend,
+    init_state,
+    move_averages,
+    objective,
+)
+from infojax.train.networks import as_net
+from infojax.train.optim import sgd
+from infojax.train.step import make_step, map_runs, stack
+
+DIGITS = open_dataset()
+TRAIN = DIGITS.split("train")
+CONSTANTS = {"data": {"train": {"x": jnp.asarray(TRAIN.x), "labels": jnp.asarray(TRAIN.labels)}}}
+VIEWS = transforms(*channel_moments(TRAIN), pad=1, flip=False)
+IMAGES = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+FACTS = Facts(num_classes=10, total_steps=100)
+
+
+class Normed(nn.Module):
+    """A small classifier with batch normalisation: no convolutions, which take long to compile."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(not train, momentum=0.9)(nn.Dense(16)(x.reshape(len(x), -1)))
+        embedding = nn.relu(x)
+        return Output(nn.Dense(10, name="head")(embedding), embedding, {})
+
+
+def context(module=None, tx=None, **nets):
+    nets = {"net": as_net(module or MLP(10, widths=(32,)), IMAGES)} | nets
+    return Context(nets, {"main": sgd(0.05), **(tx or {})}, FACTS)
+
+
+def run(task, ctx, steps, seeds=Seeds(), constants=CONSTANTS, state=None):  # noqa: B008
+    step = jax.jit(make_step(ctx, VIEWS))
+    state = init_state(task, seeds, ctx) if state is None else state
+    losses = []
+    for _ in range(steps):
+        state, metrics = step(task, state, constants, seeds)
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def same(a, b, **tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if tolerance:
+            np.testing.assert_allclose(x, y, **tolerance)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+def test_supervised_learning_is_optax_by_hand():
+    """Three steps written out: batches from the order, gradient of the mean cross-entropy, SGD, average."""
+    task, ctx = Supervised(transform="plain", batch_size=100, ema_decay=0.9), context()
+    found, losses = run(task, ctx, 3)
+    state, tx = init_state(task, Seeds(), ctx), sgd(0.05)
+    params, opt_state, mean = state.params, tx.init(state.params), state.params["net"]
+
+    from infojax.data import order
+
+    for k in range(3):
+        chosen = np.asarray(order(jax.random.fold_in(jax.random.key(0), 0), k, 100, len(TRAIN)))
+        x = VIEWS["plain"](None, jnp.asarray(TRAIN.x[chosen]))
+
+        def loss(params, x=x, y=TRAIN.labels[chosen]):
+            logits = MLP(10, widths=(32,)).apply({"params": params["net"]}, x, train=True).logits
+            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        assert losses[k] == pytest.approx(float(value), rel=1e-5)
+        changes, opt_state = tx.update(gradients, opt_state, params)
+        params = optax.apply_updates(params, changes)
+        mean = jax.tree.map(lambda m, p: 0.9 * m + 0.1 * p, mean, params["net"])
+    same(found.params, params, rtol=1e-4, atol=1e-6)
+    same(found.averages["ema"]["net"], mean, rtol=1e-4, atol=1e-6)
+    evaluated = task.evaluated(found)
+    same(evaluated["raw"][0], found.params)
+    same(evaluated["ema"][0], found.averages["ema"])
+
+
+def test_it_learns():
+    _, losses = run(Supervised(transform="plain"), context(), 60)
+    assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
+
+
+def test_label_smoothing_and_temperature():
+    ctx = context()
+    state = init_state(Supervised(), Seeds(), ctx)
+    batch = {"train": {"weak": VIEWS["plain"](None, jnp.asarray(TRAIN.x[:9])), "labels": jnp.asarray(TRAIN.labels[:9])}}
+    value, _ = Supervised(temperature=4.0, label_smoothing=0.2).loss(
+        state.params, state, {}, batch, jax.random.key(0), ctx
+    )
+    logits = MLP(10, widths=(32,)).apply({"params": state.params["net"]}, batch["train"]["weak"], train=True).logits / 4
+    target = 0.8 * np.eye(10)[TRAIN.labels[:9]] + 0.02
+    assert float(value) == pytest.approx(
+        float(np.mean(-(target * np.asarray(jax.nn.log_softmax(logits))).sum(1))), rel=1e-5
+    )
+
+
+def test_the_information_term_enters_with_its_strength():
+    ctx = context()
+    losses = {}
+    for strength in (0.0, 0.5):
+        task = Supervised(strength=strength, term="mi", transform="plain")
+        _, metrics = jax.jit(make_step(ctx, VIEWS))(task, init_state(task, Seeds(), ctx), CONSTANTS, Seeds())
+        losses[strength] = metrics
+    difference = losses[0.5]["loss"] - losses[0.0]["loss"]
+    assert float(difference) == pytest.approx(-0.5 * float(losses[0.0]["mi"]), rel=1e-4)
+
+
+def test_it_continues_from_any_state_exactly():
+    task, ctx = Supervised(), context(Normed())
+    whole, _ = run(task, ctx, 5)
+    half, _ = run(task, ctx, 2)
+    rest, _ = run(task, ctx, 3, state=jax.tree.map(np.asarray, half))
+    same(whole, rest)
+
+
+@pytest.mark.parametrize("part", ["init", "order", "noise"])
+def test_each_seed_moves_its_own_randomness(part):
+    ctx, seeds = context(), Seeds(0, 0, 0)
+    other = seeds._replace(**{part: 1})
+    task = Supervised()
+    start, moved = init_state(task, seeds, ctx), init_state(task, other, ctx)
+    parameters_differ = np.any(
+        np.asarray(start.params["net"]["layer1"]["kernel"] != moved.params["net"]["layer1"]["kernel"])
+    )
+    assert parameters_differ == (part == "init")
+    step = jax.jit(make_step(ctx, VIEWS))
+    losses = [float(step(task, start, CONSTANTS, s)[1]["loss"]) for s in (seeds, other)]
+    assert (losses[0] != losses[1]) == (part != "init")
+
+
+def test_full_batch_takes_every_sample_in_its_order():
+    task, ctx = Supervised(batch_size="all", transform="plain"), context()
+    _, metrics = jax.jit(make_step(ctx, VIEWS))(task, init_state(task, Seeds(), ctx), CONSTANTS, Seeds())
+    params = init_state(task, Seeds(), ctx).params["net"]
+    everything = VIEWS["plain"](None, CONSTANTS["data"]["train"]["x"])
+    logits = MLP(10, widths=(32,)).apply({"params": params}, everything, train=True).logits
+    assert float(metrics["accuracy"]) == pytest.approx(float(np.mean(np.argmax(logits, 1) == TRAIN.labels)), abs=1e-6)
+
+
+def test_a_fed_batch_replaces_the_draw():
+    """What a host streams: the same rows give the same step."""
+    from infojax.train.draw import indices
+
+    task, ctx = Supervised(), context()
+    step = jax.jit(make_step(ctx, VIEWS))
+    state = init_state(task, Seeds(), ctx)
+    rows = np.asarray(indices(task.views[0], 0, Seeds(), 0, len(TRAIN)))
+    x, y = TRAIN.read(rows)
+    fed = {"train": {"x": jnp.asarray(x), "labels": jnp.asarray(y)}}
+    same(step(task, state, {"data": {}}, Seeds(), fed), step(task, state, CONSTANTS, Seeds()))
+
+
+# Several runs
+
+
+@pytest.mark.parametrize("how", ["vmap", "unroll", "loop"])
+def test_runs_together_are_the_runs_alone(how):
+    """Two seeds and two temperatures in one program."""
+    ctx = context()
+    tasks = [Supervised(temperature=t, term="mi", strength=0.1) for t in (1.0, 4.0)]
+    seeds = [Seeds(0, 0, 0), Seeds(3, 4, 5)]
+    alone = stack([run(task, ctx, 3, s)[0] for task, s in zip(tasks, seeds, strict=True)])
+    together = stack([init_state(task, s, ctx) for task, s in zip(tasks, seeds, strict=True)])
+    step = jax.jit(map_runs(make_step(ctx, VIEWS), how))
+    for _ in range(3):
+        together, metrics = step(stack(tasks), together, CONSTANTS, stack(seeds))
+    assert metrics["loss"].shape == (2,)
+    same(together, alone, rtol=2e-4, atol=1e-5)
+
+
+def test_unknown_way_to_map():
+    with pytest.raises(ValueError, match="vmap, unroll, loop; got 'pmap'"):
+        map_runs(None, "pmap")
+
+
+# Devices
+
+
+def test_the_loss_does_not_depend_on_the_number_of_devices():
+    """Batch sharded over 1, 2, 4, 8 devices: BatchNorm and the information term see the whole batch."""
+    task, ctx = Supervised(term="hd", strength=0.3), context(Normed())
+    found = {}
+    for devices in (1, 2, 4, 8):
+        mesh = jax.make_mesh((devices,), ("data",), (AxisType.Auto,), devices=jax.devices()[:devices])
+        rows = NamedSharding(mesh, PartitionSpec("data"))
+        step = make_step(ctx, {name: functools.partial(_sharded, view, rows) for name, view in VIEWS.items()})
+        step, state = (
+            jax.jit(step),
+            jax.device_put(init_state(task, Seeds(), ctx), NamedSharding(mesh, PartitionSpec())),
+        )
+        for _ in range(2):
+            state, metrics = step(task, state, CONSTANTS, Seeds())
+        found[devices] = float(metrics["loss"]), jax.tree.map(np.asarray, state)
+    for devices in (2, 4, 8):
+        assert found[devices][0] == pytest.approx(found[1][0], rel=1e-5)
+        same(found[devices][1], found[1][1], rtol=1e-3, atol=5e-5)  # float32 sums in another order
+
+
+def _sharded(view, rows, key, x):
+    return jax.lax.with_sharding_constraint(view(key, x), rows)
+
+
+# One small objective of each kind that the contract must carry
+
+
+def ce(logits, labels):
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def tried(task, ctx, steps=3, constants=CONSTANTS, nets=None):
+    step = jax.jit(make_step(ctx, VIEWS))
+    state = init_state(task, Seeds(), ctx, nets)
+    states = [state]
+    for _ in range(steps):
+        state, metrics = step(task, state, constants, Seeds())
+        assert all(np.all(np.isfinite(m)) for m in jax.tree.leaves(metrics))
+        states.append(state)
+    return states
+
+
+def moved(states, pick):
+    return any(
+        np.any(a != b) for a, b in zip(*(jax.tree.leaves(pick(s)) for s in (states[0], states[-1])), strict=True)
+    )
+
+
+@objective
+class MetaPseudoLabels(Objective):
+    """Two networks, two optimisers, two updates in a step; the second depends on what the first did."""
+
+    views = (View("train", ("weak", "strong"), 32),)
+
+    def update(self, state, constants, batch, key, ctx):
+        view = batch["train"]
+
+        def logits(name, params, x):
+            return ctx.nets[name].apply(params[name], state.model_state[name], x, train=True)[0].logits
+
+        def student_loss(params, state, constants, batch, key, ctx):
+            guess = jnp.argmax(jax.lax.stop_gradient(logits("teacher", params, view["weak"])), -1)
+            return ce(logits("net", params, view["strong"]), guess), Aux({})
+
+        before = ce(logits("net", state.params, view["weak"]), view["labels"])
+        state, first = descend(student_loss, state, constants, batch, key, ctx, tx="student")
+        gain = ce(logits("net", state.params, view["weak"]), view["labels"]) - before
+
+        def teacher_loss(params, state, constants, batch, key, ctx):
+            z = logits("teacher", params, view["strong"])
+            return ce(logits("teacher", params, view["weak"]), view["labels"]) + gain * ce(z, jnp.argmax(z, -1)), Aux(
+                {}
+            )
+
+        state, second = descend(teacher_loss, state, constants, batch, key, ctx, tx="teacher")
+        return state._replace(step=state.step - 1), {"loss": first["loss"], "teacher": second["loss"]}
+
+
+def test_two_updates_with_two_optimisers():
+    tx = {"student": sgd(0.1), "teacher": sgd(0.02)}
+    ctx = context(tx=tx, teacher=as_net(MLP(10, widths=(16,)), IMAGES))
+    states = tried(MetaPseudoLabels(), ctx)
+    assert int(states[-1].step) == 3
+    assert moved(states, lambda s: s.params["net"]) and moved(states, lambda s: s.params["teacher"])
+
+
+@objective
+class VirtualAdversarial(Objective):
+    """A gradient in the input, by an exact Hessian-vector product at zero, inside the loss."""
+
+    views = (View("train", ("weak",), 16),)
+    radius: float = 1.0
+
+    def loss(self, params, state, constants, batch, key, ctx):
+        x = batch["train"]["weak"]
+
+        def logits(x):
+            return ctx.nets["net"].apply(params["net"], state.model_state["net"], x, train=True)[0].logits
+
+        clean = jax.nn.log_softmax(jax.lax.stop_gradient(logits(x)))
+
+        def divergence(d):
+            return jnp.mean(jnp.sum(jnp.exp(clean) * (clean - jax.nn.log_softmax(logits(x + d))), -1))
+
+        start = jax.random.normal(key, x.shape)
+        _, d = jax.jvp(jax.grad(divergence), (jnp.zeros_like(x),), (start,))
+        d = jax.lax.stop_gradient(d / jnp.sqrt(jnp.sum(d**2, axis=(1, 2, 3), keepdims=True) + 1e-12))
+        return divergence(self.radius * d), Aux({}, metrics={"change": jnp.linalg.norm(d)})
+
+
+@pytest.mark.parametrize("module", [Normed(), WideResNet(10, depth=10, width=1)])
+def test_gradient_in_the_input(module):
+    states = tried(VirtualAdversarial(), context(module), 1)
+    assert moved(states, lambda s: s.params)
+
+
+class Projector(nn.Module):
+    """BYOL's head, with a BatchNorm of its own."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(8)(nn.relu(nn.BatchNorm(not train, momentum=0.9)(nn.Dense(16)(x))))
+
+
+@objective
+class Bootstrap(Objective):
+    """A target network that follows by averaging, with running statistics of its own."""
+
+    views = (View("train", ("weak", "strong"), 32),)
+
+    @property
+    def averages(self):
+        return {"target": Average(("net", "projector"), lambda step: 1 - 0.5 / (1 + step))}
+
+    def init(self, key, ctx):
+        return {name: ctx.nets[name].init(key)[1] for name in ("net", "projector")}
+
+    def loss(self, params, state, constants, batch, key, ctx):
+        def embedded(params, model_state, x):
+            output, first = ctx.nets["net"].apply(params["net"], model_state["net"], x, train=True)
+            z, second = ctx.nets["projector"].apply(
+                params["projector"], model_state["projector"], output.embedding, train=True
+            )
+            return z / jnp.linalg.norm(z, axis=1, keepdims=True), {"net": first, "projector": second}
+
+        online, statistics = embedded(params, state.model_state, batch["train"]["weak"])
+        target, own = embedded(state.averages["target"], state.method, batch["train"]["strong"])
+        distance = jnp.mean(jnp.sum((online - jax.lax.stop_gradient(target)) ** 2, -1))
+        return distance, Aux(statistics, own)
+
+
+def test_a_target_with_its_own_batch_statistics():
+    ctx = context(Normed(), projector=as_net(Projector(), jax.ShapeDtypeStruct((2, 16), jnp.float32)))
+    states = tried(Bootstrap(), ctx)
+    last = states[-1]
+    assert moved(states, lambda s: s.averages) and moved(states, lambda s: s.method)
+    assert any(
+        np.any(a != b) for a, b in zip(jax.tree.leaves(last.method), jax.tree.leaves(last.model_state), strict=True)
+    )
+    expected = jax.tree.map(
+        lambda m, p: (1 - 0.25) * m + 0.25 * p, states[0].averages["target"]["net"], states[1].params["net"]
+    )
+    same(states[1].averages["target"]["net"], expected, rtol=1e-5, atol=1e-6)
+
+
+@objective
+class Remembering(Objective):
+    """FlexMatch's memory: one entry a sample of the source, written at the drawn indices."""
+
+    views = (View("train", ("plain",), 40, index=True),)
+
+    def init(self, key, ctx):
+        return -jnp.ones(len(TRAIN), jnp.int32)
+
+    def loss(self, params, state, constants, batch, key, ctx):
+        view = batch["train"]
+        output, _ = ctx.nets["net"].apply(params["net"], state.model_state["net"], view["plain"], train=True)
+        memory = state.method.at[view["index"]].set(jnp.argmax(output.logits, -1).astype(jnp.int32))
+        return ce(output.logits, view["labels"]), Aux({}, memory)
+
+
+def test_memory_by_sample():
+    memory = tried(Remembering(), context(), 2)[-1].method
+    assert np.sum(np.asarray(memory) >= 0) == 80
+
+
+@objective
+class InChunks(Objective):
+    """MixMatch: mixed rows go through the network in chunks, and only chunk 0 updates the running statistics."""
+
+    views = (View("labelled", ("weak",), 8), View("train", ("weak",), 16, replacement=True))
+
+    def loss(self, params, state, constants, batch, key, ctx):
+        rows = jnp.concatenate([batch["labelled"]["weak"], batch["train"]["weak"]])
+        mixed = 0.7 * rows + 0.3 * jax.random.permutation(key, rows)
+        outputs = [
+            ctx.nets["net"].apply(params["net"], state.model_state["net"], chunk, train=True)
+            for chunk in jnp.split(mixed, 3)
+        ]
+        supervised = ce(outputs[0][0].logits, batch["labelled"]["labels"])
+        spread = sum(jnp.mean(jax.nn.softmax(output.logits) ** 2) for output, _ in outputs[1:])
+        return supervised + spread, Aux({"net": outputs[0][1]})
+
+
+def test_chunks_and_two_sources():
+    few = jnp.arange(30)
+    data = CONSTANTS["data"] | {"labelled": {name: array[few] for name, array in CONSTANTS["data"]["train"].items()}}
+    states = tried(InChunks(), context(Normed()), constants={"data": data})
+    assert moved(states, lambda s: s.model_state)
+
+
+@objective
+class Masked(Objective):
+    """MAE's masks: drawn for every sample of the global batch from the step's key."""
+
+    views = (View("train", ("plain",), 24),)
+
+    def loss(self, params, state, constants, batch, key, ctx):
+        x = batch["train"]["plain"].reshape(24, 64)
+        kept = jnp.argsort(jax.random.uniform(key, x.shape), axis=1)[:, :16]
+        visible = jnp.zeros_like(x).at[jnp.arange(24)[:, None], kept].set(jnp.take_along_axis(x, kept, 1))
+        guess, _ = ctx.nets["net"].apply(params["net"], {}, visible, train=True)
+        return jnp.mean((guess - x) ** 2), Aux({"net": {}})
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(64)(x)
+
+
+def test_masks_a_sample():
+    ctx = Context({"net": as_net(Linear(), jax.ShapeDtypeStruct((2, 64), jnp.float32))}, {"main": sgd(0.05)}, FACTS)
+    assert moved(tried(Masked(), ctx), lambda s: s.params)
+
+
+class Prompt(nn.Module):
+    @nn.compact
+    def __call__(self, train):
+        return self.param("prompt", nn.initializers.normal(0.1), (1, 8, 8, 1))
+
+
+@objective
+class Prompted(Objective):
+    """A frozen tower in the constants; only the prompt is a parameter."""
+
+    views = (View("train", ("plain",), 24),)
+
+    def loss(self, params, state, constants, batch, key, ctx):
+        prompt, _ = ctx.nets["prompt"].apply(params["prompt"], {}, train=True)
+        frozen, statistics = constants["tower"]
+        output, _ = ctx.nets["net"].apply(frozen, statistics, batch["train"]["plain"] + prompt, train=False)
+        return ce(output.logits, batch["train"]["labels"]), Aux({})
+
+
+def test_a_prompt_on_a_frozen_tower():
+    ctx = context(prompt=as_net(Prompt()))
+    tower = ctx.nets["net"].init(jax.random.key(5))
+    states = tried(Prompted(), ctx, constants=CONSTANTS | {"tower": tower}, nets=("prompt",))
+    assert set(states[-1].params) == {"prompt"} and moved(states, lambda s: s.params)
+
+
+def test_averages_and_parameters_do_not_share_buffers():
+    """A step may donate the state: no array in it may appear twice."""
+    ctx, task = context(), Supervised()
+    step = jax.jit(make_step(ctx, VIEWS), donate_argnums=1)
+    state = init_state(task, Seeds(), ctx)
+    for _ in range(2):
+        state, metrics = step(task, state, CONSTANTS, Seeds())
+    assert np.isfinite(float(metrics["loss"]))
+
+
+def test_move_averages_of_some_nets_only():
+    state = tried(Supervised(), context(), 1)[-1]
+    averages = {"ema": Average(("net",), 0.0)}
+    same(move_averages(averages, state).averages["ema"]["net"], state.params["net"])
