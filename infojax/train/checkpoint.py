@@ -1,0 +1,134 @@
+"""Checkpoints of a `State`. The only place that knows orbax."""
+
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or does not fit; the message is one line."""
+
+
+class Checkpoints:
+    """The checkpoints of a run: one is written whole or not at all, in the background.
+
+    Args:
+      folder: made where it is missing.
+      keep: so many of the newest stay.
+      best: name of a metric; the checkpoint with its largest value stays too.
+    """
+
+    def __init__(self, folder, keep=2, best=None):
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint import checkpoint_managers as policies
+
+        self._ocp, self.folder = ocp, Path(folder).absolute()
+        preserved = [policies.LatestN(keep)]
+        if best:
+            preserved.append(policies.BestN(get_metric_fn=lambda metrics: metrics[best], n=1))
+        options = ocp.CheckpointManagerOptions(
+            save_decision_policy=policies.FixedIntervalPolicy(1),  # whoever calls `save` has decided
+            preservation_policy=policies.AnyPreservationPolicy(preserved),
+        )
+        self._manager = ocp.CheckpointManager(
+            self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
+
+    def steps(self):
+        """Steps of the finished checkpoints, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step, state, metrics=None):
+        """Writes the state of a step; returns before it is on disk, and its arrays may be donated right away.
+
+        Raises:
+          CheckpointError: this one or the last could not be written, as on a full disk; earlier ones are intact.
+        """
+        try:
+            self._manager.save(step, args=self._ocp.args.StandardSave(state), metrics=metrics)
+        except (OSError, ValueError) as error:
+            raise self._failed(step, error) from None
+
+    def wait(self):
+        """Returns when everything is on disk.
+
+        Raises:
+          CheckpointError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._failed("newest", error) from None
+
+    def close(self):
+        self.wait()
+        self._manager.close()
+
+    def _failed(self, step, error):
+        return CheckpointError(f"{self.folder}: checkpoint {step} was not written ({_line(error)}); earlier ones stay")
+
+    def restore(self, like):
+        """(step, state) of the newest readable checkpoint, or None where there is none.
+
+        A checkpoint that cannot be read is skipped with a warning and put aside.
+
+        Args:
+          like: a State whose leaves have the shapes, types and shardings to restore to.
+        Raises:
+          CheckpointError: leaves differ in shape or type; or none of several can be read.
+        """
+        abstract = jax.tree.map(_abstract, like)
+        for step in reversed(self.steps()):
+            try:
+                stored = self._manager.item_metadata(step)
+                self._same(step, stored, abstract)
+                return step, self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
+            except CheckpointError:
+                raise
+            except Exception as error:  # whatever a damaged file makes orbax raise
+                warnings.warn(f"{self.folder}: checkpoint {step} is damaged, skipped ({_line(error)})", stacklevel=2)
+                if jax.process_index() == 0:
+                    (self.folder / str(step)).rename(self.folder / f"damaged.{step}")
+                self._manager.reload()
+        if list(self.folder.glob("damaged.*")):
+            raise CheckpointError(f"{self.folder}: no checkpoint can be read; remove it to start anew")
+        return None
+
+    def _same(self, step, stored, abstract):
+        """Orbax casts types silently and reports shapes by another name: compare first."""
+
+        def described(tree):
+            leaves = jax.tree_util.tree_leaves_with_path(tree)
+            return {_place(path): (tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in leaves}
+
+        there, here = described(stored), described(abstract)
+        if not there:
+            raise ValueError("its metadata is missing")
+        for place in sorted(there.keys() | here.keys()):
+            a, b = there.get(place), here.get(place)
+            if a != b:
+                found = f"{place} is {_text(a)} there, {_text(b)} here"
+                raise CheckpointError(f"{self.folder}: checkpoint {step} does not fit this run: {found}")
+
+
+def _abstract(leaf):
+    leaf = leaf if hasattr(leaf, "sharding") else jax.numpy.asarray(leaf)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _place(path):
+    """Dotted path; a field of a tuple and a key of a dict read the same."""
+    return ".".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
+
+
+def _text(found):
+    return "absent" if found is None else f"{found[1]}{list(found[0])}"
+
+
+def _line(error):
+    """The first cause on one line: orbax wraps what happened."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,135 @@
+"""Checkpoints: exact, whole or absent, kept as asked, refused where they do not fit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from infojax.objectives import State
+from infojax.train.checkpoint import CheckpointError, Checkpoints
+
+
+def state(step=0, width=3, dtype=jnp.float32):
+    params = {"net": {"kernel": jnp.arange(2 * width, dtype=dtype).reshape(2, width) + step}}
+    return State(
+        step=jnp.int32(step),
+        params=params,
+        model_state={"net": {"batch_stats": {"mean": jnp.ones(3) / 3}}},
+        opt_state={"main": optax.sgd(0.1, momentum=0.9).init(params)},
+        averages={"ema": jax.tree.map(jnp.copy, params)},
+        method=(jnp.zeros(4, jnp.int8), {"tau": jnp.float32(0.1)}),
+    )
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def written(folder, steps, **options):
+    with_metrics = options.pop("metrics", {})
+    store = Checkpoints(folder, **options)
+    for step in steps:
+        store.save(step, state(step), with_metrics.get(step))
+    store.close()
+    return Checkpoints(folder, **options)
+
+
+def test_round_trip(tmp_path):
+    assert Checkpoints(tmp_path).restore(state()) is None
+    step, found = written(tmp_path, [7]).restore(state())
+    assert step == 7
+    same(found, state(7))
+
+
+def test_keeps_the_newest_and_the_best(tmp_path):
+    metrics = {step: {"accuracy": float(step == 2)} for step in range(1, 7)}
+    assert written(tmp_path / "a", range(1, 7), keep=2).steps() == [5, 6]
+    assert written(tmp_path / "b", range(1, 7), keep=2, best="accuracy", metrics=metrics).steps() == [2, 5, 6]
+
+
+def test_every_save_is_made(tmp_path):
+    """None is skipped because the last one is still being written."""
+    store = Checkpoints(tmp_path, keep=10)
+    for step in range(5):
+        store.save(step, state(step))
+    store.close()
+    assert Checkpoints(tmp_path).steps() == [0, 1, 2, 3, 4]
+
+
+def test_donated_after_save(tmp_path):
+    store, now = Checkpoints(tmp_path), state(1)
+    store.save(1, now)
+    jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)(now)
+    store.close()
+    same(Checkpoints(tmp_path).restore(state())[1], state(1))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_a_damaged_newest_one_is_skipped(tmp_path, damage):
+    store = written(tmp_path, [1, 2])
+    for path in (tmp_path / "2" / "default").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:7]) if damage == "truncate" else path.unlink()
+    with pytest.warns(UserWarning, match="checkpoint 2 is damaged, skipped"):
+        step, found = store.restore(state())
+    assert step == 1
+    same(found, state(1))
+    store.save(2, state(2))  # the run gets there again
+    store.close()
+    assert Checkpoints(tmp_path).restore(state())[0] == 2
+
+
+def test_an_unfinished_one_is_ignored(tmp_path):
+    store = written(tmp_path, [1])
+    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    assert Checkpoints(tmp_path).restore(state())[0] == 1 and store.steps() == [1]
+
+
+def test_none_can_be_read(tmp_path):
+    store = written(tmp_path, [1])
+    for path in (tmp_path / "1" / "default").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(CheckpointError, match="no checkpoint can be read"):
+        store.restore(state())
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        (lambda: state(width=4), r"kernel is float32\[2, 3\] there, float32\[2, 4\] here"),
+        (lambda: state(dtype=jnp.bfloat16), r"kernel is float32\[2, 3\] there, bfloat16\[2, 3\] here"),
+        (lambda: state()._replace(averages={}), r"averages\.ema\.net\.kernel is float32\[2, 3\] there, absent here"),
+    ],
+)
+def test_one_that_does_not_fit_is_refused_and_kept(tmp_path, other, says):
+    store = written(tmp_path, [1])
+    with pytest.raises(CheckpointError, match=says) as error:
+        store.restore(other())
+    assert "\n" not in str(error.value) and store.steps() == [1]
+
+
+def test_restores_onto_other_devices(tmp_path):
+    store = written(tmp_path, [3])
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    _, found = store.restore(jax.device_put(state(), everywhere))
+    same(found, state(3))
+    assert found.params["net"]["kernel"].sharding == everywhere
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_one(tmp_path, monkeypatch):
+    store = written(tmp_path, [1])
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store._manager, "save", full)
+    with pytest.raises(CheckpointError, match="checkpoint 2 was not written .*No space left") as error:
+        store.save(2, state(2))
+    assert "\n" not in str(error.value)
+    same(Checkpoints(tmp_path).restore(state())[1], state(1))
