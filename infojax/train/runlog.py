@@ -1,0 +1,170 @@
+"""The run folder: config.json, env.json, metrics.jsonl (the truth), status.json. Written by process 0."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+
+class RunFolderError(RuntimeError):
+    """A run folder that cannot be used for this run; the message is one line."""
+
+
+PACKAGES = ("infojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+MAY_DIFFER = (
+    "steps",
+    "log",
+    "evaluate",
+    "checkpoint",
+    "report",
+    "workdir",
+)  # first parts of a key, between resumed parts
+
+
+class RunFolder:
+    """Opens or continues a run.
+
+    Args:
+      folder: made where it is missing.
+      config: nested dict of plain values, fully resolved.
+    Raises:
+      RunFolderError: the folder holds a run of another config; names what differs.
+    """
+
+    def __init__(self, folder, config):
+        self.folder, self._writes = Path(folder), jax.process_index() == 0
+        self._rows, known = None, self.folder / "config.json"
+        config = json.loads(json.dumps(config))  # tuples become lists, as they will be read
+        if known.exists():
+            _same_run(self.folder, json.loads(known.read_text()), config)
+        if self._writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _replace(known, json.dumps(config, indent=2, sort_keys=True))
+            _replace(self.folder / "env.json", json.dumps(environment(), indent=2))
+
+    @property
+    def metrics(self):
+        return self.folder / "metrics.jsonl"
+
+    def continue_from(self, step):
+        """Drops the rows past a step, and a last line that was cut short; call before the first `row`.
+
+        Rows of a step are written before its checkpoint is, so that rows up to the restored step are complete.
+        """
+        if not self._writes:
+            return
+        kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
+        _replace(self.metrics, "".join(kept))
+
+    def row(self, kind, step, **values):
+        """Appends one measurement: {"kind", "step", "time", ...}; a number that is not finite becomes null."""
+        if not self._writes:
+            return
+        if self._rows is None:
+            self._rows = open(self.metrics, "a")
+        values = {name: _plain(value) for name, value in values.items()}
+        self._rows.write(json.dumps({"kind": kind, "step": int(step), "time": round(time.time(), 3), **values}) + "\n")
+        self._rows.flush()
+
+    def flush(self):
+        """Puts every row on the disk; called before a checkpoint is written."""
+        if self._rows is not None:
+            os.fsync(self._rows.fileno())
+
+    def status(self, **values):
+        """Replaces status.json, so that whoever reads it sees a whole one."""
+        if self._writes:
+            _replace(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
+
+    def close(self):
+        if self._rows is not None:
+            self.flush()
+            self._rows.close()
+            self._rows = None
+
+
+def read_rows(folder):
+    """The rows of a run folder in order; a last line that was cut short is left out."""
+    return [row for _, row in _lines(Path(folder) / "metrics.jsonl")]
+
+
+def environment():
+    """Where and with what a run happened."""
+    device = jax.devices()[0]
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "command": sys.argv, "python": platform.python_version(), "host": platform.node(), "versions": versions,
+        "git": _git(), "platform": device.platform, "device": device.device_kind, "devices": jax.device_count(),
+        "processes": jax.process_count(), "flags": os.environ.get("XLA_FLAGS", ""),
+    }  # fmt: skip
+
+
+def _git():
+    """Commit of the checkout that infojax runs from, with "+" where it was changed; None outside one."""
+    try:
+        here = Path(__file__).parent
+
+        def git(*arguments):
+            return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout
+
+        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _lines(path):
+    """(line, row) of each whole line."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    return [(line, json.loads(line)) for line in lines]
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _replace(path, text):
+    """The whole file or the old one, whenever the process is stopped."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def _flat(config, prefix=""):
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _same_run(folder, old, new):
+    old, new = dict(_flat(old)), dict(_flat(new))
+    differing = [
+        f"{key} was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "absent") != new.get(key, "absent") and key.split(".")[0] not in MAY_DIFFER
+    ]
+    if differing:
+        raise RunFolderError(f"{folder} holds another run: {'; '.join(differing)}; choose another workdir")

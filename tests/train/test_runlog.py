@@ -1,0 +1,78 @@
+"""The run folder: rows are never lost, doubled or torn, and another run is refused."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from infojax.train.runlog import RunFolder, RunFolderError, read_rows
+
+CONFIG = {"seed": 0, "model": {"name": "mlp", "widths": (8, 8)}, "log": {"every": 10}}
+
+
+def test_rows_come_back(tmp_path):
+    run = RunFolder(tmp_path / "new" / "run", CONFIG)
+    run.row("train", 0, loss=jnp.float32(1.5), split="train", n=np.int64(7), curve=jnp.arange(2.0))
+    run.row("train", np.int32(1), loss=float("nan"), ratios={"mir": np.inf})
+    rows = read_rows(tmp_path / "new" / "run")
+    assert [row["step"] for row in rows] == [0, 1] and rows[0]["kind"] == "train"
+    assert rows[0]["loss"] == 1.5 and rows[0]["n"] == 7 and rows[0]["curve"] == [0, 1]
+    assert rows[1]["loss"] is None and rows[1]["ratios"] == {"mir": None}
+    run.close()
+    assert read_rows(tmp_path / "nothing") == []
+
+
+def test_a_run_that_continues_has_every_row_once(tmp_path):
+    run = RunFolder(tmp_path, CONFIG)
+    for step in range(6):
+        run.row("train", step, loss=step)
+    run.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "train", "step": 6, "lo')  # killed in the middle of a line
+    assert [row["step"] for row in read_rows(tmp_path)] == list(range(6))
+    again = RunFolder(tmp_path, CONFIG)
+    again.continue_from(3)
+    for step in range(4, 8):
+        again.row("train", step, loss=10 * step)
+    again.close()
+    rows = read_rows(tmp_path)
+    assert [row["step"] for row in rows] == list(range(8)) and rows[4]["loss"] == 40 and rows[3]["loss"] == 3
+
+
+def test_config_and_environment(tmp_path):
+    RunFolder(tmp_path, CONFIG)
+    assert json.loads((tmp_path / "config.json").read_text())["model"]["widths"] == [8, 8]
+    env = json.loads((tmp_path / "env.json").read_text())
+    assert env["platform"] == "cpu" and env["devices"] == 8 and env["versions"]["jax"]
+    RunFolder(tmp_path, CONFIG)  # the same run again
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"model": {"name": "mlp", "widths": (8, 9)}}, r"model\.widths was \[8, 8\], is \[8, 9\]"),
+        ({"extra": 2}, "extra was 'absent', is 2"),
+    ],
+)
+def test_another_run_is_refused(tmp_path, change, says):
+    RunFolder(tmp_path, CONFIG)
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(RunFolderError, match=says) as error:
+        RunFolder(tmp_path, CONFIG | change)
+    assert "\n" not in str(error.value) and (tmp_path / "config.json").read_text() == before
+
+
+def test_what_does_not_matter_may_differ(tmp_path):
+    RunFolder(tmp_path, CONFIG)
+    RunFolder(tmp_path, CONFIG | {"log": {"every": 1}, "steps": 5})
+    assert json.loads((tmp_path / "config.json").read_text())["log"] == {"every": 1}
+
+
+def test_status_is_replaced_whole(tmp_path):
+    run = RunFolder(tmp_path, CONFIG)
+    for step in (1, 2):
+        run.status(step=step, state="training")
+    assert json.loads((tmp_path / "status.json").read_text())["step"] == 2
+    assert not list(tmp_path.glob("*.partial"))
