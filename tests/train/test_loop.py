@@ -1,0 +1,222 @@
+"""The loop: its order, exact continuation after any stop, nothing lost or doubled, nothing non-finite kept."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from infojax.data import channel_moments, open_dataset, transforms
+from infojax.models import MLP
+from infojax.objectives import Context, Facts, Seeds, Supervised, init_state
+from infojax.train.checkpoint import Checkpoints
+from infojax.train.loop import Evaluator, NonFiniteError, Preempted, every, fit, log_spaced
+from infojax.train.networks import as_net
+from infojax.train.optim import sgd
+from infojax.train.runlog import RunFolder, read_rows
+from infojax.train.step import make_step, map_runs, stack
+
+TRAIN = open_dataset().split("train")
+CONSTANTS = {"data": {"train": {"x": jnp.asarray(TRAIN.x), "labels": jnp.asarray(TRAIN.labels)}}}
+VIEWS = transforms(*channel_moments(TRAIN), pad=1, flip=False)
+
+
+def setting(lr=0.05):
+    net = as_net(MLP(10, widths=(16,)), jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32))
+    return Context({"net": net}, {"main": sgd(lr)}, Facts(10, 100))
+
+
+def weights(run):
+    """An evaluator that yields something exact of the weights."""
+    yield "checksum", float(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(run["raw"][0])))
+
+
+def train(folder, until=20, lr=0.05, ctx=None, evaluators=None, **options):
+    ctx, task = ctx or setting(lr), Supervised(batch_size=32)
+    run, store = RunFolder(folder, {"lr": lr}), Checkpoints(Path(folder) / "checkpoints")
+    evaluators = [Evaluator("weights", every(5, until), weights)] if evaluators is None else evaluators
+    options = {"log": every(1, until), "save": every(4, until)} | options
+    try:
+        return fit(
+            task, init_state(task, Seeds(), ctx), CONSTANTS, Seeds(), make_step(ctx, VIEWS),
+            until=until, evaluators=evaluators, rows=run, checkpoints=store, **options,
+        )  # fmt: skip
+    finally:
+        run.close()
+        store.close()
+
+
+def fingerprint(state):
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))).hexdigest()
+
+
+def rows_of(folder):
+    """Rows without what depends on the clock."""
+    return [
+        {key: value for key, value in row.items() if key != "time"}
+        for row in read_rows(folder)
+        if row["kind"] != "timing"
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return fingerprint(train(folder)), rows_of(folder)
+
+
+def test_rows_and_their_order(whole):
+    kinds = [(row["step"], row["kind"]) for row in whole[1]]
+    expected = []
+    for step in range(21):
+        expected += [(step, "train")] if step > 0 else []
+        expected += [(step, "eval")] if step % 5 == 0 else []
+    assert kinds == expected
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stopped", [1, 4, 5, 6, 13])
+def test_a_stopped_run_continues_to_the_same_bits_and_rows(tmp_path, whole, stopped):
+    def stop(step, values):
+        if step == stopped and "loss" in values:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(tmp_path, progress=stop)
+    assert fingerprint(train(tmp_path)) == whole[0]
+    assert rows_of(tmp_path) == whole[1]
+
+
+def test_a_finished_run_does_nothing(tmp_path, whole):
+    train(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    assert fingerprint(train(tmp_path)) == whole[0] and (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_several_updates_a_call_change_nothing(tmp_path, whole):
+    state = train(tmp_path, log=every(4, 20), steps_per_call=4)
+    mine = rows_of(tmp_path)
+    assert fingerprint(state) == whole[0]
+    assert mine == [row for row in whole[1] if row["kind"] == "eval" or row["step"] % 4 == 0]
+
+
+def test_sigterm_saves_and_the_run_continues(tmp_path, whole):
+    def kill(step, values):
+        if step == 7 and "loss" in values:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted, match="step 7"):
+        train(tmp_path, progress=kill)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 7
+    assert fingerprint(train(tmp_path)) == whole[0]
+    assert rows_of(tmp_path) == whole[1]
+
+
+@pytest.mark.parametrize("lr", [float("inf"), 1e30])
+def test_non_finite_training_stops_and_keeps_the_last_good_checkpoint(tmp_path, lr):
+    schedule = lambda step: jnp.where(step < 10, 0.05, lr)  # noqa: E731
+    with pytest.raises(NonFiniteError, match="step 1[0-3]"):
+        train(tmp_path, ctx=setting(schedule))
+    store = Checkpoints(tmp_path / "checkpoints")
+    step, state = store.restore(init_state(Supervised(batch_size=32), Seeds(), setting(lambda step: 0.05)))
+    assert step == 8 and all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+
+
+def test_a_non_finite_state_is_never_saved(tmp_path):
+    """Nothing is logged, so only the check before saving can see it."""
+    schedule = lambda step: jnp.where(step < 10, 0.05, jnp.inf)  # noqa: E731
+    with pytest.raises(NonFiniteError, match="step 12: the state is not finite"):
+        train(tmp_path, ctx=setting(schedule), log=every(0, 20))
+    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 8
+
+
+def test_several_runs_give_a_row_each(tmp_path):
+    ctx, task = setting(), Supervised(batch_size=32)
+    seeds = [Seeds(s, s, s) for s in range(3)]
+    run = RunFolder(tmp_path, {})
+    fit(
+        task, stack([init_state(task, s, ctx) for s in seeds]), CONSTANTS, stack(seeds),
+        map_runs(make_step(ctx, VIEWS), "vmap"), until=2, rows=run, log=every(1, 2),
+    )  # fmt: skip
+    run.close()
+    found = [(row["step"], row["run"]) for row in rows_of(tmp_path)]
+    assert found == [(step, i) for step in (1, 2) for i in range(3)]
+    assert len({row["loss"] for row in rows_of(tmp_path)}) == 6
+
+
+def test_a_fed_run_is_the_same_run(tmp_path, whole):
+    from infojax.train.draw import indices
+
+    task = Supervised(batch_size=32)
+
+    def feed(step):
+        x, y = TRAIN.read(np.asarray(indices(task.views[0], 0, Seeds(), step, len(TRAIN))))
+        return {"train": {"x": jnp.asarray(x), "labels": jnp.asarray(y)}}
+
+    assert fingerprint(train(tmp_path, feed=feed)) == whole[0]
+
+
+@pytest.mark.parametrize(("interval", "total", "due"), [(4, 10, [0, 4, 8, 10]), (0, 10, []), (20, 10, [0, 10])])
+def test_every(interval, total, due):
+    assert [step for step in range(total + 1) if every(interval, total)(step)] == due
+
+
+def test_log_spaced():
+    due = [step for step in range(1001) if log_spaced(1000, 5, per_epoch=10)(step)]
+    assert due == [0, 10, 30, 100, 320, 1000]  # epochs 1, 3, 10, 32, 100
+    assert [step for step in range(4) if log_spaced(3, 5)(step)] == [0, 1, 2, 3]
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = {paths!r}
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+import test_loop
+slow = lambda step, values: test_loop.time.sleep(0.01)
+print(test_loop.fingerprint(test_loop.train({folder!r}, until=200, progress=slow)))
+"""
+
+
+def test_kill_minus_nine_at_random_points(tmp_path):
+    """Killed again and again, in the middle of whatever it does: the same bits and rows as a run left alone."""
+    paths = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+    def process(folder):
+        script = SCRIPT.format(paths=paths, folder=str(folder))
+        return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    alone = process(tmp_path / "alone")
+    expected = alone.communicate(timeout=120)[0]
+    assert alone.returncode == 0
+    rng, killed = np.random.default_rng(0), 0
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    while killed < 3:
+        running = process(tmp_path / "killed")
+        size = metrics.stat().st_size if metrics.exists() else 0
+        while (metrics.stat().st_size if metrics.exists() else 0) == size and running.poll() is None:
+            time.sleep(0.01)  # it compiles
+        time.sleep(rng.uniform(0.05, 0.5))
+        if running.poll() is None:
+            running.kill()
+            killed += 1
+        running.communicate()
+        if running.returncode == 0:
+            break
+    last = process(tmp_path / "killed")
+    assert last.communicate(timeout=120)[0] == expected and last.returncode == 0 and killed >= 2
+    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "alone")
+    assert json.loads((tmp_path / "killed" / "config.json").read_text()) == {"lr": 0.05}
