@@ -1,0 +1,66 @@
+"""What a network says of a fixed sample, at fixed weights."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.data import order
+
+
+class Sample(NamedTuple):
+    """A fixed part of a split, on the device as it is stored.
+
+    Attributes:
+      split: its name; x: (n, ...) samples; labels: (n,) int32.
+    """
+
+    split: str
+    x: jax.Array
+    labels: jax.Array
+
+
+def fixed_sample(split, source, n=None, seed=0):
+    """The whole split, or n of its samples drawn once without replacement."""
+    chosen = np.arange(len(source)) if n is None or n >= len(source) else np.asarray(_first(n, len(source), seed))
+    x, labels = source.read(np.sort(chosen))
+    return Sample(split, jnp.asarray(x), jnp.asarray(labels))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _first(n, total, seed):
+    return order(jax.random.key(seed), 0, n, total)
+
+
+class Said(NamedTuple):
+    """logits (n, C) and embedding (n, D), float32."""
+
+    logits: jax.Array
+    embedding: jax.Array
+
+
+def forward(net, transform, batch_size=500):
+    """(params, model_state, x) -> `Said` of all samples, batch by batch in evaluation mode; one program for all sizes.
+
+    Args:
+      net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
+    """
+
+    @jax.jit
+    def batch(params, model_state, x):
+        output, _ = net.apply(params, model_state, transform(None, x), train=False)
+        return Said(output.logits, output.embedding)
+
+    def run(params, model_state, x):
+        size = min(batch_size, len(x))
+        starts = range(0, len(x), size)
+        parts = [batch(params, model_state, _padded(x[start : start + size], size)) for start in starts]
+        return Said(*(jnp.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)))
+
+    return run
+
+
+def _padded(x, size):
+    return jnp.pad(x, ((0, size - len(x)),) + ((0, 0),) * (x.ndim - 1)) if len(x) < size else x

@@ -1,0 +1,121 @@
+"""Evaluators against the measures applied by hand to the network's outputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import infojax as ij
+from infojax.data import channel_moments, open_dataset, transforms
+from infojax.evaluate import Sample, classify, fixed_sample, forward, interplay, neural_collapse
+from infojax.models import MLP
+from infojax.objectives import Net
+from infojax.train.networks import as_net
+
+DIGITS = open_dataset()
+TEST = DIGITS.split("test")
+PLAIN = transforms(*channel_moments(TEST))["plain"]
+MODULE = MLP(10, widths=(24,))
+
+
+@pytest.fixture(scope="module")
+def setting():
+    net = as_net(MODULE, jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32))
+    raw, ema = (net.init(jax.random.key(seed)) for seed in (0, 1))
+    evaluated = {"raw": ({"net": raw[0]}, {"net": {}}), "ema": ({"net": ema[0]}, {"net": {}})}
+    sample = fixed_sample("test", TEST, 230)
+    outputs = MODULE.apply({"params": raw[0]}, PLAIN(None, sample.x), train=False)
+    return net, evaluated, sample, outputs
+
+
+def test_fixed_sample():
+    first, again, other = (fixed_sample("test", TEST, 100, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.x, again.x)
+    assert not np.array_equal(first.x, other.x) and len(first.labels) == 100
+    pictures = {row.tobytes() for row in np.asarray(first.x)}
+    assert len(pictures) == 100 and pictures <= {row.tobytes() for row in TEST.x}
+    assert len(fixed_sample("test", TEST).labels) == len(fixed_sample("test", TEST, 10**6).labels) == 355
+
+
+@pytest.mark.parametrize("batch_size", [50, 64, 230, 500])
+def test_forward_by_batches(setting, batch_size):
+    net, evaluated, sample, outputs = setting
+    params, model_state = evaluated["raw"]
+    said = forward(net, PLAIN, batch_size)(params["net"], model_state["net"], sample.x)
+    np.testing.assert_allclose(said.logits, outputs.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(said.embedding, outputs.embedding, rtol=1e-4, atol=1e-5)
+
+
+def test_classify(setting):
+    net, evaluated, sample, outputs = setting
+    found = dict(classify(net, PLAIN, sample)(evaluated))
+    log_p = np.asarray(jax.nn.log_softmax(outputs.logits))
+    assert found["split"] == "test" and found["n"] == 230
+    assert found["loss"] == pytest.approx(-log_p[np.arange(230), sample.labels].mean(), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(np.mean(log_p.argmax(1) == sample.labels), abs=1e-6)
+    assert found["loss_ema"] != found["loss"] and "accuracy_ema" in found
+
+
+def test_interplay(setting):
+    net, evaluated, sample, outputs = setting
+    found = dict(interplay(net, PLAIN, sample)(evaluated))
+    z, y = np.asarray(outputs.embedding, np.float64), np.asarray(sample.labels)
+    head = np.asarray(evaluated["raw"][0]["net"]["head"]["kernel"], np.float64).T
+    v = head[y]
+    centred = z - z.mean(0)
+    means = np.stack([z[y == c].mean(0) for c in range(10)]) - z.mean(0)
+    with jax.enable_x64(True):
+        expected = {
+            "entropy_features": ij.matrix_entropy(z), "entropy_head": ij.matrix_entropy(v),
+            "joint_entropy": ij.joint_entropy(z, v), "mutual_information": ij.mutual_information(z, v),
+            "mir": ij.mir(z, v), "hdr": ij.hdr(z, v), "mir_centered": ij.mir(centred, v),
+            "entropy_features_centered": ij.matrix_entropy(centred), "entropy_head_weights": ij.matrix_entropy(head),
+            "effective_rank_from_gram": np.exp(ij.matrix_entropy(z)), "entropy_means": ij.matrix_entropy(means),
+            "mir_means": ij.mir(head, means), "hdr_means": ij.hdr(head, means),
+        }  # fmt: skip
+    unit = z / np.linalg.norm(z, axis=1, keepdims=True)
+    expected["mean_energy"] = np.sum(unit.mean(0) ** 2)
+    limits = ij.nc_limits(10, counts=np.bincount(y), mean_energy=expected["mean_energy"])
+    expected |= {"limit_mir": limits.mir, "limit_entropy_features": limits.entropy_features}
+    expected["limit_mir_centered"] = ij.nc_limits(10, counts=np.bincount(y)).mir
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(float(value), rel=2e-5, abs=1e-5), name
+
+
+def test_neural_collapse(setting):
+    net, evaluated, sample, outputs = setting
+    head = evaluated["raw"][0]["net"]["head"]
+    for convention in ("thesis", "papyan"):
+        found = dict(neural_collapse(net, PLAIN, sample, convention)(evaluated))
+        assert found["convention"] == convention and found["n"] == 230
+        expected = ij.neural_collapse(
+            np.asarray(outputs.embedding), np.asarray(sample.labels), np.asarray(head["kernel"]).T,
+            np.asarray(head["bias"]), num_classes=10, convention=convention,
+        )  # fmt: skip
+        for name in ("nc1", "nc2_equinorm", "nc3", "nc4", "cdnv", "davies_bouldin"):
+            assert found[name] == pytest.approx(float(getattr(expected, name)), rel=1e-4), name
+
+
+def test_a_collapsed_network_is_at_its_limits():
+    """A network whose embedding is the simplex ETF of its labels: everything meets its limit."""
+    etf = jnp.asarray(ij.etf(4, 6), jnp.float32)
+    labels = jnp.arange(40) % 4
+
+    class Out:
+        def __init__(self, x):
+            self.embedding, self.logits = etf[x], etf[x] @ etf.T
+
+    def apply(params, model_state, x, train):
+        return Out(x), model_state
+
+    net = Net(None, apply, head=lambda params: (etf, jnp.zeros(4)))
+    evaluated, sample = {"raw": ({"net": {}}, {"net": {}})}, Sample("train", labels, labels)
+    found = dict(interplay(net, lambda key, x: x, sample)(evaluated))
+    for name in ("entropy_features", "entropy_head", "joint_entropy", "mutual_information", "mir", "hdr"):
+        assert found[name] == pytest.approx(found[f"limit_{name}"], abs=2e-5), name
+    assert found["hdr_means"] == pytest.approx(0, abs=1e-5) and found["effective_rank_means"] == pytest.approx(
+        3, abs=1e-4
+    )
+    collapsed = dict(neural_collapse(net, lambda key, x: x, sample)(evaluated))
+    assert collapsed["nc1"] == pytest.approx(0, abs=1e-6) and collapsed["nc3"] == pytest.approx(0, abs=1e-6)
+    assert dict(classify(net, lambda key, x: x, sample)(evaluated))["accuracy"] == 1
