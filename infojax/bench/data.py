@@ -78,7 +78,7 @@ def pillow_strong(image):
     """TorchSSL's strong view: three operations and Cutout on the picture, then the weak view."""
     for name, (low, high) in random.choices(list(OPERATIONS.items()), k=3):
         image = pillow_operation(image, name, random.uniform(low, high))
-    x, y, side = random.uniform(0, SIZE), random.uniform(0, SIZE), random.uniform(0, SIZE / 2)
+    x, y, side = random.uniform(1, SIZE), random.uniform(1, SIZE), random.uniform(0, SIZE / 2)
     return pillow_weak(pillow_cutout(image, x, y, side))
 
 

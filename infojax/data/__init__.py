@@ -44,13 +44,13 @@ def open_dataset(name="digits", dir=None, **options):
     Raises:
       DataError: unknown name or option, missing or broken files.
     """
-    kind, _, rest = name.partition(":")
+    kind, _, rest = str(name).partition(":")
     if kind == "tfds" and rest:
         opener = partial(open_records, rest)
     elif name in DATASETS:
         opener = DATASETS[name]
     else:
-        close = difflib.get_close_matches(name, DATASETS, 1)
+        close = difflib.get_close_matches(str(name), DATASETS, 1)
         raise DataError(
             f"no data set {name!r}; "
             + (f"did you mean {close[0]}?" if close else f"there is {', '.join(DATASETS)}, and tfds:NAME")

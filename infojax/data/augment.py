@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from infojax.data.randaugment import cutout, randaugment
 
@@ -11,18 +12,22 @@ def weak(key, images, *, pad=4, flip=True):
 
     Args:
       images: (N, H, W, channels) uint8.
-      pad: pixels on each side, below H and W; 4 in TorchSSL for every size, 12 in FixMatch and USB for 96 x 96.
+      pad: pixels on each side, 0 <= pad < min(H, W); 4 in TorchSSL for every size, 12 in FixMatch and USB for 96 x 96.
       flip: False where left and right differ in meaning, as for digits.
     Returns:
       (N, H, W, channels) uint8.
+    Raises:
+      ValueError: a pad outside its range.
     """
     n, height, width, channels = images.shape
+    if not 0 <= pad < min(height, width):
+        raise ValueError(f"pad must be in [0, {min(height, width)}) for images of {height} x {width}, got {pad}")
     key_flip, key_crop = jax.random.split(key)
-    row, column = jax.random.randint(key_crop, (2, n, 1), -pad, pad + 1)
-    row = _reflected(jnp.arange(height)[None] + row, height)
-    column = _reflected(jnp.arange(width)[None] + column, width)
+    row, column = jax.random.randint(key_crop, (2, n, 1), -pad, pad + 1, jnp.int32)
+    row = _reflected(np.arange(height, dtype=np.int32)[None] + row, height)
+    column = _reflected(np.arange(width, dtype=np.int32)[None] + column, width)
     if flip:
-        column = jnp.where(jax.random.bernoulli(key_flip, shape=(n, 1)), width - 1 - column, column)
+        column = jnp.where(jax.random.uniform(key_flip, (n, 1), jnp.float32) < 0.5, width - 1 - column, column)
     source = (row[:, :, None] * width + column[:, None, :]).reshape(n, height * width, 1)
     flat = images.reshape(n, height * width, channels)
     return jnp.take_along_axis(flat, source, 1, mode="promise_in_bounds").reshape(images.shape)

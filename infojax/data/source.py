@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+UNLABELLED = "unlabelled"  # the split whose labels are -1
+
 
 class DataError(ValueError):
     """Data that is missing, broken, or not what its name says; the message is one line."""
@@ -71,20 +73,30 @@ class Dataset(NamedTuple):
         if name not in self.splits:
             raise DataError(f"{self.name} has no split {name!r}{near(name, self.splits)}")
         source = self.splits[name]()
+        if not len(source):
+            raise DataError(f"{self.name}, split {name}, has no samples")
         if "labels" in vars(source):  # read already; a set that streams is checked batch by batch
-            check_labels(source.labels, self.num_classes, f"{self.name}, split {name}")
+            check_labels(source.labels, self.num_classes, f"{self.name}, split {name}", name == UNLABELLED)
         return source
 
 
-def check_labels(labels, num_classes, where):
-    """Refuses labels outside [0, C), unless all are -1: a split without labels."""
-    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(outside) and not np.all(labels == -1):
+def check_labels(labels, num_classes, where, unlabelled=False):
+    """Refuses labels outside [0, C), or other than -1 in a split without labels."""
+    outside = np.flatnonzero(labels != -1 if unlabelled else (labels < 0) | (labels >= num_classes))
+    if len(outside):
         first = outside[0]
         raise DataError(
-            f"{where}: label {labels[first]} of sample {first} is outside 0 to {num_classes - 1}"
-            f" ({len(outside)} of {len(labels)} are)"
+            f"{where}: label {labels[first]} of sample {first} is "
+            + ("not -1" if unlabelled else f"outside 0 to {num_classes - 1}")
+            + f" ({len(outside)} of {len(labels)} are)"
         )
+
+
+def check_whole(name, least=1, **values):
+    """Refuses options that are not whole numbers of at least `least`."""
+    for option, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise DataError(f"{name}: {option} must be a whole number of at least {least}, got {value!r}")
 
 
 def near(name, known):

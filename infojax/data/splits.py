@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from infojax.data.source import DataError
+from infojax.data.source import DataError, check_whole
 
 # CIFAR-10 with one label a class: the index sets of the FixMatch authors' most to least prototypical examples, as
 # TorchSSL lists them (fixmatch.py). Its seeds 0, 1, 2 take the last three rows, from the end.
@@ -32,6 +32,8 @@ def labelled(dataset, num_labels, seed, *, protocol="torchssl"):
     Raises:
       DataError: the numbers do not fit.
     """
+    check_whole("labelled", num_labels=num_labels)
+    check_whole("labelled", 0, seed=seed)
     if protocol == "fold":
         folds = dataset.folds() if dataset.folds else []
         if not 0 <= seed < len(folds) or len(folds[seed]) != num_labels:
@@ -50,7 +52,7 @@ def labelled(dataset, num_labels, seed, *, protocol="torchssl"):
 def balanced(labels, num_labels, num_classes, seed):
     """num_labels / C samples of each class without replacement, classes in order, by NumPy's legacy generator."""
     each, rest = divmod(num_labels, num_classes)
-    counts = np.bincount(labels, minlength=num_classes)
+    counts = np.bincount(labels[labels >= 0], minlength=num_classes)
     if rest or not 1 <= each <= counts.min():
         raise DataError(
             f"num_labels must be a multiple of {num_classes} (classes) and at most {num_classes * counts.min()}"

@@ -137,6 +137,42 @@ def test_views_depend_on_the_key_only(images):
     assert not np.array_equal(view(KEY, images), view(jax.random.key(1), images))
 
 
+def test_double_precision_changes_nothing(images):
+    expected = [np.asarray(jax.jit(view)(KEY, images)) for view in (weak, strong)]
+    with jax.enable_x64(True):
+        found = [np.asarray(jax.jit(view)(KEY, images)) for view in (weak, strong)]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("pad", [-1, 8, 20])
+def test_a_pad_beyond_the_image(pad):
+    with pytest.raises(ValueError, match=r"pad must be in \[0, 8\)"):
+        weak(KEY, np.zeros((2, 8, 9, 1), np.uint8), pad=pad)
+
+
+@pytest.mark.parametrize("x", [np.zeros((2, 8, 8, 4), np.uint8), np.zeros((2, 8, 8, 3)), np.zeros((8, 8, 3), np.uint8)])
+def test_strong_views_of_what_is_no_picture(x):
+    with pytest.raises(ValueError, match="must be .N, H, W, 1 or 3. uint8"):
+        randaugment(KEY, x)
+
+
+def test_cutout_centres_are_the_references():
+    """np.random.uniform(32) draws from [1, 32]: pixel 0 is covered less often than with centres from [0, 32]."""
+    painted = np.asarray(cutout(KEY, np.zeros((20_000, 32, 32, 1), np.uint8)))[..., 0] > 0
+    rng = np.random.default_rng(0)
+    side, x, y = (
+        rng.uniform(0, 16, 20_000),
+        np.random.RandomState(0).uniform(32, size=20_000),
+        rng.uniform(1, 32, 20_000),
+    )
+    first, top = np.floor(np.maximum(x - side / 2, 0)), np.floor(np.maximum(y - side / 2, 0))
+    last, bottom = (np.floor(np.minimum(a + side, 32)) for a in (first, top))
+    columns = (np.arange(32) >= first[:, None]) & (np.arange(32) <= last[:, None])
+    rows = (np.arange(32) >= top[:, None]) & (np.arange(32) <= bottom[:, None])
+    np.testing.assert_allclose(painted.mean((0, 1)), (columns * rows.sum(1, keepdims=True)).mean(0) / 32, atol=0.006)
+
+
 def test_views_are_the_same_on_a_mesh(images):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))

@@ -78,6 +78,21 @@ def test_neighbours_of_a_large_set_are_independent():
     assert stats.chisquare(np.bincount((b - a) % n, minlength=n)[1:]).pvalue > 1e-3
 
 
+def test_double_precision_changes_nothing():
+    draws = [jax.jit(draw, static_argnums=(2, 3)) for draw in (order, order_with_replacement)]
+    expected = [np.asarray(draw(KEY, 3, 64, 1000)) for draw in draws]
+    with jax.enable_x64(True):
+        found = [np.asarray(draw(KEY, 3, 64, 1000)) for draw in draws]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("batch_size", "n"), [(4, 0), (0, 4), (4, 2**31)])
+def test_impossible_sizes(batch_size, n):
+    for draw in (order, order_with_replacement):
+        with pytest.raises(ValueError, match="both must be at least 1"):
+            draw(KEY, 0, batch_size, n)
+
+
 def test_order_is_the_same_on_a_mesh():
     """Every host computes the whole step and reads its rows; a sharded computation gives the same rows."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

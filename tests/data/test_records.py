@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from formats import cifar_members, refused, tar, write_fashion
 
-from infojax.data import in_memory, open_dataset, prepare
+from infojax.data import DataError, in_memory, open_dataset, prepare
 from infojax.data.official import CHECKSUMS, FASHION_FILES
 
 
@@ -86,7 +86,7 @@ def test_wrong_checksum(tmp_path, monkeypatch, capsys):
     assert (
         error.startswith("error: ")
         and "sha256 is" in error
-        and f"published is {CHECKSUMS[FASHION_FILES[2]][1]}" in error
+        and f"published is {CHECKSUMS[FASHION_FILES[0]][1]}" in error
     )
     assert not (tmp_path / "fashion_mnist").exists()
 
@@ -94,7 +94,7 @@ def test_wrong_checksum(tmp_path, monkeypatch, capsys):
 def test_missing_files(tmp_path, capsys):
     assert prepare.main(["cifar10", "--source", str(tmp_path), "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "found no cifar-10-batches-bin" in error and "curl" in error
+    assert "found no cifar-10-binary.tar.gz" in error and "curl" in error
 
 
 def test_interrupted_runs_leave_nothing_and_start_again(tmp_path):
@@ -126,6 +126,22 @@ def test_interrupted_runs_leave_nothing_and_start_again(tmp_path):
 def test_absent_set(tmp_path):
     with refused("tfds:cifar10: no prepared set in", "infojax.data.prepare cifar10", "tfds build cifar10"):
         open_dataset("tfds:cifar10", tmp_path)
+    with pytest.raises(DataError) as error:
+        open_dataset("tfds:nothing", tmp_path)
+    assert "tfds build nothing" in str(error.value) and "prepare nothing" not in str(error.value)
+
+
+def test_only_what_is_read_is_checked(tmp_path, monkeypatch, capsys):
+    """A damaged archive of another set does not matter; unpacked files have no published sum, which is said."""
+    members, _ = cifar_members("cifar10", "binary")
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for member, content in members.items():
+        (folder / member).write_bytes(content)
+    (tmp_path / "stl10_binary.tar.gz").write_bytes(b"damaged")
+    monkeypatch.setattr(prepare, "CHECKSUMS", CHECKSUMS)
+    assert prepare.main(["cifar10", "--source", str(tmp_path), "--out", str(tmp_path)]) == 0
+    assert f"{folder} is unpacked or unknown: there is no published checksum" in capsys.readouterr().err
 
 
 def test_other_file_format_and_features(prepared, tmp_path):

@@ -158,6 +158,46 @@ def test_resizing_keeps_the_middle(tmp_path):
     assert np.all(x == 255)
 
 
+def test_hidden_files_are_no_data(tmp_path):
+    """What operating systems and tools leave in folders."""
+    write_pictures(tmp_path)
+    for hidden in (
+        tmp_path / "train" / ".cache" / "x.png",
+        tmp_path / "train" / "ant" / "._0.png",
+        tmp_path / ".git" / "a" / "b.png",
+    ):
+        hidden.parent.mkdir(parents=True, exist_ok=True)
+        hidden.write_bytes(b"not a picture")
+    dataset = open_dataset("folder", tmp_path, size=8)
+    assert dataset.class_names == ("ant", "bee") and set(dataset.splits) == {"train", "test"}
+    assert len(in_memory(dataset.split("train"))) == 6
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_kinds_of_pictures(tmp_path, channels):
+    """Grey, 16 bits, palette, alpha and CMYK files all become the same grey ramp."""
+    ramp = np.linspace(0, 255, 8).round().astype(np.uint8)[None].repeat(8, 0)
+    grey = Image.fromarray(ramp)
+    kinds = {
+        "grey.png": grey, "deep.png": Image.fromarray(ramp.astype(np.uint16) * 257), "rgb.png": grey.convert("RGB"),
+        "palette.png": grey.convert("P"), "alpha.png": grey.convert("RGBA"),
+        "cmyk.tif": grey.convert("RGB").convert("CMYK"),
+    }  # fmt: skip
+    for name, image in kinds.items():
+        path = tmp_path / "train" / name.split(".")[0] / name
+        path.parent.mkdir(parents=True)
+        image.save(path)
+    x, _ = open_dataset("folder", tmp_path, size=8, channels=channels).split("train").read(np.arange(len(kinds)))
+    np.testing.assert_array_equal(x, np.broadcast_to(ramp[None, :, :, None], (len(kinds), 8, 8, channels)))
+
+
+def test_floating_point_pictures_are_refused(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "train" / "a" / "0.tif")
+    with refused("0.tif", "floating-point"):
+        open_dataset("folder", tmp_path, size=8).split("train").read([0])
+
+
 def test_digits():
     dataset = open_dataset()
     train, test = dataset.split("train"), dataset.split("test")
@@ -239,7 +279,7 @@ def test_ten_labels_of_cifar10():
         labelled(Named, 10, 8)
 
 
-@pytest.mark.parametrize("num_labels", [15, 0, 2000])
+@pytest.mark.parametrize("num_labels", [15, 2000])
 def test_impossible_labelled_split(num_labels):
     with refused("multiple of 10", "at most 1400", f"got {num_labels}"):
         labelled(open_dataset(), num_labels, 0)
@@ -248,9 +288,11 @@ def test_impossible_labelled_split(num_labels):
 def test_labels_out_of_range():
     with refused("here: label 10 of sample 2 is outside 0 to 9 (1 of 4 are)"):
         check_labels(np.array([0, 9, 10, 3]), 10, "here")
-    check_labels(np.full(4, -1), 10, "here")
+    check_labels(np.full(4, -1), 10, "here", unlabelled=True)
     with refused("label -1 of sample 0"):
-        check_labels(np.array([-1, 0]), 10, "here")
+        check_labels(np.full(4, -1), 10, "here")
+    with refused("label 3 of sample 1 is not -1 (1 of 2 are)"):
+        check_labels(np.array([-1, 3]), 10, "here", unlabelled=True)
 
 
 def test_labels_out_of_range_in_a_file(tmp_path):
@@ -326,14 +368,126 @@ def test_a_pickle_cannot_run_code(tmp_path, monkeypatch):
 def test_images_and_labels_differ_in_number(tmp_path):
     write_fashion(tmp_path)
     (tmp_path / FASHION_FILES[1]).write_bytes(gzip.compress(idx(np.zeros(7, np.uint8))))
-    with refused("30 images but 7 labels"):
+    with refused("train-images-idx3-ubyte.gz has 30 images", "7 labels"):
         open_dataset("fashion_mnist", tmp_path).split("train")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        (FASHION_FILES[0], idx(np.zeros((30, 14, 14), np.uint8)), "samples of [14, 14], not [28, 28]"),
+        (FASHION_FILES[0], idx(np.zeros((30, 28), np.uint8)), "no IDX file of bytes with 3 axes"),
+        (FASHION_FILES[0], idx(np.zeros((30, 28, 28), np.uint8))[:9], "truncated or damaged"),
+        (FASHION_FILES[0], b"\0\0\x08\x03" + b"\xff" * 12, "truncated or damaged"),
+        (FASHION_FILES[0], b"\0\0\x08\0\0", "no IDX file of bytes with 3 axes"),
+        (FASHION_FILES[1], idx(np.zeros((30, 1), np.uint8)), "no IDX file of bytes with 1 axes"),
+    ],
+)
+def test_idx_of_another_kind(tmp_path, file, content, says):
+    write_fashion(tmp_path)
+    (tmp_path / file).write_bytes(gzip.compress(content))
+    with refused(tmp_path / file, says):
+        open_dataset("fashion_mnist", tmp_path).split("train")
+
+
+@pytest.mark.parametrize("kind", ["binary", "python"])
+def test_a_flipped_byte_is_noticed(tmp_path, kind):
+    """Also where the members that are wanted come before it."""
+    path = tmp_path / f"cifar-10-{kind}.tar.gz"
+    tar(path, cifar_members("cifar10", kind)[0], "folder")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with refused(path, "truncated or damaged"):
+        open_dataset("cifar10", tmp_path).split("train")
+
+
+def test_an_archive_comes_before_an_empty_folder(tmp_path):
+    members, expected = cifar_members("cifar10", "binary")
+    tar(tmp_path / "cifar-10-binary.tar.gz", members, "cifar-10-batches-bin")
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    same(open_dataset("cifar10", tmp_path), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({b"data": np.zeros((4, 3072)), b"labels": [0] * 4}, "data is no (N, 3072) uint8"),
+        ({b"data": np.zeros((4, 3072), np.uint8), b"labels": [0] * 3}, "images and labels differ in number"),
+        ({b"labels": [0] * 3}, "data"),
+    ],
+)
+def test_pickles_of_another_kind(tmp_path, content, says):
+    members = {f"data_batch_{i}": pickle.dumps(content, 2) for i in range(1, 6)}
+    tar(tmp_path / "cifar-10-python.tar.gz", members, "cifar-10-batches-py")
+    with refused("cifar-10-python.tar.gz is truncated or damaged", says):
+        open_dataset("cifar10", tmp_path).split("train")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train_offsets": np.array([0])},
+        {"train_offsets": np.zeros((2, 2), int)},
+        {"train_labels": np.zeros(3, int)},
+        {"train_jpeg": np.zeros(0, np.uint8)},
+    ],
+)
+def test_damaged_jpeg_packs(tmp_path, change):
+    content = np.frombuffer(jpeg(np.zeros((32, 32, 3), np.uint8))[0], np.uint8)
+    arrays = {"train_jpeg": content, "train_offsets": np.array([0, len(content)]), "train_labels": np.zeros(1, int)}
+    np.savez(tmp_path / "cifar10_jpeg_q75.npz", **arrays | change)
+    with refused("cifar10_jpeg_q75.npz"):
+        open_dataset("cifar10_jpeg", tmp_path).split("train")
+    np.savez(tmp_path / "cifar10_jpeg_q75.npz", **arrays)
+    assert len(open_dataset("cifar10_jpeg", tmp_path).split("train")) == 1
+
+
+def test_empty_and_wrong_jpeg_packs(tmp_path):
+    path = tmp_path / "cifar10_jpeg_q75.npz"
+    path.write_bytes(b"")
+    with refused(path, "truncated or damaged"):
+        open_dataset("cifar10_jpeg", tmp_path).split("train")
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    (tmp_path / "x.npy").rename(path)
+    with refused(path, "truncated or damaged"):
+        open_dataset("cifar10_jpeg", tmp_path).split("train")
+    path.unlink()
+    (tmp_path / "CIFAR-10-images").mkdir()
+    with refused("no train/airplane/*.jpg"):
+        open_dataset("cifar10_jpeg", tmp_path).split("train")
+
+
+def test_cifar10_jpeg_as_a_folder(tmp_path):
+    image = tmp_path / "CIFAR-10-images" / "test" / "bird" / "0001.jpg"
+    image.parent.mkdir(parents=True)
+    content, pixels = jpeg(np.full((32, 32, 3), 90, np.uint8))
+    image.write_bytes(content)
+    x, y = open_dataset("cifar10_jpeg", tmp_path).split("test").read(np.arange(1))
+    np.testing.assert_array_equal(x[0], pixels)
+    assert y[0] == 2
+
+
+def test_damaged_stl10(tmp_path):
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    (folder / "train_X.bin").write_bytes(b"")
+    (folder / "train_y.bin").write_bytes(b"")
+    with refused(folder, "truncated or damaged"):
+        open_dataset("stl10", tmp_path).split("train")
+    (folder / "train_X.bin").write_bytes(bytes(2 * 3 * 96 * 96))
+    (folder / "train_y.bin").write_bytes(bytes(2))  # labels of 0, where the first is 1
+    with refused("stl10, split train: label -1 of sample 0"):
+        open_dataset("stl10", tmp_path).split("train")
+    (folder / "fold_indices.txt").write_bytes(b"1 2 \xff")
+    with refused("truncated or damaged"):
+        labelled(open_dataset("stl10", tmp_path), 3, 0, protocol="fold")
 
 
 def test_not_an_idx_file(tmp_path):
     write_fashion(tmp_path)
     (tmp_path / FASHION_FILES[0]).write_bytes(gzip.compress(b"hello"))
-    with refused("is not an IDX file"):
+    with refused("no IDX file of bytes with 3 axes"):
         open_dataset("fashion_mnist", tmp_path).split("train")
 
 
@@ -351,8 +505,14 @@ def test_folder_with_a_broken_picture(tmp_path):
     [
         ("{", "is not {split:"),
         ('{"train": [["nowhere.png", 0]]}', "nowhere.png, which does not exist"),
+        ('{"train": [["' + "x" * 5000 + '", 0]]}', "which does not exist"),
         ('{"train": [["train/ant/0.png", -2]]}', "label -2"),
-        ('{"train": []}', "no pictures"),
+        ('{"train": [["train/ant/0.png", 1.7]]}', "label 1.7 of 0.png"),
+        ('{"train": [["train/ant/0.png", Infinity]]}', "label inf of 0.png"),
+        ('{"train": [["train/ant/0.png", "1"]]}', "label '1' of 0.png"),
+        ('{"train": [["train/ant/0.png", 1000000000]]}', "no picture has label 0, but one has 1000000000"),
+        ('{"train": [["train/ant/0.png", 0]], "test": []}', "split 'test' lists no pictures"),
+        ("{}", "no splits"),
         ('[["train/ant/0.png", 0]]', "is not {split:"),
     ],
 )
@@ -376,7 +536,21 @@ def test_bad_split_file(tmp_path, content, says):
         (lambda: open_dataset("modular", train_fraction=1.0), "leaves a split"),
         (lambda: open_dataset("folder", "/nowhere/at/all"), "is not a folder"),
         (lambda: open_dataset("folder", SHARED.parent / "nothing", split_file="x"), "is not a folder"),
+        (lambda: open_dataset("folder", ".", size=0), "folder: size must be a whole number of at least 1, got 0"),
+        (lambda: open_dataset("folder", ".", size="8"), "got '8'"),
+        (lambda: open_dataset("folder", ".", channels=2), "channels must be 1 (grey) or 3 (RGB), got 2"),
+        (
+            lambda: open_dataset("synthetic", num_classes="3"),
+            "num_classes must be a whole number of at least 1, got '3'",
+        ),
+        (lambda: open_dataset("synthetic", seed=-1), "seed must be a whole number of at least 0"),
+        (lambda: open_dataset("synthetic", noise=-1.0), "noise must be at least 0"),
+        (lambda: open_dataset("modular", p=7.0), "p must be a whole number of at least 2, got 7.0"),
+        (lambda: open_dataset(None), "no data set None"),
         (lambda: labelled(open_dataset(), 10, 0, protocol="x"), "torchssl or fold"),
+        (lambda: labelled(open_dataset(), 10.0, 0), "num_labels must be a whole number"),
+        (lambda: labelled(open_dataset(), 0, 0), "at least 1, got 0"),
+        (lambda: labelled(open_dataset(), 10, None), "seed must be a whole number"),
     ],
 )
 def test_bad_requests(call, says):

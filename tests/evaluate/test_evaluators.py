@@ -51,8 +51,8 @@ def test_classify(setting):
     found = dict(classify(net, PLAIN, sample)(evaluated))
     log_p = np.asarray(jax.nn.log_softmax(outputs.logits))
     assert found["split"] == "test" and found["n"] == 230
-    assert found["loss"] == pytest.approx(-log_p[np.arange(230), sample.labels].mean(), rel=1e-5)
-    assert found["accuracy"] == pytest.approx(np.mean(log_p.argmax(1) == sample.labels), abs=1e-6)
+    assert found["loss"] == pytest.approx(float(-log_p[np.arange(230), np.asarray(sample.labels)].mean()), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(float(np.mean(log_p.argmax(1) == np.asarray(sample.labels))), abs=1e-6)
     assert found["loss_ema"] != found["loss"] and "accuracy_ema" in found
 
 
