@@ -26,6 +26,7 @@ from infojax.objectives import (
     move_averages,
     objective,
 )
+from infojax.train.draw import draw, indices
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
 from infojax.train.step import make_step, map_runs, stack
@@ -162,10 +163,17 @@ def test_full_batch_takes_every_sample_in_its_order():
     assert float(metrics["accuracy"]) == pytest.approx(float(np.mean(np.argmax(logits, 1) == TRAIN.labels)), abs=1e-6)
 
 
+def test_views_change_from_step_to_step():
+    views = (View("train", ("weak", "strong"), "all"),)
+    first, again, next_ = (draw(CONSTANTS["data"], views, VIEWS, Seeds(), step)["train"] for step in (0, 0, 1))
+    for name in views[0].transforms:
+        same(first[name], again[name])
+        assert np.any(first[name] != next_[name])
+    same(first["labels"], next_["labels"])
+
+
 def test_a_fed_batch_replaces_the_draw():
     """What a host streams: the same rows give the same step."""
-    from infojax.train.draw import indices
-
     task, ctx = Supervised(), context()
     step = jax.jit(make_step(ctx, VIEWS))
     state = init_state(task, Seeds(), ctx)
