@@ -9,14 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from infojax.data import channel_moments, open_dataset, transforms
 from infojax.models import MLP
-from infojax.objectives import Context, Facts, Seeds, Supervised, init_state
+from infojax.objectives import Aux, Context, Facts, Objective, Seeds, Supervised, View, init_state, objective
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.loop import Evaluator, NonFiniteError, Preempted, every, fit, log_spaced
 from infojax.train.networks import as_net
@@ -167,6 +169,51 @@ def test_a_fed_run_is_the_same_run(tmp_path, whole):
         return {"train": {"x": jnp.asarray(x), "labels": jnp.asarray(y)}}
 
     assert fingerprint(train(tmp_path, feed=feed)) == whole[0]
+
+
+@objective
+class Decoding(Objective):
+    """A decoder on a frozen encoder, as V-information trains one."""
+
+    views = (View("train", ("plain",), 64),)
+
+    def loss(self, params, state, constants, batch, key, ctx):
+        frozen, statistics = constants["encoder"]
+        encoded, _ = ctx.nets["net"].apply(frozen, statistics, batch["train"]["plain"], train=False)
+        logits, _ = ctx.nets["decoder"].apply(params["decoder"], {}, encoded.embedding, train=True)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["train"]["labels"])
+        return jnp.mean(loss), Aux({})
+
+
+class Decoder(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(10)(x)
+
+
+def test_an_evaluator_may_train(tmp_path, whole):
+    """Decoders are trained by the same loop inside an evaluator; the run around them does not notice."""
+    outer = setting()
+    decoder = as_net(Decoder(), jax.ShapeDtypeStruct((2, 16), jnp.float32))
+    ctx = Context(outer.nets | {"decoder": decoder}, {"main": sgd(0.1)}, outer.facts)
+    step, lasts = make_step(ctx, VIEWS), []
+
+    def readable(evaluated):
+        params, model_state = evaluated["raw"]
+        constants = CONSTANTS | {"encoder": (params["net"], model_state["net"])}
+        losses = []
+        start = init_state(Decoding(), Seeds(), ctx, nets=("decoder",))
+        fit(
+            Decoding(), start, constants, Seeds(), step, until=30, log=every(29, 30),
+            progress=lambda k, values: losses.append(float(values["loss"])) if "loss" in values else None,
+        )  # fmt: skip
+        lasts.append(losses[-1])
+        yield "cross_entropy", losses[-1]
+
+    evaluators = [Evaluator("weights", every(5, 20), weights), Evaluator("decoder", every(20, 20), readable)]
+    assert fingerprint(train(tmp_path, ctx=outer, evaluators=evaluators)) == whole[0]
+    assert len(lasts) == 2 and lasts[1] < lasts[0]  # a trained encoder can be read more easily
+    assert [row["cross_entropy"] for row in rows_of(tmp_path) if row.get("evaluator") == "decoder"] == lasts
 
 
 @pytest.mark.parametrize(("interval", "total", "due"), [(4, 10, [0, 4, 8, 10]), (0, 10, []), (20, 10, [0, 10])])
