@@ -7,45 +7,29 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 import pytest
 import rich.console
 
+from infojax.analysis import Interval, Report
 from infojax.report import figures, page, tables
 
 
-class Interval(NamedTuple):
-    low: float
-    high: float
-    at_m: float
-    bias: float
-    m: int
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the reports of infojax.analysis offer, with nothing behind it."""
-
-    name: str = "features"
-    num_samples: int = 1200
-    dim: int = 64
-    num_classes: int | None = None
-    measures: dict = field(default_factory=dict)
-    limits: dict = field(default_factory=dict)
-    conventions: dict = field(default_factory=dict)
-    warnings: tuple = ()
-    reasons: dict = field(default_factory=dict)
-    per_class: dict = field(default_factory=dict)
-    spectrum: np.ndarray = field(default_factory=lambda: np.array([0.5, 0.25, 0.125, 0.125]))
-    renyi: dict = field(default_factory=lambda: {0.5: 1.3, 1.0: 1.2130, 2.0: 1.1})
-    intervals: dict = field(default_factory=dict)
+def made(name="features", num_samples=1200, dim=64, num_classes=None, *rest, **fields):
+    """A report of `analyze`, with defaults for what a test does not look at."""
+    given = dict(zip(("measures", "limits", "conventions", "warnings", "reasons", "per_class"), rest, strict=False))
+    defaults = {name: {} for name in ("measures", "limits", "conventions", "reasons", "per_class", "intervals")} | {
+        "warnings": (),
+        "spectrum": np.array([0.5, 0.25, 0.125, 0.125]),
+        "renyi": {0.5: 1.3, 1.0: 1.2130, 2.0: 1.1},
+    }
+    return Report(name, num_samples, dim, num_classes, **defaults | given | fields)
 
 
 FREE = {
@@ -68,7 +52,7 @@ def full(name="features", classes=10, **changes):
     """A report with labels and a head; every per-class value differs."""
     index = np.arange(classes)
     per_class = {"count": 100 + index, "nc1": 0.01 * (index + 1), "entropy": np.log(2.0 + index)}
-    report = Report(name, 1200, 64, classes, HEADED, LIMITS, conventions(HEADED), (), {}, per_class)
+    report = made(name, 1200, 64, classes, HEADED, LIMITS, conventions(HEADED), (), {}, per_class)
     return replace(report, **changes)
 
 
@@ -261,7 +245,7 @@ def test_classes_draw_their_rows_and_name_the_worst():
     assert figure.axes[1].get_title("right") == "class 29: 0.3"
     assert [text.get_text() for text in figure.axes[1].texts][1:] == ["nan"]
     with pytest.raises(ValueError, match="labels"):
-        figures.per_class_figure(Report(measures=FREE))
+        figures.per_class_figure(made(measures=FREE))
 
 
 def test_depth_draws_its_rows_with_the_fit_of_log_nc1():
@@ -362,14 +346,14 @@ def test_names_at_the_edge_do_not_overlap():
 def test_plot_takes_one_report_or_many():
     titles = [axis.get_title("left") for axis in figures.plot(full()).axes]
     assert titles[2:] == ["count", "nc1", "entropy"] and "Spectrum" in titles[0]
-    assert len(figures.plot(Report(measures=FREE)).axes) == 2
-    assert len(figures.plot({"only": Report(measures=FREE)}).axes) == 2
+    assert len(figures.plot(made(measures=FREE)).axes) == 2
+    assert len(figures.plot({"only": made(measures=FREE)}).axes) == 2
     assert figures.plot(layers(2)).get_suptitle().startswith("2 layers")
     assert figures.plot(full())._repr_png_().startswith(b"\x89PNG")
 
 
 def test_names_are_not_mathematics():
-    figure = figures.plot(Report("cost $x_1$ and $\\frac$", measures=FREE))
+    figure = figures.plot(made("cost $x_1$ and $\\frac$", measures=FREE))
     assert figures.svg_text(figure)  # an invalid formula would raise
     assert r"\$x_1\$" in figure.get_suptitle()
 
@@ -415,7 +399,7 @@ assert "matplotlib.pyplot" not in sys.modules
 
 def test_files_hold_what_is_drawn(tmp_path):
     classes = {"nc1": np.array([0.5, math.nan])}
-    reports = {"a/b": Report("a/b", measures=FREE, per_class=classes), "a b": Report("a b", measures=FREE)}
+    reports = {"a/b": made("a/b", measures=FREE, per_class=classes), "a b": made("a b", measures=FREE)}
     paths = figures.save_figures(reports, tmp_path / "new" / "folder")
     stems = ["a_b_spectrum", "a_b_renyi", "a_b_per_class", "a_b__spectrum", "a_b__renyi", "depth"]
     assert [path.name for path in paths] == [f"{stem}.{kind}" for stem in stems for kind in ("svg", "png", "csv")]
@@ -482,8 +466,8 @@ def whole():
         warnings=("N < D: the spectrum is rank-limited",),
         intervals={"nc1": Interval(0.05, 0.07, 0.065, 0.002, 600)},
     )
-    steps = ([0, 10], {"features": [Report(measures=FREE)] * 2})
-    reports = {AWKWARD: report, "run 7": Report("free", measures=FREE)}
+    steps = ([0, 10], {"features": [made(measures=FREE)] * 2})
+    reports = {AWKWARD: report, "run 7": made("free", measures=FREE)}
     return reports, page.html_page({AWKWARD: reports}, AWKWARD, steps)
 
 
@@ -528,7 +512,7 @@ def test_the_page_leaves_nothing_out(whole):
 
 def test_every_file_has_its_own_section(monkeypatch):
     monkeypatch.setattr(page, "svg_text", lambda figure, prefix: f'<svg id="{prefix}"></svg>')
-    free = Report(measures=FREE, warnings=("few rows",))
+    free = made(measures=FREE, warnings=("few rows",))
 
     def outline(files, title):
         """Headings up to a colon with their level, and ids of figures, in order."""
@@ -566,7 +550,7 @@ def test_names_are_escaped(whole):
 
 
 def test_the_same_reports_give_the_same_bytes(whole):
-    report = Report("free", measures=FREE)
+    report = made("free", measures=FREE)
     drawn = [figures.renyi_figure(report)[0] for _ in range(2)]
     assert figures.svg_text(drawn[0]) == figures.svg_text(drawn[1])
     assert figures.png_bytes(drawn[0]) == figures.png_bytes(drawn[1])

@@ -4,7 +4,6 @@
 a step takes; `weak`, `strong` and `normalise` make views of them inside a jitted step; `stream` reads larger sets.
 """
 
-import difflib
 import inspect
 import os
 from functools import partial
@@ -15,7 +14,7 @@ from infojax.data.images import folder
 from infojax.data.official import OFFICIAL, open_official
 from infojax.data.order import order, order_with_replacement
 from infojax.data.records import open_records
-from infojax.data.source import Arrays, DataError, Dataset, Source, channel_moments, in_memory
+from infojax.data.source import Arrays, DataError, Dataset, Source, channel_moments, in_memory, near
 from infojax.data.splits import labelled
 from infojax.data.stream import stream
 
@@ -50,16 +49,11 @@ def open_dataset(name="digits", dir=None, **options):
     elif name in DATASETS:
         opener = DATASETS[name]
     else:
-        close = difflib.get_close_matches(str(name), DATASETS, 1)
-        raise DataError(
-            f"no data set {name!r}; "
-            + (f"did you mean {close[0]}?" if close else f"there is {', '.join(DATASETS)}, and tfds:NAME")
-        )
+        raise DataError(f"no data set {name!r}{near(name, (*DATASETS, 'tfds:NAME'))}")
     known = inspect.signature(opener).parameters
     for option in options:
-        if option not in known or option == "dir":
-            close = difflib.get_close_matches(option, known, 1)
-            raise DataError(f"{name} has no option {option!r}" + (f"; did you mean {close[0]}?" if close else ""))
+        if option not in known:
+            raise DataError(f"{name} has no option {option!r}{near(option, known)}")
     if "dir" in known:
         options["dir"] = dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return opener(**options)

@@ -100,9 +100,9 @@ def check_whole(name, least=1, **values):
 
 
 def near(name, known):
-    """'; it has a, b, c' or '; did you mean b?', for the end of a message."""
+    """'; did you mean b?' or '; there is a, b, c', for the end of a message."""
     close = get_close_matches(str(name), known, 1)
-    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known)}"
+    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known) or 'none'}"
 
 
 def in_memory(source, block=1000):

@@ -56,6 +56,14 @@ class Context(NamedTuple):
     map_matrices: Callable = jax.vmap
 
 
+class Seeds(NamedTuple):
+    """Three sources of randomness that a study may vary one by one: parameters, order of samples, everything else."""
+
+    init: Any = 0
+    order: Any = 0
+    noise: Any = 0
+
+
 class State(NamedTuple):
     """Arrays only: exactly what a checkpoint holds."""
 
@@ -117,6 +125,9 @@ def objective(cls):
 class Objective:
     """Base of all objectives; subclasses are decorated with `objective`.
 
+    Each has `loss(params, state, constants, batch, key, ctx)`, which returns the scalar to minimise in params and
+    `Aux`, or an `update` of its own.
+
     Class attributes or fields:
       views: what a step draws.
       averages: name -> Average; "ema" is evaluated beside the raw parameters.
@@ -128,10 +139,6 @@ class Objective:
     def init(self, key, ctx):
         """The method's own state at step 0."""
         return ()
-
-    def loss(self, params, state, constants, batch, key, ctx):
-        """The scalar to minimise in `params`, and `Aux`."""
-        raise NotImplementedError
 
     def update(self, state, constants, batch, key, ctx):
         """One step: descend on `loss` with the optimiser "main", then move the averages."""
@@ -194,11 +201,3 @@ def init_state(objective, seeds, ctx, nets=None):
         averages=jax.tree.map(jnp.copy, means),  # not the parameters' own buffers: a step may donate both
         method=objective.init(jax.random.fold_in(key, len(names)), ctx),
     )
-
-
-class Seeds(NamedTuple):
-    """Three sources of randomness that a study may vary one by one: parameters, order of samples, everything else."""
-
-    init: Any = 0
-    order: Any = 0
-    noise: Any = 0

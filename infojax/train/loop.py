@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,7 @@ def fit(
     """Trains to step `until` and returns the state.
 
     Args:
+      state: where it starts without a checkpoint; its arrays are donated to the first step.
       step: (objective, state, constants, seeds, fed) -> (state, metrics), as of `make_step` or `map_runs`.
       rows: a RunFolder, or None.
       checkpoints: `Checkpoints`, or None; the newest readable one is where the run continues.
@@ -91,71 +93,94 @@ def fit(
         raise ValueError("steps_per_call must be 1 where the host feeds every step")
     one = jax.jit(step, donate_argnums=1)
     many = jax.jit(_repeated(step, steps_per_call), donate_argnums=1) if steps_per_call > 1 else None
-    finite = jax.jit(_all_finite)
-    start, found = 0, checkpoints.restore(state) if checkpoints else None
-    if found:
-        start, state = found
-    if rows:
-        rows.continue_from(start if found else -1)
-    events = [log, save, *(evaluator.due for evaluator in evaluators)]
-
-    def write(k, kind, values):
-        for run, part in _by_run(values):
-            rows.row(kind, k, **run, **part)
-
-    def checkpoint(k):
-        if not bool(finite(state)):
-            raise NonFiniteError(f"step {k}: the state is not finite; no checkpoint of it was written")
-        if rows:
-            rows.flush()
-        checkpoints.save(k, state)
-
-    def measure(k, metrics):
-        if metrics is not None and log(k):
-            values = jax.device_get(metrics)
-            if rows:
-                write(k, "train", values)
-            _check(k, values)
-            progress(k, values)
-        for evaluator in evaluators:
-            if evaluator.due(k):
-                progress(k, {"phase": evaluator.name})
-                values = dict(evaluator.run(objective.evaluated(state)))
-                if rows:
-                    write(k, "eval", {"evaluator": evaluator.name, **values})
-                progress(k, values)
-
+    keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress)
+    restored, state = keeper.restore(state)
+    k, metrics = restored or 0, None
     with _termination() as asked:
-        k, metrics = start, None
         while True:
-            if not (found and k == start):  # else all of this was done before the checkpoint
-                measure(k, metrics)
-                if checkpoints and (save(k) or asked()):
-                    checkpoint(k)
+            if k != restored:  # else all of this was done before the checkpoint
+                keeper.measure(k, state, metrics)
+                if save(k) or asked():
+                    keeper.checkpoint(k, state)
             if asked():
-                if checkpoints:
-                    checkpoints.wait()
+                keeper.finish()
                 raise Preempted(f"stopped at step {k}")
             if k >= until:
                 break
-            begun = None if metrics is not None else time.perf_counter()
-            if begun:
-                progress(k, {"phase": "compiling, first step"})
             inside = range(k + 1, k + steps_per_call)
-            together = many and k + steps_per_call <= until and not any(due(j) for j in inside for due in events)
-            state, metrics = (many if together else one)(
-                objective, state, constants, seeds, None if feed is None else feed(k)
-            )
-            if begun:
-                jax.block_until_ready(metrics)
-                if rows:
-                    rows.row("timing", k + 1, first_step_seconds=round(time.perf_counter() - begun, 3))
+            together = many and k + steps_per_call <= until and not any(keeper.due(j) for j in inside)
+            arguments = objective, state, constants, seeds, None if feed is None else feed(k)
+            if metrics is None:
+                state, metrics = keeper.compiling(k, many if together else one, arguments)
+            else:
+                state, metrics = (many if together else one)(*arguments)
             k += steps_per_call if together else 1
-    if checkpoints:
-        checkpoints.wait()
-    if rows:
-        rows.flush()
+    keeper.finish()
     return state
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """What is kept of a run: its rows, its checkpoints, its progress."""
+
+    objective: Any
+    evaluators: tuple
+    rows: Any
+    checkpoints: Any
+    log: Callable
+    save: Callable
+    progress: Callable
+
+    def due(self, k):
+        return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
+
+    def restore(self, state):
+        """(step, state) of the newest checkpoint, or (None, state); drops the rows past it."""
+        found = (self.checkpoints and self.checkpoints.restore(state)) or (None, state)
+        if self.rows:
+            self.rows.continue_from(-1 if found[0] is None else found[0])
+        return found
+
+    def compiling(self, k, step, arguments):
+        """The first call of a process, timed."""
+        self.progress(k, {"phase": "compiling, first step"})
+        begun = time.perf_counter()
+        found = jax.block_until_ready(step(*arguments))
+        if self.rows:
+            self.rows.row("timing", k + 1, first_step_seconds=round(time.perf_counter() - begun, 3))
+        return found
+
+    def measure(self, k, state, metrics):
+        if metrics is not None and self.log(k):
+            self._write(k, "train", jax.device_get(metrics))
+            _check(k, jax.device_get(metrics))
+        for evaluator in self.evaluators:
+            if evaluator.due(k):
+                self.progress(k, {"phase": evaluator.name})
+                found = dict(evaluator.run(self.objective.evaluated(state)))
+                self._write(k, "eval", {"evaluator": evaluator.name, **found})
+
+    def _write(self, k, kind, values):
+        if self.rows:
+            for run, part in _by_run(values):
+                self.rows.row(kind, k, **run, **part)
+        self.progress(k, values)
+
+    def checkpoint(self, k, state):
+        if not self.checkpoints:
+            return
+        if not bool(_all_finite(state)):
+            raise NonFiniteError(f"step {k}: the state is not finite; no checkpoint of it was written")
+        if self.rows:
+            self.rows.flush()
+        self.checkpoints.save(k, state)
+
+    def finish(self):
+        """Everything is on the disk."""
+        if self.checkpoints:
+            self.checkpoints.wait()
+        if self.rows:
+            self.rows.flush()
 
 
 def _repeated(step, count):
@@ -170,6 +195,7 @@ def _repeated(step, count):
     return repeated
 
 
+@jax.jit
 def _all_finite(state):
     leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
