@@ -41,7 +41,40 @@ class Said(NamedTuple):
     embedding: jax.Array
 
 
-def forward(net, transform, batch_size=500):
+class Seen(NamedTuple):
+    """What the measures look at: a sample, and what a network says of it.
+
+    Attributes:
+      said: "raw" and each average -> `Said`.
+      head, bias: (C, D) and (C,) of the classifier, raw; None where the network has none.
+    """
+
+    sample: Sample
+    said: dict[str, Said]
+    head: jax.Array | None
+    bias: jax.Array | None
+
+
+def on_sample(net, transform, sample, measures, batch_size=512):
+    """An evaluator's `run`: the network "net" sees the sample once with each set of weights, then all measures look.
+
+    Args:
+      measures: generators of (name, value) of `Seen`.
+    """
+    through = forward(net, transform, batch_size)
+
+    def run(evaluated):
+        said = {name: through(p["net"], state["net"], sample.x) for name, (p, state) in evaluated.items()}
+        head, bias = net.head(evaluated["raw"][0]["net"]) if net.head else (None, None)
+        yield "split", sample.split
+        yield "n", len(sample.labels)
+        for measure in measures:
+            yield from measure(Seen(sample, said, head, bias))
+
+    return run
+
+
+def forward(net, transform, batch_size=512):
     """(params, model_state, x) -> `Said` of all samples, batch by batch in evaluation mode; one program for all sizes.
 
     Args:

@@ -26,6 +26,7 @@ from infojax.measures.joint import (
     mutual_information,
     mutual_information_from_gram,
 )
+from infojax.measures.least_squares import SquaredError, squared_error, squared_error_from_stats
 from infojax.measures.moments import ClassStats, class_stats
 from infojax.measures.passes import SecondPass, nc4, second_pass
 from infojax.measures.separation import cdnv, cdnv_from_stats, davies_bouldin, davies_bouldin_from_sums
@@ -54,6 +55,7 @@ __all__ = [
     "OnePass",
     "PerClass",
     "SecondPass",
+    "SquaredError",
     "between_inverse",
     "cdnv",
     "cdnv_from_stats",
@@ -100,6 +102,8 @@ __all__ = [
     "relabel",
     "second_pass",
     "spectrum_jsd",
+    "squared_error",
+    "squared_error_from_stats",
     "stable_rank",
     "unit_rows",
     "v_information",
