@@ -49,7 +49,7 @@ def _conv(net, x, channels, size, stride, name):
 
 def _normalised(net, x, train, name):
     """act(bn(x))"""
-    norm = nn.BatchNorm(not train, momentum=0.999, epsilon=1e-3, dtype=net.dtype, name=name)
+    norm = nn.BatchNorm(not train, momentum=net.norm_decay, epsilon=1e-3, dtype=net.dtype, name=name)
     return _activation(norm(x))
 
 
@@ -58,6 +58,7 @@ class _Block(nn.Module):
     stride: int
     very_first: bool
     variant: str
+    norm_decay: float
     dtype: jnp.dtype
 
     @nn.compact
@@ -84,6 +85,8 @@ class WideResNet(nn.Module):
       groups: 3, or 4 as for STL-10: with depth=28, width=2, first_stride=2 the "WRN-37-2" (5,933,770 parameters).
       first_stride: stride of the first group.
       variant: "torchssl" (the published tables of TorchSSL) or "google"; see the module.
+      norm_decay: of the running statistics of batch normalisation. 0.999 is for 2^20 steps: in a run of a few thousand
+        they lag behind the weights, and evaluation suffers; 0.9 follows within tens of steps.
       dtype: of the computation; parameters, statistics, embedding and logits are float32.
     Call:
       x: (N, H, W, channels) normalised images; train: batch statistics, which update `batch_stats`.
@@ -99,6 +102,7 @@ class WideResNet(nn.Module):
     groups: int = 3
     first_stride: int = 1
     variant: str = "torchssl"
+    norm_decay: float = 0.999
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -116,6 +120,7 @@ class WideResNet(nn.Module):
                     stride=1 if i else (2 if group else self.first_stride),
                     very_first=group == i == 0,
                     variant=self.variant,
+                    norm_decay=self.norm_decay,
                     dtype=self.dtype,
                     name=f"group{group + 1}_block{i + 1}",
                 )

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from infojax.train.step import Dispatched, all_finite
 
 
 class NonFiniteError(RuntimeError):
@@ -73,6 +74,7 @@ def fit(
     progress=lambda step, values: None,
     feed=None,
     steps_per_call=1,
+    runs=(),
 ):
     """Trains to step `until` and returns the state.
 
@@ -85,15 +87,16 @@ def fit(
       progress: called with (step, values) at logged steps, after evaluations, and with "phase" when one begins.
       feed: step -> rows of sources that the host reads, or None.
       steps_per_call: updates in one call of the device; 1 on CPU, where a loop inside a program is slower.
+      runs: of several runs in one program (`map_runs`), what tells each apart, as {"seed": 0}: part of its rows.
     Raises:
       NonFiniteError: a logged loss or a state about to be saved is not finite; the last good checkpoint stays.
       Preempted: SIGTERM came; CheckpointError: a checkpoint could not be written; ValueError: fed several steps a call.
     """
     if feed is not None and steps_per_call > 1:
         raise ValueError("steps_per_call must be 1 where the host feeds every step")
-    one = jax.jit(step, donate_argnums=1)
+    one = step if isinstance(step, Dispatched) else jax.jit(step, donate_argnums=1)
     many = jax.jit(_repeated(step, steps_per_call), donate_argnums=1) if steps_per_call > 1 else None
-    keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress)
+    keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress, runs)
     restored, state = keeper.restore(state)
     k, metrics = restored or 0, None
     with _termination() as asked:
@@ -130,6 +133,7 @@ class _Keeper:
     log: Callable
     save: Callable
     progress: Callable
+    runs: tuple
 
     def due(self, k):
         return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
@@ -152,24 +156,35 @@ class _Keeper:
 
     def measure(self, k, state, metrics):
         if metrics is not None and self.log(k):
-            self._write(k, "train", jax.device_get(metrics))
-            _check(k, jax.device_get(metrics))
+            metrics = jax.device_get(metrics)
+            for run, values in enumerate(self._by_run(metrics)):
+                self._write(k, "train", run, values)
+            _check(k, metrics)
         for evaluator in self.evaluators:
             if evaluator.due(k):
                 self.progress(k, {"phase": evaluator.name})
-                found = dict(evaluator.run(self.objective.evaluated(state)))
-                self._write(k, "eval", {"evaluator": evaluator.name, **found})
+                for run, evaluated in enumerate(self._by_run(self.objective.evaluated(state))):
+                    self._write(k, "eval", run, {"evaluator": evaluator.name, **dict(evaluator.run(evaluated))})
 
-    def _write(self, k, kind, values):
+    def _by_run(self, tree):
+        """The tree of each run; of the only one, the tree."""
+        if not self.runs:
+            return [tree]
+        return [jax.tree.map(lambda leaf, run=run: leaf[run], tree) for run in range(len(self.runs))]
+
+    def _write(self, k, kind, run, values):
+        if not values.get("frozen", True):
+            del values["frozen"]
+        if self.runs:
+            values = {"run": run, **self.runs[run], **values}
         if self.rows:
-            for run, part in _by_run(values):
-                self.rows.row(kind, k, **run, **part)
+            self.rows.row(kind, k, **values)
         self.progress(k, values)
 
     def checkpoint(self, k, state):
         if not self.checkpoints:
             return
-        if not bool(_all_finite(state)):
+        if not bool(_finite(state)):
             raise NonFiniteError(f"step {k}: the state is not finite; no checkpoint of it was written")
         if self.rows:
             self.rows.flush()
@@ -195,29 +210,17 @@ def _repeated(step, count):
     return repeated
 
 
-@jax.jit
-def _all_finite(state):
-    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+_finite = jax.jit(all_finite)
 
 
-def _check(step, values):
+def _check(step, metrics):
+    if "frozen" in metrics:
+        if np.all(metrics["frozen"]):
+            raise NonFiniteError(f"step {step}: every run left the finite numbers and was frozen before")
+        return
     for name in ("loss", "grad_norm"):
-        bad = np.flatnonzero(~np.isfinite(np.atleast_1d(values.get(name, 0.0))))
-        if len(bad):
-            run = f" of run {bad[0]}" if np.ndim(values[name]) else ""
-            raise NonFiniteError(f"step {step}: {name}{run} is {np.atleast_1d(values[name])[bad[0]]}")
-
-
-def _by_run(values):
-    """({}, values) of one run, or ({"run": i}, values) of each of several."""
-    runs = max((len(value) for value in values.values() if np.ndim(value) == 1), default=0)
-    if not runs:
-        return [({}, values)]
-    return [
-        ({"run": i}, {name: value[i] if np.ndim(value) == 1 else value for name, value in values.items()})
-        for i in range(runs)
-    ]
+        if not np.isfinite(metrics.get(name, 0.0)):
+            raise NonFiniteError(f"step {step}: {name} is {metrics[name]}")
 
 
 @contextmanager

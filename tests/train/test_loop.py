@@ -152,6 +152,7 @@ def test_several_runs_give_a_row_each(tmp_path):
     fit(
         task, stack([init_state(task, s, ctx) for s in seeds]), CONSTANTS, stack(seeds),
         map_runs(make_step(ctx, VIEWS), "vmap"), until=2, rows=run, log=every(1, 2),
+        runs=[{"seed": s} for s in range(3)],
     )  # fmt: skip
     run.close()
     found = [(row["step"], row["run"]) for row in rows_of(tmp_path)]
