@@ -1,0 +1,10 @@
+"""What a config selects: each task is a function of (config, workdir) that composes the rooms below."""
+
+import importlib
+
+TASKS = {"supervised": "infojax.tasks.supervised"}
+
+
+def load(name):
+    """The module of a task; `run(config, workdir, dry_run)` is its entry."""
+    return importlib.import_module(TASKS[name])

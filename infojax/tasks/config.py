@@ -1,0 +1,138 @@
+"""Configs: one grammar for the string after the file's name, and what every training run has in common.
+
+  --config=configs/interplay.py:small,data=cifar100,seeds=3 --config.optimizer.lr=0.1
+
+The string names a preset and the choices that other keys derive from; any other key is a flag of its own.
+"""
+
+from ml_collections import ConfigDict, FrozenConfigDict, config_dict
+
+from infojax.data import near
+
+PRESETS = ("tiny", "small", "paper")
+# Where a choice of the string ends up. A flag that contradicts it would leave what was derived from it behind.
+CHOSEN = {
+    "preset": "preset",
+    "data": "data.name",
+    "model": "model.name",
+    "term": "objective.term",
+    "seeds": "seeds",
+}
+
+
+class ConfigError(Exception):
+    """A config that cannot be carried out; the message is one line."""
+
+
+def choices(string, **known):
+    """The choices of a config string, "PRESET,key=value,...", as a ConfigDict.
+
+    Args:
+      string: what follows the colon, or None.
+      known: name -> default, or name -> tuple of what is allowed, the default first; a default of int is read as one.
+    Raises:
+      ConfigError: unknown preset, key or value.
+    """
+    known = {"preset": PRESETS} | known
+    chosen = {name: value[0] if isinstance(value, tuple) else value for name, value in known.items()}
+    for place, part in enumerate(filter(None, (string or "").split(","))):
+        name, equals, value = part.partition("=")
+        if not equals:
+            if place:
+                raise ConfigError(f"config string: {part!r} is not key=value; only the first part names a preset")
+            name, value = "preset", part
+        if name not in known:
+            raise ConfigError(f"config string: no choice {name!r}{near(name, known)}")
+        if isinstance(known[name], tuple) and value not in known[name]:
+            raise ConfigError(f"config string: {name} cannot be {value!r}{near(value, known[name])}")
+        if isinstance(known[name], int):
+            if not value.isdigit() or int(value) < 1:
+                raise ConfigError(f"config string: {name} must be a whole number from 1 on, got {value!r}")
+            value = int(value)
+        chosen[name] = value
+    return ConfigDict(chosen)
+
+
+def training(name, chosen):
+    """The keys that every training run has; placeholders have no value until one is given.
+
+    Args:
+      name: of the config, for the run folder and the titles of figures.
+      chosen: of `choices`.
+    """
+    optional = config_dict.placeholder
+    return ConfigDict(
+        dict(
+            name=name,
+            chosen=chosen,
+            preset=chosen.preset,
+            seed=0,  # of the first run; parameters, order and noise alike
+            seeds=chosen.get("seeds", 1),  # runs in one program, with seeds from `seed` on
+            sweep=dict(name="", values=()),  # one float of the objective takes several values, each with all seeds
+            steps=optional(int),  # either steps or epochs
+            epochs=optional(float),
+            log=dict(every=50),  # steps; rows of kind "train"
+            evaluate=dict(
+                points=16,  # evaluations at log-spaced epochs, beside the first and the last step
+                every=0,  # steps between evaluations instead, if positive
+                train_samples=optional(int),  # whole split by default
+                test_samples=optional(int),
+                convention="thesis",  # of NC1
+                batch_size=512,
+            ),
+            checkpoint=dict(every=1000, keep=2),  # steps
+            report=dict(draw=True, x_scale="symlog"),  # figures and page at the end
+            how="auto",  # of several runs: vmap, unroll, loop, dispatch; auto: dispatch on CPU, vmap elsewhere
+            steps_per_call=0,  # updates a call of the device; 0: 1 on CPU, 10 elsewhere
+            devices=0,  # data-parallel over so many; 0: all
+        )
+    )
+
+
+def check_choices(config):
+    """Refuses flags that contradict the config string.
+
+    Raises:
+      ConfigError: names both.
+    """
+    for name, value in config.chosen.items():
+        path = CHOSEN.get(name, name)
+        found = config
+        for part in path.split("."):
+            found = found[part]
+        if found != value:
+            raise ConfigError(
+                f"{path} is {found!r}, but the config string chose {value!r}, which other keys derive from; "
+                f"write it there: --config=FILE.py:{config.chosen.preset},{name}={found}"
+            )
+
+
+def check_numbers(config):
+    """Refuses counts below their least value.
+
+    Raises:
+      ConfigError: names the key, its value and the least one.
+    """
+    least = {
+        "seed": 0, "seeds": 1, "log.every": 0, "evaluate.points": 0, "evaluate.every": 0, "evaluate.batch_size": 1,
+        "evaluate.train_samples": 1, "evaluate.test_samples": 1, "checkpoint.every": 0, "checkpoint.keep": 1,
+        "steps": 1, "epochs": 0, "steps_per_call": 0, "devices": 0,
+    }  # fmt: skip
+    for path, bound in least.items():
+        value = config
+        for part in path.split("."):
+            value = value[part]
+        if value is not None and not value >= bound:
+            raise ConfigError(f"{path} must be at least {bound}, got {value}")
+
+
+def plain(config):
+    """Nested dict of a config, for config.json."""
+    return FrozenConfigDict(config).to_dict()
+
+
+def one_line(error, argv):
+    """What a flag error of absl or ml_collections means, in one line."""
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines and lines[0].startswith("Error whilst parsing") else " ".join(lines)) or repr(error)

@@ -1,0 +1,129 @@
+"""Supervised classification, measured while it trains."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.data import Arrays, channel_moments, in_memory, near, open_dataset, transforms
+from infojax.data.splits import balanced
+from infojax.evaluate import classify, fixed_sample, interplay, neural_collapse, on_sample
+from infojax.measures.variability import NC1_CONVENTIONS
+from infojax.models import build
+from infojax.objectives import Context, Facts, Supervised
+from infojax.objectives.regularizers import GRADIENTS, KINDS
+from infojax.tasks.config import ConfigError, training
+from infojax.tasks.train import Study, train
+from infojax.train import optim
+from infojax.train.networks import as_net
+
+SCHEDULES = ("cosine_7_16", "cosine", "constant")
+
+
+def defaults(name, chosen):
+    """The config of a supervised run: the recipe of TorchSSL, which the papers follow, without what presets decide."""
+    config = training(name, chosen)
+    config.task = "supervised"
+    config.data = dict(name=chosen.data, dir="", train_samples=0, subset_seed=0, pad=4)  # 0 samples: all
+    config.model = dict(name=chosen.model, dtype="float32", options=dict())
+    config.objective = {
+        field.name: field.default for field in dataclasses.fields(Supervised) if field.name != "replacement"
+    } | dict(term=chosen.get("term", "off"))
+    config.optimizer = dict(
+        lr=0.03, momentum=0.9, nesterov=True, weight_decay=5e-4, clip=0.0,  # 0: no clipping
+        schedule="cosine_7_16", warmup_steps=0,
+    )  # fmt: skip
+    return config
+
+
+def run(config, workdir, dry_run=False):
+    """Trains, measures, draws; see `infojax.tasks.train.train`."""
+    return train(study(config), config, workdir, dry_run)
+
+
+def study(config):
+    """Data, network, optimiser and evaluators of a config.
+
+    Raises:
+      ConfigError, DataError: names the key.
+    """
+    dataset = open_dataset(config.data.name, config.data.dir or None)
+    source, test = subset(dataset, config.data), dataset.split("test")
+    batch = config.objective.batch_size
+    if not 1 <= batch <= len(source):
+        raise ConfigError(f"objective.batch_size must be from 1 to {len(source)}, the training samples; got {batch}")
+    per_epoch = max(1, len(source) // batch)
+    total = total_steps(config, per_epoch)
+    mean, std = (dataset.mean, dataset.std) if dataset.mean else channel_moments(source)
+    views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
+    known(config, "objective.transform", views)
+    known(config, "objective.term", KINDS)
+    known(config, "objective.to", GRADIENTS)
+    known(config, "evaluate.convention", NC1_CONVENTIONS)
+    try:
+        module = build(config.model.name, dataset.num_classes, dtype=config.model.dtype, **config.model.options)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
+    net = as_net(module, jax.ShapeDtypeStruct((2, *source.shape), jnp.float32))
+    facts = Facts(dataset.num_classes, total, tuple(np.bincount(source.labels, minlength=dataset.num_classes).tolist()))
+
+    def evaluators(views):
+        measures = (classify, interplay, partial(neural_collapse, convention=config.evaluate.convention))
+        sizes = {"train": config.evaluate.train_samples, "test": config.evaluate.test_samples}
+        for split, part in (("train", source), ("test", test)):
+            sample = fixed_sample(split, part, sizes[split])
+            yield "classifier", on_sample(net, views["plain"], sample, measures, config.evaluate.batch_size)
+
+    return Study(
+        objective=Supervised(**config.objective),
+        ctx=Context({"net": net}, {"main": optimizer(config.optimizer, total)}, facts),
+        views=views,
+        data={"train": {"x": jnp.asarray(source.x), "labels": jnp.asarray(source.labels)}},
+        evaluators=evaluators,
+        per_epoch=per_epoch,
+    )
+
+
+def subset(dataset, settings):
+    """The training samples in memory: all of them, or so many balanced over the classes."""
+    source = in_memory(dataset.split("train"))
+    if not settings.train_samples:
+        return source
+    chosen = np.sort(balanced(source.labels, settings.train_samples, dataset.num_classes, settings.subset_seed))
+    return Arrays(source.x[chosen], source.labels[chosen])
+
+
+def total_steps(config, per_epoch):
+    """Updates of the run, from steps or epochs."""
+    if (config.steps is None) == (config.epochs is None):
+        raise ConfigError(f"give either steps or epochs; steps is {config.steps}, epochs is {config.epochs}")
+    return config.steps if config.epochs is None else max(1, round(config.epochs * per_epoch))
+
+
+def optimizer(settings, total):
+    """SGD with the schedule of the config."""
+    if settings.schedule not in SCHEDULES:
+        raise ConfigError(f"optimizer.schedule cannot be {settings.schedule!r}{near(settings.schedule, SCHEDULES)}")
+    schedule = {
+        "cosine_7_16": lambda: optim.cosine_7_16(settings.lr, total),
+        "cosine": lambda: optim.warmup_cosine(settings.lr, total, settings.warmup_steps),
+        "constant": lambda: settings.lr,
+    }[settings.schedule]()
+    return optim.sgd(
+        schedule,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip or None,
+    )
+
+
+def known(config, path, values):
+    """Refuses a value that is not one of those known."""
+    found = config
+    for part in path.split("."):
+        found = found[part]
+    if found not in values:
+        raise ConfigError(f"{path} cannot be {found!r}{near(found, values)}")

@@ -1,0 +1,162 @@
+"""Training of one or several runs: what every task that trains a network has in common."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from infojax.data import near
+from infojax.objectives import Context, Objective, Seeds, init_state
+from infojax.parallel import make_mesh, replicated, sharded_views
+from infojax.tasks.config import ConfigError, plain
+from infojax.train.checkpoint import Checkpoints
+from infojax.train.cost import estimate
+from infojax.train.loop import Evaluator, every, fit, log_spaced
+from infojax.train.progress import Progress
+from infojax.train.runlog import RunFolder
+from infojax.train.step import HOW, make_step, map_runs, stack
+
+
+class Study(NamedTuple):
+    """What a task gives to be trained.
+
+    Attributes:
+      objective, ctx: what is minimised, with which networks and optimisers.
+      views: name -> transform, as of `infojax.data.transforms`.
+      data: source -> {"x", "labels"}.
+      evaluators: views -> yields (name, run) of `Evaluator`s.
+      per_epoch: steps an epoch.
+      nets: names of the trained networks; all by default.
+      constants: what else the objective needs and does not train.
+    """
+
+    objective: Objective
+    ctx: Context
+    views: Mapping[str, Callable]
+    data: Mapping[str, Any]
+    evaluators: Callable
+    per_epoch: int
+    nets: tuple[str, ...] | None = None
+    constants: Mapping[str, Any] = {}
+
+
+def train(study, config, workdir, dry_run=False):
+    """Trains to the end from wherever `workdir` stands, then draws; returns the last state.
+
+    With `dry_run` it prints what would be done and what it would cost, and writes nothing.
+    """
+    total, on_cpu = study.ctx.facts.total_steps, jax.default_backend() == "cpu"
+    mesh = devices(config, study)
+    views = sharded_views(study.views, mesh)
+    runs = list_runs(config, study.objective)
+    objective, seeds, state, step, how = several(study, config, views, runs)
+    state, seeds, constants = replicated((state, seeds, {"data": study.data, **study.constants}), mesh)
+    calls = config.steps_per_call or (1 if on_cpu else 10)
+    resolved = plain(config) | {"steps": total, "steps_per_epoch": study.per_epoch, "how": how, "steps_per_call": calls}
+    if how == "dispatch":
+        resolved["steps_per_call"] = calls = 1
+    progress = Progress(total, len(runs))
+    print(describe(config, study, state, mesh, runs, how), flush=True)
+    cost = estimate(step, (objective, state, constants, seeds), progress)
+    print(cost.line(total, study.objective.views, len(runs)), flush=True)
+    if dry_run:
+        return None
+    folder = RunFolder(workdir, resolved)
+    store = Checkpoints(Path(workdir) / "checkpoints", config.checkpoint.keep)
+    points, interval = config.evaluate.points, config.evaluate.every
+    due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch)
+    begun = time.perf_counter()
+    try:
+        with progress.shown(folder):
+            state = fit(
+                objective, state, constants, seeds, step,
+                until=total,
+                evaluators=[Evaluator(name, due, run) for name, run in study.evaluators(views)],
+                rows=folder,
+                checkpoints=store,
+                log=every(config.log.every, total),
+                save=every(config.checkpoint.every, total),
+                progress=progress,
+                steps_per_call=calls,
+                runs=runs if len(runs) > 1 else (),
+            )  # fmt: skip
+    finally:
+        folder.close()
+        store.close()
+    print(f"trained in {time.perf_counter() - begun:.0f} s; rows in {folder.metrics}", flush=True)
+    if config.report.draw and jax.process_index() == 0:
+        draw(workdir)
+    return state
+
+
+def draw(workdir):
+    """Prints the last measurements, writes figures and page."""
+    from infojax.report.runs import summary_lines, write_run
+
+    print("\n".join(summary_lines(workdir)), flush=True)
+    print(write_run(workdir), flush=True)
+
+
+def devices(config, study):
+    """The mesh of a run, None on one device."""
+    count = config.devices or jax.device_count()
+    if count > jax.device_count():
+        raise ConfigError(f"devices is {count}, but there are {jax.device_count()}")
+    for view in study.objective.views:
+        if view.size != "all" and view.size % count:
+            if config.devices:
+                raise ConfigError(f"devices is {count}, which does not divide the batch of {view.size}")
+            count = math.gcd(count, view.size)
+    return None if count == 1 else make_mesh(count)
+
+
+def list_runs(config, objective):
+    """What tells the runs apart: {"seed": s}, and the swept value where there is one."""
+    seeds = [{"seed": config.seed + i} for i in range(config.seeds)]
+    name, values = config.sweep.name, config.sweep["values"]
+    if bool(name) != bool(values):
+        raise ConfigError(f"sweep needs a name and values; got name {name!r}, values {values!r}")
+    if not name:
+        return seeds
+    floats = [field.name for field in fields(objective) if field.type in (float, "float")]
+    if name not in floats:
+        raise ConfigError(f"sweep.name cannot be {name!r}{near(name, floats)}")
+    return [{name: float(value), **seed} for value in values for seed in seeds]
+
+
+def several(study, config, views, runs):
+    """(objective, seeds, state, step, how): of one run, or stacked for a group of runs."""
+    if config.how not in ("auto", *HOW):
+        raise ConfigError(f"how cannot be {config.how!r}{near(config.how, ('auto', *HOW))}")
+    step = make_step(study.ctx, views)
+    seeds = [Seeds(run["seed"], run["seed"], run["seed"]) for run in runs]
+    values = [{name: value for name, value in run.items() if name != "seed"} for run in runs]
+    objectives = [replace(study.objective, **value) for value in values]
+    if len(runs) == 1:
+        return objectives[0], seeds[0], init_state(objectives[0], seeds[0], study.ctx, study.nets), step, "one"
+    states = [init_state(o, s, study.ctx, study.nets) for o, s in zip(objectives, seeds, strict=True)]
+    how = config.how
+    if how == "auto":  # measured on CPU: README, `python -m infojax.bench train`
+        how = "dispatch" if jax.default_backend() == "cpu" else "vmap"
+    swept = {name: jax.numpy.array([value[name] for value in values]) for name in values[0]}
+    return replace(study.objective, **swept), stack(seeds), stack(states), map_runs(step, how), how
+
+
+def describe(config, study, state, mesh, runs, how):
+    """Two or three lines: what is trained, on what, with which devices."""
+    per_run = len(runs)
+    lines = [f"{config.name}:{config.preset}"]
+    for name, params in state.params.items():
+        count = sum(leaf.size for leaf in jax.tree.leaves(params)) // per_run
+        lines[0] += f"  {config.model.name if name == 'net' else name}: {count:,} parameters"
+    for name, arrays in study.data.items():
+        shape = " x ".join(map(str, arrays["x"].shape[1:]))
+        lines.append(f"{config.data.name}, {name}: {len(arrays['x']):,} samples of {shape} {arrays['x'].dtype}")
+    kind = jax.devices()[0].device_kind
+    used = 1 if mesh is None else mesh.size
+    lines.append(f"{used} of {jax.device_count()} devices ({kind})" + (f", {per_run} runs by {how}" * (per_run > 1)))
+    return "\n".join(lines)

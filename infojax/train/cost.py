@@ -1,0 +1,72 @@
+"""What a run will cost, before it is begun."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from infojax.train.step import Dispatched
+
+
+class Cost(NamedTuple):
+    """Of one step of all runs.
+
+    Attributes:
+      flops: floating-point operations as XLA counts them, or None where it does not.
+      seconds: of one step, or None; compile_seconds: of the first call, less one step.
+    """
+
+    flops: float | None
+    seconds: float
+    compile_seconds: float
+
+    def line(self, steps, views, runs):
+        """The cost of `steps` steps in one line; images are counted where views have a size."""
+        parts = [f"{steps:,} steps"]
+        sizes = [view.size for view in views if view.size != "all"]
+        if sizes:
+            parts.append(f"{steps * sum(sizes) * runs:,} images")
+        if self.flops:
+            parts.append(f"{self.flops:.2g} FLOPs a step, {self.flops * steps:.2g} in all")
+        rate = f" ({1e3 * self.seconds:.3g} ms a step, without evaluations; compiled in {self.compile_seconds:.0f} s)"
+        return "cost: " + ", ".join(parts) + f", about {duration(steps * self.seconds)}" + rate
+
+
+def estimate(step, arguments, progress=lambda step, values: None, repeats=3):
+    """Compiles a step and runs it a few times on a copy of the state.
+
+    Args:
+      step: as `fit` takes it, which will find it compiled.
+      arguments: (objective, state, constants, seeds).
+    """
+    objective, state, constants, seeds = arguments
+    progress(0, {"phase": "compiling the step"})
+    compiled = step if isinstance(step, Dispatched) else jax.jit(step, donate_argnums=1)
+    flops = _flops(compiled, arguments)
+    copy, taken = jax.tree.map(jnp.copy, state), []
+    for _ in range(1 + repeats):
+        begun = time.perf_counter()
+        copy, metrics = compiled(objective, copy, constants, seeds, None)
+        jax.block_until_ready((copy, metrics))
+        taken.append(time.perf_counter() - begun)
+    seconds = min(taken[1:])
+    return Cost(flops, seconds, max(taken[0] - seconds, 0.0))
+
+
+def duration(seconds):
+    """'42 s', '3 min', '5.2 h', '12 days'."""
+    for unit, size, digits in (("s", 60, 0), ("min", 3600, 0), ("h", 48 * 3600, 1)):
+        if seconds < size:
+            scale = {"s": 1, "min": 60, "h": 3600}[unit]
+            return f"{seconds / scale:.{digits}f} {unit}"
+    return f"{seconds / 86400:.0f} days"
+
+
+def _flops(compiled, arguments):
+    if isinstance(compiled, Dispatched):
+        found, runs = compiled.one.lower(*arguments, None, 0), len(jax.tree.leaves(arguments[-1])[0])
+    else:
+        found, runs = compiled.lower(*arguments, None), 1
+    cost = found.cost_analysis()
+    return cost.get("flops", 0.0) * runs if cost else None

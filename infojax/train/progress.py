@@ -1,0 +1,107 @@
+"""Progress of a run: one line that changes on a terminal, a line now and then elsewhere; process 0 only."""
+
+import sys
+import time
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+
+from infojax.train.cost import duration
+
+LINE_SECONDS = 10  # between plain lines
+STATUS_SECONDS = 5  # between heartbeats
+
+
+class Progress:
+    """Called by the loop with (step, values): metrics of a step, of an evaluation, or {"phase": name}.
+
+    Args:
+      total: steps.
+      runs: how many in one program; what is shown is their mean.
+    """
+
+    def __init__(self, total, runs=1, stream=None):
+        self.total, self.runs, self.stream = total, runs, stream or sys.stderr
+        self.on, self.live, self.folder = jax.process_index() == 0, None, None
+        self.phase, self.phase_begun = None, 0.0
+        self.seen = {}  # name -> values of the runs last shown
+        self.marks = []  # (step, time) of steps without an evaluation between them
+        self.rate = None
+        self.printed = self.beaten = 0.0
+
+    @contextmanager
+    def shown(self, folder=None):
+        """While it is open there is a line on the terminal; `folder` gets the heartbeat."""
+        self.folder = folder
+        if self.on and self.stream.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            with Live(console=Console(file=self.stream), auto_refresh=False, transient=True) as self.live:
+                yield
+            self.live = None
+        else:
+            yield
+        if folder is not None:
+            folder.status(step=self.total, total=self.total, state="finished")
+
+    def __call__(self, step, values):
+        if not self.on:
+            return
+        now = time.monotonic()
+        if "phase" in values:
+            self.phase, self.phase_begun, self.marks = values["phase"], now, []
+            self._show(f"step {step:,} of {self.total:,}: {self.phase}", now, always=step == 0)
+            return
+        if "evaluator" not in values and values.get("run", 0) == 0:
+            self._tick(step, now)
+        self._remember(values)
+        if values.get("run", 0) == self.runs - 1:
+            self._show(self.line(step), now, always="evaluator" in values and values.get("split") == "test")
+            if self.folder is not None and now - self.beaten > STATUS_SECONDS:
+                self.folder.status(step=step, total=self.total, state="running")
+                self.beaten = now
+
+    def line(self, step):
+        """Step, speed, time left, and the last known loss, accuracy, MIR and its distance to the limit."""
+        parts = [f"step {step:,} of {self.total:,}"]
+        if self.rate:
+            parts += [f"{self.rate:.3g} steps/s", f"{duration((self.total - step) / self.rate)} left"]
+        last = {name: float(np.mean(found)) for name, found in self.seen.items()}
+        if "loss" in last:
+            parts.append(f"loss {last['loss']:.4g}")
+        accuracies = [f"{100 * last[f'{split} accuracy']:.1f}%" for split in ("train", "test") if f"{split} accuracy" in last]
+        if accuracies:
+            parts.append(f"accuracy {' / '.join(accuracies)}")
+        if "mir" in last:
+            parts.append(f"MIR {last['mir']:.4f}, {last['limit_mir'] - last['mir']:+.4f} to its limit")
+        return ", ".join(parts)
+
+    def _tick(self, step, now):
+        self.marks = [*self.marks[-20:], (step, now)]
+        (first, begun), (last, ended) = self.marks[0], self.marks[-1]
+        if last > first and ended > begun:
+            self.rate = (last - first) / (ended - begun)
+
+    def _remember(self, values):
+        def keep(name, value):
+            found = self.seen.setdefault(name, [np.nan] * self.runs)
+            found[values.get("run", 0)] = float(value)
+
+        if "evaluator" not in values:
+            keep("loss", values.get("loss", np.nan))
+            return
+        if "accuracy" in values:
+            keep(f"{values.get('split', '')} accuracy", values["accuracy"])
+        if values.get("split") == "test":
+            for name in ("mir", "limit_mir"):
+                if name in values:
+                    keep(name, values[name])
+
+    def _show(self, text, now, always=False):
+        if self.live is not None:
+            self.live.update(text, refresh=True)
+        elif always or now - self.printed > LINE_SECONDS:
+            print(text, file=self.stream, flush=True)
+            self.printed = now
