@@ -4,7 +4,7 @@ A figure is data: another study's figure is another `Plan` here, and no code.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from infojax.measures.theory import nc_limits
 
@@ -70,8 +70,7 @@ class Line(NamedTuple):
     quantity: str
     label: str = ""
     split: str = ""
-    dash: str = "-"
-    colour: str = ""  # in place of the quantity's own
+    dash: Any = "-"  # where colours tell runs apart, lines that share a dash get one each
 
 
 class Panel(NamedTuple):
@@ -114,7 +113,7 @@ def splits(quantity):
 def averaged(quantity):
     """A quantity of the batches (pale), of the raw weights, and of their average."""
     average = Line(f"{quantity}_ema", "averaged weights (EMA)", dash=":")
-    return (Line(quantity, "batch", "batch", colour="#bbbbbb"), Line(quantity, "raw weights"), average)
+    return (Line(quantity, "batch", "batch"), Line(quantity, "raw weights"), average)
 
 
 ACCURACY = Panel("Accuracy", lines("accuracy"))
@@ -136,7 +135,7 @@ FIGURES = {
         (
             ACCURACY,
             Panel("MIR and HDR", lines("mir", "hdr")),
-            Panel("MIR and HDR of centred features", lines("mir_centered", "hdr_centered")),
+            Panel("MIR and HDR of centred features", (Line("mir_centered", "MIR"), Line("hdr_centered", "HDR"))),
         ),
     ),
     "collapse": Plan(
@@ -145,9 +144,7 @@ FIGURES = {
         "(NC2), their alignment (NC3), mismatch with the nearest class mean (NC4); decomposition of the squared error "
         "as in Han, Papyan and Donoho 2022. Of the training samples unless named otherwise; all limits are 0.",
         (
-            Panel(
-                "Training loss", (Line("loss", "batch", "batch", colour="#bbbbbb"), Line("loss", "whole sample")), True
-            ),
+            Panel("Training loss", (Line("loss", "batch", "batch"), Line("loss", "whole sample")), True),
             Panel("Training error (%)", lines("error")),
             Panel("NC1: variability within classes", splits("nc1"), True),
             Panel("NC2: equal norms", (Line("nc2_equinorm", "class means"), Line("nc2_equinorm_head", "classifier"))),
@@ -167,8 +164,8 @@ FIGURES = {
     ),
     "losses": Plan(
         "Loss and accuracy",
-        "Unsmoothed. Batch: at logged steps, of the batch just trained on; raw weights and their exponential moving "
-        "average: of the whole evaluation sample.",
+        "Unsmoothed. Batch: at logged steps, of the batch just trained on, the mean over seeds; raw weights and their "
+        "exponential moving average: of the whole evaluation sample.",
         (Panel("Loss", averaged("loss"), True), Panel("Accuracy", averaged("accuracy"))),
     ),
     "theorem3": Plan(

@@ -5,16 +5,17 @@ import math
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 
-def scale_time(axis, kind, start, top):
+def scale_time(axis, kind, start, top, most=9):
     """An axis of steps or epochs from 0 to `top`.
 
     Args:
       kind: "symlog" (linear up to `start`, logarithmic from there), "log" or "linear".
       start: rounded down to a power of ten.
+      most: labels that fit.
     """
     start = 10.0 ** math.floor(math.log10(start)) if math.isfinite(start) else 1.0
     if kind == "linear" or top <= 5 * start:
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=top >= 5))
+        axis.xaxis.set_major_locator(MaxNLocator(most - 2, integer=top >= 5))
         axis.set_xlim(-0.02 * (top or 1), 1.02 * (top or 1))
         return
     if kind == "log":
@@ -23,7 +24,7 @@ def scale_time(axis, kind, start, top):
     else:
         axis.set_xscale("symlog", linthresh=start, linscale=0.4)
         axis.set_xlim(-0.12 * start, 1.1 * top)
-    ticks = time_ticks(start, top, with_zero=kind != "log")
+    ticks = time_ticks(start, top, kind != "log", most)
     axis.set_xticks(ticks, [tick_name(tick) for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
 

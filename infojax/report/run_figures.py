@@ -4,131 +4,17 @@ Every figure comes with the rows it draws. Nothing is smoothed.
 """
 
 import math
-from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.lines import Line2D
 
 from infojax.report.canvas import new_figure, plain, styled
-from infojax.report.panels import COLOURS, DASHED, Limit, draw_dashed, mark_missing
-from infojax.report.quantities import COORDINATES, QUANTITIES, Line
-from infojax.report.rows import BATCH, Series, Study, first_perfect, limits, series, splits_of
+from infojax.report.panels import DASHED, Limit, draw_dashed, mark_missing
+from infojax.report.rows import BATCH, first_perfect
 from infojax.report.run_axes import scale_places, scale_time
+from infojax.report.run_curves import PALE, Method, cells_of, unit_of
 
-GREY = "#888888"
-
-
-class Method(NamedTuple):
-    """Runs that differ in their seed alone; without a colour, lines have those of their quantities."""
-
-    study: Study
-    runs: list
-    label: str = ""
-    colour: Any = None
-
-
-class Curve(NamedTuple):
-    """One line as it is drawn; `limit` is None or (P,)."""
-
-    method: Method
-    line: Line
-    split: str
-    x: np.ndarray
-    points: Series
-    limit: np.ndarray | None
-
-    @property
-    def label(self):
-        known = QUANTITIES.get(self.line.quantity)
-        return self.line.label or (known.label if known else self.line.quantity)
-
-    @property
-    def colour(self):
-        if self.split == BATCH or self.method.colour is None:
-            return self.line.colour or colour_of(self.line.quantity)
-        return self.method.colour
-
-
-def colour_of(quantity):
-    """The one colour of a quantity in every figure; that of an average is the quantity's."""
-    known = QUANTITIES.get(quantity.removesuffix("_ema"))
-    return COLOURS[known.colour if known else 0]
-
-
-def methods_of(study) -> list[Method]:
-    """One method, or one a swept value, in sequential colours."""
-    if not study.swept:
-        return [Method(study, runs) for runs in study.groups.values()]
-    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(study.groups)))
-    pairs = zip(study.groups.items(), shades, strict=True)
-    return [Method(study, runs, f"{study.swept} = {value}", tuple(shade)) for (value, runs), shade in pairs]
-
-
-def compared(studies, labels) -> list[Method]:
-    """A method a study, or a swept value of one; the palette while it lasts, then sequential colours."""
-    found = [
-        m._replace(label=f"{label}, {m.label}" if m.label else label)
-        for study, label in zip(studies, labels, strict=True)
-        for m in methods_of(study)
-    ]
-    shades = (
-        COLOURS if len(found) <= len(COLOURS) else matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(found)))
-    )
-    return [
-        m._replace(colour=shade if isinstance(shade, str) else tuple(shade))
-        for m, shade in zip(found, shades, strict=False)
-    ]
-
-
-# What there is to draw
-
-
-def _cells(plan, methods, split, along) -> list[list[tuple]]:
-    """Rows of (panel, split, curves), without panels that are empty; `split` is that of a grid."""
-    grid = plan.columns or split is not None
-    columns = [split] if split is not None else _splits(plan, methods, "step" if along == "swept" else along)
-    columns = columns[:1] if grid else columns
-    cells = []
-    for panel in plan.panels:
-        row = [(panel, column, _curves(panel, column, methods, along, column == columns[0])) for column in columns]
-        if any(curves for _, _, curves in row):
-            cells.append(row)
-    if grid:
-        flat = [cell for row in cells for cell in row]
-        width = min(len(flat), plan.columns or 4) or 1
-        cells = [flat[i : i + width] for i in range(0, len(flat), width)]
-    return cells
-
-
-def _splits(plan, methods, axis) -> list[str]:
-    names = {line.quantity for panel in plan.panels for line in panel.lines}
-    return list(dict.fromkeys(s for method in methods for s in splits_of(method.study, names, axis))) or ["train"]
-
-
-def _curves(panel, column, methods, along, first) -> list[Curve]:
-    unit, found = _unit(methods, along), []
-    for method in methods:
-        for line in panel.lines:
-            split = line.split or column
-            if split == BATCH and not first:  # batches are of the training samples, whose column is the first
-                continue
-            points = series(method.study, split, line.quantity, method.runs, along)
-            if points is not None:
-                scale = method.study.config["steps_per_epoch"] if unit == "epoch" else 1
-                limit = limits(method.study, split, line.quantity, method.runs, along)
-                found.append(Curve(method, line, split, points.place / scale, points, limit))
-    return found
-
-
-def _unit(methods, along) -> str:
-    """What the x axis counts."""
-    if along != "step":
-        return methods[0].study.swept if along == "swept" else COORDINATES[along]
-    return "epoch" if all(method.study.config.get("steps_per_epoch") for method in methods) else "step"
-
-
-# Drawing
+GREY, DARK = "#888888", "#444444"
 
 
 @styled
@@ -143,12 +29,12 @@ def draw(plan, methods, title, split=None):
         methods = [Method(methods[0].study, [run for method in methods for run in method.runs])]
         if not methods[0].study.swept:
             return None
-    cells = _cells(plan, methods, split, along)
+    cells = cells_of(plan, methods, split, along)
     if not cells:
         return None
     grid = bool(plan.columns) or split is not None
     wide, high = max(map(len, cells)), len(cells)
-    width = (3.1 if wide > 2 else 4.6) * max(wide, 2)
+    width = (3.0 if wide > 2 else 4.6) * max(wide, 2)
     figure = new_figure(title, width, 0.9 + 2.05 * high)
     axes = figure.subplots(high, wide, squeeze=False, sharey=False if grid else "row")
     for axis in axes.ravel()[sum(map(len, cells)) :]:
@@ -164,7 +50,7 @@ def draw(plan, methods, title, split=None):
         if perfect is not None:
             axis.axvline(perfect, color=GREY, linewidth=0.8, zorder=1.2)
         lowest = i + wide >= len(drawn)
-        axis.set_xlabel(_unit(methods, along) if lowest else "")
+        axis.set_xlabel(unit_of(methods, along) if lowest else "")
         _scale_x(axis, methods, along, drawn)
         axis.tick_params(labelbottom=lowest)
         _reach_limits(axis, curves)
@@ -180,14 +66,17 @@ def _draw_curves(axis, panel, curves):
     if log:
         axis.set_yscale("log", nonpositive="mask")
         lowest = min(curve.points.mean[curve.points.mean > 0].min(initial=math.inf) for curve in curves)
+    alpha = 0.2 if all(curve.method.colour is None for curve in curves) else 0.12
     for level, curve in enumerate(curves):
         x, points, batch = curve.x, curve.points, curve.split == BATCH
         low = np.maximum(points.low, lowest / 3) if log else points.low  # a log axis has no place below
         style = {"color": curve.colour, "linestyle": curve.line.dash, "zorder": 1.4 if batch else 2.5}
-        style |= {"linewidth": 0.8} if batch else {"marker": "o" if len(x) <= 60 else "", "markersize": 2.5}
+        if batch:
+            style |= {"linewidth": 0.8, "alpha": 1 if curve.method.colour is None else 0.35}
+        else:
+            style |= {"marker": "o" if len(x) <= 60 else "", "markersize": 2.2}
         axis.plot(x, points.mean, **style)
         if np.isfinite(low).any():
-            alpha = 0.35 if batch else 0.2
             axis.fill_between(x, low, points.high, color=curve.colour, alpha=alpha, linewidth=0, zorder=1.3)
         if not batch:
             mark_missing(axis, x, points.mean, curve.colour, level % 4)
@@ -211,8 +100,8 @@ def _draw_limits(axis, curves):
         if not any(np.array_equal(curve.limit, other.limit, equal_nan=True) for other in same):
             same.append(curve)
     dashed = []
-    for quantity, curves in found.items():
-        name = f"{QUANTITIES[quantity].label} limit" if several and _apart(found) else "limit"
+    for curves in found.values():
+        name = f"{curves[0].label} limit" if several and _apart(found) else "limit"
         moving = len(curves) > 1
         dashed += [Limit(c.x, c.limit, c.colour if moving else "black", name) for c in curves]
     draw_dashed(axis, dashed)
@@ -228,8 +117,8 @@ def _name_lines(axis, curves, many, first):
     """A legend where a panel has several quantities or splits; grey where colours tell methods apart."""
     handles = {}
     for curve in curves:
-        plain_colour = "#444444" if many and curve.split != BATCH else curve.colour
-        handles.setdefault(curve.label, Line2D([], [], color=plain_colour, linestyle=curve.line.dash))
+        colour = (PALE if curve.split == BATCH else DARK) if many else curve.colour
+        handles.setdefault(curve.label, Line2D([], [], color=colour, linestyle=curve.line.dash))
     if len(handles) > 1 and first:
         axis.legend(handles.values(), handles)
 
@@ -253,7 +142,7 @@ def _perfect(methods, along):
     found = first_perfect(methods[0].study, methods[0].runs)
     if found is None:
         return None
-    scale = methods[0].study.config["steps_per_epoch"] if _unit(methods, along) == "epoch" else 1
+    scale = methods[0].study.config["steps_per_epoch"] if unit_of(methods, along) == "epoch" else 1
     return float(np.mean(list(found.values()))) / scale
 
 
@@ -265,9 +154,9 @@ def _scale_x(axis, methods, along, drawn):
         scale_places(axis, np.unique(xs), [str(value) for value in study.groups] if text else None)
     elif along == "step":
         evaluated = [curve.x[curve.x > 0].min(initial=math.inf) for curve in curves if curve.split != BATCH]
-        start = 1.0 if _unit(methods, along) == "epoch" else min(evaluated, default=1.0)
+        start = 1.0 if unit_of(methods, along) == "epoch" else min(evaluated, default=1.0)
         kind = (study.config.get("report") or {}).get("x_scale", "symlog")
-        scale_time(axis, kind, start, xs.max(initial=0.0))
+        scale_time(axis, kind, start, xs.max(initial=0.0), most=9 if axis.get_gridspec().ncols < 3 else 7)
 
 
 # The rows of the CSV
