@@ -116,6 +116,11 @@ def averaged(quantity):
     return (Line(quantity, "batch", "batch"), Line(quantity, "raw weights"), average)
 
 
+def _title(quantity):
+    label = QUANTITIES[quantity].label
+    return label[0].upper() + label[1:]
+
+
 ACCURACY = Panel("Accuracy", lines("accuracy"))
 LIMITS = "Dashed black: limits at neural collapse"
 
@@ -173,7 +178,7 @@ FIGURES = {
         "Song et al. 2024, Theorem 3: the pair of its statement, G(W) and the centred class means G(M). "
         f"{LIMITS}: log(C-1), C-1, the closed form of MIR, and 0.",
         tuple(
-            Panel(QUANTITIES[name].label, splits(name))
+            Panel(_title(name), splits(name))
             for name in ("entropy_means", "effective_rank_means", "mir_means", "hdr_means")
         ),
         columns=4,
@@ -205,11 +210,11 @@ FIGURES = {
         x="swept",
     ),
 }
-COMPARED = ("accuracy", "loss", "nc1", "mir", "hdr", "entropy_features", "entropy_head_weights")
+COMPARED = ("accuracy", "loss", "nc1", "nc3", "mir", "hdr", "entropy_features", "entropy_head_weights")
 COMPARISON = Plan(
     "Comparison",
     "One colour a run, on one sample each; bands: 95% intervals of the mean over seeds.",
-    tuple(Panel(QUANTITIES[name].label, lines(name), name in ("loss", "nc1")) for name in COMPARED),
+    tuple(Panel(_title(name), lines(name), name in ("loss", "nc1")) for name in COMPARED),
     columns=4,
 )
 

@@ -1,5 +1,6 @@
 """Which curves a figure of runs has: their methods, panels, numbers and colours."""
 
+import math
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -14,12 +15,13 @@ DASHES = ("-", (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
 class Method(NamedTuple):
-    """Runs that differ in their seed alone; without a colour, lines have those of their quantities."""
+    """Runs that differ in their seed alone; without a colour and a dash, lines have those of their plan."""
 
     study: Study
     runs: list
     label: str = ""
     colour: Any = None
+    dash: Any = None
 
 
 class Curve(NamedTuple):
@@ -59,19 +61,14 @@ def methods_of(study) -> list[Method]:
 
 
 def compared(studies, labels) -> list[Method]:
-    """A method a study, or a swept value of one; the palette while it lasts, then sequential colours."""
+    """A method a study, or a swept value of one: the palette, and again with other dashes."""
     found = [
-        m._replace(label=f"{label}, {m.label}" if m.label else label)
+        method._replace(label=f"{label}, {method.label}" if method.label else label)
         for study, label in zip(studies, labels, strict=True)
-        for m in methods_of(study)
+        for method in methods_of(study)
     ]
-    shades = (
-        COLOURS if len(found) <= len(COLOURS) else matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(found)))
-    )
-    return [
-        m._replace(colour=shade if isinstance(shade, str) else tuple(shade))
-        for m, shade in zip(found, shades, strict=False)
-    ]
+    looks = [(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(len(found))]
+    return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, looks, strict=True)]
 
 
 def cells_of(plan, methods, split, along) -> list[list[tuple]]:
@@ -114,7 +111,8 @@ def curves_of(panel, column, methods, along, first) -> list[Curve]:
             if points is not None:
                 scale = method.study.config["steps_per_epoch"] if unit == "epoch" else 1
                 limit = limits(method.study, split, line.quantity, method.runs, along)
-                found.append(Curve(method, line, split, points.place / scale, points, limit))
+                look = line._replace(dash=method.dash) if method.dash else line
+                found.append(Curve(method, look, split, points.place / scale, points, limit))
     return found
 
 

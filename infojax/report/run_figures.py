@@ -39,9 +39,7 @@ def draw(plan, methods, title, split=None):
     axes = figure.subplots(high, wide, squeeze=False, sharey=False if grid else "row")
     for axis in axes.ravel()[sum(map(len, cells)) :]:
         axis.remove()
-    drawn = [
-        (axis, *cell) for line, row in zip(axes, cells, strict=True) for axis, cell in zip(line, row, strict=False)
-    ]
+    drawn = [(axes[i][j], *cell) for i, row in enumerate(cells) for j, cell in enumerate(row)]
     for axis, panel, column, curves in drawn:
         axis.set_title(panel.title if grid or len(axes[0]) == 1 and not column else f"{panel.title}, {column}")
         _draw_curves(axis, panel, curves)
@@ -49,10 +47,7 @@ def draw(plan, methods, title, split=None):
     for i, (axis, *_, curves) in enumerate(drawn):
         if perfect is not None:
             axis.axvline(perfect, color=GREY, linewidth=0.8, zorder=1.2)
-        lowest = i + wide >= len(drawn)
-        axis.set_xlabel(unit_of(methods, along) if lowest else "")
-        _scale_x(axis, methods, along, drawn)
-        axis.tick_params(labelbottom=lowest)
+        _scale_x(axis, methods, along, drawn, lowest=i + wide >= len(drawn))
         _reach_limits(axis, curves)
     for i, (axis, *_, curves) in enumerate(drawn):
         _draw_limits(axis, curves)
@@ -125,7 +120,7 @@ def _name_lines(axis, curves, many, first):
 
 def _legend(figure, methods, drawn, perfect):
     """Below the panels: what methods, dashes and the grey line are."""
-    handles = {m.label: Line2D([], [], color=m.colour, linewidth=2) for m in methods if m.label}
+    handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in methods if m.label}
     if any(curve.limit is not None for *_, curves in drawn for curve in curves):
         handles["limit at neural collapse"] = Line2D([], [], color="black", **DASHED)
     if perfect is not None:
@@ -146,7 +141,8 @@ def _perfect(methods, along):
     return float(np.mean(list(found.values()))) / scale
 
 
-def _scale_x(axis, methods, along, drawn):
+def _scale_x(axis, methods, along, drawn, lowest):
+    axis.set_xlabel(unit_of(methods, along) if lowest else "")
     curves, study = [curve for *_, curves in drawn for curve in curves], methods[0].study
     xs = np.concatenate([curve.x for curve in curves])
     if along == "swept":
@@ -157,6 +153,7 @@ def _scale_x(axis, methods, along, drawn):
         start = 1.0 if unit_of(methods, along) == "epoch" else min(evaluated, default=1.0)
         kind = (study.config.get("report") or {}).get("x_scale", "symlog")
         scale_time(axis, kind, start, xs.max(initial=0.0), most=9 if axis.get_gridspec().ncols < 3 else 7)
+    axis.tick_params(labelbottom=lowest)
 
 
 # The rows of the CSV
