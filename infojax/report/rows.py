@@ -103,7 +103,7 @@ def study(rows, config, environment=None, folder=".") -> Study:
         if row["kind"] not in ("train", "eval"):
             continue
         split = BATCH if row["kind"] == "train" else row.get("split", "")
-        if "n" in row:
+        if isinstance(row.get("n"), int):
             sizes[split] = row["n"]
         convention = row.get("convention") or convention
         along = (name for name in COORDINATES if name in row and name != swept and row["kind"] == "eval")

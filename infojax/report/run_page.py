@@ -11,12 +11,14 @@ from infojax.report.rows import splits_of
 from infojax.report.run_curves import compared, methods_of
 from infojax.report.run_figures import draw
 from infojax.report.run_tables import (
+    data_and_model,
     differing,
     facts,
     final_table,
     labels_of,
     last_evaluation,
     seeds_tables,
+    span,
     summary_tables,
     title_of,
     warnings_of,
@@ -57,10 +59,8 @@ def comparison_page(studies, figures) -> str:
     splits = list(dict.fromkeys(split for study in studies for split in splits_of(study, COMPARED)))
     drawn, tables = [], []
     for split in splits:
-        sizes = sorted({study.sizes[split] for study in studies if split in study.sizes})
-        samples = f", n = {' to '.join(f'{n:,}' for n in dict.fromkeys((sizes[0], sizes[-1])))}" if sizes else ""
-        title = f"{len(methods)} runs on {split or 'the sample'}{samples}\n{_conventions(studies)}{BANDS} over seeds"
-        found = draw(COMPARISON, methods, _lines(title), split)
+        title = _compared_heading(studies, methods, split)
+        found = draw(COMPARISON, methods, title, split)
         if found is not None:
             name = f"comparison_{split or 'sample'}"
             drawn.append(
@@ -91,20 +91,28 @@ def _heading(study, plan) -> str:
     return _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{bands}{convention}")
 
 
+def _compared_heading(studies, methods, split) -> str:
+    """What is the same in all runs, or its range."""
+    names = dict.fromkeys(data_and_model(study) for study in studies)
+    sizes = span(study.sizes[split] for study in studies if split in study.sizes)
+    seeds = span(len(method.runs) for method in methods)
+    first = [f"{len(methods)} runs on {split or 'the sample'}", *names][: 2 if len(names) == 1 else 1]
+    convention = dict.fromkeys(study.convention for study in studies if study.convention)
+    second = [f"n = {sizes}" * bool(sizes), f"{seeds} seed{'' if seeds == '1' else 's'}", f"{BANDS} over seeds"]
+    second += [f"NC1: {', '.join(convention)} convention"] * bool(convention)
+    return _lines("; ".join(filter(None, first)) + "\n" + "; ".join(filter(None, second)))
+
+
 def _lines(text) -> str:
     return "\n".join(plain(line, 150) for line in text.split("\n"))
-
-
-def _conventions(studies) -> str:
-    found = dict.fromkeys(study.convention for study in studies if study.convention)
-    return f"NC1: {', '.join(found)} convention; " if found else ""
 
 
 def _steps(study) -> str:
     """How far the run is."""
     planned, per_epoch = study.config.get("steps"), study.config.get("steps_per_epoch")
-    text = f"{study.last:,} steps" if planned in (None, study.last) else f"{study.last:,} of {planned:,} steps"
-    return text + (f" of {per_epoch:,} an epoch" if per_epoch else "")
+    unfinished = isinstance(planned, int) and planned != study.last
+    text = f"{study.last:,}{f' of {planned:,}' if unfinished else ''} steps"
+    return text + (f", {per_epoch:,} an epoch" if per_epoch else "")
 
 
 def hardware(environment) -> str:
@@ -112,7 +120,8 @@ def hardware(environment) -> str:
     device = environment.get("device")
     parts = [f"{environment.get('devices', 1)} × {device} ({environment.get('platform', '?')})" if device else ""]
     parts += [f"jax {environment['versions']['jax']}" if (environment.get("versions") or {}).get("jax") else ""]
-    parts += [f"commit {environment['git'][:12]}" if environment.get("git") else ""]
+    commit = environment.get("git") or ""
+    parts += [f"commit {commit[:12]}{' with changes' * commit.endswith('+')}" if commit else ""]
     return ", ".join(filter(None, parts))
 
 

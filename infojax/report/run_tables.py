@@ -1,6 +1,7 @@
 """Runs as tables of text: the last evaluation with its interval over seeds, warnings, and settings that differ."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,21 @@ ABSENT = "absent"
 
 def facts(study) -> str:
     """Data, model, number of seeds, samples of each split."""
-    names = [_named(study, "data"), _named(study, "model")]
-    seeds = sorted({len(runs) for runs in study.groups.values()})
-    seeds = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
+    seeds = span(len(runs) for runs in study.groups.values())
     sizes = ", ".join(f"{split} n = {n:,}" for split, n in study.sizes.items() if split)
-    parts = [", ".join(filter(None, names)), sizes, f"{seeds} seed{'' if seeds == '1' else 's'}"]
+    parts = [data_and_model(study), sizes, f"{seeds} seed{'' if seeds == '1' else 's'}"]
     return "; ".join(filter(None, parts))
+
+
+def data_and_model(study) -> str:
+    """Their names, as far as the config has them."""
+    return ", ".join(filter(None, (_named(study, "data"), _named(study, "model"))))
+
+
+def span(numbers) -> str:
+    """The one number, or "least to most"; empty without any."""
+    numbers = sorted(numbers)
+    return " to ".join(f"{n:,}" for n in dict.fromkeys(numbers[:1] + numbers[-1:]))
 
 
 def _named(study, part) -> str:
@@ -42,7 +52,7 @@ def plus_minus(values) -> str:
 
 def value_cell(study, split, quantity, runs, steps=None) -> str:
     """`plus_minus` at the end, or at each run's own step; empty where it was not measured there."""
-    if not study.values.keys() & {("step", split, quantity)}:
+    if not study.values.get(("step", split, quantity), {}).keys() & set(runs):
         return ""
     values = at_end(study, split, quantity, runs, steps)
     return plus_minus(values) if steps is None or np.isfinite(values).any() else ""
@@ -68,7 +78,8 @@ def summary_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
         cells = [f(study, split, quantity, runs) for split in splits for f in (value_cell, limit_cell)]
         cells += [value_cell(study, split, quantity, runs, perfect) for split in splits if perfect]
         rows.append([QUANTITIES[quantity].label, *cells])
-    return [("", header, [row for row in rows if any(row[1:])])]
+    rows = [row for row in rows if any(row[1:])]
+    return [("", header, rows)] if rows else []
 
 
 def _swept_table(study, split, groups):
@@ -87,22 +98,11 @@ def seeds_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
         header = ["run", "seed", *[study.swept] * bool(study.swept), *(QUANTITIES[name].label for name in present)]
         rows = []
         for value, runs in study.groups.items():
-            ends = [at_end(study, split, name, runs) for name in present]
-            for i, run in enumerate(runs):
+            for run in runs:
                 named = [str(run), str(study.seeds.get(run, "")), *[one_line(value)] * bool(study.swept)]
-                rows.append(
-                    named
-                    + [
-                        "" if math.isnan(e[i]) and not _reached(study, split, n, run) else format_value(e[i], 5)
-                        for n, e in zip(present, ends, strict=True)
-                    ]
-                )
+                rows.append([*named, *(value_cell(study, split, name, [run]) for name in present)])
         tables.append((split, header, rows))
     return tables
-
-
-def _reached(study, split, name, run) -> bool:
-    return run in study.values["step", split, name]
 
 
 def warnings_of(study) -> list[str]:
@@ -138,7 +138,7 @@ def text_lines(study) -> list[str]:
         for name in BRIEF:
             cells = [f(study, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
             table += [[QUANTITIES[name].label, *cells]] if any(cells) else []
-        lines += _columns(table)
+        lines += _columns(table) if len(table) > 1 else ["  nothing evaluated"]
     return [*lines, *(f"! {warning}" for warning in warnings_of(study))]
 
 
@@ -159,11 +159,12 @@ def _columns(table) -> list[str]:
 def labels_of(folders) -> list[str]:
     """What tells folders apart: their paths without the parts they begin and end with together."""
     paths = [Path(folder).absolute().parts for folder in folders]
-    start = next((i for i, parts in enumerate(zip(*paths, strict=False)) if len(set(parts)) > 1), 0)
+    start = len(os.path.commonprefix(paths))
     cut = [path[start:] for path in paths]
     while all(len(path) > 1 for path in cut) and len({path[-1] for path in cut}) == 1:
         cut = [path[:-1] for path in cut]
-    return ["/".join(path) or full[-1] for path, full in zip(cut, paths, strict=True)]
+    labels = ["/".join(path) or full[-1] for path, full in zip(cut, paths, strict=True)]
+    return labels if len(set(labels)) == len(labels) else [str(Path(*path)) for path in paths]
 
 
 def differing(studies, labels) -> tuple[list[str], list[list[str]]]:
@@ -178,7 +179,6 @@ def final_table(methods, split, quantities) -> tuple[list[str], list[list[str]]]
     """Header and rows: a row a method, a column a quantity that any of them has."""
     rows = [[m.label, *(value_cell(m.study, split, name, m.runs) for name in quantities)] for m in methods]
     kept = [i for i in range(len(quantities)) if any(row[i + 1] for row in rows)]
-    header = ["run", *(QUANTITIES[quantities[i]].label for i in kept), "seeds"]
-    return header, [
-        [row[0], *(row[i + 1] for i in kept), str(len(m.runs))] for row, m in zip(rows, methods, strict=True)
-    ]
+    header = ["run", "seeds", *(QUANTITIES[quantities[i]].label for i in kept)]
+    cells = [[row[0], str(len(m.runs)), *(row[i + 1] for i in kept)] for row, m in zip(rows, methods, strict=True)]
+    return header, cells
