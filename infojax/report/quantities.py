@@ -213,7 +213,7 @@ FIGURES = {
 COMPARED = ("accuracy", "loss", "nc1", "nc3", "mir", "hdr", "entropy_features", "entropy_head_weights")
 COMPARISON = Plan(
     "Comparison",
-    "One colour a run, on one sample each; bands: 95% intervals of the mean over seeds.",
+    "Bands: 95% intervals of the mean over seeds. Limits that move with a run are dashed in its colour.",
     tuple(Panel(_title(name), lines(name), name in ("loss", "nc1")) for name in COMPARED),
     columns=4,
 )
