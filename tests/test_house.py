@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "objectives": ("measures", "parallel"),
     "train": ("objectives", "data", "models", "parallel"),
     "evaluate": ("measures", "parallel", "data", "train"),
-    "report": ("measures.theory",),
+    "report": ("measures.theory", "train.runlog"),
     "analysis": ("measures", "parallel", "report"),
     "feature_arrays": (),
     "feature_files": FEATURES[:1],

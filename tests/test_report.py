@@ -18,7 +18,7 @@ import pytest
 import rich.console
 
 from infojax.analysis import Interval, Report
-from infojax.report import figures, page, tables
+from infojax.report import canvas, figures, page, tables
 
 
 def made(name="features", num_samples=1200, dim=64, num_classes=None, *rest, **fields):
@@ -354,7 +354,7 @@ def test_plot_takes_one_report_or_many():
 
 def test_names_are_not_mathematics():
     figure = figures.plot(made("cost $x_1$ and $\\frac$", measures=FREE))
-    assert figures.svg_text(figure)  # an invalid formula would raise
+    assert canvas.svg_text(figure)  # an invalid formula would raise
     assert r"\$x_1\$" in figure.get_suptitle()
 
 
@@ -380,7 +380,7 @@ def test_degenerate_reports_can_be_drawn():
 
 def test_drawing_leaves_the_style_of_the_caller():
     before = dict(matplotlib.rcParams)
-    figures.svg_text(figures.spectrum_figure(full())[0])
+    canvas.svg_text(figures.spectrum_figure(full())[0])
     assert dict(matplotlib.rcParams) == before
 
 
@@ -552,6 +552,6 @@ def test_names_are_escaped(whole):
 def test_the_same_reports_give_the_same_bytes(whole):
     report = made("free", measures=FREE)
     drawn = [figures.renyi_figure(report)[0] for _ in range(2)]
-    assert figures.svg_text(drawn[0]) == figures.svg_text(drawn[1])
-    assert figures.png_bytes(drawn[0]) == figures.png_bytes(drawn[1])
+    assert canvas.svg_text(drawn[0]) == canvas.svg_text(drawn[1])
+    assert canvas.png_bytes(drawn[0]) == canvas.png_bytes(drawn[1])
     assert not re.search(r"\b20\d\d-\d\d-\d\d|Matplotlib v", whole[1])

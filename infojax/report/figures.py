@@ -1,43 +1,16 @@
-"""Figures of reports: each is a matplotlib Figure together with the rows of numbers it draws.
+"""Figures of reports: each is a matplotlib Figure together with the rows of numbers it draws."""
 
-Nothing here touches pyplot, so no display, backend or global figure is involved.
-"""
-
-import csv
-import functools
-import io
 import math
 import re
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
+from infojax.report.canvas import new_figure, plain, save, styled
 from infojax.report.panels import COLOURS, draw_classes, draw_fit, draw_limits, draw_lines, draw_renyi, draw_spectrum
-from infojax.report.tables import by_step, class_values, headline, one_line
+from infojax.report.tables import by_step, class_values, headline
 
-STYLE = {
-    "font.size": 9,
-    "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same picture on every machine
-    "text.usetex": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.4,
-    "lines.markersize": 4,
-    "legend.fontsize": 8,
-    "legend.edgecolor": "none",
-    "legend.framealpha": 0.7,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-}
 # Panel -> (measures, log axis). One layer's measures share a panel; layers get a panel a measure.
 PANELS = {
     "Entropy (nats)": (("entropy_features", "entropy_head", "joint_entropy"), False),
@@ -47,37 +20,6 @@ PANELS = {
     "NC2: simplex ETF": (("nc2_equinorm", "nc2_equiangularity", "nc2_etf_distance"), False),
     "NC3 and NC4": (("nc3", "nc4"), False),
 }
-
-
-class Drawing(Figure):
-    """A Figure that a notebook shows even where pyplot was never imported."""
-
-    def _repr_png_(self) -> bytes:
-        return png_bytes(self)
-
-
-def styled(draw):
-    """Draws in our style and leaves the caller's rcParams as they were."""
-
-    @functools.wraps(draw)
-    def call(*args, **kwargs):
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return call
-
-
-def _plain(text, most=90) -> str:
-    """A name as matplotlib shall show it: one line, its end if too long, and no mathematics."""
-    text = one_line(text)
-    return (text if len(text) <= most else "…" + text[1 - most :]).replace("$", r"\$")
-
-
-def _figure(title, width, height):
-    figure = Drawing(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
-    return figure
 
 
 # One report
@@ -96,14 +38,14 @@ def _draw_classes(axes, report) -> list[dict]:
 @styled
 def spectrum_figure(report):
     """Eigenvalue against rank on log axes, with the effective rank and its limit."""
-    figure = _figure(_plain(headline(report)), 5.6, 3.6)
+    figure = new_figure(plain(headline(report)), 5.6, 3.6)
     return figure, draw_spectrum(figure.subplots(), report)
 
 
 @styled
 def renyi_figure(report):
     """Entropy against its order alpha; collapse makes it flat."""
-    figure = _figure(_plain(headline(report)), 5.6, 3.6)
+    figure = new_figure(plain(headline(report)), 5.6, 3.6)
     return figure, draw_renyi(figure.subplots(), report)
 
 
@@ -113,7 +55,7 @@ def per_class_figure(report):
     if not report.per_class:
         raise ValueError(f"{report.name}: no per-class values; measure it with labels.")
     panels = len(report.per_class)
-    figure = _figure(_plain(headline(report)), 7.0, 0.8 + 1.2 * panels)
+    figure = new_figure(plain(headline(report)), 7.0, 0.8 + 1.2 * panels)
     return figure, _draw_classes(figure.subplots(panels, 1, squeeze=False).ravel(), report)
 
 
@@ -151,7 +93,7 @@ def _extent(names, reports, kind) -> str:
             ends = dict.fromkeys((min(values), max(values)))
             sizes.append(f"{symbol} = " + " to ".join(f"{end:,}" for end in ends))
     bars = "; bars: 95% intervals" if any(report.intervals for report in reports) else ""
-    name = _plain(names[0]) if len(names) == 1 else f"{len(names)} {kind}"
+    name = plain(names[0]) if len(names) == 1 else f"{len(names)} {kind}"
     return f"{name}: {', '.join(sizes)}{bars}"
 
 
@@ -160,7 +102,7 @@ def _grid(title, panels, xlabel, legend=0.0):
         raise ValueError("no report has a measure to draw.")
     columns = min(len(panels), 2 if len(panels) <= 6 else 3)
     lines = -(-len(panels) // columns)
-    figure = _figure(title, 4.6 * columns, 0.5 + legend + 2.3 * lines)
+    figure = new_figure(title, 4.6 * columns, 0.5 + legend + 2.3 * lines)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis in axes[len(panels) :]:
         axis.remove()
@@ -178,7 +120,7 @@ def depth_figure(reports):
     figure, axes = _grid(_extent(list(reports), reports.values(), "layers"), panels, "layer")
     rows = [_row(report, panels) for report in reports.values()]
     x = list(range(1, len(rows) + 1))
-    names = [_plain(name, 18) for name in reports]
+    names = [plain(name, 18) for name in reports]
     turn = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if len("".join(names)) > 48 else {}
     for axis, (_, keys, log) in zip(axes, panels, strict=True):
         lines = [(k, COLOURS[i], k, rows) for i, k in enumerate(keys)]
@@ -205,7 +147,7 @@ def trajectory_figure(steps, reports_by_layer):
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(layers)))
     for axis, (_, keys, log) in zip(axes, panels, strict=True):
         if split:
-            lines = [(_plain(n, 24), c, keys[0], rows[n]) for n, c in zip(rows, shades, strict=True)]
+            lines = [(plain(n, 24), c, keys[0], rows[n]) for n, c in zip(rows, shades, strict=True)]
         else:
             lines = [(k, COLOURS[i], k, r) for r in rows.values() for i, k in enumerate(keys)]
         draw_lines(axis, list(steps), lines, log)
@@ -229,7 +171,7 @@ def plot(reports):
         return depth_figure(reports)[0]
     (report,) = layers
     classes = len(report.per_class)
-    figure = _figure(_plain(headline(report)), 9.2, 3.6 + 1.2 * classes)
+    figure = new_figure(plain(headline(report)), 9.2, 3.6 + 1.2 * classes)
     grid = figure.add_gridspec(1 + classes, 2, height_ratios=[3.0] + [1.1] * classes)
     draw_spectrum(figure.add_subplot(grid[0, 0]), report)
     draw_renyi(figure.add_subplot(grid[0, 1]), report)
@@ -241,24 +183,6 @@ def plot(reports):
 # Files
 
 
-@styled
-def png_bytes(figure) -> bytes:
-    """The figure as PNG; the same figure gives the same bytes."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
-    return file.getvalue()
-
-
-@styled
-def svg_text(figure, prefix="figure") -> str:
-    """The figure as SVG, every id under `prefix` so that several can stand in one page."""
-    file = io.StringIO()
-    nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
-    with matplotlib.rc_context({"svg.hashsalt": prefix, "svg.fonttype": "path"}):
-        figure.savefig(file, format="svg", metadata=nothing)
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", file.getvalue())
-
-
 def layer_figures(report) -> dict:
     """Kind -> (figure, rows) of what one report can show."""
     drawn = {"spectrum": spectrum_figure(report), "renyi": renyi_figure(report)}
@@ -266,19 +190,7 @@ def layer_figures(report) -> dict:
 
 
 def _save(drawn, directory) -> list[Path]:
-    directory, paths = Path(directory), []
-    directory.mkdir(parents=True, exist_ok=True)
-    for stem, (figure, rows) in drawn.items():
-        svg, png, table = (directory / f"{stem}.{kind}" for kind in ("svg", "png", "csv"))
-        svg.write_text(svg_text(figure), encoding="utf-8")
-        figure.set_layout_engine("none")  # keeps the layout just made, half of the time of drawing
-        png.write_bytes(png_bytes(figure))
-        with open(table, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-            writer.writeheader()
-            writer.writerows(rows)
-        paths += [svg, png, table]
-    return paths
+    return [path for stem, (figure, rows) in drawn.items() for path in save(directory, stem, figure, rows)[0]]
 
 
 def save_figures(reports, directory) -> list[Path]:

@@ -6,7 +6,8 @@ No script, no font and no picture is loaded. The same reports give the same byte
 from dataclasses import replace
 from html import escape
 
-from infojax.report.figures import depth_figure, layer_figures, svg_text, trajectory_figure
+from infojax.report.canvas import svg_text
+from infojax.report.figures import depth_figure, layer_figures, trajectory_figure
 from infojax.report.fragment import TABLE_STYLE, class_tables, measures_table, plain_table, warnings_box
 from infojax.report.tables import by_step, comparison, headline, one_line
 
@@ -37,15 +38,30 @@ CAPTIONS = {
 }
 
 
+def inline(svg, caption) -> str:
+    """An SVG file's text as a figure of the page, under its caption."""
+    label = f'<svg role="img" aria-label="{escape(caption)}"'
+    svg = svg[svg.index("<svg") :].replace("<svg", label, 1).strip()
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def document(title, parts) -> str:
+    """The whole page as text: a title, and parts of HTML, of which empty ones are left out."""
+    title = escape(one_line(title))
+    head = [
+        "<!DOCTYPE html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<style>{TABLE_STYLE}{PAGE_STYLE}</style></head>",
+        f'<body><main class="infojax"><h1>{title}</h1>',
+    ]
+    return "\n".join(part for part in [*head, *parts, "</main></body></html>"] if part) + "\n"
+
+
 def _figures(drawn, prefix) -> str:
     """Inline figures of `{kind: (figure, rows)}`; the prefix keeps their ids apart from all others."""
-    html = ""
-    for kind, (figure, _) in drawn.items():
-        svg = svg_text(figure, f"{prefix}-{kind}")
-        label = f'<svg role="img" aria-label="{escape(CAPTIONS[kind])}"'
-        svg = svg[svg.index("<svg") :].replace("<svg", label, 1).strip()
-        html += f"<figure>{svg}<figcaption>{CAPTIONS[kind]}</figcaption></figure>"
-    return f'<div class="figures">{html}</div>'
+    figures = [inline(svg_text(figure, f"{prefix}-{kind}"), CAPTIONS[kind]) for kind, (figure, _) in drawn.items()]
+    return f'<div class="figures">{"".join(figures)}</div>'
 
 
 def _called(file, layer, files) -> str:
@@ -101,11 +117,6 @@ def html_page(files, title, trajectory=None) -> str:
     ids = {key: f"report{i}" for i, key in enumerate(reports)}
     title = one_line(title)
     parts = [
-        "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{TABLE_STYLE}{PAGE_STYLE}</style></head>",
-        f'<body><main class="infojax"><h1>{escape(title)}</h1>',
         _summary(files, title, reports.values(), ids.values()),
         _trajectory(*trajectory) if trajectory else "",
     ]
@@ -117,4 +128,4 @@ def html_page(files, title, trajectory=None) -> str:
             parts.append(_figures({"depth": depth_figure(layers)}, f"file{i}"))
         for key in ((file, layer) for layer in layers):
             parts.append(_report(reports[key], ids[key], 3 if headed else 2, alone=len(reports) < 2))
-    return "\n".join(part for part in [*parts, "</main></body></html>"] if part) + "\n"
+    return document(title, parts)

@@ -5,6 +5,7 @@ marked there. The functions that draw one report's own curves return the rows of
 """
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -15,6 +16,15 @@ from infojax.report.tables import format_value, worst
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 EDGE = {"x": 1.01, "fontsize": 7, "va": "center"}  # text just right of an axis
 DASHED = {"linestyle": "--", "linewidth": 1, "zorder": 1.5}
+
+
+class Limit(NamedTuple):
+    """A theory limit at each x, to be dashed; its colour counts where it moves with x."""
+
+    x: Any
+    values: Any
+    colour: Any = "black"
+    name: str = "limit"
 
 
 def draw_spectrum(axis, report) -> list[dict]:
@@ -54,8 +64,8 @@ def draw_renyi(axis, report) -> list[dict]:
     axis.set(xlabel="α", ylabel="entropy (nats)", title="Rényi entropy of order α")
     axis.margins(y=0.15)
     limit = report.limits.get("entropy_features", math.nan)
-    _mark_missing(axis, alphas, entropies, COLOURS[0])
-    _draw_dashed(axis, [], [([limit], "black")], note="\nat α = 1")
+    mark_missing(axis, alphas, entropies, COLOURS[0])
+    draw_dashed(axis, [Limit([], [limit])], note="\nat α = 1")
     return [{"alpha": float(a), "entropy": float(h)} for a, h in points]
 
 
@@ -80,7 +90,7 @@ def draw_classes(axis, key, values):
         axis.set_title(text, loc="right", color=COLOURS[1], fontsize=8)
     axis.margins(x=0.03, y=0.2)
     axis.xaxis.set_major_locator(MaxNLocator(10, integer=True))
-    _mark_missing(axis, classes, values, COLOURS[0])
+    mark_missing(axis, classes, values, COLOURS[0])
 
 
 def draw_lines(axis, x, lines, log):
@@ -97,17 +107,17 @@ def draw_lines(axis, x, lines, log):
         bars = [[row.get(f"{key}_{end}", math.nan) for row in rows] for end in ("low", "high")]
         if np.isfinite(bars).any():
             axis.vlines(x, *bars, color=colour, linewidth=3, alpha=0.35)
-        _mark_missing(axis, x, values, colour, level)
+        mark_missing(axis, x, values, colour, level)
 
 
 def draw_limits(axis, x, lines):
     """The limits of what `draw_lines` drew, when all else is drawn; in a line's colour if each has its own."""
     own = len({key for _, _, key, _ in lines}) < len(lines)
     curves = [
-        ([row.get(f"{key}_limit", math.nan) for row in rows], colour if own else "black")
+        Limit(x, [row.get(f"{key}_limit", math.nan) for row in rows], colour if own else "black")
         for _, colour, key, rows in lines
     ]
-    _draw_dashed(axis, x, curves)
+    draw_dashed(axis, curves)
 
 
 def draw_fit(axis, x, values) -> np.ndarray:
@@ -124,17 +134,16 @@ def draw_fit(axis, x, values) -> np.ndarray:
     return fit
 
 
-def _draw_dashed(axis, x, curves, note=""):
+def draw_dashed(axis, limits, note=""):
     """Dashed limits named at the edge: a line across, or a curve where a limit moves with x.
 
-    `curves` is (values, colour of a curve). On a log axis a limit of 0 lies below. `note` follows
-    the names.
+    On a log axis a limit of 0 lies below. `note` follows the names.
     """
     places, log = {}, axis.get_yscale() == "log"  # name -> height: limits that read the same are one
-    for values, colour in curves:
+    for x, values, colour, kind in limits:
         values = np.asarray(values, float)
         finite = values[np.isfinite(values)]
-        names = [f"limit {value:.4g}{note}" for value in finite]
+        names = [f"{kind} {value:.4g}{note}" for value in finite]
         if not names:
             continue
         if len(set(names)) > 1:
@@ -158,7 +167,7 @@ def _draw_dashed(axis, x, curves, note=""):
         axis.text(y=height, s=f"↓ {name}" if low else name, transform=axis.transAxes, **EDGE)
 
 
-def _mark_missing(axis, x, y, colour, level=0):
+def mark_missing(axis, x, y, colour, level=0):
     """Writes nan (or the value that a log axis cannot show) where a point is absent."""
     axis.update_datalim([(at, 0) for at in x], updatey=False)  # a mark stands inside the axis
     log, height = axis.get_yscale() == "log", 0.03 + 0.08 * level

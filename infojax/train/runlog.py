@@ -91,7 +91,11 @@ class RunFolder:
 
 
 def read_rows(folder):
-    """The rows of a run folder in order; a last line that was cut short is left out."""
+    """The rows of a run folder in order; a last line that was cut short is left out.
+
+    Raises:
+      RunFolderError: a line in the middle is damaged; names the file and the line.
+    """
     return [row for _, row in _lines(Path(folder) / "metrics.jsonl")]
 
 
@@ -128,10 +132,20 @@ def _lines(path):
     """(line, row) of each whole line."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
-    return [(line, json.loads(line)) for line in lines]
+    return [(line, _row(path, number, line)) for number, line in enumerate(lines, 1)]
+
+
+def _row(path, number, line):
+    try:
+        row = json.loads(line)
+        if isinstance(row["kind"], str) and isinstance(row["step"], int):
+            return row
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise RunFolderError(f"{path}: line {number} is damaged: {line.strip()[:60]!r}")
 
 
 def _plain(value):

@@ -1,0 +1,224 @@
+"""What runs measure: how a quantity is called, where collapse takes it, and which figures show it.
+
+A figure is data: another study's figure is another `Plan` here, and no code.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from infojax.measures.theory import nc_limits
+
+
+class Quantity(NamedTuple):
+    """What is known of a name in the rows.
+
+    Attributes:
+      label: in tables and legends.
+      limit: value at collapse, the name of the quantity that holds it, or "" where there is none.
+      colour: index of the palette: 0 features, 1 head, 2 accuracy, 3 features with head, 4 mismatch, 5 loss.
+    """
+
+    label: str
+    limit: float | str = ""
+    colour: int = 0
+
+
+QUANTITIES = {
+    "accuracy": Quantity("accuracy", colour=2),
+    "error": Quantity("error (%)", colour=2),
+    "loss": Quantity("loss", colour=5),
+    "mir": Quantity("MIR", "limit_mir", 3),
+    "hdr": Quantity("HDR", "limit_hdr", 4),
+    "mir_centered": Quantity("MIR, centred", "limit_mir_centered", 3),
+    "hdr_centered": Quantity("HDR, centred", "limit_hdr_centered", 4),
+    "entropy_features": Quantity("H(features)", "limit_entropy_features", 0),
+    "entropy_head_weights": Quantity("H(W)", "log(C-1)", 1),
+    "nc1": Quantity("NC1", 0.0, 0),
+    "nc2_equinorm": Quantity("NC2 equinorm, means", 0.0, 0),
+    "nc2_equiangularity": Quantity("NC2 equiangularity, means", 0.0, 0),
+    "nc2_etf_distance": Quantity("NC2 ETF distance, means", 0.0, 0),
+    "nc2_equinorm_head": Quantity("NC2 equinorm, classifier", 0.0, 1),
+    "nc2_equiangularity_head": Quantity("NC2 equiangularity, classifier", 0.0, 1),
+    "nc2_etf_distance_head": Quantity("NC2 ETF distance, classifier", 0.0, 1),
+    "nc3": Quantity("NC3", 0.0, 3),
+    "nc4": Quantity("NC4", 0.0, 4),
+    "cdnv": Quantity("CDNV", 0.0, 0),
+    "davies_bouldin": Quantity("Davies-Bouldin", 0.0, 0),
+    "effective_rank_from_gram": Quantity("effective rank", "limit_effective_rank", 0),
+    "mean_energy": Quantity("mean energy", "", 0),
+    "entropy_means": Quantity("H(class means)", "log(C-1)", 0),
+    "effective_rank_means": Quantity("effective rank of class means", "C-1", 0),
+    "mir_means": Quantity("MIR of class means", "collapsed MIR", 3),
+    "hdr_means": Quantity("HDR of class means", 0.0, 4),
+    "mse_nc1": Quantity("MSE: NC1", 0.0, 0),
+    "mse_nc2_nc3": Quantity("MSE: NC2, NC3", 0.0, 3),
+    "mse_head": Quantity("MSE: classifier", 0.0, 1),
+}
+# The last evaluation in the terminal, and on the page.
+BRIEF = ("accuracy", "loss", "entropy_features", "entropy_head_weights", "mir", "hdr", "nc1")
+SUMMARY = (
+    *BRIEF[:2], "mir", "hdr", *BRIEF[2:4], "nc1", "nc2_equinorm", "nc2_equiangularity", "nc3", "nc4", "cdnv",
+    "effective_rank_from_gram",
+)  # fmt: skip
+# What a row may be measured along besides time; a row that carries one is not on the axis of time.
+COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
+
+
+class Line(NamedTuple):
+    """One curve of a panel; `split` "" is that of the panel's column, or the train split (else the first)."""
+
+    quantity: str
+    label: str = ""
+    split: str = ""
+    dash: Any = "-"  # where colours tell runs apart, lines that share a dash get one each
+
+
+class Panel(NamedTuple):
+    """One axis; `unit` names what it shows."""
+
+    title: str
+    lines: tuple[Line, ...]
+    log: bool = False
+
+
+class Plan(NamedTuple):
+    """One figure.
+
+    Attributes:
+      title: its first line.
+      caption: a sentence or two for the page.
+      panels: a row each, with a column a split; or, with `columns`, a grid of so many columns.
+      columns: 0 for a column a split.
+      x: "time" (epochs where they are known, else steps), "step", "swept" (the last evaluation against the swept
+        hyper-parameter), or one of COORDINATES.
+    """
+
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+    columns: int = 0
+    x: str = "time"
+
+
+def lines(*quantities, **fields):
+    """A line each."""
+    return tuple(Line(quantity, **fields) for quantity in quantities)
+
+
+def splits(quantity):
+    """A quantity on train, and dashed on test."""
+    return (Line(quantity, "train", "train"), Line(quantity, "test", "test", (0, (4, 1.5))))
+
+
+def averaged(quantity):
+    """A quantity of the batches (pale), of the raw weights, and of their average."""
+    average = Line(f"{quantity}_ema", "averaged weights (EMA)", dash=":")
+    return (Line(quantity, "batch", "batch"), Line(quantity, "raw weights"), average)
+
+
+def _title(quantity):
+    label = QUANTITIES[quantity].label
+    return label[0].upper() + label[1:]
+
+
+ACCURACY = Panel("Accuracy", lines("accuracy"))
+LIMITS = "Dashed black: limits at neural collapse"
+
+FIGURES = {
+    "entropy": Plan(
+        "Matrix entropy",
+        "Song et al. 2024, Fig. 2a. H(features) = H(G(Z)) of the L2-normalised features, H(W) = H(G(W)) of the "
+        f"classifier's rows, in nats. {LIMITS}: log(C-1) for H(W), and for H(features) the value at the measured mean "
+        "energy, which moves with the run.",
+        (ACCURACY, Panel("Entropy (nats)", lines("entropy_features", "entropy_head_weights"))),
+    ),
+    "interplay": Plan(
+        "Matrix mutual information and entropy difference",
+        "Song et al. 2024, Fig. 3a. MIR = MI / min(H(f), H(V)) and HDR = |H(f) - H(V)| / max(H(f), H(V)) of the "
+        f"features and their rows V = W[y] of the classifier. {LIMITS}, at the measured mean energy, and at zero for "
+        "centred features.",
+        (
+            ACCURACY,
+            Panel("MIR and HDR", lines("mir", "hdr")),
+            Panel("MIR and HDR of centred features", (Line("mir_centered", "MIR"), Line("hdr_centered", "HDR"))),
+        ),
+    ),
+    "collapse": Plan(
+        "Neural collapse",
+        "Papyan, Han and Donoho 2020: variability within classes (NC1), simplex ETF of class means and classifier "
+        "(NC2), their alignment (NC3), mismatch with the nearest class mean (NC4); decomposition of the squared error "
+        "as in Han, Papyan and Donoho 2022. Of the training samples unless named otherwise; all limits are 0.",
+        (
+            Panel("Training loss", (Line("loss", "batch", "batch"), Line("loss", "whole sample")), True),
+            Panel("Training error (%)", lines("error")),
+            Panel("NC1: variability within classes", splits("nc1"), True),
+            Panel("NC2: equal norms", (Line("nc2_equinorm", "class means"), Line("nc2_equinorm_head", "classifier"))),
+            Panel(
+                "NC2: equal angles",
+                (Line("nc2_equiangularity", "class means"), Line("nc2_equiangularity_head", "classifier")),
+            ),
+            Panel("NC3: self-duality", lines("nc3")),
+            Panel("NC4: nearest-mean mismatch", lines("nc4")),
+            Panel(
+                "Squared error, decomposed",
+                (Line("mse_nc1", "NC1"), Line("mse_nc2_nc3", "NC2, NC3"), Line("mse_head", "classifier")),
+                True,
+            ),
+        ),
+        columns=4,
+    ),
+    "losses": Plan(
+        "Loss and accuracy",
+        "Unsmoothed. Batch: at logged steps, of the batch just trained on, the mean over seeds; raw weights and their "
+        "exponential moving average: of the whole evaluation sample.",
+        (Panel("Loss", averaged("loss"), True), Panel("Accuracy", averaged("accuracy"))),
+    ),
+    "theorem3": Plan(
+        "Class means and classifier",
+        "Song et al. 2024, Theorem 3: the pair of its statement, G(W) and the centred class means G(M). "
+        f"{LIMITS}: log(C-1), C-1, the closed form of MIR, and 0.",
+        tuple(
+            Panel(_title(name), splits(name))
+            for name in ("entropy_means", "effective_rank_means", "mir_means", "hdr_means")
+        ),
+        columns=4,
+    ),
+    "geometry": Plan(
+        "Geometry of the features",
+        "Mean energy: squared norm of the mean of the L2-normalised features. Effective rank: exp H(G(Z)). CDNV: "
+        "Galanti et al. 2022. Davies-Bouldin: spread within clusters over distance between them.",
+        (
+            Panel("Mean energy", splits("mean_energy")),
+            Panel("Effective rank", splits("effective_rank_from_gram")),
+            Panel("CDNV", splits("cdnv"), True),
+            Panel("Davies-Bouldin", splits("davies_bouldin")),
+        ),
+        columns=4,
+    ),
+    "swept": Plan(
+        "The last evaluation against the swept hyper-parameter",
+        "Each point: the mean over seeds at the last evaluation.",
+        (
+            Panel("Accuracy", splits("accuracy")),
+            Panel("Loss", splits("loss"), True),
+            Panel("NC1", splits("nc1"), True),
+            Panel("H(features) (nats)", splits("entropy_features")),
+            Panel("MIR", splits("mir")),
+            Panel("HDR", splits("hdr")),
+        ),
+        columns=3,
+        x="swept",
+    ),
+}
+COMPARED = ("accuracy", "loss", "nc1", "nc3", "mir", "hdr", "entropy_features", "entropy_head_weights")
+COMPARISON = Plan(
+    "Comparison",
+    "Bands: 95% intervals of the mean over seeds. Limits that move with a run are dashed in its colour.",
+    tuple(Panel(_title(name), lines(name), name in ("loss", "nc1")) for name in COMPARED),
+    columns=4,
+)
+
+
+def closed_limits(classes) -> dict[str, float]:
+    """Limits that depend on the number of classes alone."""
+    return {"log(C-1)": math.log(classes - 1), "C-1": float(classes - 1), "collapsed MIR": nc_limits(classes).mir}

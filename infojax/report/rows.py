@@ -1,0 +1,270 @@
+"""The rows of a run folder as series: by split and quantity, over steps, with the interval of the mean over seeds."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+from infojax.report.quantities import COORDINATES, QUANTITIES, closed_limits
+from infojax.train.runlog import RunFolderError, read_rows
+
+BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
+FIRST = ("train", "test")  # the order of splits; others follow as they appear
+MARKS = ("kind", "step", "time", "run", "seed", "evaluator", "split", "n", "convention", "frozen")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A run, or a group of runs, as its folder tells it.
+
+    Attributes:
+      folder: where it was read.
+      config: nested settings.
+      environment: where it happened; empty where that is not known.
+      values: {(axis, split, quantity): {run: {place: number}}}; the axis is "step" or one of COORDINATES (of these,
+        the last step); NaN is a number that was not finite.
+      swept: name of the swept hyper-parameter, or "".
+      groups: {swept value: runs}; {None: all runs} where nothing is swept.
+      seeds: {run: seed}, as far as the rows name them.
+      frozen: {run: first logged step at which it was frozen}.
+      sizes: {split: samples}.
+      convention: of NC1, or "".
+      last: the last step of any row.
+    """
+
+    folder: Path
+    config: dict
+    environment: dict
+    values: dict
+    swept: str
+    groups: dict
+    seeds: dict
+    frozen: dict
+    sizes: dict
+    convention: str
+    last: int
+
+
+class Series(NamedTuple):
+    """A quantity over the runs of one group, (P,) each; low and high are NaN where fewer than two runs are finite."""
+
+    place: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+
+
+# Rows to a study
+
+
+def read_study(folder) -> Study:
+    """Reads a run folder.
+
+    Raises:
+      RunFolderError: what is missing or damaged, in one line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunFolderError(f"{folder}: no such folder")
+    for name in ("config.json", "metrics.jsonl"):
+        if not (folder / name).is_file():
+            raise RunFolderError(f"{folder}: no {name}; expected the folder of a run")
+    rows = read_rows(folder)
+    if not rows:
+        raise RunFolderError(f"{folder / 'metrics.jsonl'}: no rows yet")
+    return study(rows, _settings(folder / "config.json"), _settings(folder / "env.json"), folder)
+
+
+def _settings(path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{path}: is damaged; expected one JSON object")
+    return found
+
+
+def study(rows, config, environment=None, folder=".") -> Study:
+    """Groups rows by split, quantity and run; of two rows for one place the later counts."""
+    swept, value_of = _swept(rows, config)
+    values, seeds, frozen, sizes, convention = {}, {}, {}, {}, ""
+    for row in rows:
+        run = row.get("run", 0)
+        if "seed" in row:
+            seeds[run] = row["seed"]
+        if row.get("frozen"):
+            frozen.setdefault(run, row["step"])
+        if row["kind"] not in ("train", "eval"):
+            continue
+        split = BATCH if row["kind"] == "train" else row.get("split", "")
+        if isinstance(row.get("n"), int):
+            sizes[split] = row["n"]
+        convention = row.get("convention") or convention
+        along = (name for name in COORDINATES if name in row and name != swept and row["kind"] == "eval")
+        axis = next(along, "step")
+        for name in row.keys() - {*MARKS, axis, swept}:
+            if row[name] is None or type(row[name]) in (int, float):
+                places = values.setdefault((axis, split, name), {}).setdefault(run, {})
+                places[row["step"], row[axis]] = math.nan if row[name] is None else float(row[name])
+    values = {key: {run: _places(key[0], found) for run, found in runs.items()} for key, runs in values.items()}
+    groups = {}
+    for run in sorted({row.get("run", 0) for row in rows}):
+        groups.setdefault(value_of.get(run), []).append(run)
+    groups = dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
+    last = max(row["step"] for row in rows)
+    known = (Path(folder), config, environment or {}, values | _derived(values), swept, groups)
+    return Study(*known, seeds, frozen, sizes, convention, last)
+
+
+def _places(axis, found) -> dict:
+    """{place: number} from {(step, place): number}: a coordinate other than time counts at the last step."""
+    last = max(step for step, _ in found)
+    return {place: value for (step, place), value in sorted(found.items()) if axis == "step" or step == last}
+
+
+def _order(value):
+    return (isinstance(value, str), value if value is not None else 0)
+
+
+def _swept(rows, config) -> tuple[str, dict]:
+    """(name, {run: value}) of the hyper-parameter that tells runs of a group apart, or ("", {}).
+
+    It stands in every row, never changes within a run, and the config knows it, or rows of both kinds carry it: else
+    a quantity that happens to be constant could pass for it.
+    """
+    rows = [row for row in rows if "run" in row and row["kind"] in ("train", "eval")]
+    known = {part for key, value in flat(config) for part in (key, *key.split("."), str(value))}
+    both = len({row["kind"] for row in rows}) == 2
+    for name in rows[0] if rows else ():
+        if name in MARKS or not (both or name in known) or not all(name in row for row in rows):
+            continue
+        values = {}
+        for row in rows:
+            values.setdefault(row["run"], set()).add(row[name] if isinstance(row[name], str | int | float) else None)
+        found = {run: next(iter(of_run)) for run, of_run in values.items()}
+        if all(len(of_run) == 1 for of_run in values.values()) and None not in found.values():
+            if len(set(found.values())) > 1:
+                return name, found
+    return "", {}
+
+
+def _derived(values) -> dict:
+    """Quantities that are functions of a logged one."""
+    functions = {
+        "error": ("accuracy", lambda x: 100 * (1 - x)),
+        "limit_effective_rank": ("limit_entropy_features", math.exp),
+    }
+    found = {}
+    for name, (source, function) in functions.items():
+        for axis, split, quantity in list(values):
+            if quantity == source:
+                runs = values[axis, split, quantity].items()
+                found[axis, split, name] = {run: {at: function(x) for at, x in of_run.items()} for run, of_run in runs}
+    return found
+
+
+def flat(config, prefix=""):
+    """Yields (dotted key, value) of nested settings."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# A study to series
+
+
+def mean_interval(values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over runs, half of its 95% interval (Student's t), and how many are finite; (runs, P) to (P,) each."""
+    values = np.asarray(values, np.float64)
+    finite = np.isfinite(values)
+    n, kept = finite.sum(0), np.where(finite, values, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(n > 0, kept.sum(0) / n, math.nan)
+        squares = np.where(finite, (kept - mean) ** 2, 0.0).sum(0)
+        half = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), 0.975) * np.sqrt(squares / (n - 1) / n), math.nan)
+    return mean, half, n
+
+
+def series(study, split, quantity, runs, axis="step") -> Series | None:
+    """The quantity over the given runs, at every place where one of them has it; None where none has.
+
+    On the axis "swept" the place of a run is its swept value (its position, for text), and the number its last.
+    """
+    found = study.values.get(("step" if axis == "swept" else axis, split, quantity), {})
+    found = {run: found[run] for run in runs if run in found}
+    if not found:
+        return None
+    if axis == "swept":
+        places = {run: place for place, runs in swept_places(study).items() for run in runs}
+        ends = at_end(study, split, quantity, list(found))
+        found = {run: {places[run]: end} for run, end in zip(found, ends, strict=True)}
+    places = sorted({place for of_run in found.values() for place in of_run})
+    table = [[of_run.get(place, math.nan) for place in places] for of_run in found.values()]
+    mean, half, n = mean_interval(table)
+    return Series(np.array(places, np.float64), mean, mean - half, mean + half, n)
+
+
+def swept_places(study) -> dict:
+    """{place on the axis "swept": runs}."""
+    text = any(isinstance(value, str) for value in study.groups)
+    return {i if text else value: runs for i, (value, runs) in enumerate(study.groups.items())}
+
+
+def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
+    """The limit at each place of `series`; None where the quantity has none, or it is not known."""
+    limit = QUANTITIES[quantity].limit if quantity in QUANTITIES else ""
+    measured = series(study, split, quantity, runs, axis)
+    if measured is None or limit == "":
+        return None
+    if isinstance(limit, str) and not limit.startswith("limit_"):
+        classes = num_classes(study)
+        limit = closed_limits(classes)[limit] if classes else ""
+    if isinstance(limit, float):
+        return np.full(len(measured.place), limit)
+    moving = series(study, split, limit, runs, axis)
+    if moving is None:
+        return None
+    known = dict(zip(moving.place, moving.mean, strict=True))
+    return np.array([known.get(place, math.nan) for place in measured.place])
+
+
+def at_end(study, split, quantity, runs, steps=None) -> np.ndarray:
+    """The quantity of each run at its last place, or at its own step of `steps`; NaN where it has none, (runs,)."""
+    found = study.values.get(("step", split, quantity), {})
+    ends = [found.get(run, {}) for run in runs]
+    if steps is not None:
+        return np.array([of_run.get(steps[run], math.nan) for run, of_run in zip(runs, ends, strict=True)])
+    last = max((max(of_run) for of_run in ends if of_run), default=None)
+    return np.array([of_run.get(last, math.nan) for of_run in ends])
+
+
+def num_classes(study) -> int | None:
+    """C >= 3 from the config, or from log(C-1), the limit of H(V), which nearly equal counts hardly lower."""
+    named = {v for k, v in flat(study.config) if k.split(".")[-1] in ("classes", "num_classes") and type(v) is int}
+    found = named if len(named) == 1 else set()
+    if not found:
+        runs = [of for (_, _, name), of in study.values.items() if name == "limit_entropy_head"]
+        top = max((x for of in runs for places in of.values() for x in places.values() if x == x), default=0.0)
+        found = {round(math.exp(top)) + 1} if abs(math.exp(top) - round(math.exp(top))) < 0.2 else set()
+    return next((classes for classes in found if classes >= 3), None)
+
+
+def first_perfect(study, runs) -> dict[Any, int] | None:
+    """{run: first evaluation at which all of the training samples are right}; None unless every run has one."""
+    found = study.values.get(("step", "train", "accuracy"), {})
+    steps = {run: min((k for k, x in found.get(run, {}).items() if x >= 1), default=None) for run in runs}
+    return None if None in steps.values() or not steps else steps
+
+
+def splits_of(study, quantities, axis="step") -> list[str]:
+    """The splits on which any of the quantities was evaluated, train and test first."""
+    found = dict.fromkeys(s for a, s, name in study.values if a == axis and name in quantities and s != BATCH)
+    return [s for s in FIRST if s in found] + [s for s in found if s not in FIRST]

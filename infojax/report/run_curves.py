@@ -1,0 +1,123 @@
+"""Which curves a figure of runs has: their methods, panels, numbers and colours."""
+
+import math
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+
+from infojax.report.panels import COLOURS
+from infojax.report.quantities import COORDINATES, QUANTITIES, Line
+from infojax.report.rows import BATCH, Series, Study, limits, series, splits_of
+
+PALE = "#bbbbbb"  # batches
+DASHES = ("-", (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+
+
+class Method(NamedTuple):
+    """Runs that differ in their seed alone; without a colour and a dash, lines have those of their plan."""
+
+    study: Study
+    runs: list
+    label: str = ""
+    colour: Any = None
+    dash: Any = None
+
+
+class Curve(NamedTuple):
+    """One line as it is drawn; `limit` is None or (P,)."""
+
+    method: Method
+    line: Line
+    split: str
+    x: np.ndarray
+    points: Series
+    limit: np.ndarray | None
+
+    @property
+    def label(self):
+        known = QUANTITIES.get(self.line.quantity)
+        return self.line.label or (known.label if known else self.line.quantity)
+
+    @property
+    def colour(self):
+        own = PALE if self.split == BATCH else colour_of(self.line.quantity)
+        return own if self.method.colour is None else self.method.colour
+
+
+def colour_of(quantity):
+    """The one colour of a quantity in every figure; that of an average is the quantity's."""
+    known = QUANTITIES.get(quantity.removesuffix("_ema"))
+    return COLOURS[known.colour if known else 0]
+
+
+def methods_of(study) -> list[Method]:
+    """One method, or one a swept value, in sequential colours."""
+    if not study.swept:
+        return [Method(study, runs) for runs in study.groups.values()]
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(study.groups)))
+    pairs = zip(study.groups.items(), shades, strict=True)
+    return [Method(study, runs, f"{study.swept} = {value}", tuple(shade)) for (value, runs), shade in pairs]
+
+
+def compared(studies, labels) -> list[Method]:
+    """A method a study, or a swept value of one: the palette, and again with other dashes."""
+    found = [
+        method._replace(label=f"{label}, {method.label}" if method.label else label)
+        for study, label in zip(studies, labels, strict=True)
+        for method in methods_of(study)
+    ]
+    looks = [(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(len(found))]
+    return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, looks, strict=True)]
+
+
+def cells_of(plan, methods, split, along) -> list[list[tuple]]:
+    """Rows of (panel, split, curves), without panels that are empty; `split` is that of a grid."""
+    grid = plan.columns or split is not None
+    columns = [split] if split is not None else _splits(plan, methods, "step" if along == "swept" else along)
+    columns = columns[:1] if grid else columns
+    cells = []
+    for panel in plan.panels:
+        row = [(panel, column, curves_of(panel, column, methods, along, column == columns[0])) for column in columns]
+        if any(curves for _, _, curves in row):
+            cells.append(row)
+    if grid:
+        flat = [cell for row in cells for cell in row]
+        width = min(len(flat), plan.columns or 4) or 1
+        cells = [flat[i : i + width] for i in range(0, len(flat), width)]
+    return cells
+
+
+def _splits(plan, methods, axis) -> list[str]:
+    names = {line.quantity for panel in plan.panels for line in panel.lines}
+    return list(dict.fromkeys(s for method in methods for s in splits_of(method.study, names, axis))) or ["train"]
+
+
+def curves_of(panel, column, methods, along, first) -> list[Curve]:
+    unit, found = unit_of(methods, along), []
+    lines = panel.lines
+    if len(methods) > 1 and len({line.dash for line in lines if line.split != BATCH}) == 1:
+        solid = [line for line in lines if line.split != BATCH]
+        dashes = dict(zip(solid, DASHES, strict=False))
+        lines = [line._replace(dash=dashes.get(line, "-")) for line in lines]
+    for method in methods:
+        for line in lines:
+            split = line.split or column
+            if split == BATCH and not first:  # batches are of the training samples, whose column is the first
+                continue
+            points = series(method.study, split, line.quantity, method.runs, along)
+            if points is not None and split == BATCH:  # so many intervals would hide the lines
+                points = points._replace(low=points.low * math.nan, high=points.high * math.nan)
+            if points is not None:
+                scale = method.study.config["steps_per_epoch"] if unit == "epoch" else 1
+                limit = limits(method.study, split, line.quantity, method.runs, along)
+                look = line._replace(dash=method.dash) if method.dash else line
+                found.append(Curve(method, look, split, points.place / scale, points, limit))
+    return found
+
+
+def unit_of(methods, along) -> str:
+    """What the x axis counts."""
+    if along != "step":
+        return methods[0].study.swept if along == "swept" else COORDINATES[along]
+    return "epoch" if all(method.study.config.get("steps_per_epoch") for method in methods) else "step"

@@ -1,0 +1,198 @@
+"""Figures of runs: a `Plan` drawn for one study, with a line a swept value, or for several, with a line a run.
+
+Every figure comes with the rows it draws. Nothing is smoothed.
+"""
+
+import math
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from infojax.report.canvas import new_figure, plain, styled
+from infojax.report.panels import DASHED, Limit, draw_dashed, mark_missing
+from infojax.report.rows import BATCH, first_perfect
+from infojax.report.run_axes import scale_places, scale_time
+from infojax.report.run_curves import PALE, Method, cells_of, unit_of
+
+GREY, DARK = "#888888", "#444444"
+
+
+@styled
+def draw(plan, methods, title, split=None):
+    """(figure, rows), or None where there is nothing to draw.
+
+    Args:
+      split: that of every panel, for a grid; None gives a column a split, or the train split (else the first).
+    """
+    along = "step" if plan.x in ("time", "step") else plan.x
+    if along == "swept":
+        methods = [Method(methods[0].study, [run for method in methods for run in method.runs])]
+        if not methods[0].study.swept:
+            return None
+    cells = cells_of(plan, methods, split, along)
+    if not cells:
+        return None
+    grid = bool(plan.columns) or split is not None
+    wide, high = max(map(len, cells)), len(cells)
+    width = (3.0 if wide > 2 else 4.6) * max(wide, 2)
+    figure = new_figure(title, width, 0.9 + 2.05 * high)
+    axes = figure.subplots(high, wide, squeeze=False, sharey=False if grid else "row")
+    for axis in axes.ravel()[sum(map(len, cells)) :]:
+        axis.remove()
+    drawn = [(axes[i][j], *cell) for i, row in enumerate(cells) for j, cell in enumerate(row)]
+    for axis, panel, column, curves in drawn:
+        axis.set_title(panel.title if grid or len(axes[0]) == 1 and not column else f"{panel.title}, {column}")
+        _draw_curves(axis, panel, curves)
+    perfect = _perfect(methods, along)
+    for i, (axis, *_, curves) in enumerate(drawn):
+        if perfect is not None:
+            axis.axvline(perfect, color=GREY, linewidth=0.8, zorder=1.2)
+        _scale_x(axis, methods, along, drawn, lowest=i + wide >= len(drawn))
+        _reach_limits(axis, curves)
+    for i, (axis, *_, curves) in enumerate(drawn):
+        _draw_limits(axis, curves)
+        _name_lines(axis, curves, len(methods) > 1, first=grid or i % wide == 0)
+    _legend(figure, methods, drawn, perfect)
+    return figure, _table(drawn, methods, perfect)
+
+
+def _draw_curves(axis, panel, curves):
+    log = panel.log and any((curve.points.mean > 0).any() for curve in curves)
+    if log:
+        axis.set_yscale("log", nonpositive="mask")
+        lowest = min(curve.points.mean[curve.points.mean > 0].min(initial=math.inf) for curve in curves)
+    alpha = 0.2 if all(curve.method.colour is None for curve in curves) else 0.12
+    for level, curve in enumerate(curves):
+        x, points, batch = curve.x, curve.points, curve.split == BATCH
+        low = np.maximum(points.low, lowest / 3) if log else points.low  # a log axis has no place below
+        style = {"color": curve.colour, "linestyle": curve.line.dash, "zorder": 1.4 if batch else 2.5}
+        if batch:
+            style |= {"linewidth": 0.8, "alpha": 1 if curve.method.colour is None else 0.35}
+        else:
+            style |= {"marker": "o" if len(x) <= 60 else "", "markersize": 2.2}
+        axis.plot(x, points.mean, **style)
+        if np.isfinite(low).any():
+            axis.fill_between(x, low, points.high, color=curve.colour, alpha=alpha, linewidth=0, zorder=1.3)
+        if not batch:
+            mark_missing(axis, x, points.mean, curve.colour, level % 4)
+
+
+def _reach_limits(axis, curves):
+    """Makes room for limits in every axis that shares y before any is named, since names stand at fixed heights."""
+    values = np.concatenate([curve.limit for curve in curves if curve.limit is not None] or [[]])
+    values = values[np.isfinite(values) & ((values > 0) | (axis.get_yscale() != "log"))]
+    axis.update_datalim([(0, value) for value in values], updatex=False)
+    axis.autoscale_view(scalex=False)
+
+
+def _draw_limits(axis, curves):
+    """Dashed limits, named after their quantity where those differ; in a method's colour where methods differ."""
+    limited = [curve for curve in curves if curve.limit is not None]
+    several = len({curve.line.quantity for curve in limited}) > 1
+    found = {}
+    for curve in limited:
+        same = found.setdefault(curve.line.quantity, [])
+        if not any(np.array_equal(curve.limit, other.limit, equal_nan=True) for other in same):
+            same.append(curve)
+    dashed = []
+    for curves in found.values():
+        name = f"{curves[0].label} limit" if several and _apart(found) else "limit"
+        moving = len(curves) > 1
+        dashed += [Limit(c.x, c.limit, c.colour if moving else "black", name) for c in curves]
+    draw_dashed(axis, dashed)
+
+
+def _apart(found) -> bool:
+    """Whether the quantities of a panel have different limits."""
+    ends = {round(float(curve.limit[-1]), 9) for curves in found.values() for curve in curves}
+    return len(ends) > 1
+
+
+def _name_lines(axis, curves, many, first):
+    """A legend where a panel has several quantities or splits; grey where colours tell methods apart."""
+    handles = {}
+    for curve in curves:
+        colour = (PALE if curve.split == BATCH else DARK) if many else curve.colour
+        handles.setdefault(curve.label, Line2D([], [], color=colour, linestyle=curve.line.dash))
+    if len(handles) > 1 and first:
+        axis.legend(handles.values(), handles)
+
+
+def _legend(figure, methods, drawn, perfect):
+    """Below the panels: what methods, dashes and the grey line are."""
+    handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in methods if m.label}
+    if any(curve.limit is not None for *_, curves in drawn for curve in curves):
+        handles["limit at neural collapse"] = Line2D([], [], color="black", **DASHED)
+    if perfect is not None:
+        handles["100% train accuracy"] = Line2D([], [], color=GREY, linewidth=0.8)
+    if handles:
+        names = [plain(name, 40) for name in handles]
+        figure.legend(handles.values(), names, loc="outside lower center", ncols=min(len(handles), 5))
+
+
+def _perfect(methods, along):
+    """Where the training accuracy first reached 100%, the mean over runs; None with several methods."""
+    if len(methods) > 1 or along != "step":
+        return None
+    found = first_perfect(methods[0].study, methods[0].runs)
+    if found is None:
+        return None
+    scale = methods[0].study.config["steps_per_epoch"] if unit_of(methods, along) == "epoch" else 1
+    return float(np.mean(list(found.values()))) / scale
+
+
+def _scale_x(axis, methods, along, drawn, lowest):
+    axis.set_xlabel(unit_of(methods, along) if lowest else "")
+    curves, study = [curve for *_, curves in drawn for curve in curves], methods[0].study
+    xs = np.concatenate([curve.x for curve in curves])
+    if along == "swept":
+        text = any(isinstance(value, str) for value in study.groups)
+        scale_places(axis, np.unique(xs), [str(value) for value in study.groups] if text else None)
+    elif along == "step":
+        evaluated = [curve.x[curve.x > 0].min(initial=math.inf) for curve in curves if curve.split != BATCH]
+        start = 1.0 if unit_of(methods, along) == "epoch" else min(evaluated, default=1.0)
+        kind = (study.config.get("report") or {}).get("x_scale", "symlog")
+        scale_time(axis, kind, start, xs.max(initial=0.0), most=9 if axis.get_gridspec().ncols < 3 else 7)
+    axis.tick_params(labelbottom=lowest)
+
+
+# The rows of the CSV
+
+
+def _table(drawn, methods, perfect) -> list[dict]:
+    """A row a point, in the order of drawing; `limit` is the dashed curve's height there."""
+    rows = []
+    for _, panel, _, curves in drawn:
+        for curve in curves:
+            points, named = curve.points, {"method": curve.method.label} if len(methods) > 1 else {}
+            for i, x in enumerate(curve.x):
+                limit = math.nan if curve.limit is None else float(curve.limit[i])
+                row = {"panel": panel.title, "split": curve.split, "quantity": curve.line.quantity} | named
+                row |= {"x": float(x), "step": _plain_number(points.place[i]), "mean": float(points.mean[i])}
+                rows.append(
+                    row
+                    | {
+                        "low": float(points.low[i]),
+                        "high": float(points.high[i]),
+                        "n": int(points.n[i]),
+                        "limit": limit,
+                    }
+                )
+    if perfect is not None:
+        found = first_perfect(methods[0].study, methods[0].runs)
+        step = float(np.mean(list(found.values())))
+        rows.append(
+            {
+                "panel": "all",
+                "split": "train",
+                "quantity": "first 100% train accuracy",
+                "x": perfect,
+                "step": step,
+                "n": len(found),
+            }
+        )
+    return rows
+
+
+def _plain_number(value):
+    return int(value) if float(value).is_integer() else float(value)

@@ -1,0 +1,151 @@
+"""The pages of runs: of one folder, and of several side by side. The same rows give the same bytes."""
+
+import json
+from html import escape
+
+from infojax.report.canvas import plain, save
+from infojax.report.fragment import plain_table, warnings_box
+from infojax.report.page import document, inline
+from infojax.report.quantities import COMPARED, COMPARISON, FIGURES
+from infojax.report.rows import splits_of
+from infojax.report.run_curves import compared, methods_of
+from infojax.report.run_figures import draw
+from infojax.report.run_tables import (
+    data_and_model,
+    differing,
+    facts,
+    final_table,
+    labels_of,
+    last_evaluation,
+    seeds_tables,
+    span,
+    summary_tables,
+    title_of,
+    warnings_of,
+)
+
+BANDS = "bands: 95% intervals of the mean"
+
+
+def run_page(study, figures) -> str:
+    """Draws every figure that has something to show into the folder `figures`; returns the page."""
+    methods, drawn = methods_of(study), []
+    for name, plan in FIGURES.items():
+        found = draw(plan, methods, _heading(study, plan))
+        if found is not None:
+            drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
+    tables = [_titled(3, heading) + plain_table(header, rows) for heading, header, rows in summary_tables(study)]
+    seeds = "".join(_titled(3, split) + plain_table(header, rows) for split, header, rows in seeds_tables(study))
+    many = any(len(runs) > 1 for runs in study.groups.values()) or study.swept
+    parts = [
+        _paragraph(facts(study)),
+        _paragraph(_steps(study)),
+        _paragraph(hardware(study.environment)),
+        warnings_box(warnings_of(study)),
+        f"<section><h2>Last evaluation</h2>{_paragraph(_note(study))}{''.join(tables)}" if any(tables) else "",
+        _folded("Each run", seeds) if many and seeds else "",
+        "</section>" if any(tables) else "",
+        _gallery(drawn),
+        _folded("Settings", _json(study.config)),
+        _folded("Environment", _json(study.environment)) if study.environment else "",
+    ]
+    return document(title_of(study), parts)
+
+
+def comparison_page(studies, figures) -> str:
+    """Draws a figure a split into the folder `figures`; returns the page, with one line a run."""
+    labels = labels_of([study.folder for study in studies])
+    methods = compared(studies, labels)
+    splits = list(dict.fromkeys(split for study in studies for split in splits_of(study, COMPARED)))
+    drawn, tables = [], []
+    for split in splits:
+        title = _compared_heading(studies, methods, split)
+        found = draw(COMPARISON, methods, title, split)
+        if found is not None:
+            name = f"comparison_{split or 'sample'}"
+            drawn.append(
+                inline(save(figures, name, *found, prefix=name)[1], f"{split}: {COMPARISON.caption}".lstrip(": "))
+            )
+        tables.append(_titled(3, split) + plain_table(*final_table(methods, split, COMPARED)))
+    header, rows = differing(studies, labels)
+    notes = [f"{label}: {note}" for study, label in zip(studies, labels, strict=True) for note in warnings_of(study)]
+    settings = plain_table(header, rows) if rows else "<p>None.</p>"
+    parts = [
+        warnings_box(notes),
+        f"<section><h2>Settings that differ</h2>{settings}</section>",
+        f"<section><h2>Last evaluations</h2>{_paragraph(MEANING)}{''.join(tables)}</section>",
+        _gallery(drawn),
+        *(_folded(f"{label}: settings", _json(study.config)) for study, label in zip(studies, labels, strict=True)),
+    ]
+    return document("Comparison of " + ", ".join(labels), parts)
+
+
+MEANING = "Mean ± half of the 95% interval over seeds (Student's t); a number alone is one run's."
+
+
+def _heading(study, plan) -> str:
+    """Two lines above a figure: what it shows of which run; on what it stands."""
+    names = {line.quantity for panel in plan.panels for line in panel.lines}
+    bands = f"; {BANDS}" if any(len(runs) > 1 for runs in study.groups.values()) else ""
+    convention = f"; NC1: {study.convention} convention" if study.convention and "nc1" in names else ""
+    return _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{bands}{convention}")
+
+
+def _compared_heading(studies, methods, split) -> str:
+    """What is the same in all runs, or its range."""
+    names = dict.fromkeys(data_and_model(study) for study in studies)
+    sizes = span(study.sizes[split] for study in studies if split in study.sizes)
+    seeds = span(len(method.runs) for method in methods)
+    first = [f"{len(methods)} runs on {split or 'the sample'}", *names][: 2 if len(names) == 1 else 1]
+    convention = dict.fromkeys(study.convention for study in studies if study.convention)
+    second = [f"n = {sizes}" * bool(sizes), f"{seeds} seed{'' if seeds == '1' else 's'}", f"{BANDS} over seeds"]
+    second += [f"NC1: {', '.join(convention)} convention"] * bool(convention)
+    return _lines("; ".join(filter(None, first)) + "\n" + "; ".join(filter(None, second)))
+
+
+def _lines(text) -> str:
+    return "\n".join(plain(line, 150) for line in text.split("\n"))
+
+
+def _steps(study) -> str:
+    """How far the run is."""
+    planned, per_epoch = study.config.get("steps"), study.config.get("steps_per_epoch")
+    unfinished = isinstance(planned, int) and planned != study.last
+    text = f"{study.last:,}{f' of {planned:,}' if unfinished else ''} steps"
+    return text + (f", {per_epoch:,} an epoch" if per_epoch else "")
+
+
+def hardware(environment) -> str:
+    """One line: devices, processes, versions, commit; empty where nothing is known."""
+    device = environment.get("device")
+    parts = [f"{environment.get('devices', 1)} × {device} ({environment.get('platform', '?')})" if device else ""]
+    parts += [f"jax {environment['versions']['jax']}" if (environment.get("versions") or {}).get("jax") else ""]
+    commit = environment.get("git") or ""
+    parts += [f"commit {commit[:12]}{' with changes' * commit.endswith('+')}" if commit else ""]
+    return ", ".join(filter(None, parts))
+
+
+def _note(study) -> str:
+    perfect = [header for _, header, _ in summary_tables(study) if any("at 100%" in name for name in header)]
+    at = "; “at 100%”: where each run's training accuracy first reached 100%" if perfect else ""
+    return f"{last_evaluation(study)}{at}"
+
+
+def _titled(level, text) -> str:
+    return f"<h{level}>{escape(text)}</h{level}>" if text else ""
+
+
+def _paragraph(text) -> str:
+    return f"<p>{escape(text)}</p>" if text else ""
+
+
+def _folded(title, html) -> str:
+    return f"<details><summary>{escape(title)}</summary>{html}</details>"
+
+
+def _gallery(drawn) -> str:
+    return f'<section><h2>Figures</h2><div class="figures">{"".join(drawn)}</div></section>' if drawn else ""
+
+
+def _json(values) -> str:
+    return f'<pre class="scroll">{escape(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False))}</pre>'

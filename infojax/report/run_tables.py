@@ -1,0 +1,184 @@
+"""Runs as tables of text: the last evaluation with its interval over seeds, warnings, and settings that differ."""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from infojax.report.quantities import BRIEF, QUANTITIES, SUMMARY
+from infojax.report.rows import at_end, first_perfect, flat, limits, mean_interval, splits_of
+from infojax.report.tables import format_value, one_line
+
+ABSENT = "absent"
+
+
+def facts(study) -> str:
+    """Data, model, number of seeds, samples of each split."""
+    seeds = span(len(runs) for runs in study.groups.values())
+    sizes = ", ".join(f"{split} n = {n:,}" for split, n in study.sizes.items() if split)
+    parts = [data_and_model(study), sizes, f"{seeds} seed{'' if seeds == '1' else 's'}"]
+    return "; ".join(filter(None, parts))
+
+
+def data_and_model(study) -> str:
+    """Their names, as far as the config has them."""
+    return ", ".join(filter(None, (_named(study, "data"), _named(study, "model"))))
+
+
+def span(numbers) -> str:
+    """The one number, or "least to most"; empty without any."""
+    numbers = sorted(numbers)
+    return " to ".join(f"{n:,}" for n in dict.fromkeys(numbers[:1] + numbers[-1:]))
+
+
+def _named(study, part) -> str:
+    settings = study.config.get(part)
+    return one_line(settings.get("name", "") if isinstance(settings, dict) else settings or "")
+
+
+def title_of(study) -> str:
+    """The config's name, or the folder's."""
+    return one_line(study.config.get("name") or study.folder.absolute().name)
+
+
+def plus_minus(values) -> str:
+    """Mean ± half of the 95% interval over runs; the number alone of one run; empty without any."""
+    if not len(values):
+        return ""
+    [mean], [half], _ = mean_interval(np.asarray(values)[:, None])
+    return format_value(mean, 4) + (f" ± {format_value(half, 2)}" if math.isfinite(half) else "")
+
+
+def value_cell(study, split, quantity, runs, steps=None) -> str:
+    """`plus_minus` at the end, or at each run's own step; empty where it was not measured there."""
+    if not study.values.get(("step", split, quantity), {}).keys() & set(runs):
+        return ""
+    values = at_end(study, split, quantity, runs, steps)
+    return plus_minus(values) if steps is None or np.isfinite(values).any() else ""
+
+
+def limit_cell(study, split, quantity, runs) -> str:
+    """The limit at the end; empty where there is none."""
+    found = limits(study, split, quantity, runs)
+    return "" if found is None or not math.isfinite(found[-1]) else format_value(found[-1], 4)
+
+
+def summary_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(heading, header, rows) of the last evaluation: a row a quantity; a table a split where a parameter is swept."""
+    splits, groups = splits_of(study, SUMMARY), list(study.groups.items())
+    if study.swept:
+        return [_swept_table(study, split, groups) for split in splits]
+    [(_, runs)] = groups
+    perfect = first_perfect(study, runs)
+    header = ["quantity", *(name for split in splits for name in (split, "limit"))]
+    header += [f"{split} at 100%" for split in splits if perfect]
+    rows = []
+    for quantity in SUMMARY:
+        cells = [f(study, split, quantity, runs) for split in splits for f in (value_cell, limit_cell)]
+        cells += [value_cell(study, split, quantity, runs, perfect) for split in splits if perfect]
+        rows.append([QUANTITIES[quantity].label, *cells])
+    rows = [row for row in rows if any(row[1:])]
+    return [("", header, rows)] if rows else []
+
+
+def _swept_table(study, split, groups):
+    rows = [
+        [QUANTITIES[quantity].label, *(value_cell(study, split, quantity, runs) for _, runs in groups)]
+        for quantity in SUMMARY
+    ]
+    return split, [study.swept, *(one_line(value) for value, _ in groups)], [row for row in rows if any(row[1:])]
+
+
+def seeds_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(split, header, rows) of the last evaluation of each run."""
+    tables = []
+    for split in splits_of(study, SUMMARY):
+        present = [name for name in SUMMARY if ("step", split, name) in study.values]
+        header = ["run", "seed", *[study.swept] * bool(study.swept), *(QUANTITIES[name].label for name in present)]
+        rows = []
+        for value, runs in study.groups.items():
+            for run in runs:
+                named = [str(run), str(study.seeds.get(run, "")), *[one_line(value)] * bool(study.swept)]
+                rows.append([*named, *(value_cell(study, split, name, [run]) for name in present)])
+        tables.append((split, header, rows))
+    return tables
+
+
+def warnings_of(study) -> list[str]:
+    """What a reader must know before the numbers."""
+    found = []
+    for run, step in study.frozen.items():
+        seed = f" (seed {study.seeds[run]})" if run in study.seeds else ""
+        found.append(
+            f"run {run}{seed} left the finite numbers and is frozen from step {step:,}: means are of the others"
+        )
+    planned = study.config.get("steps")
+    if isinstance(planned, int) and study.last < planned:
+        found.append(f"not finished: the last row is of step {study.last:,} of {planned:,}")
+    return found
+
+
+def last_evaluation(study) -> str:
+    """Step and epoch of the last evaluation, and what ± stands for."""
+    steps = [max(of_run) for (a, *_), of in study.values.items() if a == "step" for of_run in of.values()]
+    step, per_epoch = int(max(steps, default=study.last)), study.config.get("steps_per_epoch")
+    epoch = f" (epoch {step / per_epoch:g})" if per_epoch else ""
+    many = max(len(runs) for runs in study.groups.values()) > 1
+    return f"step {step:,}{epoch}" + ("; mean ± half of the 95% interval over seeds" if many else "")
+
+
+def text_lines(study) -> list[str]:
+    """The last evaluation in brief, columns of fixed width; a block a swept value."""
+    lines = [f"{title_of(study)}: {facts(study)}", last_evaluation(study)]
+    for value, runs in study.groups.items():
+        lines += ["", f"{study.swept} = {one_line(value)}"] if study.swept else []
+        splits = splits_of(study, BRIEF)
+        table = [["", *(name for split in splits for name in (split, "limit"))]]
+        for name in BRIEF:
+            cells = [f(study, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
+            table += [[QUANTITIES[name].label, *cells]] if any(cells) else []
+        lines += _columns(table) if len(table) > 1 else ["  nothing evaluated"]
+    return [*lines, *(f"! {warning}" for warning in warnings_of(study))]
+
+
+def _columns(table) -> list[str]:
+    """Cells padded to the widest of their column, the first to the left; columns without a number are left out."""
+    columns = [column for i, column in enumerate(zip(*table, strict=True)) if i == 0 or any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    rows = zip(*columns, strict=True)
+    padded = [
+        [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows
+    ]
+    return ["  " + "  ".join(row).rstrip() for row in padded]
+
+
+# Several runs
+
+
+def labels_of(folders) -> list[str]:
+    """What tells folders apart: their paths without the parts they begin and end with together."""
+    paths = [Path(folder).absolute().parts for folder in folders]
+    start = len(os.path.commonprefix(paths))
+    cut = [path[start:] for path in paths]
+    while all(len(path) > 1 for path in cut) and len({path[-1] for path in cut}) == 1:
+        cut = [path[:-1] for path in cut]
+    labels = ["/".join(path) or full[-1] for path, full in zip(cut, paths, strict=True)]
+    return labels if len(set(labels)) == len(labels) else [str(Path(*path)) for path in paths]
+
+
+def differing(studies, labels) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the settings that are not the same in all runs."""
+    settings = [dict(flat(study.config)) for study in studies]
+    keys = dict.fromkeys(key for of_run in settings for key in of_run)
+    rows = [[key, *(str(of_run.get(key, ABSENT)) for of_run in settings)] for key in sorted(keys)]
+    return ["setting", *labels], [row for row in rows if len(set(row[1:])) > 1]
+
+
+def final_table(methods, split, quantities) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: a row a method, a column a quantity that any of them has."""
+    rows = [[m.label, *(value_cell(m.study, split, name, m.runs) for name in quantities)] for m in methods]
+    kept = [i for i in range(len(quantities)) if any(row[i + 1] for row in rows)]
+    header = ["run", "seeds", *(QUANTITIES[quantities[i]].label for i in kept)]
+    cells = [[row[0], str(len(m.runs)), *(row[i + 1] for i in kept)] for row, m in zip(rows, methods, strict=True)]
+    return header, cells

@@ -1,0 +1,44 @@
+"""Reports of run folders, from their rows alone: figures with a page, a comparison, a summary for the terminal.
+
+The summary loads no drawing.
+"""
+
+import os
+from pathlib import Path
+
+from infojax.report.rows import read_study
+from infojax.report.run_tables import text_lines
+
+
+def write_run(folder) -> Path:
+    """Draws FOLDER/figures/*.{svg,png,csv} and writes FOLDER/report.html; returns the page's path.
+
+    Raises:
+      RunFolderError: what is missing or damaged, in one line.
+    """
+    from infojax.report.run_page import run_page
+
+    study = read_study(folder)
+    return _written(study.folder, run_page(study, study.folder / "figures"))
+
+
+def write_comparison(folders, out) -> Path:
+    """Draws OUT/figures/comparison_SPLIT.* and writes OUT/report.html; returns the page's path."""
+    from infojax.report.run_page import comparison_page
+
+    studies, out = [read_study(folder) for folder in folders], Path(out)
+    return _written(out, comparison_page(studies, out / "figures"))
+
+
+def summary_lines(folder) -> list[str]:
+    """The last evaluation as a table of fixed width: mean ± half of the 95% interval over seeds, and limits."""
+    return text_lines(read_study(folder))
+
+
+def _written(folder, page) -> Path:
+    """The whole page or the old one."""
+    path = folder / "report.html"
+    partial = path.with_name("report.html.partial")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+    return path

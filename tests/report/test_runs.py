@@ -1,0 +1,384 @@
+"""Reports of run folders: the numbers are those of the rows, the limits are dashed, the page stands alone."""
+
+import csv
+import json
+import math
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from infojax.measures.theory import nc_limits
+from infojax.report import __main__ as command
+from infojax.report import quantities, run_axes, run_curves, run_figures, run_tables, runs
+from infojax.report.rows import first_perfect, limits, mean_interval, num_classes, read_study, series, study
+from infojax.train.runlog import RunFolderError
+
+STEPS = (0, 10, 20, 100)
+CONFIG = {
+    "name": "interplay",
+    "data": {"name": "digits"},
+    "model": {"name": "mlp"},
+    "steps": 100,
+    "steps_per_epoch": 10,
+}
+ENVIRONMENT = {"device": "TestChip", "platform": "cpu", "devices": 2, "versions": {"jax": "0.10.1"}, "git": "a" * 40}
+
+
+def value(name, split, run, step):
+    """A known number for every place, different for each of them."""
+    if name == "accuracy":
+        return 1.0 if split == "train" and step >= 20 + 80 * (run == 1) else 0.1 + 0.005 * step + 0.01 * run
+    scale = {"loss": 2.0, "nc1": 8.0, "mir": 0.5, "hdr": 0.3, "entropy_features": 1.7, "entropy_head_weights": 2.1}[
+        name
+    ]
+    return scale * (1 + 0.1 * run + 0.01 * (split == "test")) / (1 + step / 50)
+
+
+NAMES = ("accuracy", "loss", "nc1", "mir", "hdr", "entropy_features", "entropy_head_weights")
+
+
+def made(seeds=3, swept=None, steps=STEPS, bad=None):
+    """Rows of a group: runs of every seed at every swept value; run `bad` freezes at step 20."""
+    marks = [
+        {"run": i * seeds + s, "seed": s} | ({"temperature": t} if swept else {})
+        for i, t in enumerate(swept or [None])
+        for s in range(seeds)
+    ]
+    rows = [{"kind": "timing", "step": 1, "time": 0.0, "first_step_seconds": 1.0}]
+    for step in steps:
+        for mark in marks:
+            run, frozen = mark["run"], mark["run"] == bad and step >= 20
+            if step:
+                loss = {"loss": None, "frozen": True} if frozen else {"loss": 3.0 + run, "accuracy": 0.5}
+                rows.append({"kind": "train", "step": step, "time": 0.0, **mark, **loss})
+            for split, n in (("train", 1442), ("test", 355)):
+                found = {name: None if frozen else value(name, split, run, step) for name in NAMES}
+                found |= {"limit_mir": 0.9, "limit_hdr": 0.02, "limit_entropy_head": math.log(9) - 1e-4}
+                found |= {"limit_entropy_features": 2.0 + 0.001 * step, "convention": "thesis"}
+                rows.append({"kind": "eval", "step": step, "time": 0.0, **mark, "split": split, "n": n} | found)
+    return rows
+
+
+def folder(path, rows, **config):
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(CONFIG | config))
+    (path / "env.json").write_text(json.dumps(ENVIRONMENT))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of three seeds with its page."""
+    path = folder(tmp_path_factory.mktemp("whole") / "run", made())
+    assert runs.write_run(path) == path / "report.html"
+    return path
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def figure(name, rows, **config):
+    """{panel title: axis} of a figure, and its rows."""
+    methods = run_curves.methods_of(study(rows, CONFIG | config))
+    drawn, numbers = run_figures.draw(quantities.FIGURES[name], methods, "title")
+    return {axis.get_title("left"): axis for axis in drawn.axes}, numbers
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_the_interval_is_students(count):
+    x = np.random.default_rng(count).standard_normal((count, 4))
+    mean, half, n = mean_interval(x)
+    low, high = stats.t.interval(0.95, count - 1, loc=x.mean(0), scale=stats.sem(x))
+    np.testing.assert_allclose(mean - half, low, rtol=1e-12)
+    np.testing.assert_allclose(mean + half, high, rtol=1e-12)
+    assert n.tolist() == [count] * 4
+
+
+def test_what_is_not_finite_is_left_out_of_the_mean():
+    mean, half, n = mean_interval([[1.0, math.nan], [3.0, math.inf], [math.nan, 5.0]])
+    assert mean.tolist() == [2.0, 5.0] and n.tolist() == [2, 1]
+    assert half[0] == pytest.approx(stats.t.ppf(0.975, 1)) and math.isnan(half[1])
+
+
+def test_the_table_holds_what_is_drawn(whole):
+    found = table(whole / "figures" / "interplay.csv")
+    for split in ("train", "test"):
+        for name in ("accuracy", "mir", "hdr"):
+            drawn = [row for row in found if (row["split"], row["quantity"]) == (split, name)]
+            assert [int(row["step"]) for row in drawn] == list(STEPS)
+            assert [float(row["x"]) for row in drawn] == [step / 10 for step in STEPS]
+            for row, step in zip(drawn, STEPS, strict=True):
+                x = [value(name, split, run, step) for run in range(3)]
+                low, high = stats.t.interval(0.95, 2, loc=np.mean(x), scale=stats.sem(x) or 1e-300)
+                assert float(row["mean"]) == pytest.approx(np.mean(x), rel=1e-12)
+                assert float(row["low"]) == pytest.approx(low, rel=1e-9) and int(row["n"]) == 3
+                assert float(row["high"]) == pytest.approx(high, rel=1e-9)
+                assert row["limit"] == {"mir": "0.9", "hdr": "0.02", "accuracy": "nan"}[name]
+    marked = found[-1]
+    assert marked["quantity"] == "first 100% train accuracy" and float(marked["step"]) == pytest.approx(
+        (20 + 100 + 20) / 3
+    )
+
+
+def test_lines_bands_and_dashed_limits():
+    axes, numbers = figure("entropy", made())
+    axis = axes["Entropy (nats), test"]
+    for name, line in zip(("entropy_features", "entropy_head_weights"), axis.lines, strict=False):
+        rows = [row for row in numbers if (row["split"], row["quantity"]) == ("test", name)]
+        np.testing.assert_array_equal(line.get_xydata(), [(row["x"], row["mean"]) for row in rows])
+    dashed = [x for x in axis.lines if x.get_linestyle() == "--"]
+    assert {x.get_color() for x in dashed} == {"black"}
+    moving, still = sorted(dashed, key=lambda x: -len(x.get_xdata()))
+    np.testing.assert_array_equal(moving.get_ydata(), [2.0, 2.01, 2.02, 2.1])
+    assert still.get_ydata()[0] == math.log(9)  # of C = 10, although the counts are not equal
+    assert {text.get_text() for text in axis.texts} == {"H(features) limit 2.1", "H(W) limit 2.197"}
+    assert len(axis.collections) == 2 and not figure("entropy", made(1))[0]["Entropy (nats), test"].collections
+    names = [tick.get_text() for tick in axis.get_xticklabels()]
+    assert names == ["0", "1", "2", "5", "10"] and axis.get_xscale() == "symlog"
+
+
+def test_one_colour_a_quantity_and_the_mark_of_perfect_training():
+    axes = figure("collapse", made())[0] | figure("entropy", made())[0]
+    blue = {
+        axes["NC1: variability within classes"].lines[0].get_color(),
+        axes["Entropy (nats), train"].lines[0].get_color(),
+    }
+    assert blue == {run_curves.colour_of("nc1")} == {run_curves.colour_of("entropy_features")}
+    assert axes["Accuracy, train"].lines[0].get_color() == axes["Training error (%)"].lines[0].get_color()
+    assert "NC3: self-duality" not in axes  # nothing logged
+    grey = [line for line in axes["Training error (%)"].lines if line.get_color() == run_figures.GREY]
+    assert [line.get_xdata()[0] for line in grey] == [pytest.approx(14 / 3)]
+    rows = [row for row in made() if not (row.get("run") == 2 and row["step"] >= 20)]
+    axis = figure("collapse", rows)[0]["Training error (%)"]  # a run that never got there
+    assert not [line for line in axis.lines if line.get_color() == run_figures.GREY]
+
+
+def test_the_batch_is_drawn_raw():
+    axes, numbers = figure("losses", made())
+    batch = [row for row in numbers if row["split"] == "batch" and row["quantity"] == "loss"]
+    assert [row["mean"] for row in batch] == [4.0] * 3 and math.isnan(batch[0]["low"])
+    assert not [row for row in numbers if row["split"] == "test" and row["quantity"].endswith("_ema")]
+    assert axes["Loss, train"].get_yscale() == "log"
+
+
+def test_a_swept_parameter_gives_a_line_a_value():
+    rows = made(2, swept=[0.5, 4.0])
+    for row in rows:
+        row["nc1"] = row.get("nc1", 1.0)
+    found = study(rows, CONFIG | {"objective": {"temperature": 1.0}})
+    assert (found.swept, found.groups) == ("temperature", {0.5: [0, 1], 4.0: [2, 3]})
+    axes, numbers = figure("interplay", rows)
+    x = [value("mir", "test", run, 20) for run in (2, 3)]
+    named = {"method": "temperature = 4.0", "quantity": "mir", "split": "test", "step": 20}
+    (row,) = (row for row in numbers if named.items() <= row.items())
+    assert row["mean"] == pytest.approx(np.mean(x)) and row["n"] == 2
+    assert row["high"] == pytest.approx(stats.t.interval(0.95, 1, np.mean(x), stats.sem(x))[1])
+    lines = [line for line in axes["MIR and HDR, test"].lines if len(line.get_xdata()) == 4]
+    assert len(lines) == 4 and lines[0].get_color() == lines[1].get_color() != lines[2].get_color()
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    swept = [row for row in figure("swept", rows)[1] if (row["quantity"], row["split"]) == ("mir", "train")]
+    assert [row["x"] for row in swept] == [0.5, 4.0]
+    assert swept[0]["mean"] == pytest.approx(np.mean([value("mir", "train", run, 100) for run in (0, 1)]))
+
+
+def test_a_measured_quantity_is_no_swept_parameter():
+    rows = [
+        {"kind": "train", "step": k, "time": 0.0, "run": i, "seed": i, "loss": float(i)} for k in (1, 2) for i in (0, 1)
+    ]
+    assert study(rows, CONFIG).groups == {None: [0, 1]}
+
+
+def test_another_axis_is_a_few_lines_of_data():
+    rows = made(2)
+    for at in (0.0, 0.5, 1.0):
+        for run in (0, 1):
+            mark = {"kind": "eval", "step": 100, "time": 0.0, "run": run, "seed": run, "split": "test"}
+            rows.append(mark | {"weight": at, "loss": 1 + at + run})
+    plan = quantities.Plan("Barrier", "", (quantities.Panel("Loss", quantities.lines("loss")),), x="weight")
+    drawn, numbers = run_figures.draw(plan, run_curves.methods_of(study(rows, CONFIG)), "title")
+    assert [(row["x"], row["mean"]) for row in numbers] == [(0.0, 1.5), (0.5, 2.0), (1.0, 2.5)]
+    assert drawn.axes[0].get_xlabel() == "interpolation weight"
+    ends = series(study(rows, CONFIG), "test", "loss", [0])  # and stays off the axis of time
+    assert ends.mean[-1] == value("loss", "test", 0, 100)
+
+
+def test_limits_need_the_classes():
+    rows = made(1)
+    found = study(rows, CONFIG)
+    assert num_classes(found) == 10
+    for row in rows:
+        row.pop("limit_entropy_head", None)
+    found = study(rows, CONFIG)
+    assert num_classes(found) is None and limits(found, "test", "entropy_head_weights", [0]) is None
+    found = study(rows, CONFIG | {"data": {"num_classes": 4}})
+    assert limits(found, "test", "entropy_head_weights", [0]).tolist() == [math.log(3)] * 4
+    assert quantities.closed_limits(10)["collapsed MIR"] == nc_limits(10).mir
+
+
+def test_ticks_are_plain():
+    assert run_axes.time_ticks(1.0, 60) == [0, 1, 2, 5, 10, 20, 50]
+    assert run_axes.time_ticks(1.0, 1e6) == [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6]
+    assert [run_axes.tick_name(x) for x in (0, 0.5, 200, 5000, 5e4, 2e6)] == ["0", "0.5", "200", "5000", "50k", "2M"]
+    axes, _ = figure("entropy", made(), report={"x_scale": "linear"})
+    assert axes["Accuracy, test"].get_xscale() == "linear"
+    axes, _ = figure("entropy", made(), steps_per_epoch=None)
+    assert axes["Entropy (nats), test"].get_xlabel() == "step"
+
+
+# The page
+
+
+def text_of(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>", "", html, flags=re.S)))
+
+
+def test_the_page_has_the_numbers(whole):
+    page = (whole / "report.html").read_text()
+    x = [value("nc1", "test", run, 100) for run in range(3)]
+    cell = run_tables.plus_minus(x)
+    half = stats.t.interval(0.95, 2, 0, stats.sem(x))[1]
+    assert cell == f"{np.mean(x):#.4g} ± {half:#.2g}" and f"<td>{cell}</td>" in page
+    at = run_tables.plus_minus([value("mir", "test", run, step) for run, step in ((0, 20), (1, 100), (2, 20))])
+    assert f"<td>{at}</td></tr>" in re.search(r"<tr><td>MIR</td>.*", page).group()
+    words = text_of(page)
+    for said in ("digits, mlp; train n = 1,442, test n = 355; 3 seeds", "2 × TestChip (cpu), jax 0.10.1", "at 100%"):
+        assert said in words
+    assert page.count("<svg") == 4 and "Song et al. 2024, Fig. 2a" in words and "Warnings" not in words
+    assert '"steps_per_epoch": 10' in page.replace("&quot;", '"')
+    for run in range(3):  # folded
+        assert f"<td>{run}</td><td>{run}</td><td>{0.6 + 0.01 * run:.4f}</td>" in page
+
+
+def test_the_page_stands_alone(whole):
+    page = (whole / "report.html").read_text()
+    assert not re.search(r"https?:", re.sub(r'xmlns(:\w+)?="[^"]*"', "", page))
+    assert not re.search(r"<(script|link|img|iframe)|@import|url\((?!#)", page) and "prefers-color-scheme: dark" in page
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids)) > 50
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(ids)
+    for name in ("entropy", "interplay", "collapse", "losses"):
+        assert (whole / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (whole / "figures" / f"{name}.svg").exists()
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    rows = [row for row in made(2) if row["kind"] == "train"]
+    one, two = (folder(tmp_path / name / "run", rows) for name in "ab")
+    for path in (one, two):
+        runs.write_run(path)
+    for name in ("report.html", "figures/losses.png", "figures/losses.svg", "figures/losses.csv"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_frozen_and_unfinished_runs_are_said():
+    found = study(made(bad=1), CONFIG | {"steps": 500})
+    assert run_tables.warnings_of(found) == [
+        "run 1 (seed 1) left the finite numbers and is frozen from step 20: means are of the others",
+        "not finished: the last row is of step 100 of 500",
+    ]
+    ends = series(found, "test", "mir", [0, 1, 2])
+    assert ends.n.tolist() == [3, 3, 2, 2]
+    assert ends.mean[-1] == np.mean([value("mir", "test", run, 100) for run in (0, 2)])
+    assert first_perfect(found, [0, 1, 2]) is None and first_perfect(found, [0, 2]) == {0: 20, 2: 20}
+    alone = figure("interplay", made(1, bad=0))[0]["MIR and HDR, test"]  # nothing left to average
+    assert [text.get_text() for text in alone.texts].count("nan") == 4
+
+
+def test_a_few_strange_rows_are_enough(tmp_path):
+    rows = [{"kind": "eval", "step": 0, "time": 0.0, "checksum": -2.0, "nested": [1]}]
+    path = folder(tmp_path / "odd", rows)
+    assert "<svg" not in runs.write_run(path).read_text() and not (path / "figures").exists()
+    assert runs.summary_lines(path)[2] == "  nothing evaluated"
+
+
+def test_the_summary_is_a_table(whole):
+    lines = runs.summary_lines(whole)
+    assert lines[0] == "interplay: digits, mlp; train n = 1,442, test n = 355; 3 seeds"
+    (mir,) = (line for line in lines if line.startswith("  MIR"))
+    means = [run_tables.plus_minus([value("mir", split, run, 100) for run in range(3)]) for split in ("train", "test")]
+    assert re.split(r"\s{2,}", mir.strip()) == ["MIR", means[0], "0.9000", means[1], "0.9000"]
+    assert len({len(line) for line in lines if re.match("  (MIR|HDR|NC1)", line)}) == 1
+    assert [line.split()[0] for line in lines[3:]] == ["accuracy", "loss", "H(features)", "H(W)", "MIR", "HDR", "NC1"]
+    script = f"from infojax.report.runs import summary_lines; summary_lines({str(whole)!r}); import sys; "
+    subprocess.run([sys.executable, "-c", script + "assert 'matplotlib' not in sys.modules"], check=True)
+
+
+# Several, and the command
+
+
+@pytest.mark.parametrize(
+    ("paths", "labels"),
+    [
+        (("/a/x", "/a/y"), ["x", "y"]),
+        (("/r/x/seed0", "/r/y/seed0"), ["x", "y"]),
+        (("/r/x/0", "/r/y/1"), ["x/0", "y/1"]),
+        (("/r/x", "/r/x/y"), ["x", "y"]),
+        (("/r/x",), ["x"]),
+        (("/r/x", "/r/x/x"), ["/r/x", "/r/x/x"]),
+    ],
+)
+def test_labels_are_what_differs(paths, labels):
+    assert run_tables.labels_of(paths) == labels
+
+
+def test_runs_are_compared(tmp_path, capsys):
+    cold = [row for row in made(2) if row["kind"] != "train"]
+    paths = [folder(tmp_path / "cold", cold), folder(tmp_path / "hot", made(1), optimizer={"lr": 0.3})]
+    page = runs.write_comparison(paths, tmp_path / "both").read_text()
+    assert "Comparison of cold, hot" in page and page.count("<svg") == 2
+    assert "<td>optimizer.lr</td><td>absent</td><td>0.3</td>" in page and "<td>model.name</td>" not in page
+    x = [value("mir", "test", run, 100) for run in (0, 1)]
+    assert f"<td>{run_tables.plus_minus(x)}</td>" in page and f"<td>{run_tables.plus_minus(x[:1])}</td>" in page
+    found = table(tmp_path / "both" / "figures" / "comparison_test.csv")
+    named = {"method": "cold", "quantity": "mir", "step": "100"}
+    (row,) = (row for row in found if named.items() <= row.items())
+    assert float(row["mean"]) == pytest.approx(np.mean(x)) and row["split"] == "test" and row["n"] == "2"
+    assert command.main([str(path) for path in paths] + ["--out", str(paths[0])]) == 2
+    (tmp_path / "file").write_text("")
+    assert command.main([str(path) for path in paths] + ["--out", str(tmp_path / "file")]) == 2
+    assert command.main([str(paths[0]), "--out", str(tmp_path / "new")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 3 and "is the folder of a run" in said.err
+
+
+def test_the_command_names_what_it_wrote(tmp_path, capsys):
+    path = folder(tmp_path / "run", [row for row in made(1) if row["kind"] == "train"])
+    with open(path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "train", "st')  # a line cut short
+    assert command.main([str(path), str(path)]) == 0
+    assert capsys.readouterr().out == f"{path / 'report.html'}\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda path: path.rename(path.parent / "away"), "no such folder"),
+        (lambda path: (path / "metrics.jsonl").unlink(), "no metrics.jsonl"),
+        (lambda path: (path / "config.json").unlink(), "no config.json"),
+        (lambda path: (path / "config.json").write_text("{"), "config.json: is damaged"),
+        (lambda path: (path / "metrics.jsonl").write_text(""), "no rows"),
+        (
+            lambda path: (path / "metrics.jsonl").write_text('{"kind": "train", "step": 1}\n{"ki\n{}\n'),
+            "line 2 is damaged",
+        ),
+        (lambda path: (path / "metrics.jsonl").write_text("[1]\n"), "metrics.jsonl: line 1 is damaged"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, change, says):
+    path = folder(tmp_path / "run", made(1))
+    change(path)
+    assert command.main([str(path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 1 and says in said.err and str(path) in said.err
+    with pytest.raises(RunFolderError):
+        read_study(path)
