@@ -1,6 +1,6 @@
 """A network's way to neural collapse on the bundled digits, in two minutes on a laptop.
 
-  python -m infojax.main --config=configs/quickstart.py
+python -m infojax.main --config=configs/quickstart.py
 """
 
 from infojax.tasks import supervised

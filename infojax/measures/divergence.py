@@ -31,8 +31,8 @@ def matrix_jsd(k1, k2):
       Tan et al. 2024, figure 5; Hoyos-Osorio and Sanchez-Giraldo, "The representation Jensen-Shannon divergence".
     """
     rho1, rho2 = _densities(k1, k2)
-    value = entropy_of_density((rho1 + rho2) / 2) - (entropy_of_density(rho1) + entropy_of_density(rho2)) / 2
-    return _not_negative(value)
+    first, second, mixed = spectra.in_turn(entropy_of_density, rho1, rho2, (rho1 + rho2) / 2)
+    return _not_negative(mixed - (first + second) / 2)
 
 
 def _not_negative(value):
@@ -63,7 +63,7 @@ def spectrum_jsd(k1, k2):
       ValueError: not square, or sizes differ.
     """
     rho1, rho2 = _densities(k1, k2)
-    return _jsd(spectra.eigenvalues(rho1), spectra.eigenvalues(rho2))
+    return _jsd(*spectra.in_turn(spectra.eigenvalues, rho1, rho2))
 
 
 def eigenspace_jsd(k1, k2):
@@ -83,7 +83,7 @@ def eigenspace_jsd(k1, k2):
     """
     rho1, rho2 = (stop_gradient(rho) for rho in _densities(k1, k2))
     a, u = jnp.linalg.eigh(rho1)
-    b, v = jnp.linalg.eigh(rho2)
+    b, v = jnp.linalg.eigh(spectra.after(rho2, a))
     overlap = arrays.matmul(u.T, v) ** 2
     return _jsd(spectra.support(a)[:, None] * overlap, spectra.support(b)[None, :] * overlap)
 
@@ -107,7 +107,7 @@ def matrix_cross_entropy(p, q):
     if p.shape != q.shape:
         raise ValueError(f"p is {p.shape}, q is {q.shape}: both must have the same size")
     value = jnp.trace(q) - jnp.sum(p * spectra.matrix_function(LOG, q))
-    w, v = jnp.linalg.eigh(stop_gradient(q))
+    w, v = jnp.linalg.eigh(spectra.after(stop_gradient(q), value))
     mass = jnp.einsum("ji,jk,ki->i", v, stop_gradient(p), v, precision="highest")
     outside = jnp.sum(jnp.where(spectra.support(w) == 0, mass, 0))
     noise = len(w) * jnp.finfo(w.dtype).eps * jnp.trace(stop_gradient(p))

@@ -45,7 +45,8 @@ def _pair_entropies(z1, z2, alpha, center, weights):
     else:
         root = arrays.safe_sqrt(p)[:, None]
         joint = arrays.matmul(u1 * root, (u1 * root).T) * arrays.matmul(u2, u2.T)
-    return tuple(entropy_of_density(rho, alpha, n) for rho in (smaller_density(u1, p), smaller_density(u2, p), joint))
+    densities = smaller_density(u1, p), smaller_density(u2, p), joint
+    return spectra.in_turn(lambda rho: entropy_of_density(rho, alpha, n), *densities)
 
 
 def _pair_entropies_from_gram(k1, k2, alpha, weights):
@@ -55,7 +56,7 @@ def _pair_entropies_from_gram(k1, k2, alpha, weights):
     # A sample without a direction in one set has a zero diagonal there; it is left out of all three.
     w = arrays.sample_weights(weights, len(k1), k1.dtype)
     w = jnp.where((jnp.diagonal(k1) <= 0) | (jnp.diagonal(k2) <= 0), 0, w)
-    return tuple(entropy_of_density(density_from_gram(k, w), alpha) for k in (k1, k2, k1 * k2))
+    return spectra.in_turn(lambda k: entropy_of_density(density_from_gram(k, w), alpha), k1, k2, k1 * k2)
 
 
 def _mi(h1, h2, joint):
@@ -218,17 +219,16 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     w = arrays.sample_weights(weights, n, dtype)
     u, p, labels, cosines, class_p, mean = _weighted_directions(z, labels, head, w, center)
     if route == "gram":
-        joint = _joint_density(weighted(u, p), labels, cosines)
+        factors, owner = weighted(u, p), labels
         features = smaller_density(u, p)
     elif host:
         factors, owner = _factors_of_rows(u, p, labels)
-        joint = _joint_density(factors, owner, cosines)
         features = spectra.smaller_gram(factors)
     else:
         second = moments.class_second_moments(weighted(u, p), labels, num_classes)
-        joint = _joint_density(*_factors(second), cosines)
+        factors, owner = _factors(second)
         features = jnp.sum(second, axis=0)
-    return _assemble(features, joint, cosines, class_p, mean, jnp.sum(p > 0), n)
+    return _assemble(features, factors, owner, cosines, class_p, mean, jnp.sum(p > 0), n)
 
 
 @jax.jit
@@ -257,8 +257,7 @@ def interplay_from_stats(stats, head):
     if stats.scatter is None or stats.scatter.ndim != 3:
         raise ValueError("interplay_from_stats needs the scatter of each class: ClassStats.init(..., scatter='class')")
     second, cosines, class_p, mean, total = _class_moments(stats, arrays.as_rows(head, "head"))
-    joint = _joint_density(*_factors(second), cosines)
-    return _assemble(jnp.sum(second, axis=0), joint, cosines, class_p, mean, total, total)
+    return _assemble(jnp.sum(second, axis=0), *_factors(second), cosines, class_p, mean, total, total)
 
 
 @jax.jit
@@ -276,9 +275,15 @@ def _class_moments(stats, head):
     return second, arrays.matmul(w, w.T), class_p, mean, total
 
 
-def _assemble(features, joint, cosines, class_p, mean, num_samples, samples):
-    densities = (features, _head_density(cosines, class_p), joint)
-    return _interplay_of(*(entropy_of_density(rho, 1, samples) for rho in densities), class_p, mean, num_samples)
+def _assemble(features, factors, owner, cosines, class_p, mean, num_samples, samples):
+    # The factors may come from decompositions too: nothing else is decomposed before they are known.
+    densities = (
+        spectra.after(features, factors),
+        _head_density(cosines, class_p),
+        _joint_density(factors, owner, cosines),
+    )
+    entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples), *densities)
+    return _interplay_of(*entropies, class_p, mean, num_samples)
 
 
 @jax.jit

@@ -117,6 +117,28 @@ def eigenvalues(k):
     return support(jnp.linalg.eigvalsh(k))
 
 
+def after(k, *results):
+    """k, in a compiled program computed only when `results` are known: one decomposition at a time.
+
+    A LAPACK call of jaxlib 0.10 on CPU waits, on a thread of XLA's pool, for tasks that it gave to the same pool. As
+    many independent calls at once as there are threads (two of a program on two cores) wait for ever. The dependence
+    must survive the compiler, which drops optimisation barriers: a result is never infinite, but only we know.
+    """
+    for result in results:
+        if isinstance(result, jax.core.Tracer):
+            infinite = jnp.sum(jax.lax.stop_gradient(result)) == jnp.inf
+            k = jnp.where(infinite, jnp.nan, k)
+    return k
+
+
+def in_turn(f, *matrices):
+    """f of each matrix, one `after` the other."""
+    found = []
+    for k in matrices:
+        found.append(f(after(k, *found[-1:])))
+    return tuple(found)
+
+
 def _on_support(g, w):
     """g(w) where w > 0, else 0; nan eigenvalues stay nan."""
     return jnp.where(w == 0, 0, g(jnp.where(w == 0, 1, w)))

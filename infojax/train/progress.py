@@ -71,7 +71,9 @@ class Progress:
         last = {name: float(np.mean(found)) for name, found in self.seen.items()}
         if "loss" in last:
             parts.append(f"loss {last['loss']:.4g}")
-        accuracies = [f"{100 * last[f'{split} accuracy']:.1f}%" for split in ("train", "test") if f"{split} accuracy" in last]
+        accuracies = [
+            f"{100 * last[f'{split} accuracy']:.1f}%" for split in ("train", "test") if f"{split} accuracy" in last
+        ]
         if accuracies:
             parts.append(f"accuracy {' / '.join(accuracies)}")
         if "mir" in last:
