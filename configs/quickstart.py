@@ -12,6 +12,6 @@ def get_config(string=""):
     config = supervised.defaults("quickstart", chosen)
     config.model.options = dict(depth=10, width=1, norm_decay=0.9)
     config.objective.transform = "plain"
-    config.optimizer.update(lr=0.1, weight_decay=2e-3, schedule="cosine")
+    config.optimizer.update(lr=0.05, weight_decay=2e-3, schedule="cosine")
     config.epochs = 150.0
     return config

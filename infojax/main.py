@@ -3,7 +3,7 @@
   python -m infojax.main --config=configs/quickstart.py
   python -m infojax.main --config=configs/interplay.py:small,data=cifar100,seeds=3 --workdir=runs/c100
 
-After the colon a preset and the choices that other keys derive from; any other key is a flag, --config.optimizer.lr=0.1.
+After the colon a preset and the choices that other keys derive from; other keys are flags, --config.optimizer.lr=0.1.
 The run folder is all there is: the same command continues a run that was stopped. Exit codes: 0 done; 2 bad input, told
 in one line; 3 training left the finite numbers; 143 stopped by SIGTERM after saving.
 """
@@ -53,7 +53,7 @@ def main(argv=None):
     if {"-h", "--help", "--helpfull"} & set(argv):
         print(__doc__)
         return 0
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _quiet()
     from infojax.data import DataError
     from infojax.tasks import load
     from infojax.tasks.config import ConfigError
@@ -71,6 +71,16 @@ def main(argv=None):
     except Preempted as error:
         return _say(error, PREEMPTED)
     return 0
+
+
+def _quiet():
+    """What libraries log of errors that reach us as exceptions, and TensorStore of callbacks that come too late."""
+    from absl import logging
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.FATAL)
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda what: "Event loop is closed" in str(what.exc_value) or hook(what)
 
 
 def _say(error, code):

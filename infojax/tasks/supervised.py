@@ -26,7 +26,9 @@ def defaults(name, chosen):
     """The config of a supervised run: the recipe of TorchSSL, which the papers follow, without what presets decide."""
     config = training(name, chosen)
     config.task = "supervised"
-    config.data = dict(name=chosen.data, dir="", train_samples=0, subset_seed=0, pad=4)  # 0 samples: all
+    config.data = dict(
+        name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4,  # 0 samples: all
+    )  # fmt: skip
     config.model = dict(name=chosen.model, dtype="float32", options=dict())
     config.objective = {
         field.name: field.default for field in dataclasses.fields(Supervised) if field.name != "replacement"
@@ -35,6 +37,33 @@ def defaults(name, chosen):
         lr=0.03, momentum=0.9, nesterov=True, weight_decay=5e-4, clip=0.0,  # 0: no clipping
         schedule="cosine_7_16", warmup_steps=0,
     )  # fmt: skip
+    return config
+
+
+def recipe(name, chosen):
+    """The presets of a supervised study: paper is TorchSSL's recipe, small a tenth of it, tiny for a CPU."""
+    tiny = chosen.preset == "tiny"
+    if not chosen.model:
+        chosen.model = "wide_resnet" if tiny else "wrn_28_8" if chosen.data == "cifar100" else "wrn_28_2"
+    config = defaults(name, chosen)
+    if chosen.preset == "paper":
+        config.steps = 2**20
+        config.log.every, config.evaluate.every, config.checkpoint.every = 500, 5000, 5000
+    elif chosen.preset == "small":
+        config.epochs = 100.0
+        config.log.every, config.checkpoint.every = 200, 5000
+    else:
+        config.optimizer.update(lr=0.1, schedule="cosine")
+        config.epochs = 30.0 if chosen.data == "digits" else 15.0
+        if chosen.model == "wide_resnet":  # running statistics that follow a short run
+            config.model.options = dict(depth=10, width=2, norm_decay=0.9)
+        if chosen.data == "digits":
+            config.data.pad = 1
+        else:
+            config.data.train_samples = 10_000
+            config.evaluate.update(points=10, train_samples=2000, test_samples=2000)
+            if chosen.model == "wide_resnet":  # strides 2, 2, 2: a quarter of the work
+                config.model.options.first_stride = 2
     return config
 
 
@@ -49,7 +78,7 @@ def study(config):
     Raises:
       ConfigError, DataError: names the key.
     """
-    dataset = open_dataset(config.data.name, config.data.dir or None)
+    dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
     source, test = subset(dataset, config.data), dataset.split("test")
     batch = config.objective.batch_size
     if not 1 <= batch <= len(source):

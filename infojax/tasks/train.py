@@ -59,13 +59,13 @@ def train(study, config, workdir, dry_run=False):
     resolved = plain(config) | {"steps": total, "steps_per_epoch": study.per_epoch, "how": how, "steps_per_call": calls}
     if how == "dispatch":
         resolved["steps_per_call"] = calls = 1
+    folder = None if dry_run else RunFolder(workdir, resolved)
     progress = Progress(total, len(runs))
     print(describe(config, study, state, mesh, runs, how), flush=True)
     cost = estimate(step, (objective, state, constants, seeds), progress)
     print(cost.line(total, study.objective.views, len(runs)), flush=True)
     if dry_run:
         return None
-    folder = RunFolder(workdir, resolved)
     store = Checkpoints(Path(workdir) / "checkpoints", config.checkpoint.keep)
     points, interval = config.evaluate.points, config.evaluate.every
     due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch)

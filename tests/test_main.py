@@ -1,0 +1,292 @@
+"""The command: what it leaves, how it continues, and how it says what is wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from infojax.data import open_dataset
+from infojax.main import main
+from infojax.train.runlog import read_rows
+
+ROOT = Path(__file__).parents[1]
+TINY = f"--config={ROOT}/configs/interplay.py:tiny,model=mlp"
+SHORT = ["--config.epochs=2", "--config.evaluate.points=2", "--config.log.every=10", "--config.report.draw=False"]
+ONE_DEVICE = "--config.devices=1"
+
+
+def rows_of(folder):
+    return [{k: v for k, v in row.items() if k != "time"} for row in read_rows(folder) if row["kind"] != "timing"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert main([TINY, *SHORT, ONE_DEVICE, "--config.report.draw=True", f"--workdir={folder}"]) == 0
+    return folder
+
+
+def test_what_a_run_leaves(whole):
+    rows, config = rows_of(whole), json.loads((whole / "config.json").read_text())
+    assert config["steps"] == 44 and config["steps_per_epoch"] == 22 and config["objective"]["batch_size"] == 64
+    assert json.loads((whole / "status.json").read_text())["state"] == "finished"
+    assert json.loads((whole / "env.json").read_text())["versions"]["jax"] == jax.__version__
+    trained = [row for row in rows if row["kind"] == "train"]
+    assert [row["step"] for row in trained] == [10, 20, 30, 40, 44]
+    measured = [(row["step"], row["split"]) for row in rows if row["kind"] == "eval"]
+    assert measured == [(step, split) for step in (0, 22, 44) for split in ("train", "test")]
+    last = rows[-1]
+    assert last["n"] == 355 and last["accuracy"] > 0.5 and last["convention"] == "thesis"
+    for name in ("mir", "hdr", "entropy_features", "limit_mir", "mean_energy", "nc1", "nc4", "cdnv", "loss_ema"):
+        assert np.isfinite(last[name]), name
+    page = (whole / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "interplay" in page
+    assert {path.suffix for path in (whole / "figures").iterdir()} == {".png", ".svg", ".csv"}
+
+
+def test_the_network_is_measured_as_it_is(whole):
+    """The last accuracy is that of the parameters in the last checkpoint."""
+    from orbax.checkpoint import CheckpointManager, StandardCheckpointHandler
+
+    from infojax.data import channel_moments, transforms
+    from infojax.models import MLP
+
+    with CheckpointManager(whole / "checkpoints", item_handlers=StandardCheckpointHandler()) as manager:
+        state = manager.restore(44)
+    digits = open_dataset()
+    test = digits.split("test")
+    plain = transforms(*channel_moments(digits.split("train")), flip=False)["plain"]
+    params = state["params"] if isinstance(state, dict) else state.params
+    logits = MLP(10).apply({"params": params["net"]}, plain(None, test.x), train=False).logits
+    accuracy = float(np.mean(np.argmax(logits, -1) == test.labels))
+    assert rows_of(whole)[-1]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
+
+
+def test_the_same_command_again_does_nothing(whole, capsys):
+    before = (whole / "metrics.jsonl").read_bytes()
+    assert main([TINY, *SHORT, ONE_DEVICE, f"--workdir={whole}"]) == 0
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_config_in_the_same_folder(whole, capsys):
+    assert main([TINY, *SHORT, ONE_DEVICE, "--config.optimizer.lr=0.2", f"--workdir={whole}"]) == 2
+    message = capsys.readouterr().err
+    assert "holds another run: optimizer.lr was 0.1, is 0.2" in message and message.count("\n") == 1
+
+
+def test_the_same_losses_on_any_number_of_devices(whole, tmp_path):
+    alone = [row["loss"] for row in rows_of(whole) if row["kind"] == "train"]
+    for devices in (2, 8):
+        folder = tmp_path / str(devices)
+        assert main([TINY, *SHORT, f"--config.devices={devices}", f"--workdir={folder}"]) == 0
+        found = [row["loss"] for row in rows_of(folder) if row["kind"] == "train"]
+        np.testing.assert_allclose(found, alone, rtol=2e-3)
+        last, ours = rows_of(folder)[-1], rows_of(whole)[-1]
+        assert last["mir"] == pytest.approx(ours["mir"], rel=1e-3)
+        assert last["accuracy"] == pytest.approx(ours["accuracy"], abs=0.01)
+
+
+def test_several_seeds_are_their_runs_alone(whole, tmp_path):
+    """Seed by seed the rows of a group are those of runs of their own, up to rounding."""
+    assert main([f"{TINY},seeds=2", *SHORT, ONE_DEVICE, f"--workdir={tmp_path}"]) == 0
+    rows = rows_of(tmp_path)
+    assert {(row["run"], row["seed"]) for row in rows} == {(0, 0), (1, 1)}
+    first = [row["loss"] for row in rows if row["kind"] == "train" and row["seed"] == 0]
+    np.testing.assert_allclose(first, [row["loss"] for row in rows_of(whole) if row["kind"] == "train"], rtol=1e-3)
+    mir = {row["seed"]: row["mir"] for row in rows if row["kind"] == "eval"}
+    assert mir[0] == pytest.approx(rows_of(whole)[-1]["mir"], rel=1e-3) and mir[1] != mir[0]
+
+
+def test_a_sweep(tmp_path, capsys):
+    sweep = ["--config.sweep.name=temperature", "--config.sweep.values=1.0", "--config.sweep.values=8.0"]
+    assert main([TINY, *SHORT, ONE_DEVICE, *sweep, f"--workdir={tmp_path}"]) == 0
+    last = {row["temperature"]: row for row in rows_of(tmp_path) if row["kind"] == "eval"}
+    assert set(last) == {1.0, 8.0} and last[1.0]["entropy_features"] != last[8.0]["entropy_features"]
+
+
+def test_dry_run(tmp_path, capsys):
+    assert main([TINY, *SHORT, "--dry_run", f"--workdir={tmp_path}/none"]) == 0
+    said = capsys.readouterr().out
+    assert "8 x 8 x 1" in said and "44 steps" in said and "2,816 images" in said and "FLOPs" in said
+    assert not (tmp_path / "none").exists()
+
+
+# Bad input: one line, code 2, nothing half written
+
+BAD = {
+    "unknown key": (["--config.optimizer.lrr=0.1"], r"lrr.*did you mean.*lr"),
+    "wrong type": (["--config.log.every=often"], r"log.every.*often"),
+    "unknown preset": ([f"--config={ROOT}/configs/interplay.py:huge"], r"preset cannot be 'huge'"),
+    "no such file": (["--config=configs/none.py"], r"none.py"),
+    "no config": ([], r"give --config"),
+    "unknown flag": (["--wrkdir=x"], r"wrkdir"),
+    "stray word": (["quickstart"], r"cannot read 'quickstart'"),
+    "contradiction": (["--config.data.name=cifar10"], r"data=cifar10"),
+    "steps and epochs": (["--config.steps=3"], r"either steps or epochs"),
+    "unknown data": ([f"--config={ROOT}/configs/interplay.py:data=digit"], r"no data set 'digit'; did you mean digits"),
+    "missing data": ([f"--config={ROOT}/configs/interplay.py:data=cifar10"], r"cifar10"),
+    "unknown model": ([f"--config={ROOT}/configs/interplay.py:model=wrn_28"], r"no model 'wrn_28'; did you mean wrn_28_"),
+    "model option": (["--config.model.options={'width': 3}"], r"width|options"),
+    "unknown schedule": (["--config.optimizer.schedule=cosin"], r"schedule cannot be 'cosin'; did you mean cosine"),
+    "unknown term": (["--config.objective.term=mutual"], r"objective.term cannot be 'mutual'"),
+    "unknown convention": (["--config.evaluate.convention=thesi"], r"did you mean thesis"),
+    "unknown transform": (["--config.objective.transform=week"], r"did you mean weak"),
+    "batch too large": (["--config.objective.batch_size=5000"], r"batch_size must be from 1 to 1442.*5000"),
+    "too many devices": (["--config.devices=99"], r"devices is 99, but there are"),
+    "devices and batch": (["--config.devices=3"], r"devices is 3, which does not divide the batch of 64"),
+    "sweep of nothing": (["--config.sweep.name=strength"], r"sweep needs a name and values"),
+    "sweep of what is no number": (
+        ["--config.sweep.name=term", "--config.sweep.values=1.0"], r"sweep.name cannot be 'term'",
+    ),
+    "how": (["--config.how=pmap"], r"how cannot be 'pmap'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, tmp_path, capsys, monkeypatch):
+    import re
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
+    arguments, message = BAD[name]
+    base = [] if any(a.startswith("--config=") for a in arguments) or name == "no config" else [TINY]
+    assert main([*base, *arguments, f"--workdir={tmp_path}/run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("infojax.main: ") and error.count("\n") == 1, error
+    assert re.search(message, error, re.IGNORECASE), error
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_traceback_from_the_command_itself(tmp_path):
+    command = [sys.executable, "-m", "infojax.main", "--config=configs/none.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def folder_run(pictures, workdir):
+    config = f"--config={ROOT}/configs/interplay.py:data=folder,model=mlp"
+    flags = [f"--config.data.dir={pictures}", "--config.data.train_samples=0", "--config.objective.batch_size=8"]
+    return main([config, *flags, "--config.data.options={\"size\": 16}", *SHORT, ONE_DEVICE, f"--workdir={workdir}"])
+
+
+def test_a_folder_of_pictures(pictures, tmp_path):
+    assert folder_run(pictures, tmp_path / "run") == 0
+    assert rows_of(tmp_path / "run")[-1]["n"] == 8
+
+
+def test_a_broken_picture(pictures, tmp_path, capsys):
+    broken = pictures / "train" / "dog" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert folder_run(pictures, tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert str(broken) in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+FASHION = ROOT.parent / "shared" / "data" / "fashion_mnist"
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="the official Fashion-MNIST files are not here")
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "missing"])
+def test_damaged_archives(harm, tmp_path, capsys):
+    data = tmp_path / "fashion_mnist"
+    shutil.copytree(FASHION, data)
+    victim = data / "train-images-idx3-ubyte.gz"
+    content = bytearray(victim.read_bytes())
+    if harm == "truncated":
+        victim.write_bytes(content[: len(content) // 2])
+    elif harm == "flipped":
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    else:
+        victim.unlink()
+    config = f"--config={ROOT}/configs/interplay.py:data=fashion_mnist,model=mlp"
+    assert main([config, *SHORT, f"--config.data.dir={tmp_path}", f"--workdir={tmp_path}/run"]) == 2
+    error = capsys.readouterr().err
+    assert "train-images" in error and error.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_labels_out_of_range(tmp_path, capsys, monkeypatch):
+    import infojax.data.generated as generated
+    from infojax.data import Arrays, Dataset
+
+    def wrong():
+        arrays = Arrays(np.zeros((20, 8, 8, 1), np.uint8), np.arange(20))
+        return Dataset("digits", 10, (), {"train": lambda: arrays, "test": lambda: arrays}, flip=False)
+
+    monkeypatch.setitem(sys.modules["infojax.data"].DATASETS, "digits", wrong)
+    assert generated and main([TINY, *SHORT, f"--workdir={tmp_path}/run"]) == 2
+    assert "label 10 of sample 10 is outside 0 to 9" in capsys.readouterr().err
+
+
+# Faults
+
+
+@pytest.mark.parametrize("lr", ["inf", "1e30"])
+def test_infinite_learning_rate(lr, tmp_path, capsys):
+    flags = [f"--config.optimizer.lr={lr}", "--config.optimizer.schedule=constant", "--config.checkpoint.every=1"]
+    assert main([TINY, *SHORT, ONE_DEVICE, *flags, "--config.log.every=1", f"--workdir={tmp_path}"]) == 3
+    error = capsys.readouterr().err
+    assert "step 1" in error or "step 2" in error or "step 3" in error
+    saved = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    assert saved and max(saved) <= 2
+    assert main([TINY, *SHORT, ONE_DEVICE, *flags, "--config.log.every=1", f"--workdir={tmp_path}"]) == 3
+
+
+def test_one_run_of_a_group_goes_non_finite(tmp_path):
+    """The others go on, as if it were not there."""
+    sweep = ["--config.sweep.name=strength", "--config.sweep.values=0.0", "--config.sweep.values=1e38"]
+    string = f"--config={ROOT}/configs/regularized.py:tiny,term=mi,model=mlp"
+    assert main([string, *SHORT, ONE_DEVICE, *sweep, f"--workdir={tmp_path}"]) == 0
+    rows = rows_of(tmp_path)
+    frozen = {row["strength"] for row in rows if row.get("frozen")}
+    assert frozen == {1e38}
+    assert [row["accuracy"] for row in rows if row["kind"] == "eval" and row["strength"] == 0.0][-1] > 0.5
+
+
+def command(folder, *flags):
+    return [sys.executable, "-m", "infojax.main", TINY, *SHORT, ONE_DEVICE, *flags, f"--workdir={folder}"]
+
+
+def test_sigterm_and_the_same_command_again(whole, tmp_path):
+    flags = ["--config.epochs=40", "--config.checkpoint.every=100"]
+    running = subprocess.Popen(command(tmp_path, *flags), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and '"train"' in metrics.read_text()):
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    assert b"stopped at step" in running.communicate(timeout=60)[1]
+    assert running.returncode == 143
+    assert main([TINY, *SHORT, ONE_DEVICE, *flags, f"--workdir={tmp_path}"]) == 0
+    steps = [row["step"] for row in rows_of(tmp_path) if row["kind"] == "train"]
+    assert steps == list(range(10, 881, 10))
+
+
+@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "fork"), reason="limits the size of files")
+def test_disk_full(tmp_path, capsys):
+    """A checkpoint that cannot be written ends the run in one line."""
+    flags = ["--config.checkpoint.every=22"]
+    limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 100; exec "$@"', "-", *command(tmp_path / "full", *flags)]
+    done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "was not written" in done.stderr.strip().splitlines()[-1]
