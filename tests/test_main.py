@@ -134,8 +134,8 @@ BAD = {
     "steps and epochs": (["--config.steps=3"], r"either steps or epochs"),
     "unknown data": ([f"--config={ROOT}/configs/interplay.py:data=digit"], r"no data set 'digit'; did you mean digits"),
     "missing data": ([f"--config={ROOT}/configs/interplay.py:data=cifar10"], r"cifar10"),
-    "unknown model": ([f"--config={ROOT}/configs/interplay.py:model=wrn_28"], r"no model 'wrn_28'; did you mean wrn_28_"),
-    "model option": (["--config.model.options={'width': 3}"], r"width|options"),
+    "unknown model": ([f"--config={ROOT}/configs/interplay.py:model=wrn_28"], r"no model .wrn_28.; did you mean"),
+    "model option": (['--config.model.options={"width": 3}'], r"no option of mlp, 'width'; did you mean widths"),
     "unknown schedule": (["--config.optimizer.schedule=cosin"], r"schedule cannot be 'cosin'; did you mean cosine"),
     "unknown term": (["--config.objective.term=mutual"], r"objective.term cannot be 'mutual'"),
     "unknown convention": (["--config.evaluate.convention=thesi"], r"did you mean thesis"),
@@ -186,7 +186,7 @@ def pictures(tmp_path):
 def folder_run(pictures, workdir):
     config = f"--config={ROOT}/configs/interplay.py:data=folder,model=mlp"
     flags = [f"--config.data.dir={pictures}", "--config.data.train_samples=0", "--config.objective.batch_size=8"]
-    return main([config, *flags, "--config.data.options={\"size\": 16}", *SHORT, ONE_DEVICE, f"--workdir={workdir}"])
+    return main([config, *flags, '--config.data.options={"size": 16}', *SHORT, ONE_DEVICE, f"--workdir={workdir}"])
 
 
 def test_a_folder_of_pictures(pictures, tmp_path):

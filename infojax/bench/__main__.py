@@ -11,6 +11,7 @@ BENCHES = {
     "measures": "speed, memory and float32 error of the measures against the dense N x N route",
     "file": "measuring a 2,000,000 x 256 float32 .npy file in bounded memory",
     "models": "forward pass and training step of the classifiers, beside PyTorch where it is installed",
+    "train": "images/s of training, cost of the information terms and of measuring, seeds together and apart",
     "data": "drawing and augmenting a batch on the device, and reading ArrayRecord, beside Pillow",
 }
 

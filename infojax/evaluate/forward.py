@@ -55,13 +55,13 @@ class Seen(NamedTuple):
     bias: jax.Array | None
 
 
-def on_sample(net, transform, sample, measures, batch_size=512):
+def on_sample(net, through, sample, measures):
     """An evaluator's `run`: the network "net" sees the sample once with each set of weights, then all measures look.
 
     Args:
+      through: `forward` of the net, one for all samples: each is compiled by itself.
       measures: generators of (name, value) of `Seen`.
     """
-    through = forward(net, transform, batch_size)
 
     def run(evaluated):
         said = {name: through(p["net"], state["net"], sample.x) for name, (p, state) in evaluated.items()}

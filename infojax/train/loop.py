@@ -12,6 +12,7 @@ the rows past k, and goes on at 4.
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def fit(
         raise ValueError("steps_per_call must be 1 where the host feeds every step")
     one = step if isinstance(step, Dispatched) else jax.jit(step, donate_argnums=1)
     many = jax.jit(_repeated(step, steps_per_call), donate_argnums=1) if steps_per_call > 1 else None
-    keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress, runs)
+    keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress, runs, Counter(), [])
+    begun = time.perf_counter()
     restored, state = keeper.restore(state)
     k, metrics = restored or 0, None
     with _termination() as asked:
@@ -106,7 +108,7 @@ def fit(
                 if save(k) or asked():
                     keeper.checkpoint(k, state)
             if asked():
-                keeper.finish()
+                keeper.finish(k, begun)
                 raise Preempted(f"stopped at step {k}")
             if k >= until:
                 break
@@ -118,7 +120,7 @@ def fit(
             else:
                 state, metrics = (many if together else one)(*arguments)
             k += steps_per_call if together else 1
-    keeper.finish()
+    keeper.finish(k, begun)
     return state
 
 
@@ -134,6 +136,8 @@ class _Keeper:
     save: Callable
     progress: Callable
     runs: tuple
+    seconds: Counter  # spent on each kind of work beside the steps
+    called: list  # evaluators, whose first call compiles
 
     def due(self, k):
         return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
@@ -148,23 +152,28 @@ class _Keeper:
     def compiling(self, k, step, arguments):
         """The first call of a process, timed."""
         self.progress(k, {"phase": "compiling, first step"})
-        begun = time.perf_counter()
-        found = jax.block_until_ready(step(*arguments))
-        if self.rows:
-            self.rows.row("timing", k + 1, first_step_seconds=round(time.perf_counter() - begun, 3))
-        return found
+        with self._timed("first_calls"):
+            return jax.block_until_ready(step(*arguments))
 
     def measure(self, k, state, metrics):
+        if not self.due(k):
+            return
+        jax.block_until_ready(state)  # what was dispatched is the steps' time
         if metrics is not None and self.log(k):
-            metrics = jax.device_get(metrics)
-            for run, values in enumerate(self._by_run(metrics)):
-                self._write(k, "train", run, values)
+            with self._timed("rows"):
+                metrics = jax.device_get(metrics)
+                for run, values in enumerate(self._by_run(metrics)):
+                    self._write(k, "train", run, values)
             _check(k, metrics)
         for evaluator in self.evaluators:
             if evaluator.due(k):
                 self.progress(k, {"phase": evaluator.name})
                 for run, evaluated in enumerate(self._by_run(self.objective.evaluated(state))):
-                    self._write(k, "eval", run, {"evaluator": evaluator.name, **dict(evaluator.run(evaluated))})
+                    first = evaluator not in self.called
+                    self.called.append(evaluator)
+                    with self._timed("first_calls" if first else "evaluate"):
+                        values = {"evaluator": evaluator.name, **dict(evaluator.run(evaluated))}
+                    self._write(k, "eval", run, values)
 
     def _by_run(self, tree):
         """The tree of each run; of the only one, the tree."""
@@ -184,18 +193,32 @@ class _Keeper:
     def checkpoint(self, k, state):
         if not self.checkpoints:
             return
-        if not bool(_finite(state)):
-            raise NonFiniteError(f"step {k}: the state is not finite; no checkpoint of it was written")
-        if self.rows:
-            self.rows.flush()
-        self.checkpoints.save(k, state)
+        with self._timed("checkpoint"):
+            if not bool(_finite(state)):
+                raise NonFiniteError(f"step {k}: the state is not finite; no checkpoint of it was written")
+            if self.rows:
+                self.rows.flush()
+            self.checkpoints.save(k, state)
 
-    def finish(self):
-        """Everything is on the disk."""
+    def finish(self, k, begun):
+        """Everything is on the disk; where the time went is the last row, if there was any work."""
         if self.checkpoints:
-            self.checkpoints.wait()
+            with self._timed("checkpoint"):
+                self.checkpoints.wait()
         if self.rows:
+            if self.seconds["first_calls"]:
+                whole = time.perf_counter() - begun
+                parts = {"steps": whole - sum(self.seconds.values()), **self.seconds}
+                self.rows.row("timing", k, **{f"{name}_seconds": round(part, 3) for name, part in parts.items()})
             self.rows.flush()
+
+    @contextmanager
+    def _timed(self, name):
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - begun
 
 
 def _repeated(step, count):

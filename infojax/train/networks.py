@@ -14,10 +14,13 @@ def as_net(module, *inputs, stages=()):
       stages: where `apply` may start and stop, if the module takes `start` and `stop`.
     """
 
+    @jax.jit
+    def variables(key):
+        return dict(module.init(key, *[jnp.zeros(x.shape, x.dtype) for x in inputs], train=False))
+
     def init(key):
-        zeros = [jnp.zeros(x.shape, x.dtype) for x in inputs]
-        variables = dict(jax.jit(lambda key: module.init(key, *zeros, train=False))(key))
-        return variables.pop("params"), variables
+        found = variables(key)
+        return found.pop("params"), found
 
     def apply(params, model_state, *inputs, train, rngs=None, start=None, stop=None):
         cut = {name: value for name, value in (("start", start), ("stop", stop)) if value is not None}

@@ -50,7 +50,7 @@ def test_forward_by_batches(setting, batch_size):
 
 def test_classify(setting):
     net, evaluated, sample, outputs = setting
-    found = dict(on_sample(net, PLAIN, sample, [classify])(evaluated))
+    found = dict(on_sample(net, forward(net, PLAIN), sample, [classify])(evaluated))
     log_p = np.asarray(jax.nn.log_softmax(outputs.logits))
     assert found["split"] == "test" and found["n"] == 230
     assert found["loss"] == pytest.approx(float(-log_p[np.arange(230), np.asarray(sample.labels)].mean()), rel=1e-5)
@@ -60,7 +60,7 @@ def test_classify(setting):
 
 def test_interplay(setting):
     net, evaluated, sample, outputs = setting
-    found = dict(on_sample(net, PLAIN, sample, [interplay])(evaluated))
+    found = dict(on_sample(net, forward(net, PLAIN), sample, [interplay])(evaluated))
     z, y = np.asarray(outputs.embedding, np.float64), np.asarray(sample.labels)
     head = np.asarray(evaluated["raw"][0]["net"]["head"]["kernel"], np.float64).T
     v = head[y]
@@ -88,7 +88,9 @@ def test_neural_collapse(setting):
     net, evaluated, sample, outputs = setting
     head = evaluated["raw"][0]["net"]["head"]
     for convention in ("thesis", "papyan"):
-        found = dict(on_sample(net, PLAIN, sample, [partial(neural_collapse, convention=convention)])(evaluated))
+        found = dict(
+            on_sample(net, forward(net, PLAIN), sample, [partial(neural_collapse, convention=convention)])(evaluated)
+        )
         assert found["convention"] == convention and found["n"] == 230
         expected = ij.neural_collapse(
             np.asarray(outputs.embedding), np.asarray(sample.labels), np.asarray(head["kernel"]).T,
@@ -115,15 +117,15 @@ def test_a_collapsed_network_is_at_its_limits():
 
     net = Net(None, apply, head=lambda params: (etf, jnp.zeros(4)))
     evaluated, sample = {"raw": ({"net": {}}, {"net": {}})}, Sample("train", labels, labels)
-    found = dict(on_sample(net, lambda key, x: x, sample, [interplay])(evaluated))
+    found = dict(on_sample(net, forward(net, lambda key, x: x), sample, [interplay])(evaluated))
     for name in ("entropy_features", "entropy_head", "joint_entropy", "mutual_information", "mir", "hdr"):
         assert found[name] == pytest.approx(found[f"limit_{name}"], abs=2e-5), name
     assert found["hdr_means"] == pytest.approx(0, abs=1e-5) and found["effective_rank_means"] == pytest.approx(
         3, abs=1e-4
     )
-    collapsed = dict(on_sample(net, lambda key, x: x, sample, [neural_collapse])(evaluated))
+    collapsed = dict(on_sample(net, forward(net, lambda key, x: x), sample, [neural_collapse])(evaluated))
     assert collapsed["nc1"] == pytest.approx(0, abs=1e-6) and collapsed["nc3"] == pytest.approx(0, abs=1e-6)
-    assert dict(on_sample(net, lambda key, x: x, sample, [classify])(evaluated))["accuracy"] == 1
+    assert dict(on_sample(net, forward(net, lambda key, x: x), sample, [classify])(evaluated))["accuracy"] == 1
 
 
 def test_one_forward_pass_for_all_measures(setting):
@@ -131,5 +133,5 @@ def test_one_forward_pass_for_all_measures(setting):
     passes = []
     counted = net._replace(apply=lambda *args, **kw: passes.append(1) or net.apply(*args, **kw))
     with jax.disable_jit():
-        dict(on_sample(counted, PLAIN, sample, [classify, neural_collapse, classify], 115)(evaluated))
+        dict(on_sample(counted, forward(counted, PLAIN, 115), sample, [classify, neural_collapse, classify])(evaluated))
     assert len(passes) == 2 * 2  # two batches, raw and averaged weights

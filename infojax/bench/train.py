@@ -1,0 +1,104 @@
+"""The training loop: images/s, the cost of the information terms, of measuring, of everything around the step."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+
+from infojax.objectives import Seeds, init_state
+from infojax.tasks import supervised
+from infojax.tasks.config import choices
+from infojax.tasks.train import train
+from infojax.train.runlog import read_rows
+from infojax.train.step import make_step
+
+
+def study(quick, term="off"):
+    """WRN-28-2 on synthetic pictures of 32 x 32 x 3, batch 64, with flips and crops."""
+    known = dict(data="synthetic", model="wide_resnet" if quick else "wrn_28_2", term=(term,))
+    config = supervised.recipe("bench", choices("small", **known))
+    config.epochs, config.objective.strength = 1.0, 0.1
+    config.evaluate.train_samples = config.evaluate.test_samples = 128 if quick else 512
+    if quick:
+        config.model.options = dict(depth=10, width=1)
+    return supervised.study(config)
+
+
+def steps(quick):
+    """Seconds of a step with each term, taken in turn."""
+    runs, taken = {}, {}
+    for term in ("off", "mi", "hd"):
+        one = study(quick, term)
+        task = replace(one.objective, term=term, strength=0.1)
+        step = jax.jit(make_step(one.ctx, one.views), donate_argnums=1)
+        state, _ = step(task, init_state(task, Seeds(), one.ctx), {"data": one.data}, Seeds())
+        runs[term], taken[term] = (step, task, jax.block_until_ready(state), one), []
+    for _ in range(3 if quick else 8):
+        for term, (step, task, state, one) in runs.items():
+            begun = time.perf_counter()
+            state, _ = step(task, state, {"data": one.data}, Seeds())
+            jax.block_until_ready(state)
+            taken[term].append(time.perf_counter() - begun)
+            runs[term] = (step, task, state, one)
+    best = {term: min(found) for term, found in taken.items()}
+    batch = runs["off"][1].batch_size
+    for term, seconds in best.items():
+        row = {"what": f"step, term {term}", "images_per_s": batch / seconds, "seconds": seconds}
+        yield row | ({} if term == "off" else {"over_plain": seconds / best["off"] - 1})
+
+
+def evaluation(quick):
+    """Seconds of one evaluation of 512 train and 512 test samples, raw and averaged weights, all measures."""
+    one = study(quick)
+    state = init_state(one.objective, Seeds(), one.ctx)
+    evaluated = one.objective.evaluated(state)
+    runs = [run for _, run in one.evaluators(one.views)]
+    images = 2 * sum(dict(run(evaluated))["n"] for run in runs)  # two sets of weights; also the first, compiling call
+    begun = time.perf_counter()
+    for run in runs:
+        dict(run(evaluated))
+    seconds = time.perf_counter() - begun
+    yield {"what": "evaluation, all measures", "images_per_s": images / seconds, "seconds": seconds}
+
+
+def around(quick):
+    """Share of a run that is not its steps: WRN-10-1 on the digits, evaluations and checkpoints as in the preset."""
+    config = supervised.recipe("bench", choices("tiny", data="digits", model="wide_resnet", seeds=1))
+    config.model.options = dict(depth=10, width=1, norm_decay=0.9)
+    config.epochs = 2.0 if quick else 60.0
+    config.report.draw = False
+    with tempfile.TemporaryDirectory() as folder:
+        train(supervised.study(config), config, folder)
+        rows = read_rows(folder)
+    timing = {key: value for row in rows if row["kind"] == "timing" for key, value in row.items()}
+    parts = {key: timing.get(f"{key}_seconds", 0.0) for key in ("evaluate", "checkpoint", "rows", "steps")}
+    total = sum(parts.values())
+    shares = {f"{key}_share": value / total for key, value in parts.items() if key != "steps"}
+    yield {"what": "run of the digits, after first calls", "seconds": total} | shares
+
+
+def together(quick):
+    """Three seeds in one program against three commands, compilation included."""
+    config = Path(__file__).parents[2] / "configs" / "interplay.py"
+    if not config.exists():  # installed without a checkout
+        return
+    epochs, taken = 1 if quick else 10, {}
+    for name, strings in {"one": ["seeds=3"], "three": ["seeds=1"] * 3}.items():
+        begun = time.perf_counter()
+        for seed, string in enumerate(strings):
+            with tempfile.TemporaryDirectory() as folder:
+                flags = [f"--config.epochs={epochs}", f"--config.seed={seed}", "--config.report.draw=False"]
+                command = [sys.executable, "-m", "infojax.main", f"--config={config}:tiny,{string}", *flags]
+                subprocess.run([*command, f"--workdir={folder}"], check=True, capture_output=True)
+        taken[name] = time.perf_counter() - begun
+    yield {"what": "3 seeds, one command", "seconds": taken["one"], "over_three": taken["one"] / taken["three"]}
+    yield {"what": "3 seeds, three commands", "seconds": taken["three"]}
+
+
+def run(quick=False):
+    """Rows of all of these."""
+    return [row for part in (steps, evaluation, around, together) for row in part(quick)]
