@@ -43,7 +43,7 @@ def parse(argv):
         raise
     except Exception as error:  # absl, ml_collections and the config file each have their own
         raise ConfigError(one_line(error, argv)) from None
-    chosen = ",".join(str(value) for value in config.chosen.values())
+    chosen = "-".join(str(value).replace("/", "_") for value in config.chosen.values())
     return config, values.workdir or str(Path("runs") / config.name / chosen), values.dry_run
 
 

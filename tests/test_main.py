@@ -113,6 +113,20 @@ def test_a_sweep(tmp_path, capsys):
     assert set(last) == {1.0, 8.0} and last[1.0]["entropy_features"] != last[8.0]["entropy_features"]
 
 
+CONFIGS = {"quickstart": "", "regularized": ":tiny,term=hd"}  # interplay: all others here
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_tiny_preset_of_every_config_runs(name, tmp_path):
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {"interplay", *CONFIGS}
+    flags = ["--config.epochs=0.1", "--config.evaluate.points=0", "--config.report.draw=False"]
+    config = f"--config={ROOT}/configs/{name}.py{CONFIGS[name]}"
+    assert main([config, *flags, ONE_DEVICE, "--config.log.every=1", f"--workdir={tmp_path}"]) == 0
+    rows = rows_of(tmp_path)
+    assert [row["step"] for row in rows] == [1, 2] and rows[-1]["loss"] < 4
+    assert ("hd" in rows[-1]) == (name == "regularized")
+
+
 def test_dry_run(tmp_path, capsys):
     assert main([TINY, *SHORT, "--dry_run", f"--workdir={tmp_path}/none"]) == 0
     said = capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Progress of a run: one line that changes on a terminal, a line now and then elsewhere; process 0 only."""
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -24,35 +25,38 @@ class Progress:
     def __init__(self, total, runs=1, stream=None):
         self.total, self.runs, self.stream = total, runs, stream or sys.stderr
         self.on, self.live, self.folder = jax.process_index() == 0, None, None
-        self.phase, self.phase_begun = None, 0.0
+        self.step = 0
         self.seen = {}  # name -> values of the runs last shown
         self.marks = []  # (step, time) of steps without an evaluation between them
         self.rate = None
-        self.printed = self.beaten = 0.0
+        self.printed = self.beaten = -float("inf")
 
     @contextmanager
     def shown(self, folder=None):
         """While it is open there is a line on the terminal; `folder` gets the heartbeat."""
-        self.folder = folder
-        if self.on and self.stream.isatty():
-            from rich.console import Console
-            from rich.live import Live
+        self.folder, state = folder, "stopped"
+        try:
+            if self.on and self.stream.isatty() and os.environ.get("TERM") != "dumb":
+                from rich.console import Console
+                from rich.live import Live
 
-            with Live(console=Console(file=self.stream), auto_refresh=False, transient=True) as self.live:
+                with Live(console=Console(file=self.stream), auto_refresh=False, transient=True) as self.live:
+                    yield
+            else:
                 yield
+            state = "finished"
+        finally:
             self.live = None
-        else:
-            yield
-        if folder is not None:
-            folder.status(step=self.total, total=self.total, state="finished")
+            if folder is not None:
+                folder.status(step=self.step, total=self.total, state=state)
 
     def __call__(self, step, values):
         if not self.on:
             return
-        now = time.monotonic()
+        now, self.step = time.monotonic(), step
         if "phase" in values:
-            self.phase, self.phase_begun, self.marks = values["phase"], now, []
-            self._show(f"step {step:,} of {self.total:,}: {self.phase}", now, always=step == 0)
+            self.marks = []
+            self._show(f"step {step:,} of {self.total:,}: {values['phase']}", now, always=step == 0)
             return
         if "evaluator" not in values and values.get("run", 0) == 0:
             self._tick(step, now)
@@ -103,7 +107,9 @@ class Progress:
 
     def _show(self, text, now, always=False):
         if self.live is not None:
-            self.live.update(text, refresh=True)
+            from rich.text import Text
+
+            self.live.update(Text(text), refresh=True)
         elif always or now - self.printed > LINE_SECONDS:
             print(text, file=self.stream, flush=True)
             self.printed = now

@@ -186,7 +186,7 @@ def test_a_fed_batch_replaces_the_draw():
 # Several runs
 
 
-@pytest.mark.parametrize("how", ["vmap", "unroll", "loop"])
+@pytest.mark.parametrize("how", ["vmap", "unroll", "loop", "dispatch"])
 def test_runs_together_are_the_runs_alone(how):
     """Two seeds and two temperatures in one program."""
     ctx = context()
@@ -194,7 +194,8 @@ def test_runs_together_are_the_runs_alone(how):
     seeds = [Seeds(0, 0, 0), Seeds(3, 4, 5)]
     alone = stack([run(task, ctx, 3, s)[0] for task, s in zip(tasks, seeds, strict=True)])
     together = stack([init_state(task, s, ctx) for task, s in zip(tasks, seeds, strict=True)])
-    step = jax.jit(map_runs(make_step(ctx, VIEWS), how))
+    step = map_runs(make_step(ctx, VIEWS), how)
+    step = step if how == "dispatch" else jax.jit(step)
     for _ in range(3):
         together, metrics = step(stack(tasks), together, CONSTANTS, stack(seeds))
     assert metrics["loss"].shape == (2,)
@@ -202,8 +203,26 @@ def test_runs_together_are_the_runs_alone(how):
 
 
 def test_unknown_way_to_map():
-    with pytest.raises(ValueError, match="vmap, unroll, loop; got 'pmap'"):
+    with pytest.raises(ValueError, match="vmap, unroll, loop, dispatch; got 'pmap'"):
         map_runs(None, "pmap")
+
+
+@pytest.mark.parametrize("how", ["vmap", "dispatch"])
+def test_a_run_that_is_not_finite_is_frozen(how):
+    """It keeps its last finite state, says so at every step after, and the others do not notice."""
+    ctx, seeds = context(), [Seeds(0, 0, 0), Seeds(1, 1, 1)]
+    tasks = stack([Supervised(strength=value, term="hd") for value in (0.0, 1e38)])
+    step = map_runs(make_step(ctx, VIEWS), how)
+    step = step if how == "dispatch" else jax.jit(step)
+    state = stack([init_state(Supervised(), s, ctx) for s in seeds])
+    start = jax.tree.map(np.asarray, state)
+    for _ in range(3):
+        state, metrics = step(tasks, state, CONSTANTS, stack(seeds))
+        assert metrics["frozen"].tolist() == [False, True]
+    assert state.step.tolist() == [3, 0]
+    same(*(jax.tree.map(lambda leaf: leaf[1], tree) for tree in (state, start)))
+    alone, _ = run(Supervised(term="hd"), ctx, 3)
+    same(jax.tree.map(lambda leaf: leaf[0], state), alone, rtol=2e-4, atol=1e-5)
 
 
 # Devices
