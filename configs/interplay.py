@@ -5,7 +5,7 @@
   python -m infojax.main --config=configs/interplay.py:small,data=cifar10               one GPU
   python -m infojax.main --config=configs/interplay.py:paper,data=cifar100              the papers' recipe
 
-Choices: data = digits, fashion_mnist, cifar10, cifar100, cifar10_jpeg, svhn, stl10, or any other set by name;
+Choices: data = digits, fashion_mnist, cifar10, cifar100, cifar10_jpeg, stl10, tfds:NAME, or any other set by name;
 model; seeds.
 
 paper: TorchSSL's recipe, which the papers train with: WRN-28-2 (WRN-28-8 for CIFAR-100), SGD with Nesterov momentum

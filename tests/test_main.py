@@ -130,7 +130,14 @@ def test_the_tiny_preset_of_every_config_runs(name, tmp_path):
 def test_dry_run(tmp_path, capsys):
     assert main([TINY, *SHORT, "--dry_run", f"--workdir={tmp_path}/none"]) == 0
     said = capsys.readouterr().out
-    assert "8 x 8 x 1" in said and "44 steps" in said and "2,816 images" in said and "FLOPs" in said
+    assert "net: layer1 512, layer2 512, layer3 512, embedding 512, logits 10" in said
+    assert (
+        '"steps_per_epoch": 22' in said
+        and "8 x 8 x 1" in said
+        and "44 steps" in said
+        and "2,816 images" in said
+        and "FLOPs" in said
+    )
     assert not (tmp_path / "none").exists()
 
 
@@ -155,6 +162,7 @@ BAD = {
     "unknown convention": (["--config.evaluate.convention=thesi"], r"did you mean thesis"),
     "unknown transform": (["--config.objective.transform=week"], r"did you mean weak"),
     "batch too large": (["--config.objective.batch_size=5000"], r"batch_size must be from 1 to 1442.*5000"),
+    "train_samples": (["--config.data.train_samples=55"], r"data.train_samples: must be a multiple of 10.*got 55"),
     "too many devices": (["--config.devices=99"], r"devices is 99, but there are"),
     "devices and batch": (["--config.devices=3"], r"devices is 3, which does not divide the batch of 64"),
     "sweep of nothing": (["--config.sweep.name=strength"], r"sweep needs a name and values"),

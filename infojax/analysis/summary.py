@@ -1,11 +1,10 @@
 """Numbers into words: the Report, with the convention, the theoretical limit and the caveats of each measure."""
 
-import jax
 import numpy as np
 
 from infojax.analysis.reports import Report
 from infojax.analysis.streaming import spectrum_entropy
-from infojax.measures import joint, theory
+from infojax.measures.limits import limits_at_collapse
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
@@ -112,21 +111,14 @@ def _limits(found):
     counts = found.counts if found.interplay_counts is None else found.interplay_counts
     if np.sum(counts > 0) < 2:
         return {}
-    try:
-        raw = theory.nc_limits(len(counts), counts=counts, mean_energy=found.values["mean_energy"])
-    except ValueError:  # less mean energy than unequal class counts alone give a simplex
-        raw = theory.nc_limits(len(counts), counts=counts)
-    # Subtracting the sample mean bends a simplex whose corners have unequal weights.
-    corners, known = theory.etf(len(counts)), np.arange(len(counts))
-    with jax.enable_x64(True):
-        centered = joint.interplay(corners, known, corners, weights=counts, center=True)
+    raw, centered = limits_at_collapse(counts, found.values["mean_energy"])
     names = ("joint_entropy", "mutual_information", "mir", "hdr")
     limits["entropy_features"] = raw.entropy_features
-    limits["entropy_features_centered"] = float(centered.entropy_features)
+    limits["entropy_features_centered"] = centered.entropy_features
     limits["effective_rank_from_gram"] = float(np.exp(raw.entropy_features))
     limits |= {"entropy_head": raw.entropy_head, "entropy_head_weights": float(np.log(len(counts) - 1))}
     limits |= {key: getattr(raw, key) for key in names}
-    return limits | {f"{key}_centered": float(getattr(centered, key)) for key in names}
+    return limits | {f"{key}_centered": getattr(centered, key) for key in names}
 
 
 def _rows_used(found, key):

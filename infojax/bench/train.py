@@ -72,7 +72,7 @@ def around(quick):
     config.epochs = 2.0 if quick else 60.0
     config.report.draw = False
     with tempfile.TemporaryDirectory() as folder:
-        train(supervised.study(config), config, folder)
+        train(supervised.study(config), config, folder, say=lambda *_: None)
         rows = read_rows(folder)
     timing = {key: value for row in rows if row["kind"] == "timing" for key, value in row.items()}
     parts = {key: timing.get(f"{key}_seconds", 0.0) for key in ("evaluate", "checkpoint", "rows", "steps")}

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from infojax.measures import collapse, joint, theory
+from infojax.measures import collapse, joint
 from infojax.measures.entropy import matrix_entropy
 from infojax.measures.least_squares import squared_error
+from infojax.measures.limits import limits_at_collapse
+from infojax.measures.theory import Limits
 
 
 def classify(seen):
@@ -28,22 +30,21 @@ def interplay(seen):
 
     entropy_features, entropy_head (of V = W[y]), joint_entropy, mutual_information, mir, hdr, mean_energy; their twins
     of centred features ("..._centered"); entropy_head_weights = H(G(W)); effective_rank_from_gram = exp H(G(Z)).
-    "limit_..." beside each that has one: `nc_limits` with the sample's own class counts and the measured mean energy
-    (zero for the twins). Theorem 3's own pair, of the centred class means M: entropy_means, effective_rank_means, and
+    "limit_..." beside each that has one: `limits_at_collapse` with the sample's own class counts and the measured mean
+    energy. Theorem 3's own pair, of the centred class means M: entropy_means, effective_rank_means, and
     mir_means, hdr_means between G(W) and G(M).
     """
     z, labels, head = seen.said["raw"].embedding, seen.sample.labels, seen.head
     counts = np.bincount(np.asarray(labels), minlength=len(head))
-    for suffix, center in (("", False), ("_centered", True)):
-        found = joint.interplay(z, labels, head, center=center)
-        energy = float(found.mean_energy)
-        limits = theory.nc_limits(len(head), counts=counts, mean_energy=0.0 if center else energy)
-        for name in theory.Limits._fields:
+    raw, centered = (joint.interplay(z, labels, head, center=center) for center in (False, True))
+    limits = (None, None) if np.sum(counts > 0) < 2 else limits_at_collapse(counts, float(raw.mean_energy))
+    for suffix, found, limit in (("", raw, limits[0]), ("_centered", centered, limits[1])):
+        for name in Limits._fields:
             yield name + suffix, float(getattr(found, name))
-            yield f"limit_{name}{suffix}", float(getattr(limits, name))
-        if not center:
-            yield "mean_energy", energy
-            yield "effective_rank_from_gram", float(jnp.exp(found.entropy_features))
+            if limit is not None:
+                yield f"limit_{name}{suffix}", getattr(limit, name)
+    yield "mean_energy", float(raw.mean_energy)
+    yield "effective_rank_from_gram", float(jnp.exp(raw.entropy_features))
     yield "entropy_head_weights", float(matrix_entropy(head))
     means = _class_means(z, labels, counts)
     entropy = matrix_entropy(means)

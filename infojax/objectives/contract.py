@@ -64,6 +64,11 @@ class Seeds(NamedTuple):
     noise: Any = 0
 
 
+def stream(name, seed):
+    """The key of one of the `Seeds`: equal seeds of different streams have nothing in common."""
+    return jax.random.fold_in(jax.random.key(seed), Seeds._fields.index(name))
+
+
 class State(NamedTuple):
     """Arrays only: exactly what a checkpoint holds."""
 
@@ -188,7 +193,7 @@ def init_state(objective, seeds, ctx, nets=None):
       seeds: `Seeds`; parameters come from seeds.init alone.
       nets: names of the trained nets; all by default.
     """
-    key = jax.random.key(seeds.init)
+    key = stream("init", seeds.init)
     names = list(ctx.nets if nets is None else nets)
     variables = {name: ctx.nets[name].init(jax.random.fold_in(key, i)) for i, name in enumerate(names)}
     params = {name: found[0] for name, found in variables.items()}

@@ -13,7 +13,7 @@ class Supervised(Objective):
 
     Attributes:
       strength: lambda of the term.
-      temperature: of the softmax that is trained; evaluation uses it too.
+      temperature: of the softmax that is trained; evaluation is of the logits as they are.
       label_smoothing: mass spread evenly over all classes.
       ema_decay: of the evaluated average of the parameters.
       term, to, normalise: see `information_term`.

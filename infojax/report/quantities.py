@@ -27,6 +27,7 @@ QUANTITIES = {
     "accuracy": Quantity("accuracy", colour=2),
     "error": Quantity("error (%)", colour=2),
     "loss": Quantity("loss", colour=5),
+    "cross_entropy": Quantity("cross-entropy", colour=5),
     "mir": Quantity("MIR", "limit_mir", 3),
     "hdr": Quantity("HDR", "limit_hdr", 4),
     "mir_centered": Quantity("MIR, centred", "limit_mir_centered", 3),
@@ -113,7 +114,8 @@ def splits(quantity):
 def averaged(quantity):
     """A quantity of the batches (pale), of the raw weights, and of their average."""
     average = Line(f"{quantity}_ema", "averaged weights (EMA)", dash=":")
-    return (Line(quantity, "batch", "batch"), Line(quantity, "raw weights"), average)
+    batch = "cross_entropy" if quantity == "loss" else quantity  # the loss of a batch has terms that evaluation has not
+    return (Line(batch, "batch", "batch"), Line(quantity, "raw weights"), average)
 
 
 def _title(quantity):
@@ -149,7 +151,7 @@ FIGURES = {
         "(NC2), their alignment (NC3), mismatch with the nearest class mean (NC4); decomposition of the squared error "
         "as in Han, Papyan and Donoho 2022. Of the training samples unless named otherwise; all limits are 0.",
         (
-            Panel("Training loss", (Line("loss", "batch", "batch"), Line("loss", "whole sample")), True),
+            Panel("Training loss", (Line("cross_entropy", "batch", "batch"), Line("loss", "whole sample")), True),
             Panel("Training error (%)", lines("error")),
             Panel("NC1: variability within classes", splits("nc1"), True),
             Panel("NC2: equal norms", (Line("nc2_equinorm", "class means"), Line("nc2_equinorm_head", "classifier"))),

@@ -100,7 +100,7 @@ def study(rows, config, environment=None, folder=".") -> Study:
             seeds[run] = row["seed"]
         if row.get("frozen"):
             frozen.setdefault(run, row["step"])
-        if row["kind"] not in ("train", "eval"):
+        if row["kind"] not in ("train", "eval") or row.get("frozen"):
             continue
         split = BATCH if row["kind"] == "train" else row.get("split", "")
         if isinstance(row.get("n"), int):
@@ -133,25 +133,9 @@ def _order(value):
 
 
 def _swept(rows, config) -> tuple[str, dict]:
-    """(name, {run: value}) of the hyper-parameter that tells runs of a group apart, or ("", {}).
-
-    It stands in every row, never changes within a run, and the config knows it, or rows of both kinds carry it: else
-    a quantity that happens to be constant could pass for it.
-    """
-    rows = [row for row in rows if "run" in row and row["kind"] in ("train", "eval")]
-    known = {part for key, value in flat(config) for part in (key, *key.split("."), str(value))}
-    both = len({row["kind"] for row in rows}) == 2
-    for name in rows[0] if rows else ():
-        if name in MARKS or not (both or name in known) or not all(name in row for row in rows):
-            continue
-        values = {}
-        for row in rows:
-            values.setdefault(row["run"], set()).add(row[name] if isinstance(row[name], str | int | float) else None)
-        found = {run: next(iter(of_run)) for run, of_run in values.items()}
-        if all(len(of_run) == 1 for of_run in values.values()) and None not in found.values():
-            if len(set(found.values())) > 1:
-                return name, found
-    return "", {}
+    """(name, {run: value}) of the hyper-parameter that the config sweeps, or ("", {})."""
+    name = config.get("sweep", {}).get("name", "")
+    return (name, {row["run"]: row[name] for row in rows if "run" in row and name in row}) if name else ("", {})
 
 
 def _derived(values) -> dict:
@@ -247,14 +231,9 @@ def at_end(study, split, quantity, runs, steps=None) -> np.ndarray:
 
 
 def num_classes(study) -> int | None:
-    """C >= 3 from the config, or from log(C-1), the limit of H(V), which nearly equal counts hardly lower."""
-    named = {v for k, v in flat(study.config) if k.split(".")[-1] in ("classes", "num_classes") and type(v) is int}
-    found = named if len(named) == 1 else set()
-    if not found:
-        runs = [of for (_, _, name), of in study.values.items() if name == "limit_entropy_head"]
-        top = max((x for of in runs for places in of.values() for x in places.values() if x == x), default=0.0)
-        found = {round(math.exp(top)) + 1} if abs(math.exp(top) - round(math.exp(top))) < 0.2 else set()
-    return next((classes for classes in found if classes >= 3), None)
+    """C >= 3 of the config, else None: no limit is drawn on a guess."""
+    found = study.config.get("num_classes")
+    return found if isinstance(found, int) and found >= 3 else None
 
 
 def first_perfect(study, runs) -> dict[Any, int] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from infojax.report.quantities import BRIEF, QUANTITIES, SUMMARY
-from infojax.report.rows import at_end, first_perfect, flat, limits, mean_interval, splits_of
+from infojax.report.rows import BATCH, at_end, first_perfect, flat, limits, mean_interval, splits_of
 from infojax.report.tables import format_value, one_line
 
 ABSENT = "absent"
@@ -121,7 +121,12 @@ def warnings_of(study) -> list[str]:
 
 def last_evaluation(study) -> str:
     """Step and epoch of the last evaluation, and what ± stands for."""
-    steps = [max(of_run) for (a, *_), of in study.values.items() if a == "step" for of_run in of.values()]
+    steps = [
+        max(of)
+        for (a, split, _), runs in study.values.items()
+        if a == "step" and split != BATCH
+        for of in runs.values()
+    ]
     step, per_epoch = int(max(steps, default=study.last)), study.config.get("steps_per_epoch")
     epoch = f" (epoch {step / per_epoch:g})" if per_epoch else ""
     many = max(len(runs) for runs in study.groups.values()) > 1

@@ -5,11 +5,16 @@
 The string names a preset and the choices that other keys derive from; any other key is a flag of its own.
 """
 
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 
-from infojax.data import near
+from infojax.data import DataError, near
 
 PRESETS = ("tiny", "small", "paper")
+X_SCALES = ("symlog", "linear")
 # Where a choice of the string ends up. A flag that contradicts it would leave what was derived from it behind.
 CHOSEN = {
     "preset": "preset",
@@ -80,7 +85,8 @@ def training(name, chosen):
                 convention="thesis",  # of NC1
                 batch_size=512,
             ),
-            checkpoint=dict(every=1000, keep=2),  # steps
+            # steps; the last `keep` stay, and of those taken at an evaluation the best by e.g. "test accuracy"
+            checkpoint=dict(every=1000, keep=2, best=""),
             report=dict(draw=True, x_scale="symlog"),  # figures and page at the end
             how="auto",  # of several runs: vmap, unroll, loop, dispatch; auto: dispatch on CPU, vmap elsewhere
             steps_per_call=0,  # updates a call of the device; 0: 1 on CPU, 10 elsewhere
@@ -116,8 +122,12 @@ def check_numbers(config):
     least = {
         "seed": 0, "seeds": 1, "log.every": 0, "evaluate.points": 0, "evaluate.every": 0, "evaluate.batch_size": 1,
         "evaluate.train_samples": 1, "evaluate.test_samples": 1, "checkpoint.every": 0, "checkpoint.keep": 1,
-        "steps": 1, "epochs": 0, "steps_per_call": 0, "devices": 0,
+        "steps": 1, "steps_per_call": 0, "devices": 0,
     }  # fmt: skip
+    if config.seed + config.seeds > 2**31:
+        raise ConfigError(f"seed must be below 2^31, got {config.seed}")
+    if config.report.x_scale not in X_SCALES:
+        raise ConfigError(f"report.x_scale cannot be {config.report.x_scale!r}{near(config.report.x_scale, X_SCALES)}")
     for path, bound in least.items():
         value = config
         for part in path.split("."):
@@ -131,8 +141,27 @@ def plain(config):
     return FrozenConfigDict(config).to_dict()
 
 
-def one_line(error, argv):
-    """What a flag error of absl or ml_collections means, in one line."""
+@contextmanager
+def buildable(what):
+    """Turns what the parts of a run raise about their arguments, each in its own type, into one line.
+
+    Raises:
+      ConfigError: says what was being built.
+    """
+    try:
+        yield
+    except (ConfigError, DataError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what} of this config cannot be built: {one_line(error)}") from error
+
+
+def one_line(error, file=None):
+    """What an error of absl, ml_collections or a config file means, in one line; in a config file, where it arose."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[-1] if lines and lines[0].startswith("Error whilst parsing") else " ".join(lines)) or repr(error)
+    text = (lines[-1] if lines and lines[0].startswith("Error whilst parsing") else " ".join(lines)) or repr(error)
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if file and Path(frame.filename).name == file
+    ]
+    return f"{file}, line {frames[-1].lineno}: {text}" if frames else text

@@ -1,20 +1,21 @@
 """Supervised classification, measured while it trains."""
 
 import dataclasses
+import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.data import Arrays, channel_moments, in_memory, near, open_dataset, transforms
+from infojax.data import Arrays, DataError, channel_moments, in_memory, near, open_dataset, transforms
 from infojax.data.splits import balanced
 from infojax.evaluate import classify, fixed_sample, forward, interplay, neural_collapse, on_sample
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import build
 from infojax.objectives import Context, Facts, Supervised
 from infojax.objectives.regularizers import GRADIENTS, KINDS
-from infojax.tasks.config import ConfigError, training
+from infojax.tasks.config import ConfigError, buildable, training
 from infojax.tasks.train import Study, train
 from infojax.train import optim
 from infojax.train.networks import as_net
@@ -71,7 +72,9 @@ def recipe(name, chosen):
 
 def run(config, workdir, dry_run=False):
     """Trains, measures, draws; see `infojax.tasks.train.train`."""
-    return train(study(config), config, workdir, dry_run)
+    with buildable("data, model and objective"):
+        prepared = study(config)
+    return train(prepared, config, workdir, dry_run)
 
 
 def study(config):
@@ -85,7 +88,7 @@ def study(config):
     batch = config.objective.batch_size
     if not 1 <= batch <= len(source):
         raise ConfigError(f"objective.batch_size must be from 1 to {len(source)}, the training samples; got {batch}")
-    per_epoch = max(1, len(source) // batch)
+    per_epoch = len(source) / batch  # an epoch may end within a step: the order of samples knows no gaps
     total = total_steps(config, per_epoch)
     mean, std = (dataset.mean, dataset.std) if dataset.mean else channel_moments(source)
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
@@ -93,6 +96,7 @@ def study(config):
     known(config, "objective.term", KINDS)
     known(config, "objective.to", GRADIENTS)
     known(config, "evaluate.convention", NC1_CONVENTIONS)
+    shares(config.objective, "label_smoothing", "ema_decay")
     try:
         module = build(config.model.name, dataset.num_classes, dtype=config.model.dtype, **config.model.options)
     except ValueError as error:
@@ -121,9 +125,12 @@ def study(config):
 def subset(dataset, settings):
     """The training samples in memory: all of them, or so many balanced over the classes."""
     source = in_memory(dataset.split("train"))
-    if not settings.train_samples:
+    if not 0 < settings.train_samples < len(source):
         return source
-    chosen = np.sort(balanced(source.labels, settings.train_samples, dataset.num_classes, settings.subset_seed))
+    try:
+        chosen = np.sort(balanced(source.labels, settings.train_samples, dataset.num_classes, settings.subset_seed))
+    except DataError as error:
+        raise ConfigError(f"data.train_samples: {str(error).removeprefix('num_labels ')}") from None
     return Arrays(source.x[chosen], source.labels[chosen])
 
 
@@ -131,6 +138,8 @@ def total_steps(config, per_epoch):
     """Updates of the run, from steps or epochs."""
     if (config.steps is None) == (config.epochs is None):
         raise ConfigError(f"give either steps or epochs; steps is {config.steps}, epochs is {config.epochs}")
+    if config.epochs is not None and not 0 < config.epochs < math.inf:
+        raise ConfigError(f"epochs must be a positive number, got {config.epochs}")
     return config.steps if config.epochs is None else max(1, round(config.epochs * per_epoch))
 
 
@@ -138,6 +147,10 @@ def optimizer(settings, total):
     """SGD with the schedule of the config."""
     if settings.schedule not in SCHEDULES:
         raise ConfigError(f"optimizer.schedule cannot be {settings.schedule!r}{near(settings.schedule, SCHEDULES)}")
+    if settings.warmup_steps and settings.schedule != "cosine":
+        raise ConfigError(f"optimizer.warmup_steps is {settings.warmup_steps}; only the schedule cosine has a warm-up")
+    if not 0 <= settings.warmup_steps < total:
+        raise ConfigError(f"optimizer.warmup_steps must be from 0 to below {total}, got {settings.warmup_steps}")
     schedule = {
         "cosine_7_16": lambda: optim.cosine_7_16(settings.lr, total),
         "cosine": lambda: optim.warmup_cosine(settings.lr, total, settings.warmup_steps),
@@ -150,6 +163,13 @@ def optimizer(settings, total):
         weight_decay=settings.weight_decay,
         clip=settings.clip or None,
     )
+
+
+def shares(settings, *names):
+    """Refuses what is not in [0, 1)."""
+    for name in names:
+        if not 0 <= settings[name] < 1:
+            raise ConfigError(f"objective.{name} must be at least 0 and below 1, got {settings[name]}")
 
 
 def known(config, path, values):

@@ -1,9 +1,11 @@
 """Training of one or several runs: what every task that trains a network has in common."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +14,15 @@ import jax
 from infojax.data import near
 from infojax.objectives import Context, Objective, Seeds, init_state
 from infojax.parallel import make_mesh, replicated, sharded_views
-from infojax.tasks.config import ConfigError, plain
+from infojax.tasks.config import ConfigError, buildable, plain
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.cost import estimate
 from infojax.train.loop import Evaluator, every, fit, log_spaced
 from infojax.train.progress import Progress
 from infojax.train.runlog import RunFolder
 from infojax.train.step import HOW, make_step, map_runs, stack
+
+SAY = partial(print, flush=True)
 
 
 class Study(NamedTuple):
@@ -29,7 +33,7 @@ class Study(NamedTuple):
       views: name -> transform, as of `infojax.data.transforms`.
       data: source -> {"x", "labels"}.
       evaluators: views -> yields (name, run) of `Evaluator`s.
-      per_epoch: steps an epoch.
+      per_epoch: steps an epoch, a float.
       nets: names of the trained networks; all by default.
       constants: what else the objective needs and does not train.
     """
@@ -39,34 +43,49 @@ class Study(NamedTuple):
     views: Mapping[str, Callable]
     data: Mapping[str, Any]
     evaluators: Callable
-    per_epoch: int
+    per_epoch: float
     nets: tuple[str, ...] | None = None
     constants: Mapping[str, Any] = {}
 
 
-def train(study, config, workdir, dry_run=False):
+def train(study, config, workdir, dry_run=False, say=SAY):
     """Trains to the end from wherever `workdir` stands, then draws; returns the last state.
 
-    With `dry_run` it prints what would be done and what it would cost, and writes nothing.
+    With `dry_run` it says what would be done and what it would cost, and writes nothing.
     """
     total, on_cpu = study.ctx.facts.total_steps, jax.default_backend() == "cpu"
     mesh = devices(config, study)
     views = sharded_views(study.views, mesh)
     runs = list_runs(config, study.objective)
-    objective, seeds, state, step, how = several(study, config, views, runs)
+    with buildable("the network or its step"):
+        objective, seeds, state, step, how = several(study, config, views, runs)
     state, seeds, constants = replicated((state, seeds, {"data": study.data, **study.constants}), mesh)
-    calls = config.steps_per_call or (1 if on_cpu else 10)
-    resolved = plain(config) | {"steps": total, "steps_per_epoch": study.per_epoch, "how": how, "steps_per_call": calls}
-    if how == "dispatch":
-        resolved["steps_per_call"] = calls = 1
+    calls = 1 if how == "dispatch" else config.steps_per_call or (1 if on_cpu else 10)
+    resolved = plain(config) | {
+        "steps": total, "steps_per_epoch": study.per_epoch, "num_classes": study.ctx.facts.num_classes,
+        "how": how, "steps_per_call": calls,
+    }  # fmt: skip
+    with buildable("the network or its step"):
+        traced = step.one if how == "dispatch" else step
+        jax.eval_shape(traced, objective, state, constants, seeds, None, *([0] if how == "dispatch" else []))
     folder = None if dry_run else RunFolder(workdir, resolved)
     progress = Progress(total, len(runs))
-    print(describe(config, study, state, mesh, runs, how), flush=True)
-    cost = estimate(step, (objective, state, constants, seeds), progress)
-    print(cost.line(total, study.objective.views, len(runs)), flush=True)
+    store = (
+        None
+        if dry_run
+        else Checkpoints(Path(workdir) / "checkpoints", config.checkpoint.keep, config.checkpoint.best or None)
+    )
+    if dry_run:
+        say(json.dumps(resolved, indent=2))
+    say("\n".join(describe(config, study, state, mesh, runs, how)))
+    done = max(store.steps(), default=0) if store else 0
+    if done < total:
+        cost = estimate(step, (objective, state, constants, seeds), progress)
+        if how == "loop" and cost.flops:
+            cost = cost._replace(flops=cost.flops * len(runs))  # XLA counts the body of a loop once
+        say(cost.line(total - done, study.objective.views, len(runs)))
     if dry_run:
         return None
-    store = Checkpoints(Path(workdir) / "checkpoints", config.checkpoint.keep)
     points, interval = config.evaluate.points, config.evaluate.every
     due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch)
     begun = time.perf_counter()
@@ -82,23 +101,18 @@ def train(study, config, workdir, dry_run=False):
                 save=every(config.checkpoint.every, total),
                 progress=progress,
                 steps_per_call=calls,
-                runs=runs if len(runs) > 1 else (),
+                runs=runs if grouped(runs) else (),
             )  # fmt: skip
     finally:
         folder.close()
         store.close()
-    print(f"trained in {time.perf_counter() - begun:.0f} s; rows in {folder.metrics}", flush=True)
+    say(f"trained in {time.perf_counter() - begun:.0f} s; rows in {folder.metrics}")
     if config.report.draw and jax.process_index() == 0:
-        draw(workdir)
+        from infojax.report.runs import summary_lines, write_run
+
+        say("\n".join(summary_lines(workdir)))
+        say(write_run(workdir))
     return state
-
-
-def draw(workdir):
-    """Prints the last measurements, writes figures and page."""
-    from infojax.report.runs import summary_lines, write_run
-
-    print("\n".join(summary_lines(workdir)), flush=True)
-    print(write_run(workdir), flush=True)
 
 
 def devices(config, study):
@@ -125,7 +139,18 @@ def list_runs(config, objective):
     floats = [field.name for field in fields(objective) if field.type in (float, "float")]
     if name not in floats:
         raise ConfigError(f"sweep.name cannot be {name!r}{near(name, floats)}")
-    return [{name: float(value), **seed} for value in values for seed in seeds]
+    try:
+        values = [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise ConfigError(f"sweep.values must be numbers, got {values!r}") from None
+    if len(set(values)) < len(values):
+        raise ConfigError(f"sweep.values has a value twice: {values}")
+    return [{name: value, **seed} for value in values for seed in seeds]
+
+
+def grouped(runs):
+    """Whether the state has an axis of runs: there are several, or one with a swept value."""
+    return len(runs) > 1 or len(runs[0]) > 1
 
 
 def several(study, config, views, runs):
@@ -136,7 +161,7 @@ def several(study, config, views, runs):
     seeds = [Seeds(run["seed"], run["seed"], run["seed"]) for run in runs]
     values = [{name: value for name, value in run.items() if name != "seed"} for run in runs]
     objectives = [replace(study.objective, **value) for value in values]
-    if len(runs) == 1:
+    if not grouped(runs):
         return objectives[0], seeds[0], init_state(objectives[0], seeds[0], study.ctx, study.nets), step, "one"
     states = [init_state(o, s, study.ctx, study.nets) for o, s in zip(objectives, seeds, strict=True)]
     how = config.how
@@ -147,16 +172,30 @@ def several(study, config, views, runs):
 
 
 def describe(config, study, state, mesh, runs, how):
-    """Two or three lines: what is trained, on what, with which devices."""
-    per_run = len(runs)
+    """Lines: what is trained, the shapes on the way, on what, with which devices."""
+    count = len(runs)
     lines = [f"{config.name}:{config.preset}"]
     for name, params in state.params.items():
-        count = sum(leaf.size for leaf in jax.tree.leaves(params)) // per_run
-        lines[0] += f"  {config.model.name if name == 'net' else name}: {count:,} parameters"
+        size = sum(leaf.size for leaf in jax.tree.leaves(params)) // count
+        lines[0] += f"  {config.model.name if name == 'net' else name}: {size:,} parameters"
     for name, arrays in study.data.items():
         shape = " x ".join(map(str, arrays["x"].shape[1:]))
         lines.append(f"{config.data.name}, {name}: {len(arrays['x']):,} samples of {shape} {arrays['x'].dtype}")
+    if "net" in state.params:
+        lines.append(shapes(study, jax.tree.map(lambda leaf: leaf[0], state) if grouped(runs) else state))
     kind = jax.devices()[0].device_kind
     used = 1 if mesh is None else mesh.size
-    lines.append(f"{used} of {jax.device_count()} devices ({kind})" + (f", {per_run} runs by {how}" * (per_run > 1)))
-    return "\n".join(lines)
+    lines.append(f"{used} of {jax.device_count()} devices ({kind})" + (f", {count} runs by {how}" * (count > 1)))
+    return lines
+
+
+def shapes(study, state):
+    """The network's features of one sample, layer by layer."""
+
+    def outputs(params, model_state, x):
+        return study.ctx.nets["net"].apply(params, model_state, study.views["plain"](None, x), train=False)[0]
+
+    x = next(iter(study.data.values()))["x"][:1]
+    found = jax.eval_shape(outputs, state.params["net"], state.model_state["net"], x)
+    layers = found.features | {"embedding": found.embedding, "logits": found.logits}
+    return "net: " + ", ".join(f"{name} {' x '.join(map(str, a.shape[1:]))}" for name, a in layers.items())

@@ -1,5 +1,6 @@
 """Checkpoints of a `State`. The only place that knows orbax."""
 
+import math
 import warnings
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class Checkpoints:
     Args:
       folder: made where it is missing.
       keep: so many of the newest stay.
-      best: name of a metric; the checkpoint with its largest value stays too.
+      best: name of a measurement, as "test accuracy"; of the checkpoints that have it, that with the largest stays too.
     """
 
     def __init__(self, folder, keep=2, best=None):
@@ -27,7 +28,7 @@ class Checkpoints:
         self._ocp, self.folder = ocp, Path(folder).absolute()
         preserved = [policies.LatestN(keep)]
         if best:
-            preserved.append(policies.BestN(get_metric_fn=lambda metrics: metrics[best], n=1))
+            preserved.append(policies.BestN(get_metric_fn=lambda found: (found or {}).get(best, -math.inf), n=1))
         options = ocp.CheckpointManagerOptions(
             save_decision_policy=policies.FixedIntervalPolicy(1),  # whoever calls `save` has decided
             preservation_policy=policies.AnyPreservationPolicy(preserved),

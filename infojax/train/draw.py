@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from infojax.data import order, order_with_replacement
+from infojax.objectives.contract import stream
 
 
 def indices(view, place, seeds, step, num_samples):
     """The samples that a view takes at a step; `place` is the view's number among the objective's views."""
     if view.size == "all":
         return jnp.arange(num_samples)
-    key = jax.random.fold_in(jax.random.key(seeds.order), place)
+    key = jax.random.fold_in(stream("order", seeds.order), place)
     draw = order_with_replacement if view.replacement else order
     return draw(key, step, view.size, num_samples)
 
@@ -25,7 +26,7 @@ def draw(data, views, transforms, seeds, step, fed=None):
       seeds: `Seeds`; the order decides which samples, the noise how they are transformed.
       fed: source -> {"x", "labels"(, "index")} of this step, for sources that were read by the host instead.
     """
-    batch, noise = {}, jax.random.fold_in(jax.random.key(seeds.noise), step)
+    batch, noise = {}, jax.random.fold_in(stream("noise", seeds.noise), step)
     for place, view in enumerate(views):
         if fed and view.source in fed:
             rows = fed[view.source]

@@ -52,9 +52,9 @@ def every(interval, total):
 
 
 def log_spaced(total, count, per_epoch=1):
-    """Due at 0, at about `count` steps whose logarithms are evenly spaced, on whole epochs, and at the end."""
-    epochs = max(1, total // per_epoch)
-    points = np.unique(np.rint(np.geomspace(1, epochs, count)).astype(int)) * per_epoch
+    """Due at 0, at about `count` steps whose logarithms are evenly spaced, next to whole epochs, and at the end."""
+    epochs = max(1, total / per_epoch)
+    points = np.rint(np.rint(np.geomspace(1, epochs, count)) * per_epoch).astype(int)
     chosen = {0, total, *points[points <= total].tolist()}
     return lambda step: step in chosen
 
@@ -93,21 +93,22 @@ def fit(
       NonFiniteError: a logged loss or a state about to be saved is not finite; the last good checkpoint stays.
       Preempted: SIGTERM came; CheckpointError: a checkpoint could not be written; ValueError: fed several steps a call.
     """
-    if feed is not None and steps_per_call > 1:
-        raise ValueError("steps_per_call must be 1 where the host feeds every step")
+    if feed is not None and (steps_per_call > 1 or runs):
+        raise ValueError("where the host feeds every step there is one run, and one step a call")
     one = step if isinstance(step, Dispatched) else jax.jit(step, donate_argnums=1)
     many = jax.jit(_repeated(step, steps_per_call), donate_argnums=1) if steps_per_call > 1 else None
-    keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress, runs, Counter(), [])
+    keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress, runs, Counter(), set(), {})
     begun = time.perf_counter()
     restored, state = keeper.restore(state)
     k, metrics = restored or 0, None
     with _termination() as asked:
         while True:
+            stopping = asked()
             if k != restored:  # else all of this was done before the checkpoint
                 keeper.measure(k, state, metrics)
-                if save(k) or asked():
+                if save(k) or stopping or k >= until:
                     keeper.checkpoint(k, state)
-            if asked():
+            if stopping:
                 keeper.finish(k, begun)
                 raise Preempted(f"stopped at step {k}")
             if k >= until:
@@ -137,7 +138,8 @@ class _Keeper:
     progress: Callable
     runs: tuple
     seconds: Counter  # spent on each kind of work beside the steps
-    called: list  # evaluators, whose first call compiles
+    called: set  # evaluators, whose first call compiles
+    measured: dict  # "test accuracy" -> values of the runs, of this step
 
     def due(self, k):
         return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
@@ -156,24 +158,34 @@ class _Keeper:
             return jax.block_until_ready(step(*arguments))
 
     def measure(self, k, state, metrics):
+        self.measured.clear()
         if not self.due(k):
             return
         jax.block_until_ready(state)  # what was dispatched is the steps' time
+        # A frozen run stays at the step where it left the finite numbers.
+        frozen = [{"frozen": True} if step < k else {} for step in np.atleast_1d(state.step)] if self.runs else [{}]
         if metrics is not None and self.log(k):
             with self._timed("rows"):
                 metrics = jax.device_get(metrics)
+                metrics.pop("frozen", None)
                 for run, values in enumerate(self._by_run(metrics)):
-                    self._write(k, "train", run, values)
-            _check(k, metrics)
+                    self._write(k, "train", run, values | frozen[run])
+            if not self.runs:
+                _check(k, metrics)
+        if self.runs and all(frozen):
+            raise NonFiniteError(f"step {k}: every run left the finite numbers and was frozen before")
         for evaluator in self.evaluators:
             if evaluator.due(k):
                 self.progress(k, {"phase": evaluator.name})
                 for run, evaluated in enumerate(self._by_run(self.objective.evaluated(state))):
-                    first = evaluator not in self.called
-                    self.called.append(evaluator)
+                    first = evaluator.run not in self.called
+                    self.called.add(evaluator.run)
                     with self._timed("first_calls" if first else "evaluate"):
                         values = {"evaluator": evaluator.name, **dict(evaluator.run(evaluated))}
-                    self._write(k, "eval", run, values)
+                    self._write(k, "eval", run, values | frozen[run])
+                    for name, value in values.items():
+                        if isinstance(value, float) and not frozen[run]:
+                            self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
 
     def _by_run(self, tree):
         """The tree of each run; of the only one, the tree."""
@@ -182,8 +194,6 @@ class _Keeper:
         return [jax.tree.map(lambda leaf, run=run: leaf[run], tree) for run in range(len(self.runs))]
 
     def _write(self, k, kind, run, values):
-        if not values.get("frozen", True):
-            del values["frozen"]
         if self.runs:
             values = {"run": run, **self.runs[run], **values}
         if self.rows:
@@ -191,6 +201,7 @@ class _Keeper:
         self.progress(k, values)
 
     def checkpoint(self, k, state):
+        """Written whole in the background; with the measurements of this step, by which the best is kept."""
         if not self.checkpoints:
             return
         with self._timed("checkpoint"):
@@ -198,7 +209,7 @@ class _Keeper:
                 raise NonFiniteError(f"step {k}: the state is not finite; no checkpoint of it was written")
             if self.rows:
                 self.rows.flush()
-            self.checkpoints.save(k, state)
+            self.checkpoints.save(k, state, {name: float(np.mean(found)) for name, found in self.measured.items()})
 
     def finish(self, k, begun):
         """Everything is on the disk; where the time went is the last row, if there was any work."""
@@ -237,10 +248,6 @@ _finite = jax.jit(all_finite)
 
 
 def _check(step, metrics):
-    if "frozen" in metrics:
-        if np.all(metrics["frozen"]):
-            raise NonFiniteError(f"step {step}: every run left the finite numbers and was frozen before")
-        return
     for name in ("loss", "grad_norm"):
         if not np.isfinite(metrics.get(name, 0.0)):
             raise NonFiniteError(f"step {step}: {name} is {metrics[name]}")
@@ -248,12 +255,21 @@ def _check(step, metrics):
 
 @contextmanager
 def _termination():
-    """Yields a function that tells whether SIGTERM came; the handler before it is put back."""
+    """Yields a function that tells whether SIGTERM came; the handler before it is put back.
+
+    Inside another loop (an evaluator that trains) nothing is caught: that one is to finish, the outer one stops.
+    """
     came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
+    inside = getattr(signal.getsignal(signal.SIGTERM), "infojax", False)
+    if inside or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+
+    def handler(*_):
+        came.set()
+
+    handler.infojax = True
+    before = signal.signal(signal.SIGTERM, handler)
     try:
         yield came.is_set
     finally:

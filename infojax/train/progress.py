@@ -56,7 +56,9 @@ class Progress:
         now, self.step = time.monotonic(), step
         if "phase" in values:
             self.marks = []
-            self._show(f"step {step:,} of {self.total:,}: {values['phase']}", now, always=step == 0)
+            self._show(
+                f"step {step:,} of {self.total:,}: {values['phase']}", now, always="compiling" in values["phase"]
+            )
             return
         if "evaluator" not in values and values.get("run", 0) == 0:
             self._tick(step, now)
@@ -72,7 +74,7 @@ class Progress:
         parts = [f"step {step:,} of {self.total:,}"]
         if self.rate:
             parts += [f"{self.rate:.3g} steps/s", f"{duration((self.total - step) / self.rate)} left"]
-        last = {name: float(np.mean(found)) for name, found in self.seen.items()}
+        last = {name: float(np.nanmean(found)) for name, found in self.seen.items() if not np.all(np.isnan(found))}
         if "loss" in last:
             parts.append(f"loss {last['loss']:.4g}")
         accuracies = [

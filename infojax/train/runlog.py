@@ -18,14 +18,9 @@ class RunFolderError(RuntimeError):
 
 
 PACKAGES = ("infojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-MAY_DIFFER = (
-    "steps",
-    "log",
-    "evaluate",
-    "checkpoint",
-    "report",
-    "workdir",
-)  # first parts of a key, between resumed parts
+# Keys, or first parts of them, that may differ between parts of a run: what is written when, and how a step is run.
+MAY_DIFFER = ("log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices")
+MATTERS = ("evaluate.convention",)  # nevertheless
 
 
 class RunFolder:
@@ -42,8 +37,10 @@ class RunFolder:
         self.folder, self._writes = Path(folder), jax.process_index() == 0
         self._rows, known = None, self.folder / "config.json"
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read
-        if known.exists():
-            _same_run(self.folder, json.loads(known.read_text()), config)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise RunFolderError(f"workdir {folder} is a file; choose another")
+        if known.exists() and self.metrics.exists():  # else nothing has been done yet
+            _same_run(self.folder, _settings(known), config)
         if self._writes:
             self.folder.mkdir(parents=True, exist_ok=True)
             _replace(known, json.dumps(config, indent=2, sort_keys=True))
@@ -165,6 +162,13 @@ def _replace(path, text):
     os.replace(partial, path)
 
 
+def _settings(path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise RunFolderError(f"{path} is damaged; restore it, or choose another workdir") from None
+
+
 def _flat(config, prefix=""):
     for key, value in config.items():
         if isinstance(value, dict):
@@ -178,7 +182,7 @@ def _same_run(folder, old, new):
     differing = [
         f"{key} was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, "absent") != new.get(key, "absent") and key.split(".")[0] not in MAY_DIFFER
+        if old.get(key, "absent") != new.get(key, "absent") and (key in MATTERS or key.split(".")[0] not in MAY_DIFFER)
     ]
     if differing:
         raise RunFolderError(f"{folder} holds another run: {'; '.join(differing)}; choose another workdir")

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from infojax.objectives.contract import stream
 from infojax.train.draw import draw
 
 STEP_NOISE = 1 << 20  # keys of the loss, apart from those of the views, which are numbered from 0
@@ -17,7 +18,7 @@ def make_step(ctx, transforms):
 
     def step(objective, state, constants, seeds, fed=None):
         batch = draw(constants["data"], objective.views, transforms, seeds, state.step, fed)
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seeds.noise), state.step), STEP_NOISE)
+        key = jax.random.fold_in(jax.random.fold_in(stream("noise", seeds.noise), state.step), STEP_NOISE)
         return objective.update(state, constants, batch, key, ctx)
 
     return step
@@ -88,7 +89,8 @@ def all_finite(tree):
 def _frozen_where_not_finite(step):
     def guarded(objective, state, constants, seeds, fed=None):
         after, metrics = step(objective, state, constants, seeds, fed)
-        fine = all_finite((after, metrics))
+        said = {name: metrics[name] for name in ("loss", "grad_norm") if name in metrics}
+        fine = all_finite((after, said))  # a ratio among the metrics may be 0 / 0
         return jax.tree.map(lambda new, old: jnp.where(fine, new, old), after, state), metrics | {"frozen": ~fine}
 
     return guarded

@@ -9,7 +9,7 @@ import pytest
 
 import infojax as ij
 from infojax.data import channel_moments, open_dataset, transforms
-from infojax.evaluate import Sample, classify, fixed_sample, forward, interplay, neural_collapse, on_sample
+from infojax.evaluate import Said, Sample, Seen, classify, fixed_sample, forward, interplay, neural_collapse, on_sample
 from infojax.models import MLP
 from infojax.objectives import Net
 from infojax.train.networks import as_net
@@ -79,7 +79,10 @@ def test_interplay(setting):
     expected["mean_energy"] = np.sum(unit.mean(0) ** 2)
     limits = ij.nc_limits(10, counts=np.bincount(y), mean_energy=expected["mean_energy"])
     expected |= {"limit_mir": limits.mir, "limit_entropy_features": limits.entropy_features}
-    expected["limit_mir_centered"] = ij.nc_limits(10, counts=np.bincount(y)).mir
+    corners = np.asarray(ij.etf(10))[y]  # collapsed features of these very samples, whose classes are not equal
+    with jax.enable_x64(True):
+        expected["limit_mir_centered"] = ij.mir(corners - corners.mean(0), corners)
+        expected["limit_entropy_features_centered"] = ij.matrix_entropy(corners - corners.mean(0))
     for name, value in expected.items():
         assert found[name] == pytest.approx(float(value), rel=2e-5, abs=1e-5), name
 
@@ -126,6 +129,20 @@ def test_a_collapsed_network_is_at_its_limits():
     collapsed = dict(on_sample(net, forward(net, lambda key, x: x), sample, [neural_collapse])(evaluated))
     assert collapsed["nc1"] == pytest.approx(0, abs=1e-6) and collapsed["nc3"] == pytest.approx(0, abs=1e-6)
     assert dict(on_sample(net, forward(net, lambda key, x: x), sample, [classify])(evaluated))["accuracy"] == 1
+
+
+def test_unequal_classes_have_limits(setting):
+    """Less mean energy than such counts give a simplex is possible away from collapse, and no error."""
+    net, evaluated, _, _ = setting
+    labels = jnp.asarray(np.repeat([0, 1, 2], (300, 60, 40)))
+    rng = np.random.default_rng(0)
+    z = np.asarray(ij.etf(3, 6))[np.asarray(labels)] + 0.6 * rng.standard_normal((400, 6))
+    z = jnp.asarray(z - z.mean(0), jnp.float32)
+    head = jnp.asarray(ij.etf(3, 6), jnp.float32)
+    found = dict(interplay(Seen(Sample("train", labels, labels), {"raw": Said(z @ head.T, z)}, head, None)))
+    limits = ij.nc_limits(3, counts=[300, 60, 40])
+    assert found["mean_energy"] < 0.1 and found["limit_mir"] == pytest.approx(limits.mir)
+    assert found["limit_hdr_centered"] > 0.01  # the centred simplex is bent
 
 
 def test_one_forward_pass_for_all_measures(setting):

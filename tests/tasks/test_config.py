@@ -60,7 +60,7 @@ def test_a_flag_may_not_contradict_the_string():
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [("log.every", -1), ("evaluate.train_samples", 0), ("seeds", 0), ("epochs", -2.0)]
+    ("path", "value"), [("log.every", -1), ("evaluate.train_samples", 0), ("seeds", 0), ("steps", 0)]
 )
 def test_numbers_out_of_range(path, value):
     config = get_config("quickstart")

@@ -48,25 +48,48 @@ def test_config_and_environment(tmp_path):
     RunFolder(tmp_path, CONFIG)  # the same run again
 
 
+def begun(folder):
+    run = RunFolder(folder, CONFIG)
+    run.row("train", 1, loss=1.0)
+    run.close()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"seed": 1}, "seed was 0, is 1"),
         ({"model": {"name": "mlp", "widths": (8, 9)}}, r"model\.widths was \[8, 8\], is \[8, 9\]"),
         ({"extra": 2}, "extra was 'absent', is 2"),
+        ({"steps": 5}, "steps was .*, is 5"),  # schedules know how many there are
+        ({"evaluate": {"convention": "papyan"}}, "evaluate.convention was 'absent', is 'papyan'"),
     ],
 )
 def test_another_run_is_refused(tmp_path, change, says):
-    RunFolder(tmp_path, CONFIG)
+    begun(tmp_path)
     before = (tmp_path / "config.json").read_text()
     with pytest.raises(RunFolderError, match=says) as error:
         RunFolder(tmp_path, CONFIG | change)
     assert "\n" not in str(error.value) and (tmp_path / "config.json").read_text() == before
 
 
-def test_what_does_not_matter_may_differ(tmp_path):
+def test_a_folder_where_nothing_was_done_is_free(tmp_path):
     RunFolder(tmp_path, CONFIG)
-    RunFolder(tmp_path, CONFIG | {"log": {"every": 1}, "steps": 5})
+    RunFolder(tmp_path, CONFIG | {"seed": 5})
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 5
+
+
+def test_damaged_settings_and_a_file_in_the_way(tmp_path):
+    begun(tmp_path)
+    (tmp_path / "config.json").write_text('{"seed"')
+    with pytest.raises(RunFolderError, match="config.json is damaged"):
+        RunFolder(tmp_path, CONFIG)
+    with pytest.raises(RunFolderError, match="is a file"):
+        RunFolder(tmp_path / "config.json", CONFIG)
+
+
+def test_what_does_not_matter_may_differ(tmp_path):
+    begun(tmp_path)
+    RunFolder(tmp_path, CONFIG | {"log": {"every": 1}, "devices": 5})
     assert json.loads((tmp_path / "config.json").read_text())["log"] == {"every": 1}
 
 

@@ -80,9 +80,10 @@ def test_supervised_learning_is_optax_by_hand():
     params, opt_state, mean = state.params, tx.init(state.params), state.params["net"]
 
     from infojax.data import order
+    from infojax.objectives.contract import stream
 
     for k in range(3):
-        chosen = np.asarray(order(jax.random.fold_in(jax.random.key(0), 0), k, 100, len(TRAIN)))
+        chosen = np.asarray(order(jax.random.fold_in(stream("order", 0), 0), k, 100, len(TRAIN)))
         x = VIEWS["plain"](None, jnp.asarray(TRAIN.x[chosen]))
 
         def loss(params, x=x, y=TRAIN.labels[chosen]):
