@@ -37,13 +37,14 @@ def whole(tmp_path_factory):
 
 def test_what_a_run_leaves(whole):
     rows, config = rows_of(whole), json.loads((whole / "config.json").read_text())
-    assert config["steps"] == 44 and config["steps_per_epoch"] == 22 and config["objective"]["batch_size"] == 64
+    assert config["steps"] == 45 and config["steps_per_epoch"] == 1442 / 64 and config["num_classes"] == 10
+    assert config["objective"]["batch_size"] == 64
     assert json.loads((whole / "status.json").read_text())["state"] == "finished"
     assert json.loads((whole / "env.json").read_text())["versions"]["jax"] == jax.__version__
     trained = [row for row in rows if row["kind"] == "train"]
-    assert [row["step"] for row in trained] == [10, 20, 30, 40, 44]
+    assert [row["step"] for row in trained] == [10, 20, 30, 40, 45]
     measured = [(row["step"], row["split"]) for row in rows if row["kind"] == "eval"]
-    assert measured == [(step, split) for step in (0, 22, 44) for split in ("train", "test")]
+    assert measured == [(step, split) for step in (0, 23, 45) for split in ("train", "test")]
     last = rows[-1]
     assert last["n"] == 355 and last["accuracy"] > 0.5 and last["convention"] == "thesis"
     for name in ("mir", "hdr", "entropy_features", "limit_mir", "mean_energy", "nc1", "nc4", "cdnv", "loss_ema"):
@@ -61,7 +62,7 @@ def test_the_network_is_measured_as_it_is(whole):
     from infojax.models import MLP
 
     with CheckpointManager(whole / "checkpoints", item_handlers=StandardCheckpointHandler()) as manager:
-        state = manager.restore(44)
+        state = manager.restore(45)
     digits = open_dataset()
     test = digits.split("test")
     plain = transforms(*channel_moments(digits.split("train")), flip=False)["plain"]
@@ -132,13 +133,55 @@ def test_dry_run(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "net: layer1 512, layer2 512, layer3 512, embedding 512, logits 10" in said
     assert (
-        '"steps_per_epoch": 22' in said
+        '"steps_per_epoch": 22.5' in said
         and "8 x 8 x 1" in said
-        and "44 steps" in said
-        and "2,816 images" in said
+        and "45 steps" in said
+        and "2,880 images" in said
         and "FLOPs" in said
     )
     assert not (tmp_path / "none").exists()
+
+
+def test_steps_take_the_place_of_epochs(tmp_path, capsys):
+    assert main([TINY, "--config.steps=3", "--dry_run"]) == 0
+    assert '"steps": 3' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["dispatch", "vmap"])
+def test_a_group_continues_exactly(how, tmp_path):
+    """Stopped by its own evaluation count: a shorter first part is cut out by removing what came later."""
+    flags = [*SHORT, ONE_DEVICE, f"--config.how={how}", "--config.checkpoint.every=20", "--config.checkpoint.keep=9"]
+    assert main([f"{TINY},seeds=2", *flags, f"--workdir={tmp_path}/run"]) == 0
+    whole = rows_of(tmp_path / "run")
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        if folder.name != "20":
+            shutil.rmtree(folder)
+    assert main([f"{TINY},seeds=2", *flags, f"--workdir={tmp_path}/run"]) == 0
+    assert rows_of(tmp_path / "run") == whole
+
+
+def test_several_steps_a_call_are_the_same_steps(whole, tmp_path):
+    assert main([TINY, *SHORT, ONE_DEVICE, "--config.steps_per_call=4", f"--workdir={tmp_path}"]) == 0
+    for mine, other in zip(rows_of(tmp_path), rows_of(whole), strict=True):
+        assert mine.keys() == other.keys() and mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_the_best_checkpoint_stays(tmp_path):
+    flags = [*SHORT, ONE_DEVICE, "--config.checkpoint.every=1", "--config.checkpoint.keep=1"]
+    accuracy = ["--config.checkpoint.best=train loss", "--config.optimizer.lr=0.05"]  # the worst: step 0
+    assert main([TINY, *flags, *accuracy, f"--workdir={tmp_path}"]) == 0
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()} == {"0", "45"}
+
+
+def test_what_was_refused_leaves_the_folder_free(tmp_path):
+    assert main([TINY, *SHORT, ONE_DEVICE, "--config.data.pad=9", f"--workdir={tmp_path}/run"]) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_in_a_config_file_says_where(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def get_config(string=None):\n    return undefined_thing\n")
+    assert main([f"--config={tmp_path}/mine.py"]) == 2
+    assert "mine.py, line 2: name 'undefined_thing' is not defined" in capsys.readouterr().err
 
 
 # Bad input: one line, code 2, nothing half written
@@ -152,7 +195,7 @@ BAD = {
     "unknown flag": (["--wrkdir=x"], r"wrkdir"),
     "stray word": (["quickstart"], r"cannot read 'quickstart'"),
     "contradiction": (["--config.data.name=cifar10"], r"data=cifar10"),
-    "steps and epochs": (["--config.steps=3"], r"either steps or epochs"),
+    "steps and epochs": (["--config.steps=3", "--config.epochs=2"], r"either steps or epochs"),
     "unknown data": ([f"--config={ROOT}/configs/interplay.py:data=digit"], r"no data set 'digit'; did you mean digits"),
     "missing data": ([f"--config={ROOT}/configs/interplay.py:data=cifar10"], r"cifar10"),
     "unknown model": ([f"--config={ROOT}/configs/interplay.py:model=wrn_28"], r"no model .wrn_28.; did you mean"),
@@ -163,6 +206,28 @@ BAD = {
     "unknown transform": (["--config.objective.transform=week"], r"did you mean weak"),
     "batch too large": (["--config.objective.batch_size=5000"], r"batch_size must be from 1 to 1442.*5000"),
     "train_samples": (["--config.data.train_samples=55"], r"data.train_samples: must be a multiple of 10.*got 55"),
+    "endless epochs": (["--config.epochs=inf"], r"epochs must be a positive number"),
+    "no epochs": (["--config.epochs=0"], r"epochs must be a positive number"),
+    "seed": (["--config.seed=3000000000"], r"seed must be below 2\^31"),
+    "task": (["--config.task=superviced"], r"no task 'superviced'; did you mean supervised"),
+    "sweep of words": (["--config.sweep.name=strength", "--config.sweep.values=abc"], r"abc"),
+    "a value twice": (
+        ["--config.sweep.name=strength", "--config.sweep.values=1.0", "--config.sweep.values=1.0"], r"a value twice",
+    ),
+    "subset seed": (["--config.data.train_samples=100", "--config.data.subset_seed=-1"], r"cannot be built.*[Ss]eed"),
+    "pad": (["--config.data.pad=9"], r"pad must be in \[0, 8\)"),
+    "widths": (['--config.model.options={"widths": "ab"}'], r"cannot be built"),
+    "warm-up": (["--config.optimizer.warmup_steps=5000"], r"warmup_steps must be from 0 to below"),
+    "warm-up of what": (
+        ["--config.optimizer.warmup_steps=5", "--config.optimizer.schedule=constant"], r"only the schedule cosine",
+    ),
+    "no such flag file": (["--flagfile=/nonexistent"], r"nonexistent"),
+    "average": (["--config.objective.ema_decay=1.5"], r"ema_decay must be at least 0 and below 1, got 1.5"),
+    "axis": (["--config.report.x_scale=log"], r"x_scale cannot be 'log'"),
+    "depth": (
+        [f"--config={ROOT}/configs/interplay.py:tiny,model=wide_resnet", "--config.model.options.depth=11"],
+        r"depth must be",
+    ),
     "too many devices": (["--config.devices=99"], r"devices is 99, but there are"),
     "devices and batch": (["--config.devices=3"], r"devices is 3, which does not divide the batch of 64"),
     "sweep of nothing": (["--config.sweep.name=strength"], r"sweep needs a name and values"),
@@ -248,7 +313,6 @@ def test_damaged_archives(harm, tmp_path, capsys):
 
 
 def test_labels_out_of_range(tmp_path, capsys, monkeypatch):
-    import infojax.data.generated as generated
     from infojax.data import Arrays, Dataset
 
     def wrong():
@@ -256,7 +320,7 @@ def test_labels_out_of_range(tmp_path, capsys, monkeypatch):
         return Dataset("digits", 10, (), {"train": lambda: arrays, "test": lambda: arrays}, flip=False)
 
     monkeypatch.setitem(sys.modules["infojax.data"].DATASETS, "digits", wrong)
-    assert generated and main([TINY, *SHORT, f"--workdir={tmp_path}/run"]) == 2
+    assert main([TINY, *SHORT, f"--workdir={tmp_path}/run"]) == 2
     assert "label 10 of sample 10 is outside 0 to 9" in capsys.readouterr().err
 
 
@@ -280,9 +344,11 @@ def test_one_run_of_a_group_goes_non_finite(tmp_path):
     string = f"--config={ROOT}/configs/regularized.py:tiny,term=mi,model=mlp"
     assert main([string, *SHORT, ONE_DEVICE, *sweep, f"--workdir={tmp_path}"]) == 0
     rows = rows_of(tmp_path)
-    frozen = {row["strength"] for row in rows if row.get("frozen")}
-    assert frozen == {1e38}
-    assert [row["accuracy"] for row in rows if row["kind"] == "eval" and row["strength"] == 0.0][-1] > 0.5
+    assert {row["strength"] for row in rows if row.get("frozen")} == {1e38}
+    alone = f"--config={ROOT}/configs/regularized.py:tiny,term=mi,model=mlp"
+    assert main([alone, *SHORT, ONE_DEVICE, "--config.objective.strength=0.0", f"--workdir={tmp_path}/alone"]) == 0
+    mine = [row["loss"] for row in rows if row["strength"] == 0.0]
+    np.testing.assert_allclose(mine, [row["loss"] for row in rows_of(tmp_path / "alone")], rtol=1e-3)
 
 
 def command(folder, *flags):
@@ -301,7 +367,7 @@ def test_sigterm_and_the_same_command_again(whole, tmp_path):
     assert running.returncode == 143
     assert main([TINY, *SHORT, ONE_DEVICE, *flags, f"--workdir={tmp_path}"]) == 0
     steps = [row["step"] for row in rows_of(tmp_path) if row["kind"] == "train"]
-    assert steps == list(range(10, 881, 10))
+    assert steps == [*range(10, 901, 10), 901]
 
 
 @pytest.mark.skipif(os.name != "posix" or not hasattr(os, "fork"), reason="limits the size of files")

@@ -103,11 +103,11 @@ def fit(
     k, metrics = restored or 0, None
     with _termination() as asked:
         while True:
-            stopping = asked()
             if k != restored:  # else all of this was done before the checkpoint
                 keeper.measure(k, state, metrics)
-                if save(k) or stopping or k >= until:
-                    keeper.checkpoint(k, state)
+            stopping = asked()
+            if k != restored and (save(k) or stopping or k >= until):
+                keeper.checkpoint(k, state)
             if stopping:
                 keeper.finish(k, begun)
                 raise Preempted(f"stopped at step {k}")

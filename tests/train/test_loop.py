@@ -217,6 +217,33 @@ def test_an_evaluator_may_train(tmp_path, whole):
     assert [row["cross_entropy"] for row in rows_of(tmp_path) if row.get("evaluator") == "decoder"] == lasts
 
 
+def test_sigterm_while_an_evaluator_trains(tmp_path, whole):
+    """The inner loop finishes, the outer one saves and stops at its own step."""
+    outer, task = setting(), Supervised(batch_size=32)
+    step, came = make_step(outer, VIEWS), []
+
+    def trains(evaluated):
+        if evaluated["raw"] and not came and len(steps) == 2:
+            came.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        steps.append(1)
+        state = fit(task, init_state(task, Seeds(), outer), CONSTANTS, Seeds(), step, until=2)
+        yield "inner", int(state.step)
+
+    steps = []
+    with pytest.raises(Preempted, match="step 10"):
+        train(tmp_path, ctx=outer, evaluators=[Evaluator("inner", every(5, 20), trains)])
+    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 10
+    assert [row["inner"] for row in rows_of(tmp_path) if row["kind"] == "eval"] == [2, 2, 2]
+
+
+def test_the_end_is_saved_and_checked_whatever_the_cadence(tmp_path):
+    state = train(tmp_path / "good", save=every(0, 20), log=every(0, 20))
+    assert Checkpoints(tmp_path / "good" / "checkpoints").steps() == [20] and int(state.step) == 20
+    with pytest.raises(NonFiniteError):
+        train(tmp_path / "bad", lr=float("inf"), save=every(0, 20), log=every(0, 20))
+
+
 @pytest.mark.parametrize(("interval", "total", "due"), [(4, 10, [0, 4, 8, 10]), (0, 10, []), (20, 10, [0, 10])])
 def test_every(interval, total, due):
     assert [step for step in range(total + 1) if every(interval, total)(step)] == due

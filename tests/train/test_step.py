@@ -226,6 +226,16 @@ def test_a_run_that_is_not_finite_is_frozen(how):
     same(jax.tree.map(lambda leaf: leaf[0], state), alone, rtol=2e-4, atol=1e-5)
 
 
+def test_a_ratio_of_zero_by_zero_freezes_nothing():
+    """One class in the batch: MIR is 0 / 0 there, loss and gradients are finite."""
+    ctx, seeds = context(), [Seeds(0, 0, 0), Seeds(1, 1, 1)]
+    one_class = {"data": {"train": {name: a[TRAIN.labels == 3] for name, a in CONSTANTS["data"]["train"].items()}}}
+    task = Supervised(strength=0.1, term="mi", batch_size=8)
+    state = stack([init_state(task, s, ctx) for s in seeds])
+    state, metrics = jax.jit(map_runs(make_step(ctx, VIEWS), "vmap"))(task, state, one_class, stack(seeds))
+    assert np.all(np.isnan(metrics["mir"])) and not np.any(metrics["frozen"]) and state.step.tolist() == [1, 1]
+
+
 # Devices
 
 
