@@ -83,7 +83,8 @@ class Progress:
         if accuracies:
             parts.append(f"accuracy {' / '.join(accuracies)}")
         if "mir" in last:
-            parts.append(f"MIR {last['mir']:.4f}, {last['limit_mir'] - last['mir']:+.4f} to its limit")
+            to_limit = f", {last['limit_mir'] - last['mir']:+.4f} to its limit" if "limit_mir" in last else ""
+            parts.append(f"MIR {last['mir']:.4f}{to_limit}")
         return ", ".join(parts)
 
     def _tick(self, step, now):
