@@ -1,7 +1,6 @@
 """The command: what it leaves, how it continues, and how it says what is wrong."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -370,7 +369,6 @@ def test_sigterm_and_the_same_command_again(whole, tmp_path):
     assert steps == [*range(10, 901, 10), 901]
 
 
-@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "fork"), reason="limits the size of files")
 def test_disk_full(tmp_path, capsys):
     """A checkpoint that cannot be written ends the run in one line."""
     flags = ["--config.checkpoint.every=22"]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, collapse, entropy, joint, passes, spectra, variability
+from infojax.measures import arrays, collapse, entropy, head_interplay, passes, spectra, variability
 from infojax.measures.moments import ClassStats
 
 # Up to this many rows (or this side of a matrix) everything is exact in one go: a float64 eigenvalue problem of
@@ -71,8 +71,8 @@ class Measured(NamedTuple):
     singular: np.ndarray
     values: dict[str, float]
     per_class: dict[str, np.ndarray]
-    interplay: joint.Interplay | None
-    interplay_centered: joint.Interplay | None
+    interplay: head_interplay.Interplay | None
+    interplay_centered: head_interplay.Interplay | None
     interplay_counts: np.ndarray | None
     sampled: dict[str, int]  # measure family -> rows used, where not all
 
@@ -116,10 +116,10 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
         values["entropy_head_weights"] = float(entropy.matrix_entropy(w))
         compressed = np.minimum(np.bincount(labels, minlength=num_classes), dim).sum()
         if per_class and compressed <= JOINT_SIDE:
-            flow, flow_centered = (joint.interplay_from_stats(s, w) for s in (unit, unit_centered))
+            flow, flow_centered = (head_interplay.interplay_from_stats(s, w) for s in (unit, unit_centered))
             flow_counts = np.asarray(raw.count)
         else:
-            flow, flow_centered = (joint.interplay(subset, labels[sample], w, center=c) for c in (False, True))
+            flow, flow_centered = (head_interplay.interplay(subset, labels[sample], w, center=c) for c in (False, True))
             flow_counts = np.bincount(labels[sample], minlength=num_classes)
             if not direct:
                 sampled["interplay"] = len(sample)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from infojax.measures import collapse, joint
+from infojax.measures import collapse, head_interplay, joint
 from infojax.measures.entropy import matrix_entropy
 from infojax.measures.least_squares import squared_error
 from infojax.measures.limits import limits_at_collapse
@@ -36,7 +36,7 @@ def interplay(seen):
     """
     z, labels, head = seen.said["raw"].embedding, seen.sample.labels, seen.head
     counts = np.bincount(np.asarray(labels), minlength=len(head))
-    raw, centered = (joint.interplay(z, labels, head, center=center) for center in (False, True))
+    raw, centered = (head_interplay.interplay(z, labels, head, center=center) for center in (False, True))
     limits = (None, None) if np.sum(counts > 0) < 2 else limits_at_collapse(counts, float(raw.mean_energy))
     for suffix, found, limit in (("", raw, limits[0]), ("_centered", centered, limits[1])):
         for name in Limits._fields:

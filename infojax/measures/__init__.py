@@ -12,13 +12,10 @@ from infojax.measures.entropy import (
     rankme,
     stable_rank,
 )
+from infojax.measures.head_interplay import Interplay, head_rows, interplay, interplay_from_stats
 from infojax.measures.joint import (
-    Interplay,
     hdr,
     hdr_from_gram,
-    head_rows,
-    interplay,
-    interplay_from_stats,
     joint_entropy,
     joint_entropy_from_gram,
     mir,

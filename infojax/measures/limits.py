@@ -5,7 +5,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-from infojax.measures import joint, theory
+from infojax.measures import head_interplay, theory
 
 
 def limits_at_collapse(counts, mean_energy):
@@ -33,5 +33,5 @@ def limits_at_collapse(counts, mean_energy):
 def _centered(counts):
     corners, labels = theory.etf(len(counts)), np.arange(len(counts))
     with jax.enable_x64(True):
-        found = joint.interplay(corners, labels, corners, weights=np.asarray(counts, np.float64), center=True)
+        found = head_interplay.interplay(corners, labels, corners, weights=np.asarray(counts, np.float64), center=True)
     return theory.Limits(*(float(getattr(found, name)) for name in theory.Limits._fields))

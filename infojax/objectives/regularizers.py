@@ -19,7 +19,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from infojax.measures.joint import interplay
+from infojax.measures.head_interplay import interplay
 
 KINDS = ("off", "mi", "hd", "mir", "hdr")
 GRADIENTS = ("both", "features", "head")

@@ -153,15 +153,6 @@ def _derived(values) -> dict:
     return found
 
 
-def flat(config, prefix=""):
-    """Yields (dotted key, value) of nested settings."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 # A study to series
 
 

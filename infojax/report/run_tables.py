@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from infojax.report.quantities import BRIEF, QUANTITIES, SUMMARY
-from infojax.report.rows import BATCH, at_end, first_perfect, flat, limits, mean_interval, splits_of
+from infojax.report.rows import BATCH, at_end, first_perfect, limits, mean_interval, splits_of
 from infojax.report.tables import format_value, one_line
+from infojax.train.runlog import flat
 
 ABSENT = "absent"
 

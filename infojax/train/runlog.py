@@ -169,16 +169,17 @@ def _settings(path):
         raise RunFolderError(f"{path} is damaged; restore it, or choose another workdir") from None
 
 
-def _flat(config, prefix=""):
+def flat(config, prefix=""):
+    """Yields (dotted key, value) of nested settings."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
 def _same_run(folder, old, new):
-    old, new = dict(_flat(old)), dict(_flat(new))
+    old, new = dict(flat(old)), dict(flat(new))
     differing = [
         f"{key} was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
