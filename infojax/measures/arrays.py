@@ -78,6 +78,11 @@ def matmul(a, b):
     return jnp.matmul(a, b, precision="highest")
 
 
+def total(x, axis=None):
+    """Sum over the devices of a mapped axis, where samples are split over them; x itself without one."""
+    return x if axis is None else jax.lax.psum(x, axis)
+
+
 def safe_sqrt(x):
     """sqrt(x) for x > 0, 0 for x <= 0 with derivative 0 there (plain sqrt has an infinite one at 0), nan for nan."""
     zero = x <= 0

@@ -298,12 +298,17 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None):
     w = arrays.sample_weights(weights, z.shape[0], z.dtype)
     u, live = spectra.unit_rows(jnp.where(w[:, None] <= 0, 0, z))
     small = spectra.smaller_gram(u * arrays.safe_sqrt(w)[:, None])
+    return coding_rate_of_moment(small, jnp.sum(jnp.where(live, w, 0)), dim, mu, form)
+
+
+def coding_rate_of_moment(small, mass, dim, mu=1.0, form="code"):
+    """`coding_rate` from the smaller Gram of the weighted unit rows and the sum of the weights of non-zero rows."""
     scales = {
         "code": lambda: (mu / dim, 1.0, 0.0),
         "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),
-        "mcr2": lambda: (arrays.safe_divide(mu * dim, jnp.sum(jnp.where(live, w, 0))), 0.5, 0.0),
+        "mcr2": lambda: (arrays.safe_divide(mu * dim, mass), 0.5, 0.0),
     }
     if form not in scales:
         raise ValueError(f"form must be one of {', '.join(scales)}; got {form!r}")
     scale, factor, constant = scales[form]()
-    return factor * spectra.logdet(jnp.eye(small.shape[0], dtype=z.dtype) + scale * small) + constant
+    return factor * spectra.logdet(jnp.eye(small.shape[0], dtype=small.dtype) + scale * small) + constant

@@ -4,6 +4,7 @@ The second feature set is the head's row of each label, V = W[y]: its Gram matri
 then is a problem of one matrix row per class and direction that the class uses, instead of one per sample.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -55,9 +56,9 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     """Entropies, MI, MIR and HDR between features and the head rows of their labels, exact.
 
     Equal to the measures of (G(Z), G(V)), V = head_rows(head, labels), at a fraction of the cost. H(G(V)) needs
-    only C x C. The joint matrix G(Z) o G(V) = sum_c R_c (x) w_c w_c^T in the feature space (R_c the second
-    moment of class c's unit rows, w_c unit head rows) has the spectrum of a matrix with one row per class and
-    direction that the class uses: at most sum_c min(n_c, D) instead of N.
+    only the smaller of C x C and D' x D'. The joint matrix G(Z) o G(V) = sum_c R_c (x) w_c w_c^T in the feature space
+    (R_c the second moment of class c's unit rows, w_c unit head rows) has the spectrum of a matrix with one row per
+    class and direction that the class uses: at most sum_c min(n_c, D) instead of N.
 
     Args:
       z: (N, D) features, the classifier's input.
@@ -84,7 +85,7 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     if route is None:
         route = "gram" if n <= num_classes * min(n, dim) and not host else "classes"
     w = arrays.sample_weights(weights, n, dtype)
-    u, p, labels, cosines, class_p, mean = _weighted_directions(z, labels, head, w, center)
+    u, p, labels, unit_head, class_p, mean = weighted_directions(z, labels, head, w, center)
     if route == "gram":
         factors, owner = weighted(u, p), labels
         features = smaller_density(u, p)
@@ -93,21 +94,21 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
         features = spectra.smaller_gram(factors)
     else:
         second = moments.class_second_moments(weighted(u, p), labels, num_classes)
-        factors, owner = _factors(second)
+        factors, owner = factors_of_moments(second)
         features = jnp.sum(second, axis=0)
-    return _assemble(features, factors, owner, cosines, class_p, mean, jnp.sum(p > 0), n)
+    return assemble(features, factors, owner, unit_head, class_p, mean, jnp.sum(p > 0), n)
 
 
-@jax.jit
-def _weighted_directions(z, labels, head, weights, center):
-    """Unit rows, their probabilities, labels in range, cosines of head rows, class probabilities, mean direction."""
+@partial(jax.jit, static_argnames="axis")
+def weighted_directions(z, labels, head, weights, center, axis=None):
+    """Unit rows, their probabilities, labels in range, unit head rows, class probabilities, mean direction."""
     w, head_live = spectra.unit_rows(head)
     known = (labels >= 0) & (labels < len(head))
     labels = jnp.where(known, labels, 0)
     mass = jnp.where(known & head_live[labels], weights, 0)
-    u, p = spectra.directions(z, mass, center)
-    class_p = jax.ops.segment_sum(p, labels, len(head))
-    return u, p, labels, arrays.matmul(w, w.T), class_p, arrays.matmul(p[None], u)[0]
+    u, p = spectra.directions(z, mass, center, axis)
+    class_p, mean = jax.ops.segment_sum(p, labels, len(head)), arrays.matmul(p[None], u)[0]
+    return u, p, labels, w, arrays.total(class_p, axis), arrays.total(mean, axis)
 
 
 def interplay_from_stats(stats, head):
@@ -123,13 +124,13 @@ def interplay_from_stats(stats, head):
     """
     if stats.scatter is None or stats.scatter.ndim != 3:
         raise ValueError("interplay_from_stats needs the scatter of each class: ClassStats.init(..., scatter='class')")
-    second, cosines, class_p, mean, total = _class_moments(stats, arrays.as_rows(head, "head"))
-    return _assemble(jnp.sum(second, axis=0), *_factors(second), cosines, class_p, mean, total, total)
+    second, unit_head, class_p, mean, total = class_moments(stats, arrays.as_rows(head, "head"))
+    return assemble(jnp.sum(second, axis=0), *factors_of_moments(second), unit_head, class_p, mean, total, total)
 
 
 @jax.jit
-def _class_moments(stats, head):
-    """Class second moments of trace class_p, cosines of head rows, class_p, mean direction, number of samples."""
+def class_moments(stats, head):
+    """Class second moments of trace class_p, unit head rows, class_p, mean direction, number of samples."""
     w, head_live = spectra.unit_rows(head.astype(stats.mean.dtype))
     second = stats.scatter + stats.count[:, None, None] * stats.mean[:, :, None] * stats.mean[:, None, :]
     # Unit rows have second moments of trace n_c; a zero row adds nothing to it.
@@ -139,25 +140,18 @@ def _class_moments(stats, head):
     sums = jnp.where(head_live[:, None], stats.count[:, None] * stats.mean, 0)
     mean = arrays.safe_divide(jnp.sum(sums, axis=0), total)
     second, class_p = arrays.safe_divide(second, total), arrays.safe_divide(class_p, total)
-    return second, arrays.matmul(w, w.T), class_p, mean, total
+    return second, w, class_p, mean, total
 
 
-def _assemble(features, factors, owner, cosines, class_p, mean, num_samples, samples):
+def assemble(features, factors, owner, unit_head, class_p, mean, num_samples, samples):
     # The factors may come from decompositions too: nothing else is decomposed before they are known.
     densities = (
         spectra.after(features, factors),
-        _head_density(cosines, class_p),
-        _joint_density(factors, owner, cosines),
+        smaller_density(unit_head, class_p),
+        _joint_density(factors, owner, unit_head),
     )
     entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples), *densities)
     return _interplay_of(*entropies, class_p, mean, num_samples)
-
-
-@jax.jit
-def _head_density(cosines, class_p):
-    """sqrt(p_c p_c') <w_c, w_c'> (C, C): the non-zero spectrum of G(V) / N."""
-    root = arrays.safe_sqrt(class_p)
-    return root[:, None] * cosines * root[None, :]
 
 
 @jax.jit
@@ -175,12 +169,15 @@ def _interplay_of(h1, h2, h12, class_p, mean, num_samples):
     )
 
 
-def _joint_density(rows, owner, cosines):
+def _joint_density(rows, owner, unit_head):
     """(B B^T)_ij <w_owner(i), w_owner(j)>: G(Z) o G(V) if B holds the weighted unit rows of the samples.
 
     Its non-zero spectrum depends on the rows of class c only through R_c = B_c^T B_c, so any other factor of R_c
     with fewer rows may stand in for them.
     """
+    if len(unit_head) > len(rows):  # C x C is the larger table: a head over a vocabulary
+        unit_head, owner = unit_head[owner], np.arange(len(rows))
+    cosines = arrays.matmul(unit_head, unit_head.T)
     if arrays.on_host(rows, owner, cosines):
         rows, owner, cosines = np.asarray(rows), np.asarray(owner), np.asarray(cosines)
         joint = rows @ rows.T
@@ -189,15 +186,18 @@ def _joint_density(rows, owner, cosines):
     return arrays.matmul(rows, rows.T) * cosines[owner][:, owner]
 
 
-def _factors(second):
+def factors_of_moments(second):
     """Factors (rows, owner) of the class second moments (C, D, D)."""
     num_classes, dim, _ = second.shape
     owner = np.repeat(np.arange(num_classes), dim)
     if arrays.on_host(second):
         rows = [_short_factor(r) for r in np.asarray(second)]
         return np.concatenate(rows), np.repeat(np.arange(num_classes), [len(r) for r in rows])
-    # The symmetric square root: the one factor whose derivative exists at repeated eigenvalues.
-    return jax.vmap(roots.psd_sqrt)(second).reshape(num_classes * dim, dim), owner
+    return jax.vmap(factor)(second).reshape(num_classes * dim, dim), owner
+
+
+# The symmetric square root: the one factor whose derivative exists at repeated eigenvalues.
+factor = roots.psd_sqrt
 
 
 def _factors_of_rows(u, p, labels):

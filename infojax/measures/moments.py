@@ -16,7 +16,8 @@ import numpy as np
 from infojax.measures import arrays, spectra
 
 SCATTERS = (None, "within", "class")
-CACHED_ROWS = 256  # of 512 float32 columns: half a MiB
+CACHED_ROWS = 1024  # of 512 float32 columns: 2 MiB
+GROUP_ROWS = 2**16  # whose sums are single: longer ones would lose digits
 BLOCK_ROWS = 4096  # enough for a matrix product to run at full speed
 
 
@@ -161,7 +162,7 @@ def fold_blocks(f, carry, block, *samples):
         *rows, w = (jax.lax.dynamic_slice_in_dim(x, first, block) for x in samples)
         return f(carry, *rows, jnp.where(first + jnp.arange(block) < start, 0, w)), None
 
-    return jax.lax.scan(step, carry, jnp.arange(0, n, block))[0]
+    return _scanned(step, carry, jnp.arange(0, n, block), samples[0])
 
 
 def known_samples(z, labels, w, num_classes):
@@ -226,23 +227,66 @@ def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None):
 
 @partial(jax.jit, static_argnums=(3, 4))
 def _first_moments(z, labels, w, num_classes, block):
-    def mean_about(center):
-        def add(carry, *rows):
-            total, count = carry
-            d, owners, w = deviations(*rows, center)
-            return total.at[owners].add(w[:, None] * d), count + class_sums(w, owners, num_classes)
+    """(count, mean, squares) in one pass: sums about a reference, the mean so far or a class's first sample.
 
-        total, count = fold_blocks(add, (jnp.zeros_like(center), no_sums), block, z, labels, w)
-        return center + arrays.safe_divide(total, count[:, None]), count
+    With d = z - r: mean = r + sum(d) / n and squares = sum(d^2) - n |mean - r|^2, which cancels only where r is far
+    from the mean in units of the class's own spread. The reference is a constant: the derivatives are those of the
+    moments.
+    """
+    n = len(w)
+    size = min(n, max(block, GROUP_ROWS))
+    block = min(block, size)
 
-    def add_squares(total, *rows):
-        d, owners, w = deviations(*rows, mean)
-        return total + class_sums(w * jnp.sum(d * d, axis=1), owners, num_classes)
+    def sums_about(reference, first, start):
+        def add(carry, i):
+            total, squares, count = carry
+            # The last block reaches back to be full, and skips what was seen.
+            at = first + jnp.minimum(i, size - block)
+            rows = (jax.lax.dynamic_slice_in_dim(x, at, block) for x in (z, labels, w))
+            rows, owners, weight = known_samples(*rows, num_classes)
+            weight = jnp.where(at + jnp.arange(block) < jnp.maximum(start, first + i), 0, weight)
+            d = rows - reference[owners]
+            squares += class_sums(weight * jnp.sum(d * d, axis=1), owners, num_classes)
+            total = total.at[owners].add(weight[:, None] * d)
+            return (total, squares, count + class_sums(weight, owners, num_classes)), None
 
-    no_sums = jnp.zeros(num_classes, z.dtype)
-    mean, count = mean_about(jnp.zeros((num_classes, z.shape[1]), z.dtype))
-    mean, _ = mean_about(mean)  # corrects the rounding error of the first, large where many samples are summed
-    return count, mean, fold_blocks(add_squares, no_sums, block, z, labels, w)
+        no_sums = jnp.zeros(num_classes, z.dtype)
+        return _scanned(add, (jnp.zeros_like(reference), no_sums, no_sums), jnp.arange(0, size, block), z)
+
+    def add_group(stats, start):
+        first = jnp.minimum(start, n - size)
+        reference = _references(stats, z, labels, w, first, size)
+        for _ in range(1 if size <= GROUP_ROWS else 2):  # the second about the mean, which a long sum has rounded
+            total, squares, count = sums_about(reference, first, start)
+            shift = arrays.safe_divide(total, count[:, None])
+            mean = jnp.where(count[:, None] > 0, reference + shift, 0)
+            squares = jnp.maximum(squares - count * jnp.sum(shift * shift, axis=1), 0)
+            reference = jax.lax.stop_gradient(mean)
+        return stats.merge(ClassStats(count, mean, squares)), None
+
+    stats = ClassStats.init(num_classes, z.shape[1], dtype=z.dtype)
+    if n:
+        stats = _scanned(add_group, stats, jnp.arange(0, n, size), z)
+    return stats.count, stats.mean, stats.squares
+
+
+def _scanned(f, carry, steps, like):
+    """The carry of a lax.scan without results; a single step is called."""
+    if len(steps) == 1:
+        return f(carry, steps[0])[0]
+    # Inside shard_map a carry must be marked as different on each device from the start, as `like` is: so a zero of it.
+    zero = 0 * jnp.isnan(like.reshape(-1)[0])
+    return jax.lax.scan(f, jax.tree.map(lambda x: x + zero.astype(x.dtype), carry), steps)[0]
+
+
+def _references(stats, z, labels, w, start, size):
+    """The mean of each class so far, else its first sample among `size` from `start`: a constant near the class."""
+    num_classes = stats.num_classes
+    labels, w = (jax.lax.dynamic_slice_in_dim(x, start, size) for x in (labels, w))
+    known = (w > 0) & (labels >= 0) & (labels < num_classes)
+    first = jax.ops.segment_min(jnp.arange(size), jnp.where(known, labels, num_classes), num_classes + 1)[:num_classes]
+    sample = jnp.where((first < size)[:, None], z[start + jnp.minimum(first, size - 1)], 0)
+    return jax.lax.stop_gradient(jnp.where((stats.count > 0)[:, None], stats.mean, sample))
 
 
 @jax.jit
@@ -254,8 +298,7 @@ def _scaled_deviations(z, labels, w, mean):
 def class_second_moments(rows, labels, num_classes):
     """Sum of the outer products of each class's rows: (C, D, D), with static shapes and about 2 N D^2 multiplications.
 
-    The rows are sorted by class into blocks of at most D rows, each of one class (the last of a class padded
-    with zeros), so that one batched product serves all classes: one-hot products would cost C times more.
+    One batched product of the blocks of `packed_by_class` serves all classes: one-hot products would cost C times more.
 
     Args:
       rows: (N, D).
@@ -266,8 +309,25 @@ def class_second_moments(rows, labels, num_classes):
     n, dim = rows.shape
     if n == 0:
         return jnp.zeros((num_classes, dim, dim), rows.dtype)
+    packed, owner, _, _ = packed_by_class(rows, labels, num_classes)
+    products = jnp.einsum("bnd,bne->bde", packed, packed, precision="highest")
+    return jax.ops.segment_sum(products, owner, num_classes)
+
+
+def packed_by_class(rows, labels, num_classes, shape=None):
+    """Rows sorted by class into blocks of equal size, each of one class, the last block of a class padded with zeros.
+
+    Args:
+      rows: (N, D), N > 0; labels: (N,) integers in [0, C).
+      shape: (blocks, size), static, for labels whose counts n_c are known: sum_c ceil(n_c / size) blocks suffice. By
+        default a size of at most D and of N / C, and as many blocks as any labels need: less than 2 N + C rows.
+    Returns:
+      packed (blocks, size, D), owner (blocks,) class of each block, position (blocks, size) of each row in `rows`, and
+      valid (blocks, size), False for padding.
+    """
+    n, dim = rows.shape
     block = min(dim, -(-n // num_classes))
-    num_blocks = n // block + num_classes
+    num_blocks, block = shape or (n // block + num_classes, block)
     order = jnp.argsort(labels)
     count = jnp.bincount(labels, length=num_classes)
     blocks = -(-count // block)
@@ -279,6 +339,5 @@ def class_second_moments(rows, labels, num_classes):
     within = first[:, None] + jnp.arange(block)[None, :]
     valid = within < count[owner][:, None]
     position = (jnp.cumsum(count) - count)[owner][:, None] + within
-    packed = rows[order[jnp.clip(position, 0, n - 1)]] * valid[:, :, None]
-    products = jnp.einsum("bnd,bne->bde", packed, packed, precision="highest")
-    return jax.ops.segment_sum(products, owner, num_classes)
+    position = order[jnp.clip(position, 0, n - 1)]
+    return rows[position] * valid[:, :, None], owner, position, valid

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures.arrays import host_view, matmul, on_host, product, safe_divide, safe_sqrt, sample_weights
+from infojax.measures.arrays import host_view, matmul, on_host, product, safe_divide, safe_sqrt, sample_weights, total
 
 
 class SpectralFunction(NamedTuple):
@@ -53,14 +53,15 @@ def unit_rows(z, floor=0.0):
     return jnp.where(live, y / jnp.where(live, norm, 1), 0), live[:, 0]
 
 
-@jax.jit
-def directions(z, weights=None, center=False):
+@partial(jax.jit, static_argnames="axis")
+def directions(z, weights=None, center=False, axis=None):
     """Unit rows of z and the probability of each sample: the ingredients of the density sum_i p_i u_i u_i^T.
 
     Args:
       z: (N, D) float features.
       weights: (N,) non-negative or None. Rows of weight zero may hold anything, nan included.
       center: subtract the weighted mean of z before normalising.
+      axis: the mapped axis over which the samples are split, or None.
     Returns:
       u (N, D), p (N,). Rows without a direction have p = 0; p sums to 1, or to 0 if no sample is left.
     """
@@ -69,8 +70,10 @@ def directions(z, weights=None, center=False):
 
     def mean_and_rounding(z):
         # A row equal to the mean must become zero, not the unit vector of a rounding error.
-        rounding = 16 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(z)), initial=0)
-        return safe_divide(matmul(w[None], z), jnp.sum(w)), rounding
+        largest = jnp.max(jnp.abs(jax.lax.stop_gradient(z)), initial=0)
+        largest = largest if axis is None else jax.lax.pmax(largest, axis)
+        mean = safe_divide(total(matmul(w[None], z), axis), total(jnp.sum(w), axis))
+        return mean, 16 * jnp.finfo(z.dtype).eps * largest
 
     def neither(z):
         return jnp.zeros((1, z.shape[1]), z.dtype), jnp.zeros((), z.dtype)
@@ -79,7 +82,7 @@ def directions(z, weights=None, center=False):
     mean, floor = jax.lax.cond(center, mean_and_rounding, neither, z)
     u, live = unit_rows(z - mean, floor)
     mass = jnp.where(live, w, 0)
-    return u, safe_divide(mass, jnp.sum(mass))
+    return u, safe_divide(mass, total(jnp.sum(mass), axis))
 
 
 def smaller_gram(a):

@@ -1,0 +1,304 @@
+"""Joint entropy, MI, MIR and HDR where the joint matrix is too large to decompose: estimates with error bars.
+
+Which route is taken: with at most EXACT_SIDE rows left after class compression (sum_c min(n_c, D), or the smaller of N
+and D1 D2 for two feature sets) the exact measure is taken ("gram" or "classes"); beyond, the matrix is only multiplied
+with vectors (`trace.estimate_entropy_of`), in time linear in N and without anything of size N x N ("estimate"). All
+functions are called eagerly: how much they compute depends on what they find. alpha = 1 only.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.measures import arrays, head_interplay, spectra
+from infojax.measures.entropy import density_of_features, entropy_of_density, smaller_density, weighted
+from infojax.measures.head_interplay import Interplay
+from infojax.measures.joint import joint_entropy
+from infojax.measures.moments import ClassStats, class_second_moments
+from infojax.measures.operators import HeadRows, Matrix, Pairs
+from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Estimate, Stage, estimate_entropy_of, on_one_device
+
+# A spectrum of this side takes 1 s in float32 on two CPU cores, less than an estimate.
+EXACT_SIDE = 4096
+# Floats of the second moments of all classes (512 MiB), by which more than 2 D samples a class are compressed.
+CLASS_MOMENTS = 2**27
+# Floats of a joint matrix of two feature sets that is stored and multiplied with: N = 11,585 (512 MiB in float32).
+STORED = 2**27
+
+
+class Effort(NamedTuple):
+    """How far an estimate goes.
+
+    tolerance: half of the width asked of [lower, upper], nats. confidence: that the truth lies there. seed: of the
+    random vectors. vectors: most of them. exact_side: sides of matrices up to this are decomposed.
+    """
+
+    tolerance: float = 5e-3
+    confidence: float = 0.95
+    seed: int = 0
+    vectors: int = 128
+    exact_side: int = EXACT_SIDE
+
+
+class InterplayEstimate(NamedTuple):
+    """`Interplay` with an `Estimate` for each entropy and for what is made of them.
+
+    The exact ones have lower = upper = value. `values` is the plain `Interplay`.
+    """
+
+    entropy_features: Estimate
+    entropy_head: Estimate
+    joint_entropy: Estimate
+    mutual_information: Estimate
+    mir: Estimate
+    hdr: Estimate
+    mean_energy: float
+    num_samples: float
+    num_classes_present: int
+
+    @property
+    def values(self):
+        plain = (x.value if isinstance(x, Estimate) else x for x in self)
+        return Interplay(*(jnp.asarray(x) for x in plain))
+
+
+def estimate_interplay(z, labels, head, *, weights=None, center=False, compiled=on_one_device, **effort):
+    """`interplay` for any number of samples, classes and columns: exact where that is cheap, else estimated.
+
+    Args:
+      z, labels, head, weights, center: as `interplay` takes them; concrete arrays.
+      compiled: see `parallel.estimate_interplay`.
+      effort: fields of `Effort`: tolerance=5e-3, confidence=0.95, seed=0, vectors=128, exact_side=4096.
+    Returns:
+      `InterplayEstimate`. Time O((N D + C^2 D) products), memory O(N D + C D).
+    Raises:
+      ValueError: shapes do not fit.
+    """
+    effort = Effort(**effort)
+    z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
+    dtype = jnp.promote_types(z.dtype, head.dtype)
+    z, head, labels = z.astype(dtype), head.astype(dtype), arrays.as_labels(labels, len(z))
+    (n, dim), w = z.shape, arrays.sample_weights(weights, len(z), dtype)
+    u, p, labels, unit_head, class_p, mean = head_interplay.weighted_directions(z, labels, head, w, center)
+    counts = np.bincount(np.asarray(labels)[np.asarray(p) > 0], minlength=len(head))
+    sides = np.minimum(counts, dim)
+    if sides.sum() <= effort.exact_side and min(n, dim) <= effort.exact_side:
+        route = "classes" if sides.sum() < counts.sum() else "gram"
+        exact = head_interplay.interplay(z, labels, head, weights=jnp.where(p > 0, w, 0), center=center, route=None)
+        return _exact(exact, route)
+    unit_head, class_p, labels, counts = _present(unit_head, class_p, labels, counts)
+    rows = weighted(u, p)
+    if 2 * sides.sum() < counts.sum() and len(counts) * dim * dim <= CLASS_MOMENTS:
+        operator = compiled(COMPRESSED)(rows, labels, unit_head)
+    else:
+        size = max(min(int(counts.max()), dim), 1)
+        shape = (int(np.sum(-(-counts // size))), size) if compiled is on_one_device else None
+        operator = packed(rows, labels, unit_head, jnp.where(p > 0, jnp.arange(n), -1), shape, compiled)
+    features = entropy_of_rows(rows, effort, n, compiled)
+    return _assemble(features, operator, unit_head, class_p, mean, counts.sum(), effort, compiled)
+
+
+def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_device, **effort):
+    """`estimate_interplay` from streamed moments, without the samples.
+
+    Args:
+      stats: `ClassStats` of the *unit rows* (`unit_rows(z)[0]`) with scatter="class"; O(C D^2) memory.
+      head: (C, D') classifier weights.
+      effort: fields of `Effort`.
+    Returns:
+      `InterplayEstimate`; num_samples is the sum of the weights.
+    """
+    if stats.kind != "class":
+        raise ValueError("estimate_interplay_from_stats needs ClassStats.init(..., scatter='class')")
+    second, unit_head, class_p, mean, count = head_interplay.class_moments(stats, arrays.as_rows(head, "head"))
+    exact = float(entropy_of_density(jnp.sum(second, axis=0), 1, int(count)))
+    features = Estimate(exact, exact, exact, route="gram")
+    operator = compiled(FACTORED)(second, unit_head)
+    return _assemble(features, operator, unit_head, class_p, mean, float(count), Effort(**effort), compiled)
+
+
+def estimate_joint_entropy(z1, z2, *, weights=None, center=False, compiled=on_one_device, **effort):
+    """`joint_entropy` of two feature sets, alpha = 1: exact where min(N, D1 D2) is small, else estimated.
+
+    Args:
+      z1, z2, weights, center: as `joint_entropy` takes them; concrete arrays.
+      effort: fields of `Effort`.
+    Returns:
+      `Estimate`. A product costs 2 N^2 operations where N^2 floats may be stored (512 MiB), else 4 N D1 D2.
+    Raises:
+      ValueError: shapes do not fit.
+    """
+    effort = Effort(**effort)
+    z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
+    n = len(z1)
+    if len(z2) != n or min(n, z1.shape[1] * z2.shape[1]) <= effort.exact_side:
+        exact = float(joint_entropy(z1, z2, weights=weights, center=center))
+        return Estimate(exact, exact, exact, route="gram")
+    dtype = jnp.promote_types(z1.dtype, z2.dtype)
+    u, p = spectra.directions(z1.astype(dtype), weights, center)
+    v, q = spectra.directions(z2.astype(dtype), weights, center)
+    p = jnp.where(q <= 0, 0, p)
+    rows, sample = weighted(u, arrays.safe_divide(p, jnp.sum(p))), jnp.where(p > 0, jnp.arange(n), -1)
+    if n * n <= STORED and compiled is on_one_device:
+        operator = Matrix(arrays.matmul(rows, rows.T) * arrays.matmul(v, v.T), sample)
+    else:
+        operator = Pairs(rows, v, sample)
+    return _estimate(operator, effort, compiled)
+
+
+def estimate_matrix_entropy(z, *, weights=None, center=False, compiled=on_one_device, **effort):
+    """`matrix_entropy` of features, alpha = 1: exact where min(N, D) is small, else estimated.
+
+    Args and errors as `estimate_joint_entropy`, of one feature set.
+    """
+    effort = Effort(**effort)
+    z = arrays.as_rows(z)
+    if min(z.shape) <= effort.exact_side and compiled is on_one_device:
+        exact = float(entropy_of_density(density_of_features(z, weights, center), 1, len(z)))
+        return Estimate(exact, exact, exact, route="gram")
+    return entropy_of_rows(weighted(*spectra.directions(z, weights, center)), effort, len(z), compiled)
+
+
+def estimate_matrix_entropy_from_gram(k, *, compiled=on_one_device, **effort):
+    """`matrix_entropy_from_gram` of a stored (n, n) matrix, alpha = 1, always estimated: O(n^2) a product."""
+    k = arrays.as_square(k)
+    operator = Matrix(arrays.safe_divide(k, jnp.trace(k)), jnp.arange(len(k)))
+    return _estimate(operator, Effort(**effort), compiled)
+
+
+def _pack(axis, rows, labels, head, sample, *shape):
+    del axis
+    return HeadRows.pack(rows, labels, head, sample, shape or None)
+
+
+def _compressed(axis, rows, labels, head):
+    """`HeadRows` with at most D rows a class; each device reduces and decomposes its share of the classes."""
+    share, first = _share(len(head), axis)
+    devices = 1 if axis is None else jax.lax.axis_size(axis)
+    second = class_second_moments(rows, labels, share * devices)
+    if axis is not None:
+        second = jax.lax.psum_scatter(second, axis, scatter_dimension=0, tiled=True)
+    return _factors_of(second, first, head)
+
+
+def _factored(axis, second, head):
+    share, first = _share(len(head), axis)
+    devices = 1 if axis is None else jax.lax.axis_size(axis)
+    second = jnp.pad(second, ((0, share * devices - len(second)), (0, 0), (0, 0)))
+    return _factors_of(jax.lax.dynamic_slice_in_dim(second, first, share), first, head)
+
+
+def _share(num_classes, axis):
+    """How many classes a device has, and its first one."""
+    if axis is None:
+        return num_classes, 0
+    share = -(-num_classes // jax.lax.axis_size(axis))
+    return share, jax.lax.axis_index(axis) * share
+
+
+def _factors_of(second, first, head):
+    """Rows sqrt(l) q^T of the eigenpairs of each class's second moment: their products are those of its samples."""
+    w, v = jax.vmap(spectra.eigh)(second)
+    rows = arrays.safe_sqrt(w)[:, :, None] * jnp.swapaxes(v, 1, 2)
+    classes, dim, _ = second.shape
+    owner = first + jnp.arange(classes)
+    sample = owner[:, None] * dim + jnp.arange(dim)[None, :]
+    return HeadRows(rows, jnp.minimum(owner, len(head) - 1), head, sample)
+
+
+COMPRESSED = Stage(_compressed, (ROWS, ROWS, WHOLE), OPERATOR, (), HeadRows, checked=False)
+FACTORED = Stage(_factored, (WHOLE, WHOLE), OPERATOR, (), HeadRows, checked=False)
+
+
+def packed(rows, labels, head, sample, shape=None, compiled=on_one_device):
+    """`HeadRows` of one row a sample; shape: of `packed_by_class`, on each device."""
+    stage = Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), OPERATOR, tuple(shape or ()), HeadRows)
+    return compiled(stage)(rows, labels, head, sample)
+
+
+def entropy_of_rows(rows, effort, samples, compiled=on_one_device):
+    """H of the density B^T B of weighted rows: exact on the smaller side, or estimated."""
+    if min(rows.shape) <= effort.exact_side:
+        rho = spectra.smaller_gram(rows)
+        exact = float(entropy_of_density(rho, 1, samples))
+        return Estimate(exact, exact, exact, route="gram")
+    one = jnp.ones((1, 1), rows.dtype)
+    labels = jnp.zeros(len(rows), jnp.int32)
+    return _estimate(packed(rows, labels, one, jnp.arange(len(rows)), None, compiled), effort, compiled)
+
+
+def _estimate(operator, effort, compiled):
+    return estimate_entropy_of(
+        operator, tolerance=effort.tolerance, confidence=effort.confidence, seed=effort.seed,
+        vectors=effort.vectors, compiled=compiled,
+    )  # fmt: skip
+
+
+def _present(unit_head, class_p, labels, counts):
+    """Head, probabilities, labels and counts of the classes that occur."""
+    present = np.flatnonzero(counts)
+    if len(present) == len(counts):
+        return unit_head, class_p, labels, counts
+    number = np.zeros(len(counts), np.int32)
+    number[present] = np.arange(len(present))
+    return unit_head[present], class_p[present], jnp.asarray(number)[labels], counts[present]
+
+
+def _assemble(features, operator, unit_head, class_p, mean, num_samples, effort, compiled):
+    if min(unit_head.shape) <= effort.exact_side:
+        exact = float(entropy_of_density(smaller_density(unit_head, class_p)))
+        head = Estimate(exact, exact, exact, route="gram")
+    else:
+        head = entropy_of_rows(weighted(unit_head, class_p), effort, len(unit_head))
+    joint = _estimate(operator, effort, compiled)
+    return assembled(features, head, joint, jnp.sum(mean * mean), num_samples, jnp.sum(class_p > 0))
+
+
+def assembled(features, head, joint, mean_energy, num_samples, num_classes_present):
+    """`InterplayEstimate` of the three entropies: intervals add up, standard errors in squares."""
+    error = float(np.sqrt(features.standard_error**2 + head.standard_error**2 + joint.standard_error**2))
+    mi = joint._replace(
+        value=features.value + head.value - joint.value,
+        lower=features.lower + head.lower - joint.upper,
+        upper=features.upper + head.upper - joint.lower,
+        standard_error=error, met=features.met and head.met and joint.met,
+    )  # fmt: skip
+    smaller, larger = sorted((features, head), key=lambda e: e.value)
+    return InterplayEstimate(
+        features, head, joint, mi, _ratio(mi, smaller),
+        _ratio(
+            larger._replace(
+                value=larger.value - smaller.value, lower=max(larger.lower - smaller.upper, 0.0),
+                upper=larger.upper - smaller.lower,
+            ),
+            larger,
+        ),
+        float(mean_energy), float(num_samples), int(num_classes_present),
+    )  # fmt: skip
+
+
+def _ratio(above, below):
+    """The quotient of two estimates, the second positive; nan where it is zero."""
+    if below.value <= 0:
+        return above._replace(value=np.nan, lower=np.nan, upper=np.nan, standard_error=np.nan)
+    quotients = [a / b for a in (above.lower, above.upper) for b in (below.lower, below.upper) if b > 0]
+    return above._replace(
+        value=above.value / below.value, lower=min(quotients), upper=max(quotients),
+        standard_error=above.standard_error / below.value,
+    )  # fmt: skip
+
+
+def _exact(found, route):
+    def estimate(x):
+        return Estimate(float(x), float(x), float(x), route=route)
+
+    *entropies, mean_energy, num_samples, present = found
+    return InterplayEstimate(*map(estimate, entropies), float(mean_energy), float(num_samples), int(present))
+
+
+__all__ = [
+    "Effort", "Estimate", "InterplayEstimate", "estimate_interplay", "estimate_interplay_from_stats",
+    "estimate_joint_entropy", "estimate_matrix_entropy", "estimate_matrix_entropy_from_gram",
+]  # fmt: skip

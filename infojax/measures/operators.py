@@ -1,0 +1,164 @@
+"""Density matrices that are only ever multiplied with vectors: one vector entry a sample, nothing of size N x N.
+
+Each is positive semi-definite with trace one. The samples may be split over devices: `axis` is then the mapped axis
+over which sums over samples are completed, and what moves between devices does not grow with N.
+"""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+
+from infojax.measures import moments
+from infojax.measures.arrays import total
+
+# Floats that a table of one D-vector a class and column may take (256 MiB); more columns are worked off in turn.
+TABLE = 2**26
+# Floats that the second moments of all classes may take (128 MiB) to give the exact trace of A^2.
+SECOND_MOMENTS = 2**25
+ROWS, WHOLE = "rows", "whole"
+
+
+def _in_columns(f, x, width):
+    """f(x) column group by column group, `width` at a time."""
+    columns = x.shape[1]
+    if columns <= width:
+        return f(x)
+    groups = -(-columns // width)
+    padded = jnp.pad(x, ((0, 0), (0, groups * width - columns)))
+    parts = jax.lax.map(f, padded.reshape(len(x), groups, width).transpose(1, 0, 2))
+    return parts.transpose(1, 0, 2).reshape(len(x), -1)[:, :columns]
+
+
+def _einsum(formula, *arrays):
+    return jnp.einsum(formula, *arrays, precision="highest")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HeadRows:
+    """G(Z) o G(V) for V = W[y], A_ij = <b_i, b_j> <w_{y_i}, w_{y_j}>: one row b a sample, or of a factor.
+
+    A product costs 4 N D + 2 C^2 D multiplications and additions a column. With one class it is the density B B^T.
+
+    Attributes:
+      rows: (blocks, size, D) rows sqrt(p_i) u_i, packed so that each block is of one class, padded with zero rows.
+      owner: (blocks,) class of each block.
+      head: (C, D') unit rows of the head.
+      sample: (blocks, size) the number of each row's sample among all, negative for padding.
+    """
+
+    rows: jax.Array
+    owner: jax.Array
+    head: jax.Array
+    sample: jax.Array
+
+    placement = {"rows": ROWS, "owner": ROWS, "head": WHOLE, "sample": ROWS}
+
+    @classmethod
+    def pack(cls, rows, labels, head, sample, shape=None):
+        """From one row a sample, in any order; rows of zeros may have any label. shape: of `packed_by_class`."""
+        packed, owner, position, valid = moments.packed_by_class(rows, labels, len(head), shape)
+        return cls(packed, owner, head, jnp.where(valid, sample[position], -1))
+
+    @property
+    def ids(self):
+        """Sample numbers of all vector entries; negative where the row is zero."""
+        live = jnp.any(self.rows != 0, axis=2)
+        return jnp.where(live, self.sample, -1).reshape(-1)
+
+    def apply(self, x, axis=None):
+        """A x for (entries, columns)."""
+        num_classes, dim = self.head.shape[0], self.rows.shape[2]
+
+        def product(x):
+            x = x.reshape(*self.rows.shape[:2], x.shape[1])
+            parts = _einsum("knd,knp->kdp", self.rows, x)
+            sums = total(jax.ops.segment_sum(parts, self.owner, num_classes), axis)
+            mixed = _mixed(self.head, sums)
+            return _einsum("knd,kdp->knp", self.rows, mixed[self.owner]).reshape(-1, x.shape[2])
+
+        return _in_columns(product, x, max(TABLE // (num_classes * dim), 1))
+
+    def squared_norm(self, axis=None):
+        """tr A^2 = sum_{c, c'} cos^2(w_c, w_c') <R_c, R_c'>, R_c = B_c^T B_c; nan if they take too much memory."""
+        num_classes, dim = self.head.shape[0], self.rows.shape[2]
+        if num_classes * dim * dim > SECOND_MOMENTS:
+            return jnp.full((), jnp.nan, self.rows.dtype)
+        parts = _einsum("knd,kne->kde", self.rows, self.rows)
+        second = total(jax.ops.segment_sum(parts, self.owner, num_classes), axis).reshape(num_classes, -1)
+        cosines = _einsum("cd,ed->ce", self.head, self.head)
+        return jnp.sum(cosines**2 * _einsum("ci,ei->ce", second, second))
+
+
+def _mixed(head, sums):
+    """sum_c' <w_c, w_c'> sums_c' for sums (C, D, columns), by the cheaper of C x C and C x D' products."""
+    num_classes, dim = head.shape
+    if num_classes <= 2 * dim:
+        return _einsum("ce,edp->cdp", _einsum("cd,ed->ce", head, head), sums)
+    return _einsum("ce,edp->cdp", head, _einsum("ce,cdp->edp", head, sums))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pairs:
+    """G(Z1) o G(Z2) of two feature sets, A_ij = <a_i, a_j> <v_i, v_j>: 4 N D1 D2 operations a column.
+
+    Attributes:
+      a: (n, D1) rows sqrt(p_i) u_i; v: (n, D2) unit rows; sample: (n,) as in `HeadRows`.
+    """
+
+    a: jax.Array
+    v: jax.Array
+    sample: jax.Array
+
+    placement = {"a": ROWS, "v": ROWS, "sample": ROWS}
+
+    @property
+    def ids(self):
+        return jnp.where(jnp.any(self.a != 0, axis=1) & jnp.any(self.v != 0, axis=1), self.sample, -1)
+
+    def apply(self, x, axis=None):
+        """A x = rows of A diag V^T with M = sum_i x_i a_i v_i^T (D1, D2), column by column."""
+
+        def column(x):
+            m = total(_einsum("nd,ne->de", self.a, self.v * x[:, None]), axis)
+            return jnp.sum(_einsum("nd,de->ne", self.a, m) * self.v, axis=1)
+
+        return jax.lax.map(column, x.T).T
+
+    def squared_norm(self, axis=None):
+        """Not known without all pairs."""
+        return jnp.full((), jnp.nan, self.a.dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Matrix:
+    """A density matrix that is stored, its rows split over the devices: 2 N^2 operations a column.
+
+    Attributes:
+      rows: (n, N) the rows of one device, of a symmetric matrix of trace one; sample: (n,) as in `HeadRows`.
+    """
+
+    rows: jax.Array
+    sample: jax.Array
+
+    placement = {"rows": ROWS, "sample": ROWS}
+
+    @property
+    def ids(self):
+        return jnp.where(jnp.any(self.rows != 0, axis=1), self.sample, -1)
+
+    def apply(self, x, axis=None):
+        if axis is not None:
+            x = jax.lax.all_gather(x, axis, tiled=True)
+        return _einsum("nm,mp->np", self.rows, x)
+
+    def squared_norm(self, axis=None):
+        return total(jnp.sum(self.rows * self.rows), axis)
+
+
+def with_placement(operator, rows, whole):
+    """The operator with `rows` in place of what is split over samples and `whole` in place of what is not."""
+    return replace(operator, **{k: rows if v == ROWS else whole for k, v in operator.placement.items()})

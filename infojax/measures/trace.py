@@ -1,0 +1,282 @@
+"""H(A) = -tr A log A of a density matrix that is only multiplied with vectors: a value, bounds and an error bar.
+
+1. Block Krylov finds the largest eigenvalues. Those whose residual ||A q - l q|| is small are taken exactly.
+2. On the orthogonal complement B = P A P, z^T f(B) z of random unit vectors has mean tr f(B) / dim. Lanczos gives an
+   upper and a lower bound of each (`quadrature`), until they are close enough.
+3. tr B and tr B^2 are known, which removes most of the variance; more vectors are drawn until the rest is small enough.
+
+Vectors that have not converged must not be taken out: the compression of A to two complementary subspaces has a larger
+entropy than A, by about sum_q r_q^2 / l_q log(l_q / l) for residuals r_q, which the lower bound allows for.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.measures.arrays import total
+from infojax.measures.operators import ROWS, WHOLE, _einsum
+from infojax.measures.quadrature import Rules, entropy_terms, rules, trace_of
+
+BLOCK, BLOCKS = 64, 4  # of the Krylov space: with fewer blocks eigenvalues of trained features do not converge
+CONVERGED = 3e-3  # ||A q - l q|| <= 3e-3 l: the entropy is off by 1e-5 l log(l / l_min)
+OPERATOR = "operator"
+STEPS, MOST_STEPS = 8, 96  # of Lanczos, between two looks at the bounds
+COLUMNS = 32  # Q is padded to multiples, so that few shapes are compiled
+
+
+class Estimate(NamedTuple):
+    """A number that was estimated, or computed exactly; floats and ints, nats where it is an entropy.
+
+    Attributes:
+      value: the middle of the bounds of the quadrature.
+      lower, upper: the truth lies between them with at least the stated confidence (equal if exact).
+      standard_error: of value, from the random vectors alone.
+      met: whether upper - lower <= 2 tolerance.
+      route: "gram" or "classes" (exact), "estimate".
+      products: columns that were multiplied with the matrix. steps: of Lanczos. vectors: random ones.
+      deflated: eigenvalues taken exactly.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    standard_error: float = 0.0
+    met: bool = True
+    route: str = "estimate"
+    products: int = 0
+    steps: int = 0
+    vectors: int = 0
+    deflated: int = 0
+
+    def mapped(self, scale, shift):
+        """The estimate of shift + scale value."""
+        ends = sorted((shift + scale * self.lower, shift + scale * self.upper))
+        return self._replace(
+            value=shift + scale * self.value, lower=ends[0], upper=ends[1],
+            standard_error=abs(scale) * self.standard_error,
+        )  # fmt: skip
+
+
+class Stage(NamedTuple):
+    """A function of (axis, *arrays) that is compiled for one device or, split over samples, for several.
+
+    Attributes:
+      function: of axis (None or a name), the arrays, and `static` values.
+      arguments, result: what each array is: ROWS (one entry a sample, split), WHOLE, OPERATOR (its fields know), or a
+        tuple of these.
+      static: further arguments, known when compiling.
+      makes: type of an OPERATOR result.
+      checked: whether JAX's check for missing reductions passes (its own eigh for TPU does not).
+    """
+
+    function: Callable
+    arguments: tuple
+    result: object
+    static: tuple = ()
+    makes: type | None = None
+    checked: bool = True
+
+    def on(self, axis):
+        """The function of the arrays alone."""
+        return lambda *arrays: self.function(axis, *arrays, *self.static)
+
+
+@cache
+def on_one_device(stage):
+    """The stage, compiled."""
+    return jax.jit(stage.on(None))
+
+
+def _probes(axis, operator, key, columns):
+    """Standard normal vectors of the sample numbers alone, however the samples are split; zero at padding."""
+    ids = operator.ids
+    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.maximum(ids, 0))
+    g = jax.vmap(lambda k: jax.random.normal(k, columns.shape, columns.dtype))(keys)
+    return jnp.where(ids[:, None] >= 0, g, 0)
+
+
+def _facts(axis, operator):
+    """Number of live entries, and tr A^2 (nan if not known)."""
+    return total(jnp.sum(operator.ids >= 0), axis), operator.squared_norm(axis)
+
+
+def _orthonormal(x, axis):
+    """Orthonormal columns of the span of x; zero columns where it has fewer dimensions."""
+    for _ in range(2):
+        k = total(_einsum("np,nq->pq", x, x), axis)
+        scale = jnp.sqrt(jnp.diagonal(k))
+        scale = jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)
+        w, v = jnp.linalg.eigh(scale[:, None] * k * scale[None, :])
+        keep = w > 10 * jnp.finfo(w.dtype).eps * w[-1] * len(w)
+        inverse = jnp.where(keep, 1 / jnp.sqrt(jnp.where(keep, w, 1)), 0)
+        x = _einsum("np,pq->nq", x, scale[:, None] * v * inverse[None, :])
+    return x
+
+
+def _project_out(basis, x, axis):
+    return x - _einsum("nk,kp->np", basis, total(_einsum("nk,np->kp", basis, x), axis))
+
+
+def _begin(axis, operator, x):
+    return _orthonormal(operator.apply(x, axis), axis)
+
+
+def _extend(axis, operator, basis):
+    """The next block A x, orthogonal to all before, and A x itself; x is the last block."""
+    image = operator.apply(basis[:, -BLOCK:], axis)
+    x = image
+    for _ in range(2):
+        x = _project_out(basis, x, axis)
+    return _orthonormal(x, axis), image
+
+
+def _image(axis, operator, x):
+    return operator.apply(x, axis)
+
+
+def _compressed(axis, basis, images):
+    return total(_einsum("nk,np->kp", basis, images), axis)
+
+
+def _residuals(axis, basis, images, vectors, values):
+    r = _einsum("nk,kp->np", images, vectors) - _einsum("nk,kp->np", basis, vectors * values[None, :])
+    return jnp.sqrt(total(jnp.sum(r * r, axis=0), axis))
+
+
+def _combined(axis, basis, vectors):
+    return _einsum("nk,kp->np", basis, vectors)
+
+
+class Lanczos(NamedTuple):
+    """b three-term recurrences at once: the last two vectors (rows) and the coupling of them (whole)."""
+
+    vector: jax.Array
+    before: jax.Array
+    beta: jax.Array
+
+
+def _normalised(x, axis):
+    norm = jnp.sqrt(total(jnp.sum(x * x, axis=0), axis))
+    # A vector of rounding errors is none: the Krylov space is exhausted.
+    return norm, jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1)[None, :], 0)
+
+
+def _launch(axis, q, x):
+    _, x = _normalised(_project_out(q, _project_out(q, x, axis), axis), axis)
+    return Lanczos(x, jnp.zeros_like(x), jnp.zeros(x.shape[1], x.dtype))
+
+
+def _advance(axis, operator, q, state):
+    """STEPS steps of Lanczos on P A P; alpha, beta (STEPS, b)."""
+
+    def step(state, _):
+        x, before, beta = state
+        y = _project_out(q, operator.apply(x, axis), axis) - beta[None, :] * before
+        alpha = total(jnp.sum(x * y, axis=0), axis)
+        beta, y = _normalised(y - alpha[None, :] * x, axis)
+        return Lanczos(y, x, beta), (alpha, beta)
+
+    return jax.lax.scan(step, state, length=STEPS)
+
+
+LANCZOS = Lanczos(ROWS, ROWS, WHOLE)
+PROBES = Stage(_probes, (OPERATOR, WHOLE, WHOLE), ROWS)
+FACTS = Stage(_facts, (OPERATOR,), (WHOLE, WHOLE))
+BEGIN = Stage(_begin, (OPERATOR, ROWS), ROWS)
+EXTEND = Stage(_extend, (OPERATOR, ROWS), (ROWS, ROWS))
+IMAGE = Stage(_image, (OPERATOR, ROWS), ROWS)
+COMPRESSED = Stage(_compressed, (ROWS, ROWS), WHOLE)
+RESIDUALS = Stage(_residuals, (ROWS, ROWS, WHOLE, WHOLE), WHOLE)
+COMBINED = Stage(_combined, (ROWS, WHOLE), ROWS)
+LAUNCH = Stage(_launch, (ROWS, ROWS), LANCZOS)
+ADVANCE = Stage(_advance, (OPERATOR, ROWS, LANCZOS), (LANCZOS, (WHOLE, WHOLE)))
+STAGES = (PROBES, FACTS, BEGIN, EXTEND, IMAGE, COMPRESSED, RESIDUALS, COMBINED, LAUNCH, ADVANCE)
+
+
+def estimate_entropy_of(operator, *, tolerance, confidence, seed, vectors, compiled=on_one_device):
+    """`Estimate` of -tr A log A of a density matrix A.
+
+    Args:
+      operator: of `infojax.measures.operators`, trace one.
+      tolerance: half of the width that is asked of [lower, upper], nats.
+      confidence: that the truth lies there; the bounds hold for the exact arithmetic.
+      seed: of the random vectors.
+      vectors: most random vectors; they come in groups of a quarter of it, at least 16.
+      compiled: Stage -> function: for one device, or for the devices over which the operator is split.
+    """
+    facts = compiled(FACTS)(operator)
+    size, squared = (np.asarray(x).astype(np.float64) for x in facts)
+    dtype = facts[1].dtype
+    if size < 2:
+        return Estimate(0.0, 0.0, 0.0)
+    keys = (jax.random.fold_in(jax.random.key(seed), i) for i in range(10**9))
+
+    def draw(columns):
+        return compiled(PROBES)(operator, next(keys), jnp.zeros(columns, dtype))
+
+    values, residuals, q, spent = _largest(operator, draw, int(size), compiled)
+    rest = size - len(values)
+    eps = float(jnp.finfo(dtype).eps)
+    # Differences of rounded traces: what they are off by, their slopes in the regression multiply.
+    traces = np.array([1 - np.sum(values), squared - np.sum(values**2)])
+    errors = 4 * eps * np.array([1, squared])
+    exact, rounding = np.sum(entropy_terms(values)), 16 * eps * np.log(size)
+    leak = float(np.sum(residuals**2 / values) * -np.log(eps)) if len(values) else 0.0
+    if rest < 1 or traces[0] <= 8 * eps:
+        width = leak + 2 * rounding
+        return Estimate(float(exact), float(exact - leak - rounding), float(exact + rounding), 0.0,
+                        width <= 2 * tolerance, products=spent, deflated=len(values))  # fmt: skip
+    group, found, steps = max(vectors // 4, 16), [], STEPS
+    while True:
+        state, alpha, beta = compiled(LAUNCH)(q, draw(group)), [], []
+        while True:
+            state, (a, b) = compiled(ADVANCE)(operator, q, state)
+            alpha, beta = [*alpha, np.asarray(a, np.float64)], [*beta, np.asarray(b, np.float64)]
+            spent += STEPS * group
+            r = rules(np.concatenate(alpha), np.concatenate(beta))
+            width = rest * np.mean(r.gauss - r.radau)
+            done = len(alpha) * STEPS
+            # The first group decides how many steps; the others follow.
+            if done >= (steps if found else MOST_STEPS) or (not found and width <= tolerance):
+                break
+        steps, found = done, [*found, r]
+        every = Rules(*map(np.concatenate, zip(*found, strict=True)))
+        known = 2 if np.isfinite(squared) else 1
+        sums = [trace_of(every, rest, traces[:k], errors[:k]) for k in range(1, known + 1)]
+        s = min(sums, key=lambda s: s.margin(confidence))
+        margin = s.margin(confidence) + rounding
+        lower, upper = exact + s.lower - margin - leak, exact + s.upper + margin
+        met = upper - lower <= 2 * tolerance
+        if met or len(found) * group >= vectors or s.upper - s.lower + leak > 2 * tolerance:
+            break
+    return Estimate(
+        float(exact + (s.lower + s.upper) / 2), float(lower), float(upper), s.standard_error, bool(met),
+        products=spent, steps=steps, vectors=group * len(found), deflated=len(values),
+    )  # fmt: skip
+
+
+def _largest(operator, draw, size, compiled):
+    """Converged largest eigenvalues, descending, their residuals, eigenvectors (columns), and columns multiplied."""
+    if size < 2 * BLOCK * BLOCKS:
+        none = compiled(COMBINED)(draw(BLOCK), jnp.zeros((BLOCK, COLUMNS), draw(1).dtype))
+        return np.zeros(0), np.zeros(0), none, 0
+    basis, images = compiled(BEGIN)(operator, draw(BLOCK)), []
+    for _ in range(BLOCKS - 1):
+        block, image = compiled(EXTEND)(operator, basis)
+        basis, images = jnp.concatenate([basis, block], axis=1), [*images, image]
+    images = jnp.concatenate([*images, compiled(IMAGE)(operator, basis[:, -BLOCK:])], axis=1)
+    t = np.asarray(compiled(COMPRESSED)(basis, images), np.float64)
+    values, vectors = np.linalg.eigh((t + t.T) / 2)
+    values, vectors = values[::-1], np.ascontiguousarray(vectors[:, ::-1])
+    residuals = compiled(RESIDUALS)(basis, images, *(jnp.asarray(x, basis.dtype) for x in (vectors, values)))
+    residuals = np.asarray(residuals, np.float64)
+    # Columns that were dropped for want of dimensions come back as eigenvalues that are zero but for rounding.
+    keep = (residuals <= CONVERGED * values) & (values > 1e-5 * values[0])
+    chosen = vectors[:, keep]
+    chosen = np.pad(chosen, ((0, 0), (0, -chosen.shape[1] % COLUMNS if chosen.shape[1] else COLUMNS)))
+    q = compiled(COMBINED)(basis, jnp.asarray(chosen, basis.dtype))
+    return values[keep], residuals[keep], q, BLOCK * (BLOCKS + 1)

@@ -1,0 +1,21 @@
+"""Measures over a mesh of devices: samples, matrices of a batch, or one large matrix are split over the axis "data".
+
+Every function takes `mesh=None` and then runs unsharded, as its namesake in `infojax.measures`.
+"""
+
+from infojax.parallel.estimates import (
+    estimate_interplay,
+    estimate_interplay_from_stats,
+    estimate_joint_entropy,
+    estimate_matrix_entropy,
+)
+from infojax.parallel.large import eigenvalues
+from infojax.parallel.matrices import map_matrices
+from infojax.parallel.mesh import make_mesh, replicated, shard_rows, sharded_views
+from infojax.parallel.samples import class_stats, coding_rate, interplay, matrix_entropy, neural_collapse, second_moment
+
+__all__ = [
+    "class_stats", "coding_rate", "eigenvalues", "estimate_interplay", "estimate_interplay_from_stats",
+    "estimate_joint_entropy", "estimate_matrix_entropy", "interplay", "make_mesh", "map_matrices", "matrix_entropy",
+    "neural_collapse", "replicated", "second_moment", "shard_rows", "sharded_views",
+]  # fmt: skip

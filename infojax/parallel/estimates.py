@@ -1,0 +1,80 @@
+"""The estimators of `infojax.measures.estimate` over samples that are split over devices."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+
+from infojax.measures import arrays, estimate
+from infojax.measures.operators import ROWS, with_placement
+from infojax.measures.trace import OPERATOR, on_one_device
+from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
+
+
+@cache
+def on_devices(mesh):
+    """What compiles a `Stage` of the estimators for a mesh; for one device without."""
+    if mesh is None:
+        return on_one_device
+
+    @cache
+    def compiled(stage):
+        @jax.jit
+        def run(*arguments):
+            in_specs = tuple(map(_spec, stage.arguments, arguments))
+            made = stage.makes and {k: _spec(v) for k, v in stage.makes.placement.items()}
+            out_specs = stage.makes(**made) if made else jax.tree.map(_spec, stage.result)
+            on_mesh = jax.shard_map(
+                stage.on(AXIS), mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=stage.checked
+            )
+            return on_mesh(*arguments)
+
+        return run
+
+    return compiled
+
+
+def _spec(placement, argument=None):
+    if placement == OPERATOR:
+        return with_placement(argument, SPLIT, WHOLE)
+    if isinstance(placement, tuple):
+        return jax.tree.map(_spec, placement)
+    return SPLIT if placement == ROWS else WHOLE
+
+
+def _padded(mesh, *arrays_and_fill):
+    return [x if mesh is None or x is None else padded_rows(x, mesh, fill) for x, fill in arrays_and_fill]
+
+
+def estimate_interplay(z, labels, head, *, weights=None, center=False, mesh=None, **effort):
+    """`infojax.estimate_interplay` of samples split over devices: products move C D numbers a column, no samples.
+
+    Labels must be known to every process whole (they decide the route).
+    """
+    z = arrays.as_rows(z)
+    weights = arrays.sample_weights(weights, len(z), z.dtype)
+    z, labels, weights = _padded(mesh, (z, 0), (jnp.asarray(labels), -1), (weights, 0))
+    return estimate.estimate_interplay(
+        z, labels, head, weights=weights, center=center, compiled=on_devices(mesh), **effort
+    )
+
+
+def estimate_interplay_from_stats(stats, head, *, mesh=None, **effort):
+    """`infojax.estimate_interplay_from_stats`, the factors of the classes split over devices."""
+    return estimate.estimate_interplay_from_stats(stats, head, compiled=on_devices(mesh), **effort)
+
+
+def estimate_joint_entropy(z1, z2, *, weights=None, center=False, mesh=None, **effort):
+    """`infojax.estimate_joint_entropy` of samples split over devices: products move D1 D2 numbers a column."""
+    z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
+    weights = arrays.sample_weights(weights, len(z1), z1.dtype)
+    z1, z2, weights = _padded(mesh, (z1, 0), (z2, 0), (weights, 0))
+    return estimate.estimate_joint_entropy(z1, z2, weights=weights, center=center, compiled=on_devices(mesh), **effort)
+
+
+def estimate_matrix_entropy(z, *, weights=None, center=False, mesh=None, **effort):
+    """`infojax.estimate_matrix_entropy` of samples split over devices: products move D numbers a column."""
+    z = arrays.as_rows(z)
+    weights = arrays.sample_weights(weights, len(z), z.dtype)
+    z, weights = _padded(mesh, (z, 0), (weights, 0))
+    return estimate.estimate_matrix_entropy(z, weights=weights, center=center, compiled=on_devices(mesh), **effort)

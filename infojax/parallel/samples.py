@@ -1,0 +1,148 @@
+"""Measures of samples that are split over devices: local sums, completed by a psum, then one small computation.
+
+What moves between devices is O(C D) for class statistics, O(D^2) for second moments, O(C D^2 / devices) from each
+device for class second moments: never the samples. The one exception is the Gram route, for fewer samples than columns
+(or than C D): a Gram matrix needs every pair of rows, so the rows, then fewer than the moments, are gathered.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from infojax.measures import arrays, collapse, entropy, head_interplay, moments, passes, spectra, variability
+from infojax.parallel.matrices import map_matrices
+from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
+
+
+def over_samples(f, mesh, z, labels, weights, *whole, out_specs=WHOLE):
+    """f(z, labels, weights, *whole) on each device's rows; rows are added with label -1 and weight zero."""
+    z = arrays.as_rows(z)
+    labels = arrays.as_labels(jnp.zeros(len(z), jnp.int32) if labels is None else labels, len(z))
+    rows = (z, labels, arrays.sample_weights(weights, len(z), z.dtype))
+    rows = [padded_rows(x, mesh, value) for x, value in zip(rows, (0, -1, 0), strict=True)]
+    in_specs = (SPLIT,) * 3 + (WHOLE,) * len(whole)
+    return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs)(*rows, *whole)
+
+
+@partial(jax.jit, static_argnames=("num_classes", "scatter", "mesh"))
+def class_stats(z, labels, num_classes, *, weights=None, scatter=None, mesh=None):
+    """`infojax.class_stats` of samples (N, D) split over devices; N need not be divisible.
+
+    Two all-reduces of O(C D), and one of the scatter where it is asked for. Merge the results of several batches.
+    """
+    if mesh is None:
+        return moments.class_stats(z, labels, num_classes, weights=weights, scatter=scatter)
+
+    def local(z, labels, weights):
+        return moments.class_stats(z, labels, num_classes, weights=weights, scatter=scatter).reduce(AXIS)
+
+    return over_samples(local, mesh, z, labels, weights)
+
+
+@partial(jax.jit, static_argnames=("center", "mesh"))
+def second_moment(z, *, weights=None, center=False, mesh=None):
+    """sum_i p_i u_i u_i^T (D, D) of the unit rows: the density whose entropy is `matrix_entropy`; trace one.
+
+    One all-reduce of D^2 numbers, and of D for the mean where `center`.
+    """
+
+    def local(z, _, weights, axis=AXIS):
+        u, p = spectra.directions(z, weights, center, axis)
+        rows = entropy.weighted(u, p)
+        return arrays.total(arrays.matmul(rows.T, rows), axis)
+
+    if mesh is None:
+        z = arrays.as_rows(z)
+        return local(z, None, weights, None)
+    return over_samples(local, mesh, z, None, weights)
+
+
+def _density(z, weights, center, mesh):
+    """The smaller side's density: second moment, or Gram matrix of the gathered rows where N < D."""
+    z = arrays.as_rows(z)
+    if mesh is not None and z.shape[0] >= z.shape[1]:
+        return second_moment(z, weights=weights, center=center, mesh=mesh)
+    return entropy.density_of_features(z, weights, center)
+
+
+@partial(jax.jit, static_argnames=("alpha", "center", "mesh"))
+def matrix_entropy(z, *, alpha=1.0, center=False, weights=None, mesh=None):
+    """`infojax.matrix_entropy` of samples split over devices."""
+    return entropy.entropy_of_density(_density(z, weights, center, mesh), alpha, len(z))
+
+
+@partial(jax.jit, static_argnames=("form", "mesh"))
+def coding_rate(z, mu=1.0, *, form="code", weights=None, mesh=None):
+    """`infojax.coding_rate` of samples split over devices: of the global batch, whose size its scale depends on."""
+    z = arrays.as_rows(z)
+    if mesh is None or z.shape[0] < z.shape[1]:
+        return entropy.coding_rate(z, mu, form=form, weights=weights)
+
+    def local(z, _, weights):
+        u, live = spectra.unit_rows(jnp.where(weights[:, None] <= 0, 0, z))
+        rows = entropy.weighted(u, weights)
+        mass = jnp.sum(jnp.where(live, weights, 0))
+        return arrays.total((arrays.matmul(rows.T, rows), mass), AXIS)
+
+    return entropy.coding_rate_of_moment(*over_samples(local, mesh, z, None, weights), z.shape[1], mu, form)
+
+
+@partial(jax.jit, static_argnames=("num_classes", "convention", "mesh"))
+def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, convention="thesis", weights=None, mesh=None):
+    """`infojax.neural_collapse` of samples split over devices: two passes, O(C D) moved in each."""
+    if mesh is None:
+        return collapse.neural_collapse(
+            z, labels, head, bias, num_classes=num_classes, convention=convention, weights=weights
+        )
+    num_classes = moments.infer_num_classes(labels, num_classes) if head is None else len(head)
+    stats = class_stats(z, labels, num_classes, weights=weights, mesh=mesh)
+    quotient = variability.nc1_convention(convention).quotient
+    inverse = None if quotient else variability.between_inverse(stats, convention=convention)
+
+    def local(z, labels, weights, stats, head, bias, inverse):
+        sums = passes.second_pass(stats, z, labels, head, bias, inverse=inverse, weights=weights)
+        return arrays.total(sums, AXIS)
+
+    sums = over_samples(local, mesh, z, labels, weights, stats, head, bias, inverse)
+    return collapse.collapse_from_passes(stats, sums, head, convention=convention)
+
+
+@partial(jax.jit, static_argnames=("center", "mesh"))
+def interplay(z, labels, head, *, weights=None, center=False, mesh=None):
+    """`infojax.interplay` of samples split over devices, exact.
+
+    With N > C min(N, D) samples the second moments of the classes are reduced, each device getting those of its share
+    of classes (a reduce-scatter of C D^2 numbers), and decomposed where they lie; then the factors, C D rows, are
+    gathered for the one joint spectrum. Where that is too large: `estimate_interplay`.
+    """
+    z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
+    num_classes, dim = len(head), z.shape[1]
+    if mesh is None or len(z) <= num_classes * min(len(z), dim):
+        return head_interplay.interplay(z, labels, head, weights=weights, center=center)
+    second, unit_head, class_p, mean, count = class_moments(z, labels, head, weights, center, mesh)
+    factors = map_matrices(head_interplay.factor, mesh)(second)[:num_classes]
+    owner = jnp.repeat(jnp.arange(num_classes), dim, total_repeat_length=num_classes * dim)
+    rows = factors.reshape(num_classes * dim, dim)
+    rho = jnp.sum(second, axis=0)
+    return head_interplay.assemble(rho, rows, owner, unit_head, class_p, mean, count, len(z))
+
+
+def class_moments(z, labels, head, weights, center, mesh):
+    """Second moments of each class's unit rows (C', D, D), C' a multiple of the devices over which they are split.
+
+    Also unit head rows, class probabilities, mean direction and number of samples.
+    """
+    num_classes = len(head)
+    padded = num_classes + -num_classes % mesh.size
+
+    def local(z, labels, weights, head):
+        u, p, labels, unit_head, class_p, mean = head_interplay.weighted_directions(
+            z, labels, head, weights, center, AXIS
+        )
+        second = moments.class_second_moments(entropy.weighted(u, p), labels, padded)
+        second = jax.lax.psum_scatter(second, AXIS, scatter_dimension=0, tiled=True)
+        return second, unit_head, class_p, mean, arrays.total(jnp.sum(p > 0), AXIS)
+
+    out_specs = (SPLIT, WHOLE, WHOLE, WHOLE, WHOLE)
+    return over_samples(local, mesh, z, labels, weights, head, out_specs=out_specs)
