@@ -151,7 +151,7 @@ def analyze(
         found = measure_rows(rows, y, w, b, chunk, name, progress or (lambda *_: None), seed)
         report = describe(found, name)
         if ci:
-            report = intervals(report, found.sampled, rows, y, w, b, ci, progress or (lambda *_: None), seed)
+            report = intervals(report, found, rows, y, w, b, ci, progress or (lambda *_: None), seed)
     return report
 
 

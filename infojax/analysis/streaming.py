@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, collapse, entropy, head_interplay, passes, spectra, variability
+from infojax.measures.estimate import Estimate, estimate_interplay, estimate_interplay_from_stats
 from infojax.measures.moments import ClassStats
 
 # Up to this many rows (or this side of a matrix) everything is exact in one go: a float64 eigenvalue problem of
@@ -21,6 +22,8 @@ from infojax.measures.moments import ClassStats
 DIRECT_ROWS = 4096
 # Largest side of the compressed joint matrix: ten classes of 512 features, 5 s for its float64 spectrum.
 JOINT_SIDE = 6144
+# Floats of the rows (256 MiB in float32) from which a larger joint entropy is estimated; of more, a random sample.
+ESTIMATED = 2**26
 # Floats that the scatter matrices of all classes may take together (32 MiB; a pass holds about ten copies).
 SCATTER_BUDGET = 2**22
 
@@ -75,9 +78,11 @@ class Measured(NamedTuple):
     interplay_centered: head_interplay.Interplay | None
     interplay_counts: np.ndarray | None
     sampled: dict[str, int]  # measure family -> rows used, where not all
+    estimated: dict[str, Estimate]  # measure -> its bounds, where it was not computed exactly
 
 
-def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
+def measure_rows(rows, y, w, b, chunk, name, progress, seed, thorough=True):
+    """`Measured`; without `thorough` neither the silhouette nor anything that would have to be estimated."""
     n, dim = rows.shape
     num_classes = 1 if y is None else (len(w) if w is not None else int(y.max()) + 1)
     labels = np.zeros(n, np.int32) if y is None else y
@@ -90,7 +95,7 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
     second, unit_centered, energies = _second_pass(rows, labels, raw, w, b, unit_scatter, chunk, progress)
 
     subset = rows.take(sample).astype(np.float64) if direct or scatter is None or y is not None else None
-    sampled = {}
+    sampled, estimated = {}, {}
     if direct or scatter is None:
         spectrum, spectrum_centered, singular = _direct_spectra(subset)
         if not direct:
@@ -108,7 +113,7 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
         class_values["entropy"] = _class_entropies(subset if direct else unit, labels, num_classes)
         if not (direct or per_class):
             del class_values["entropy"]
-        if silhouette:
+        if thorough:
             values["silhouette"] = _silhouette(subset, labels[sample])
             if not direct:
                 sampled["silhouette"] = len(sample)
@@ -118,6 +123,12 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
         if per_class and compressed <= JOINT_SIDE:
             flow, flow_centered = (head_interplay.interplay_from_stats(s, w) for s in (unit, unit_centered))
             flow_counts = np.asarray(raw.count)
+        elif not direct and thorough:
+            flow, flow_centered, flow_counts, estimated, used = _estimated_interplay(
+                rows, labels, w, (unit, unit_centered) if per_class else None, seed, progress
+            )
+            if used < n:
+                sampled["interplay"] = used
         else:
             flow, flow_centered = (head_interplay.interplay(subset, labels[sample], w, center=c) for c in (False, True))
             flow_counts = np.bincount(labels[sample], minlength=num_classes)
@@ -128,8 +139,37 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, silhouette=True):
     values["coding_rate"] = float(_coding_rate(spectrum, n - zero_rows, dim))
     return Measured(
         n, dim, None if y is None else np.asarray(raw.count), zero_rows,
-        spectrum, spectrum_centered, singular, values, class_values, flow, flow_centered, flow_counts, sampled,
+        spectrum, spectrum_centered, singular, values, class_values, flow, flow_centered, flow_counts,
+        sampled, estimated,
     )  # fmt: skip
+
+
+def _estimated_interplay(rows, labels, head, stats, seed, progress):
+    """Interplay, its centred twin, class counts, name -> `Estimate`, and how many rows were used.
+
+    From the moments of the classes where they are held, else from as many rows as fit, in float32: rounding them moves
+    an entropy by about 1e-5, which the bounds allow for.
+    """
+    n, dim = rows.shape
+    progress(0, 2, "estimating the joint entropy")
+    if stats is not None:
+        found = [estimate_interplay_from_stats(s, head, seed=seed) for s in stats]
+        used = labels
+    else:
+        chosen = _sample(n, max(ESTIMATED // dim, DIRECT_ROWS), seed)
+        z, used = rows.take(chosen).astype(np.float32), labels[chosen]
+        found = []
+        for center in (False, True):
+            found.append(estimate_interplay(z, used, head.astype(np.float32), center=center, seed=seed))
+            progress(len(found), 2, "estimating the joint entropy")
+    counts = np.bincount(used, minlength=len(head))
+    estimated = {
+        f"{key}{suffix}": getattr(e, key)
+        for e, suffix in zip(found, ("", "_centered"), strict=True)
+        for key in ("joint_entropy", "mutual_information", "mir", "hdr")
+        if getattr(e, key).route == "estimate"
+    }
+    return *(e.values for e in found), counts, estimated, len(used)
 
 
 def _sample(n, size, seed):

@@ -32,7 +32,7 @@ def interval(value, at_m, n, m):
     return Interval(float(low), float(high), mean, mean - value, m)
 
 
-def intervals(report, sampled, rows, labels, head, bias, draws, progress, seed):
+def intervals(report, measured, rows, labels, head, bias, draws, progress, seed):
     """The report with `intervals`, or with a warning that says why there are none.
 
     Measures of a spectrum get none where a half has no more samples than columns: the spectrum then ends where the
@@ -50,7 +50,7 @@ def intervals(report, sampled, rows, labels, head, bias, draws, progress, seed):
     for k, index in enumerate(halves(strata, draws, np.random.default_rng([seed, 1]))):
         part = measure_rows(
             ArrayRows(z[index]), strata[index] if labels is not None else None, head, bias,
-            chunk=len(index), name=report.name, progress=lambda *_: None, seed=seed, silhouette=False,
+            chunk=len(index), name=report.name, progress=lambda *_: None, seed=seed, thorough=False,
         )  # fmt: skip
         found.append(describe(part, report.name).measures)
         progress(k + 1, draws, "confidence intervals")
@@ -58,10 +58,11 @@ def intervals(report, sampled, rows, labels, head, bias, draws, progress, seed):
     if m <= dim:
         text = f"no intervals for spectral measures: half of the samples ({m}) is no more than the columns ({dim})"
         report = replace(report, warnings=(*report.warnings, f"ci: {text}, the spectrum is rank-limited"))
-    on_a_part = {key for family in sampled for key in FAMILIES[family]} - {"silhouette"}
+    families = set(measured.sampled) | ({"interplay"} if measured.estimated else set())
+    on_a_part = {key for family in families for key in FAMILIES[family]} - {"silhouette"}
     if on_a_part:
-        text = f"no intervals for measures of the {' and '.join(sorted(sampled.keys() - {'silhouette'}))}"
-        report = replace(report, warnings=(*report.warnings, f"ci: {text}, measured on a part of the rows"))
+        text = f"no intervals for measures of the {' and '.join(sorted(families - {'silhouette'}))}"
+        report = replace(report, warnings=(*report.warnings, f"ci: {text}: on a part of the rows, or estimated"))
     result = {}
     for key in found[0]:
         at_m = np.array([values[key] for values in found])

@@ -71,7 +71,7 @@ def describe(found, name):
         num_classes=None if found.counts is None else len(found.counts),
         measures=measures,
         limits={key: value for key, value in _limits(found).items() if key in measures and np.isfinite(value)},
-        conventions={key: CONVENTIONS[key] + _rows_used(found, key) for key in keys},
+        conventions={key: CONVENTIONS[key] + _rows_used(found, key) + _bounds(found, key) for key in keys},
         warnings=tuple(_warnings(found)),
         reasons={key: _reason(key, found) for key in keys if not np.isfinite(measures[key])},
         per_class=found.per_class,
@@ -128,6 +128,11 @@ def _rows_used(found, key):
     return ""
 
 
+def _bounds(found, key):
+    e = found.estimated.get(key)
+    return f"; estimated, in [{e.lower:.6g}, {e.upper:.6g}] at 95%" if e else ""
+
+
 def _warnings(found):
     n, dim, energy = found.num_samples, found.dim, found.values["mean_energy"]
     warnings = []
@@ -147,6 +152,8 @@ def _warnings(found):
         )
     for family, rows in found.sampled.items():
         warnings.append(f"{family}: measured on {rows} of {n} rows drawn at random; all of them would not fit")
+    if unmet := [key for key, e in found.estimated.items() if not e.met]:
+        warnings.append(f"estimates wider than asked for: {', '.join(unmet)}; the bounds beside them hold")
     if found.counts is None:
         return warnings
     if "entropy" not in found.per_class:

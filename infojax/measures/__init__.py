@@ -12,6 +12,15 @@ from infojax.measures.entropy import (
     rankme,
     stable_rank,
 )
+from infojax.measures.estimate import (
+    Estimate,
+    InterplayEstimate,
+    estimate_interplay,
+    estimate_interplay_from_stats,
+    estimate_joint_entropy,
+    estimate_matrix_entropy,
+    estimate_matrix_entropy_from_gram,
+)
 from infojax.measures.head_interplay import Interplay, head_rows, interplay, interplay_from_stats
 from infojax.measures.joint import (
     hdr,
@@ -45,7 +54,9 @@ from infojax.measures.variability import (
 
 __all__ = [
     "ClassStats",
+    "Estimate",
     "Interplay",
+    "InterplayEstimate",
     "NC1_CONVENTIONS",
     "NC2",
     "NeuralCollapse",
@@ -65,6 +76,11 @@ __all__ = [
     "effective_rank_from_gram",
     "eigenspace_jsd",
     "equi_separation",
+    "estimate_interplay",
+    "estimate_interplay_from_stats",
+    "estimate_joint_entropy",
+    "estimate_matrix_entropy",
+    "estimate_matrix_entropy_from_gram",
     "etf",
     "gram",
     "hdr",

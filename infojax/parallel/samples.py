@@ -120,18 +120,19 @@ def interplay(z, labels, head, *, weights=None, center=False, mesh=None):
     num_classes, dim = len(head), z.shape[1]
     if mesh is None or len(z) <= num_classes * min(len(z), dim):
         return head_interplay.interplay(z, labels, head, weights=weights, center=center)
-    second, unit_head, class_p, mean, count = class_moments(z, labels, head, weights, center, mesh)
-    factors = map_matrices(head_interplay.factor, mesh)(second)[:num_classes]
+    second, rho, unit_head, class_p, mean, count = class_moments(z, labels, head, weights, center, mesh)
+    factors = map_matrices(head_interplay.factor, mesh)(second)
+    # Gathered here: left to itself the compiler gathers what is made of them, piece by piece.
+    factors = jax.lax.with_sharding_constraint(factors, jax.NamedSharding(mesh, WHOLE))[:num_classes]
     owner = jnp.repeat(jnp.arange(num_classes), dim, total_repeat_length=num_classes * dim)
     rows = factors.reshape(num_classes * dim, dim)
-    rho = jnp.sum(second, axis=0)
     return head_interplay.assemble(rho, rows, owner, unit_head, class_p, mean, count, len(z))
 
 
 def class_moments(z, labels, head, weights, center, mesh):
     """Second moments of each class's unit rows (C', D, D), C' a multiple of the devices over which they are split.
 
-    Also unit head rows, class probabilities, mean direction and number of samples.
+    Also their sum, unit head rows, class probabilities, mean direction and number of samples.
     """
     num_classes = len(head)
     padded = num_classes + -num_classes % mesh.size
@@ -142,7 +143,8 @@ def class_moments(z, labels, head, weights, center, mesh):
         )
         second = moments.class_second_moments(entropy.weighted(u, p), labels, padded)
         second = jax.lax.psum_scatter(second, AXIS, scatter_dimension=0, tiled=True)
-        return second, unit_head, class_p, mean, arrays.total(jnp.sum(p > 0), AXIS)
+        whole, count = arrays.total((jnp.sum(second, axis=0), jnp.sum(p > 0)), AXIS)
+        return second, whole, unit_head, class_p, mean, count
 
-    out_specs = (SPLIT, WHOLE, WHOLE, WHOLE, WHOLE)
+    out_specs = (SPLIT, *(WHOLE,) * 5)
     return over_samples(local, mesh, z, labels, weights, head, out_specs=out_specs)
