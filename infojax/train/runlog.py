@@ -12,6 +12,8 @@ from pathlib import Path
 
 import jax
 
+from infojax.processes import same, together
+
 
 class RunFolderError(RuntimeError):
     """A run folder that cannot be used for this run; the message is one line."""
@@ -27,24 +29,33 @@ class RunFolder:
     """Opens or continues a run.
 
     Args:
-      folder: made where it is missing.
-      config: nested dict of plain values, fully resolved.
+      folder: made where it is missing; one that every process sees.
+      config: nested dict of plain values, fully resolved, the same in every process.
     Raises:
-      RunFolderError: the folder holds a run of another config; names what differs.
+      RunFolderError: the folder holds a run of another config; names what differs. ProcessError: process 0 raised it,
+        or processes have different configs.
     """
 
     def __init__(self, folder, config):
         self.folder, self._writes = Path(folder), jax.process_index() == 0
         self._rows, known = None, self.folder / "config.json"
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read
+        same(workdir=str(folder), **{key: value for key, value in flat(config) if key != "data.dir"})
+        with together():
+            if self._writes:
+                self._open(known, config)
+        with together():
+            if not known.exists():
+                raise RunFolderError(f"workdir {folder} must be on a file system that all processes share")
+
+    def _open(self, known, config):
         if self.folder.exists() and not self.folder.is_dir():
-            raise RunFolderError(f"workdir {folder} is a file; choose another")
+            raise RunFolderError(f"workdir {self.folder} is a file; choose another")
         if known.exists() and self.metrics.exists():  # else nothing has been done yet
             _same_run(self.folder, _settings(known), config)
-        if self._writes:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(known, json.dumps(config, indent=2, sort_keys=True))
-            _replace(self.folder / "env.json", json.dumps(environment(), indent=2))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _replace(known, json.dumps(config, indent=2, sort_keys=True))
+        _replace(self.folder / "env.json", json.dumps(environment(), indent=2))
 
     @property
     def metrics(self):
@@ -55,10 +66,10 @@ class RunFolder:
 
         Rows of a step are written before its checkpoint is, so that rows up to the restored step are complete.
         """
-        if not self._writes:
-            return
-        kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
-        _replace(self.metrics, "".join(kept))
+        with together():
+            if self._writes:
+                kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
+                _replace(self.metrics, "".join(kept))
 
     def row(self, kind, step, **values):
         """Appends one measurement: {"kind", "step", "time", ...}; a number that is not finite becomes null."""
