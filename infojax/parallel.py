@@ -43,7 +43,7 @@ def replicated(tree, mesh=None):
 def here(tree):
     """Every leaf whole on this process's first device, from wherever the devices hold it.
 
-    What follows needs no other process, and costs one device's work instead of the same on each. Every process calls it.
+    What follows needs no other process, and one device works instead of all alike. Every process calls it.
     """
     return jax.tree.map(_here, tree)
 

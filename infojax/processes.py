@@ -1,9 +1,9 @@
 """Several processes of one program: how they find each other, agree, and end together.
 
-Every process runs the same command. On TPU pods, under SLURM, Open MPI and Kubernetes `--distributed` is enough; anywhere
-else `--coordinator=HOST:PORT --num_processes=N --process_id=I` say where process 0 listens, how many there are and which
-one this is. A collective that not every process enters never ends, so what may fail in one of them alone (a file that is
-missing there) stands inside `together`: it then fails in all.
+Every process runs the same command. On TPU pods, under SLURM, Open MPI and Kubernetes `--distributed` is enough;
+anywhere else `--coordinator=HOST:PORT --num_processes=N --process_id=I` say where process 0 listens, how many there are
+and which one this is. A collective that not every process enters never ends, so what may fail in one of them alone (a
+file that is missing there) stands inside `together`: it then fails in all.
 """
 
 import argparse
@@ -60,9 +60,8 @@ def split_flags(arguments):
 def run(program, settings, name):
     """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
 
-    Processes that end in the same way leave together. One that fails alone leaves the others in a collective that cannot
-    end; it goes without waiting for them, and jax.distributed then ends them (within 100 s where the hardware does not
-    notice at once).
+    Processes that end in the same way leave together. One that fails alone leaves the others in a collective that
+    cannot end; it goes without them, and jax.distributed then ends them (within 100 s, where nothing notices earlier).
 
     Args:
       program: prints its own errors; what it does not catch is printed here, code 1.
@@ -76,6 +75,7 @@ def run(program, settings, name):
             raise ProcessError("--coordinator, --num_processes and --process_id need --distributed")
         return program()
     _join(settings, name)
+    _separate_output()
     try:
         code = program()
     except jax.errors.JaxRuntimeError as error:
@@ -126,6 +126,14 @@ def _join(settings, name):
         raise ProcessError(f"--distributed: process 0 {where}: {error}") from None
     finally:
         timer.cancel()
+
+
+def _separate_output():
+    """What C++ prints on stdout, as the collectives of CPUs do, goes to stderr; stdout is ours."""
+    sys.stdout.flush()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding, buffering=1)
+        os.dup2(2, 1)
 
 
 # Agreeing

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 from infojax.measures.spectra import eigenvalues
 from infojax.parallel import from_own_rows, here, make_mesh, map_matrices, own_rows
-from infojax.processes import ProcessError, same, share, together
+from infojax.processes import same, share, together
 from infojax.tasks import supervised
 from infojax.tasks.config import buildable
 from infojax.tasks.train import begin, say_once

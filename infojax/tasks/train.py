@@ -160,7 +160,7 @@ def devices(config, study):
             count = math.gcd(count, view.size)
     if count % processes:
         raise ConfigError(
-            f"{processes} processes cannot share {count} devices, as many as divide the batch; change devices or the batch"
+            f"{processes} processes cannot share {count} devices, as many as divide the batch; change one of them"
         )
     return None if count == 1 else make_mesh(count)
 

@@ -93,7 +93,8 @@ def fit(
       runs: of several runs in one program (`map_runs`), what tells each apart, as {"seed": 0}: part of its rows.
     Raises:
       NonFiniteError: a logged loss or a state about to be saved is not finite; the last good checkpoint stays.
-      Preempted: SIGTERM came, to any process; CheckpointError: a checkpoint could not be written; ValueError: fed several steps a call.
+      Preempted: SIGTERM came, to any process; CheckpointError: a checkpoint could not be written; ValueError: fed
+        several steps a call.
     """
     if feed is not None and (steps_per_call > 1 or runs):
         raise ValueError("where the host feeds every step there is one run, and one step a call")
