@@ -30,7 +30,7 @@ def main(argv=None):
     try:
         settings, rest = processes.split_flags(argv[1:])
         with _quiet():
-            return processes.run(partial(_run, [argv[0], *rest]), settings, "infojax.main")
+            return processes.run(partial(_run, [argv[0], *rest]), settings, "infojax.main", stops=True)
     except processes.ProcessError as error:
         return _say(error, BAD_INPUT)
 

@@ -57,7 +57,7 @@ def split_flags(arguments):
     return parser.parse_known_args(arguments)
 
 
-def run(program, settings, name):
+def run(program, settings, name, stops=False):
     """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
 
     Processes that end in the same way leave together. One that fails alone leaves the others in a collective that
@@ -67,6 +67,7 @@ def run(program, settings, name):
       program: prints its own errors; what it does not catch is printed here, code 1.
       settings: of `add_flags`.
       name: of the command, before its messages.
+      stops: whether the program asks `asked_to_stop`; SIGTERM ends any other.
     Raises:
       ProcessError: the processes could not join.
     """
@@ -74,6 +75,7 @@ def run(program, settings, name):
         if (settings.coordinator, settings.num_processes, settings.process_id) != (None, None, None):
             raise ProcessError("--coordinator, --num_processes and --process_id need --distributed")
         return program()
+    jax.config.update("jax_enable_preemption_service", stops)
     _join(settings, name)
     _separate_output()
     try:
