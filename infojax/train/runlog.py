@@ -1,4 +1,4 @@
-"""The run folder: config.json, env.json, metrics.jsonl (the truth), status.json. Written by process 0."""
+"""The run folder: config.json, env.json, metrics.jsonl (the truth), tensorboard/, status.json. Written by process 0."""
 
 import json
 import math
@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 
 from infojax.processes import same, together
+from infojax.train.board import Board
 
 
 class RunFolderError(RuntimeError):
@@ -38,7 +39,7 @@ class RunFolder:
 
     def __init__(self, folder, config):
         self.folder, self._writes = Path(folder), jax.process_index() == 0
-        self._rows, known = None, self.folder / "config.json"
+        self._rows, self._board, known = None, None, self.folder / "config.json"
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read
         same(workdir=str(folder), **{key: value for key, value in flat(config) if key != "data.dir"})
         with together():
@@ -70,6 +71,7 @@ class RunFolder:
             if self._writes:
                 kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
                 _replace(self.metrics, "".join(kept))
+                self._board = Board(self.folder / "tensorboard", step)
 
     def row(self, kind, step, **values):
         """Appends one measurement: {"kind", "step", "time", ...}; a number that is not finite becomes null."""
@@ -78,13 +80,18 @@ class RunFolder:
         if self._rows is None:
             self._rows = open(self.metrics, "a")
         values = {name: _plain(value) for name, value in values.items()}
-        self._rows.write(json.dumps({"kind": kind, "step": int(step), "time": round(time.time(), 3), **values}) + "\n")
+        now = round(time.time(), 3)
+        self._rows.write(json.dumps({"kind": kind, "step": int(step), "time": now, **values}) + "\n")
         self._rows.flush()
+        if self._board is not None:
+            self._board.row(kind, int(step), now, values)
 
     def flush(self):
         """Puts every row on the disk; called before a checkpoint is written."""
         if self._rows is not None:
             os.fsync(self._rows.fileno())
+        if self._board is not None:
+            self._board.flush()
 
     def status(self, **values):
         """Replaces status.json, so that whoever reads it sees a whole one."""
@@ -96,6 +103,8 @@ class RunFolder:
             self.flush()
             self._rows.close()
             self._rows = None
+        if self._board is not None:
+            self._board.close()
 
 
 def read_rows(folder):

@@ -1,0 +1,154 @@
+"""Training in several processes: the numbers of one process, one writer, one end for all."""
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import ROOT, TIMEOUT, finished, run, started
+
+from infojax.main import main
+from infojax.train.runlog import read_rows
+
+TINY = f"--config={Path(__file__).parent / 'tiny.py'}"
+
+
+def command(folder, *flags):
+    return ["-m", "infojax.main", TINY, *flags, f"--workdir={folder}"]
+
+
+def rows_of(folder):
+    return [{k: v for k, v in row.items() if k != "time"} for row in read_rows(folder) if row["kind"] != "timing"]
+
+
+def close(found, expected, rtol=1e-2):
+    """The same rows; losses, accuracies and entropies up to what 400 steps make of sums in another order."""
+    assert [(row["kind"], row["step"], row.get("split")) for row in found] == [
+        (row["kind"], row["step"], row.get("split")) for row in expected
+    ]
+    for mine, other in zip(found, expected, strict=True):
+        assert mine.keys() == other.keys()
+        for name in ("loss", "entropy_features", "mir", "hdr", "nc1", "cdnv"):
+            if name in mine:
+                np.testing.assert_allclose(mine[name], other[name], rtol=rtol, err_msg=f"{name} of step {mine['step']}")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A run of two processes with two devices each: its folder, and what they said."""
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run(*[command(folder, "--config.report.draw=True")] * 2)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The same in one process with four devices."""
+    folder = tmp_path_factory.mktemp("one")
+    assert main([TINY, "--config.devices=4", "--config.checkpoint.keep=9", f"--workdir={folder}"]) == 0
+    return folder
+
+
+def test_one_process_writes_and_speaks(two):
+    folder, ((first, said, _), (second, silent, errors)) = two
+    assert (first, second, silent, errors) == (0, 0, "", "")
+    assert "4 of 4 devices (cpu) in 2 processes" in said and "report.html" in said
+    assert json.loads((folder / "env.json").read_text())["processes"] == 2
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    assert (folder / "report.html").exists() and len(list((folder / "figures").glob("*.png"))) > 1
+    steps = [(row["kind"], row["step"], row.get("split")) for row in rows_of(folder)]
+    assert len(set(steps)) == len(steps) == 20 + 3 * 2
+
+
+def test_two_processes_are_one(two, one, tmp_path):
+    close(rows_of(two[0]), rows_of(one))
+    assert main([TINY, "--config.devices=1", f"--workdir={tmp_path}"]) == 0
+    close(rows_of(two[0]), rows_of(tmp_path))
+    first = [row["loss"] for row in rows_of(two[0]) if row["step"] == 20]
+    assert first == pytest.approx([row["loss"] for row in rows_of(tmp_path) if row["step"] == 20], rel=1e-4)
+
+
+def test_a_checkpoint_of_one_process_continues_in_two(two, one, tmp_path):
+    shutil.copytree(one, tmp_path / "run")
+    for folder in (tmp_path / "run" / "checkpoints").iterdir():
+        if folder.name != "350":
+            shutil.rmtree(folder)
+    assert [code for code, _, _ in run(*[command(tmp_path / "run")] * 2)] == [0, 0]
+    before, after = ([row for row in rows_of(folder) if row["step"] <= 350] for folder in (one, tmp_path / "run"))
+    assert after == before
+    close(rows_of(tmp_path / "run"), rows_of(one))
+
+
+def wait_for(path, text):
+    deadline = time.monotonic() + TIMEOUT
+    while not (path.exists() and text in path.read_text()):
+        assert time.monotonic() < deadline, f"no {text} in {path}"
+        time.sleep(0.01)
+
+
+def test_sigterm_to_one_stops_both_and_one_process_continues(two, tmp_path):
+    with started(*[command(tmp_path)] * 2) as running:
+        wait_for(tmp_path / "metrics.jsonl", '"eval"')
+        running[1].send_signal(signal.SIGTERM)
+        found = finished(running)
+    assert [code for code, _, _ in found] == [143, 143], found
+    stopped = [err.splitlines()[-1] for _, _, err in found]
+    assert "stopped at step" in stopped[0] and stopped[0] == stopped[1]
+    step = int(stopped[0].split()[-1])
+    assert (tmp_path / "checkpoints" / str(step)).is_dir() and step < 400
+    assert main([TINY, "--config.devices=4", f"--workdir={tmp_path}"]) == 0
+    close(rows_of(tmp_path), rows_of(two[0]))
+
+
+def test_kill_minus_nine_of_one_ends_the_other_and_both_continue(two, tmp_path):
+    with started(*[command(tmp_path)] * 2) as running:
+        wait_for(tmp_path / "metrics.jsonl", '"step": 60')
+        running[1].kill()
+        code, _, err = finished(running)[0]
+    assert code not in (0, 2, 3, 143) and "another process" in err, err
+    assert [code for code, _, _ in run(*[command(tmp_path)] * 2)] == [0, 0]
+    assert rows_of(tmp_path) == rows_of(two[0])  # to the bit: the topology is the same
+
+
+BAD = {
+    "a flag of one process": ([], ["--config.log.every=often"], "log.every"),
+    "another config in one process": ([], ["--config.seed=1"], "seed is 0 in process 0, 1 in process 1"),
+    "a folder of another run": (
+        ["--config.steps=7"] * 1,
+        ["--config.steps=7"],
+        "holds another run: steps was 400, is 7",
+    ),
+    "a batch that they cannot share": (
+        ["--config.objective.batch_size=63"],
+        ["--config.objective.batch_size=63"],
+        "share",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_all_in_one_line(name, two, tmp_path):
+    first, second, says = BAD[name]
+    folder = tmp_path / "run"
+    if "folder" in name:
+        shutil.copytree(two[0], folder)
+        before = (folder / "metrics.jsonl").read_bytes()
+    for code, _, err in run(command(folder, *first), command(folder, *second)):
+        assert code == 2 and says in err and err.count("\n") == 1, err
+    assert (folder / "metrics.jsonl").read_bytes() == before if "folder" in name else not folder.exists()
+
+
+def test_training_that_leaves_the_finite_numbers_ends_all_with_three(tmp_path):
+    found = run(*[command(tmp_path, "--config.optimizer.lr=1e30")] * 2)
+    assert [code for code, _, _ in found] == [3, 3], found
+    assert all("step 20: loss is" in err for _, _, err in found)
+
+
+def test_smoke(tmp_path):
+    smoke = ["-m", "infojax.main", f"--config={ROOT}/configs/smoke.py", f"--workdir={tmp_path / 'run'}"]
+    (first, said, err), (second, silent, _) = run(smoke, smoke)
+    assert (first, second, silent, err) == (0, 0, "", "")
+    assert "2 processes, 4 devices" in said and said.count("  OK, ") == 4 and "all of it works" in said
+    assert not (tmp_path / "run").exists()
