@@ -20,7 +20,7 @@ from jax._src.distributed import global_state  # its client has the only barrier
 from jax.experimental import multihost_utils
 
 WAIT = 3600  # seconds at a gate: others may still be reading data, or drawing
-END = 10  # seconds for the others to arrive where this one failed
+END = 5  # seconds for the others to arrive where this one failed
 FIREWALL = "a firewall in between is a usual cause (JAX_COORDINATOR_PORT=8476 sets another port)"
 
 

@@ -13,6 +13,7 @@ import jax
 from infojax.data import near
 from infojax.objectives import Context, Objective, Seeds, init_state
 from infojax.parallel import make_mesh, replicated, sharded_views
+from infojax.processes import together
 from infojax.tasks.config import ConfigError, buildable, plain
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.cost import estimate
@@ -121,13 +122,15 @@ def train(study, config, workdir, dry_run=False, say=say_once):
         return None
     points, interval = config.evaluate.points, config.evaluate.every
     due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch)
+    with together():
+        evaluators = [Evaluator(name, due, run) for name, run in study.evaluators(views)]
     begun = time.perf_counter()
     try:
-        with progress.shown(folder):
+        with store, progress.shown(folder):
             state = fit(
                 objective, state, constants, seeds, step,
                 until=total,
-                evaluators=[Evaluator(name, due, run) for name, run in study.evaluators(views)],
+                evaluators=evaluators,
                 rows=folder,
                 checkpoints=store,
                 log=every(config.log.every, total),
@@ -138,7 +141,6 @@ def train(study, config, workdir, dry_run=False, say=say_once):
             )  # fmt: skip
     finally:
         folder.close()
-        store.close()
     say(f"trained in {time.perf_counter() - begun:.0f} s; rows in {folder.metrics}")
     if config.report.draw and jax.process_index() == 0:
         from infojax.report.runs import summary_lines, write_run

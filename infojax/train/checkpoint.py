@@ -69,6 +69,14 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        """Closes, unless a collective broke because another process has gone: what is being saved then stays partial."""
+        if not (jax.process_count() > 1 and kind and issubclass(kind, jax.errors.JaxRuntimeError)):
+            self.close()
+
     def _failed(self, step, error):
         return CheckpointError(f"{self.folder}: checkpoint {step} was not written ({_line(error)}); earlier ones stay")
 

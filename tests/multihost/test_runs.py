@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import ROOT, TIMEOUT, finished, run, started
+from multihost.processes import ROOT, TIMEOUT, finished, run, started
 
 from infojax.main import main
 from infojax.train.runlog import read_rows
 
 TINY = f"--config={Path(__file__).parent / 'tiny.py'}"
+UNMEASURED = ["--config.evaluate.points=0"]  # measuring takes most of the time
 
 
 def command(folder, *flags):
@@ -24,16 +25,22 @@ def rows_of(folder):
     return [{k: v for k, v in row.items() if k != "time"} for row in read_rows(folder) if row["kind"] != "timing"]
 
 
-def close(found, expected, rtol=1e-2):
-    """The same rows; losses, accuracies and entropies up to what 400 steps make of sums in another order."""
-    assert [(row["kind"], row["step"], row.get("split")) for row in found] == [
-        (row["kind"], row["step"], row.get("split")) for row in expected
-    ]
+def close(found, expected):
+    """The same rows, up to what 200 steps make of sums in another order."""
+    assert [place(row) for row in found] == [place(row) for row in expected]
     for mine, other in zip(found, expected, strict=True):
         assert mine.keys() == other.keys()
         for name in ("loss", "entropy_features", "mir", "hdr", "nc1", "cdnv"):
             if name in mine:
-                np.testing.assert_allclose(mine[name], other[name], rtol=rtol, err_msg=f"{name} of step {mine['step']}")
+                np.testing.assert_allclose(mine[name], other[name], rtol=1e-3, err_msg=f"{name} of {place(mine)}")
+
+
+def place(row):
+    return row["kind"], row["step"], row.get("split")
+
+
+def trained(rows):
+    return [row for row in rows if row["kind"] == "train"]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +54,7 @@ def two(tmp_path_factory):
 def one(tmp_path_factory):
     """The same in one process with four devices."""
     folder = tmp_path_factory.mktemp("one")
-    assert main([TINY, "--config.devices=4", "--config.checkpoint.keep=9", f"--workdir={folder}"]) == 0
+    assert main([TINY, "--config.devices=4", f"--workdir={folder}"]) == 0
     return folder
 
 
@@ -58,27 +65,23 @@ def test_one_process_writes_and_speaks(two):
     assert json.loads((folder / "env.json").read_text())["processes"] == 2
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
     assert (folder / "report.html").exists() and len(list((folder / "figures").glob("*.png"))) > 1
-    steps = [(row["kind"], row["step"], row.get("split")) for row in rows_of(folder)]
-    assert len(set(steps)) == len(steps) == 20 + 3 * 2
+    places = [place(row) for row in rows_of(folder)]
+    assert len(set(places)) == len(places) and len(trained(rows_of(folder))) == 10
 
 
 def test_two_processes_are_one(two, one, tmp_path):
     close(rows_of(two[0]), rows_of(one))
-    assert main([TINY, "--config.devices=1", f"--workdir={tmp_path}"]) == 0
-    close(rows_of(two[0]), rows_of(tmp_path))
-    first = [row["loss"] for row in rows_of(two[0]) if row["step"] == 20]
-    assert first == pytest.approx([row["loss"] for row in rows_of(tmp_path) if row["step"] == 20], rel=1e-4)
+    assert main([TINY, *UNMEASURED, "--config.devices=1", f"--workdir={tmp_path}"]) == 0
+    close(trained(rows_of(two[0])), rows_of(tmp_path))
 
 
-def test_a_checkpoint_of_one_process_continues_in_two(two, one, tmp_path):
+def test_a_checkpoint_of_one_process_continues_in_two(one, tmp_path):
     shutil.copytree(one, tmp_path / "run")
-    for folder in (tmp_path / "run" / "checkpoints").iterdir():
-        if folder.name != "350":
-            shutil.rmtree(folder)
-    assert [code for code, _, _ in run(*[command(tmp_path / "run")] * 2)] == [0, 0]
-    before, after = ([row for row in rows_of(folder) if row["step"] <= 350] for folder in (one, tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "200")
+    assert [code for code, _, _ in run(*[command(tmp_path / "run", *UNMEASURED)] * 2)] == [0, 0]
+    before, after = ([row for row in rows_of(folder) if row["step"] <= 150] for folder in (one, tmp_path / "run"))
     assert after == before
-    close(rows_of(tmp_path / "run"), rows_of(one))
+    close(trained(rows_of(tmp_path / "run")), trained(rows_of(one)))
 
 
 def wait_for(path, text):
@@ -89,42 +92,33 @@ def wait_for(path, text):
 
 
 def test_sigterm_to_one_stops_both_and_one_process_continues(two, tmp_path):
-    with started(*[command(tmp_path)] * 2) as running:
-        wait_for(tmp_path / "metrics.jsonl", '"eval"')
+    with started(*[command(tmp_path, *UNMEASURED)] * 2) as running:
+        wait_for(tmp_path / "config.json", "}")  # it arrives while they compile, and is heard within two seconds
         running[1].send_signal(signal.SIGTERM)
         found = finished(running)
     assert [code for code, _, _ in found] == [143, 143], found
     stopped = [err.splitlines()[-1] for _, _, err in found]
     assert "stopped at step" in stopped[0] and stopped[0] == stopped[1]
     step = int(stopped[0].split()[-1])
-    assert (tmp_path / "checkpoints" / str(step)).is_dir() and step < 400
-    assert main([TINY, "--config.devices=4", f"--workdir={tmp_path}"]) == 0
-    close(rows_of(tmp_path), rows_of(two[0]))
+    assert (tmp_path / "checkpoints" / str(step)).is_dir() and step < 200
+    assert main([TINY, *UNMEASURED, "--config.devices=4", f"--workdir={tmp_path}"]) == 0
+    close(rows_of(tmp_path), trained(rows_of(two[0])))
 
 
 def test_kill_minus_nine_of_one_ends_the_other_and_both_continue(two, tmp_path):
-    with started(*[command(tmp_path)] * 2) as running:
+    with started(*[command(tmp_path, *UNMEASURED)] * 2) as running:
         wait_for(tmp_path / "metrics.jsonl", '"step": 60')
         running[1].kill()
         code, _, err = finished(running)[0]
     assert code not in (0, 2, 3, 143) and "another process" in err, err
-    assert [code for code, _, _ in run(*[command(tmp_path)] * 2)] == [0, 0]
-    assert rows_of(tmp_path) == rows_of(two[0])  # to the bit: the topology is the same
+    assert [code for code, _, _ in run(*[command(tmp_path, *UNMEASURED)] * 2)] == [0, 0]
+    assert rows_of(tmp_path) == trained(rows_of(two[0]))  # to the bit: the topology is the same
 
 
 BAD = {
     "a flag of one process": ([], ["--config.log.every=often"], "log.every"),
     "another config in one process": ([], ["--config.seed=1"], "seed is 0 in process 0, 1 in process 1"),
-    "a folder of another run": (
-        ["--config.steps=7"] * 1,
-        ["--config.steps=7"],
-        "holds another run: steps was 400, is 7",
-    ),
-    "a batch that they cannot share": (
-        ["--config.objective.batch_size=63"],
-        ["--config.objective.batch_size=63"],
-        "share",
-    ),
+    "a folder of another run": (["--config.steps=7"], ["--config.steps=7"], "another run: steps was 200, is 7"),
 }
 
 
@@ -141,7 +135,7 @@ def test_bad_input_ends_all_in_one_line(name, two, tmp_path):
 
 
 def test_training_that_leaves_the_finite_numbers_ends_all_with_three(tmp_path):
-    found = run(*[command(tmp_path, "--config.optimizer.lr=1e30")] * 2)
+    found = run(*[command(tmp_path, *UNMEASURED, "--config.optimizer.lr=1e30")] * 2)
     assert [code for code, _, _ in found] == [3, 3], found
     assert all("step 20: loss is" in err for _, _, err in found)
 

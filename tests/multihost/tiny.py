@@ -10,7 +10,7 @@ def get_config(string=""):
     config.model.options = dict(widths=(16, 12))
     config.objective.transform = "plain"
     config.optimizer.update(lr=0.02, schedule="constant")
-    config.evaluate.update(every=200, train_samples=200, test_samples=101)
-    config.steps, config.log.every, config.checkpoint.every = 400, 20, 50
+    config.evaluate.update(points=2, train_samples=200, test_samples=101)
+    config.steps, config.log.every, config.checkpoint.every = 200, 20, 50
     config.report.draw = False
     return config
