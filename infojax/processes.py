@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 
 WAIT = 3600  # seconds at a gate: others may still be reading data, or drawing
 END = 5  # seconds for the others to arrive where this one failed
+SILENCE = 100  # seconds without a sign of life after which a process counts as gone, and JAX ends the others
 FIREWALL = "a firewall in between is a usual cause (JAX_COORDINATOR_PORT=8476 sets another port)"
 
 
@@ -38,7 +39,7 @@ def add_flags(parser):
     add("--coordinator", metavar="HOST:PORT", help="where process 0 listens, if no cluster says so")
     add("--num_processes", type=int, metavar="N", help="how many there are, if no cluster says so")
     add("--process_id", type=int, metavar="I", help="which one this is, from 0 on, if no cluster says so")
-    add("--join_timeout", type=int, metavar="S", default=300, help="seconds to wait for the others (300)")
+    add("--timeout", type=int, metavar="S", default=300, help="seconds to wait for the others to come (300)")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,7 +62,7 @@ def run(program, settings, name, stops=False):
     """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
 
     Processes that end in the same way leave together. One that fails alone leaves the others in a collective that
-    cannot end; it goes without them, and jax.distributed then ends them (within 100 s, where nothing notices earlier).
+    cannot end; it goes without them, and jax.distributed then ends them (after `SILENCE`, where nothing notices earlier).
 
     Args:
       program: prints its own errors; what it does not catch is printed here, code 1.
@@ -108,16 +109,17 @@ def _join(settings, name):
     others = f"{'' if settings.process_id else 'all '}the other processes {where} were not met"
 
     def late():  # jax would end the process with a core dump
-        print(f"{name}: {others} within {settings.join_timeout} s: start all; {FIREWALL}", file=sys.stderr, flush=True)
+        print(f"{name}: {others} within {settings.timeout} s: start all; {FIREWALL}", file=sys.stderr, flush=True)
         os._exit(2)
 
-    timer = threading.Timer(settings.join_timeout, late)
+    timer = threading.Timer(settings.timeout, late)
     timer.daemon = True
     timer.start()
     try:
         jax.distributed.initialize(
             settings.coordinator, number, settings.process_id,
-            initialization_timeout=settings.join_timeout + 60, shutdown_timeout_seconds=60,
+            initialization_timeout=settings.timeout + 60, shutdown_timeout_seconds=60,
+            heartbeat_timeout_seconds=min(SILENCE, settings.timeout),
         )  # fmt: skip
     except ValueError as error:
         flags = "coordinator=HOST:PORT", "num_processes=N", "process_id=I"
@@ -194,4 +196,6 @@ _calls = itertools.count()
 
 def asked_to_stop():
     """Whether SIGTERM came to any process; all hear it at the same call. Every process calls it equally often."""
+    if global_state.preemption_sync_manager is None:
+        return False
     return multihost_utils.reached_preemption_sync_point(next(_calls))

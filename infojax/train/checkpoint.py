@@ -73,7 +73,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *_):
-        """Closes, unless a collective broke because another process has gone: what is being saved then stays partial."""
+        """Closes; not where a collective broke as another process has gone: what is being saved then stays partial."""
         if not (jax.process_count() > 1 and kind and issubclass(kind, jax.errors.JaxRuntimeError)):
             self.close()
 

@@ -106,11 +106,11 @@ def test_sigterm_to_one_stops_both_and_one_process_continues(two, tmp_path):
 
 
 def test_kill_minus_nine_of_one_ends_the_other_and_both_continue(two, tmp_path):
-    with started(*[command(tmp_path, *UNMEASURED)] * 2) as running:
+    with started(*[command(tmp_path, *UNMEASURED, "--timeout=15")] * 2) as running:
         wait_for(tmp_path / "metrics.jsonl", '"step": 60')
         running[1].kill()
         code, _, err = finished(running)[0]
-    assert code not in (0, 2, 3, 143) and "another process" in err, err
+    assert code not in (0, 2, 3, 143) and ("another process" in err or "another task died" in err), err
     assert [code for code, _, _ in run(*[command(tmp_path, *UNMEASURED)] * 2)] == [0, 0]
     assert rows_of(tmp_path) == trained(rows_of(two[0]))  # to the bit: the topology is the same
 
