@@ -62,7 +62,7 @@ def run(program, settings, name, stops=False):
     """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
 
     Processes that end in the same way leave together. One that fails alone leaves the others in a collective that
-    cannot end; it goes without them, and jax.distributed then ends them (after `SILENCE`, where nothing notices earlier).
+    cannot end; it goes without them, and jax.distributed then ends them, after `SILENCE` where nothing notices earlier.
 
     Args:
       program: prints its own errors; what it does not catch is printed here, code 1.
