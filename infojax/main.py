@@ -46,18 +46,13 @@ def _run(argv):
     from infojax.train.loop import NonFiniteError, Preempted
     from infojax.train.runlog import RunFolderError
 
+    codes = {SmokeError: FAILED, NonFiniteError: NON_FINITE, Preempted: PREEMPTED}
     try:
         with together():
             config, workdir, dry_run = parse(argv)
         load(config.task).run(config, workdir, dry_run)
-    except (ConfigError, DataError, RunFolderError, CheckpointError, ProcessError, OSError) as error:
-        return _say(error, BAD_INPUT)
-    except SmokeError as error:
-        return _say(error, FAILED)
-    except NonFiniteError as error:
-        return _say(error, NON_FINITE)
-    except Preempted as error:
-        return _say(error, PREEMPTED)
+    except (ConfigError, DataError, RunFolderError, CheckpointError, ProcessError, OSError, *codes) as error:
+        return _say(error, codes.get(type(error), BAD_INPUT))
     return 0
 
 
