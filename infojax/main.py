@@ -6,9 +6,8 @@
 After the colon a preset and the choices that other keys derive from; other keys are flags, --config.optimizer.lr=0.1.
 --workdir is the run folder, by default runs/NAME/CHOICES; --dry_run prints the config, shapes and costs, and runs
 nothing. The run folder is all there is: the same command continues a run that was stopped. With --distributed this is
-one of several processes (`infojax.processes`), all started alike; the run folder is one that all of them see. Exit
-codes: 0 done; 1 the machine failed; 2 bad input, told in one line; 3 training left the finite numbers; 143 stopped by
-SIGTERM after saving.
+one of several processes (`infojax.processes`), all started alike; all see the run folder. Exit codes: 0 done; 1 the
+machine failed; 2 bad input, told in one line; 3 training left the finite numbers; 143 stopped by SIGTERM after saving.
 """
 
 import os
