@@ -91,13 +91,13 @@ class StoredArray:
         """How many rows one block holds where at most `limit` are asked for: fewer if they are very wide."""
         return max(1, min(limit, BLOCK_BYTES // max(1, self.shape[1] * self.dtype.itemsize)))
 
-    def blocks(self, chunk: int) -> Iterator[np.ndarray]:
-        """Row blocks (<= chunk, D) in order; every call is a new pass over the file."""
+    def blocks(self, chunk: int, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
+        """Row blocks (<= chunk, D) from `start` to before `stop`, in order; every call is a new pass over the file."""
         self.require_numbers()
-        step = self.block_rows(chunk)
+        step, stop = self.block_rows(chunk), self.shape[0] if stop is None else stop
         with self._reading() as read:
-            for start in range(0, self.shape[0], step):
-                rows = read(start, min(start + step, self.shape[0]))
+            for first in range(start, stop, step):
+                rows = read(first, min(first + step, stop))
                 yield rows.reshape(len(rows), self.shape[1])
 
     def take(self, indices: np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Measures saved features: `python -m infojax.measure FILE [FILE|DIR ...]`, no model, no training.
 
 One file gives a table of measures; a folder of `step_*.npz` (or another kind) gives a row per step.
-Rows are read in blocks, so a file may be larger than memory. Bad input ends in one line and code 2.
+Rows are read in blocks, so a file may be larger than memory. Bad input ends in one line and code 2. With --distributed
+this is one of several processes (`infojax.processes`), all started alike and seeing the same files: each reads a part
+of the rows of every file and their moments are merged; process 0 prints and writes.
 """
 
 import argparse
@@ -14,6 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import jax
+
+from infojax import processes
 from infojax.analysis import InputError, analyze
 from infojax.feature_arrays import FeatureFileError
 from infojax.feature_sources import Opened, Series, check_inputs, expand, open_features
@@ -72,7 +77,7 @@ def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dic
     """
     # Wide rows come in smaller blocks; `analyze` pads each block to `chunk`, so it is told the true size.
     chunk = min(rows.block_rows(args.chunk) for rows in opened.layers.values())
-    common = {"ci": args.ci, "chunk": chunk, "seed": args.seed, "progress": progress}
+    common = {"ci": args.ci, "chunk": chunk, "seed": args.seed, "progress": progress, "distributed": args.distributed}
     common |= {"labels": opened.labels, "head": opened.head, "bias": opened.bias}
     try:
         if args.layers is None:
@@ -265,6 +270,7 @@ def make_parser() -> Parser:
     add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the resamples (0)")
     add("--quiet", action="store_true", help="no progress bar")
+    processes.add_flags(parser)
     return parser
 
 
@@ -272,15 +278,24 @@ def run(args: argparse.Namespace) -> None:
     """Measures, prints and writes; raises what `main` turns into one line."""
     if args.features is not None and args.layers is not None:
         raise UsageError("--features and --layers exclude each other; pass one of them")
-    series = [expand(argument) for argument in dict.fromkeys(args.files)]
-    files = list(dict.fromkeys(file for one in series for file in one.files))
+    first = not args.distributed or jax.process_index() == 0
     flags = {name: getattr(args, name) for name in ("features", "layers", "labels", "head", "bias")}
-    check_outputs(series, args)
-    check_inputs(series, **flags)
+    with processes.together():
+        series = [expand(argument) for argument in dict.fromkeys(args.files)]
+        files = list(dict.fromkeys(file for one in series for file in one.files))
+        if first:
+            check_outputs(series, args)
+        check_inputs(series, **flags)
+    processes.same(files=files)
     results = {}
-    with progress_bar(sys.stderr.isatty() and not args.quiet, len(files)) as start:
+    with progress_bar(first and sys.stderr.isatty() and not args.quiet, len(files)) as start:
         for file in files:
-            results[file] = measure_file(open_features(file, **flags), args, start(file))
+            with processes.together():
+                opened = open_features(file, **flags)
+            processes.same(**{str(layer): list(rows.shape) for layer, rows in opened.layers.items()})
+            results[file] = measure_file(opened, args, start(file))
+    if not first:
+        return
     if args.json == "-":
         show(strict_json(results))
     else:
@@ -288,14 +303,23 @@ def run(args: argparse.Namespace) -> None:
     write_outputs(series, results, args)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code: 0, or 2 after one line on stderr."""
+def one_line(work: Callable) -> int:
+    """The exit code of work(); 2 for bad input, after one line on stderr."""
     try:
-        run(make_parser().parse_args(argv))
-    except (UsageError, FeatureFileError, OSError) as error:
+        return work() or 0
+    except (UsageError, FeatureFileError, processes.ProcessError, OSError) as error:
         print(f"infojax.measure: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit code: 0, or 2 after one line on stderr."""
+
+    def command():
+        args = make_parser().parse_args(argv)
+        return processes.run(lambda: one_line(lambda: run(args)), args, "infojax.measure")
+
+    return one_line(command)
 
 
 if __name__ == "__main__":

@@ -21,19 +21,20 @@ MODULES = {
 
 # The room on the left may import itself and what is on the right, nothing else of infojax: nothing
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
-BELOW = ("measures", "parallel", "models", "objectives", "data", "train", "evaluate", "report")
+BELOW = ("measures", "parallel", "processes", "models", "objectives", "data", "train", "evaluate", "report")
 FEATURES = ("feature_arrays", "feature_files", "feature_sources")
 TASKS = (*BELOW, "analysis", *FEATURES)
 MAY_IMPORT = {
     "measures": (),
     "parallel": ("measures",),
+    "processes": (),
     "models": (),
     "data": ("parallel",),
     "objectives": ("measures", "parallel"),
-    "train": ("objectives", "data", "models", "parallel"),
+    "train": ("objectives", "data", "models", "parallel", "processes"),
     "evaluate": ("measures", "parallel", "data", "train"),
     "report": ("measures.theory", "train.runlog"),
-    "analysis": ("measures", "parallel", "report"),
+    "analysis": ("measures", "parallel", "processes", "report"),
     "feature_arrays": (),
     "feature_files": FEATURES[:1],
     "feature_sources": FEATURES[:2],

@@ -113,6 +113,7 @@ def analyze(
     name="features",
     progress: Callable[[int, int, str], None] | None = None,
     seed=0,
+    distributed=False,
 ):
     """Measure features: entropies and ranks; with labels neural collapse; with a head MIR, HDR and duality.
 
@@ -127,13 +128,16 @@ def analyze(
       name: of the array, for the report.
       progress: called with (rows done, rows in all, phase).
       seed: of the subsamples.
+      distributed: every process of jax.distributed calls this with the same rows; each reads a part of them, and all
+        return the same report.
     Returns:
       `Report`, or `LayerReports` for a dict.
     Raises:
       InputError: (a ValueError) one line that names the argument, what it was, what was expected, and the fix.
     """
     if isinstance(features, Mapping):
-        return _analyze_layers(features, labels, head, bias, ci=ci, chunk=chunk, progress=progress, seed=seed)
+        options = dict(ci=ci, chunk=chunk, progress=progress, seed=seed, distributed=distributed)
+        return _analyze_layers(features, labels, head, bias, **options)
     rows = _rows(features, name)
     y = None if labels is None else _labels(labels, rows.shape[0])
     if bias is not None and head is None:
@@ -148,10 +152,11 @@ def analyze(
     if chunk < 1:
         raise InputError(f"chunk is {chunk}; expected at least 1 row")
     with jax.enable_x64(True):
-        found = measure_rows(rows, y, w, b, chunk, name, progress or (lambda *_: None), seed)
+        progress = progress or (lambda *_: None)
+        found = measure_rows(rows, y, w, b, chunk, name, progress, seed, distributed=distributed)
         report = describe(found, name)
         if ci:
-            report = intervals(report, found, rows, y, w, b, ci, progress or (lambda *_: None), seed)
+            report = intervals(report, found, rows, y, w, b, ci, progress, seed)
     return report
 
 

@@ -1,7 +1,8 @@
 """The numbers of a Report, from rows that are read in blocks: two passes, memory independent of the number of rows.
 
 First class moments of the features and of their unit rows, then everything that needs the class means or the feature
-mean. All in float64, whatever the features are stored in.
+mean. All in float64, whatever the features are stored in. Several processes each read a part of the rows in both passes
+and merge their moments after each; what follows is the same work in all.
 """
 
 import math
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from infojax.analysis.parts import merged, own_part
 from infojax.measures import arrays, collapse, entropy, head_interplay, passes, spectra, variability
 from infojax.measures.estimate import Estimate, estimate_interplay, estimate_interplay_from_stats
 from infojax.measures.moments import ClassStats
@@ -39,8 +41,8 @@ class Rows(Protocol):
     dtype: np.dtype
     in_memory: bool
 
-    def blocks(self, chunk: int) -> Iterator[np.ndarray]:
-        """Blocks of at most `chunk` rows, in order; callable many times."""
+    def blocks(self, chunk: int, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Blocks of at most `chunk` of the rows from `start` to before `stop`, in order; callable many times."""
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The rows at sorted indices."""
@@ -54,9 +56,9 @@ class ArrayRows:
         self.shape, self.dtype = self.array.shape, self.array.dtype
         self.in_memory = not isinstance(array, np.memmap)
 
-    def blocks(self, chunk):
-        for start in range(0, self.shape[0], chunk):
-            yield np.asarray(self.array[start : start + chunk])
+    def blocks(self, chunk, start, stop):
+        for first in range(start, stop, chunk):
+            yield np.asarray(self.array[first : min(first + chunk, stop)])
 
     def take(self, indices):
         return np.asarray(self.array[indices])
@@ -81,9 +83,10 @@ class Measured(NamedTuple):
     estimated: dict[str, Estimate]  # measure -> its bounds, where it was not computed exactly
 
 
-def measure_rows(rows, y, w, b, chunk, name, progress, seed, thorough=True):
+def measure_rows(rows, y, w, b, chunk, name, progress, seed, thorough=True, distributed=False):
     """`Measured`; without `thorough` neither the silhouette nor anything that would have to be estimated."""
     n, dim = rows.shape
+    part = own_part(n, distributed)
     num_classes = 1 if y is None else (len(w) if w is not None else int(y.max()) + 1)
     labels = np.zeros(n, np.int32) if y is None else y
     direct = n <= DIRECT_ROWS
@@ -91,8 +94,11 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, thorough=True):
     scatter = "within" if dim <= DIRECT_ROWS and not direct else None
     per_class = not direct and num_classes * dim * dim <= SCATTER_BUDGET
     unit_scatter = None if direct or dim > DIRECT_ROWS else ("class" if per_class else "within")
-    raw, unit, zero_rows = _first_pass(rows, labels, num_classes, chunk, name, progress, scatter, unit_scatter)
-    second, unit_centered, energies = _second_pass(rows, labels, raw, w, b, unit_scatter, chunk, progress)
+    first = partial(_first_pass, rows, labels, part, num_classes, chunk, name, progress, scatter, unit_scatter)
+    raw, unit, zero_rows = merged(first, distributed)
+    zero_rows = int(zero_rows)
+    around = partial(_second_pass, rows, labels, part, raw, w, b, unit_scatter, chunk, progress)
+    second, unit_centered, energies = merged(around, distributed)
 
     subset = rows.take(sample).astype(np.float64) if direct or scatter is None or y is not None else None
     sampled, estimated = {}, {}
@@ -178,10 +184,11 @@ def _sample(n, size, seed):
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
 
 
-def _blocks(rows, labels, chunk, progress, phase):
+def _blocks(rows, labels, part, chunk, progress, phase):
     """(features, labels, weights) of equal sizes as jax arrays: the last block is padded with weight zero."""
-    n, start, size = rows.shape[0], 0, 0
-    for block in rows.blocks(min(chunk, n)):
+    start, stop = part
+    size = 0
+    for block in rows.blocks(min(chunk, rows.shape[0]), *part):
         count = len(block)
         size = size or count  # wide rows may come in blocks smaller than asked for
         z = np.zeros((size, rows.shape[1]))
@@ -190,9 +197,9 @@ def _blocks(rows, labels, chunk, progress, phase):
         y[:count] = labels[start : start + count]
         yield jnp.asarray(z), jnp.asarray(y), jnp.asarray((np.arange(size) < count).astype(np.float64))
         start += count
-        progress(start, n, phase)
-    if start != n:
-        raise InputError(f"read {start} rows where {n} were announced: the file is truncated")
+        progress(start - part[0], stop - part[0], phase)
+    if start != stop:
+        raise InputError(f"read {start} rows where {stop} were announced: the file is truncated")
 
 
 @jax.jit
@@ -203,16 +210,15 @@ def _first_block(raw, unit, zero_rows, z, y, w):
     return raw.update(z, y, w), unit.update(u, y, w), zero_rows, jnp.argmin(finite), finite.all()
 
 
-def _first_pass(rows, labels, num_classes, chunk, name, progress, scatter, unit_scatter):
+def _first_pass(rows, labels, part, num_classes, chunk, name, progress, scatter, unit_scatter):
     empty = partial(ClassStats.init, num_classes, rows.shape[1], dtype=jnp.float64)
     raw, unit, zero_rows = empty(scatter=scatter), empty(scatter=unit_scatter), jnp.zeros(())
-    for k, (z, y, w) in enumerate(_blocks(rows, labels, chunk, progress, "class means")):
+    for k, (z, y, w) in enumerate(_blocks(rows, labels, part, chunk, progress, "class means")):
         raw, unit, zero_rows, worst, finite = _first_block(raw, unit, zero_rows, z, y, w)
         if not finite:
-            raise InputError(
-                f"{name}: row {k * len(z) + int(worst)} holds nan or inf; expected finite numbers: drop such rows"
-            )
-    return raw, unit, int(zero_rows)
+            row = part[0] + k * len(z) + int(worst)
+            raise InputError(f"{name}: row {row} holds nan or inf; expected finite numbers: drop such rows")
+    return raw, unit, zero_rows
 
 
 @jax.jit
@@ -224,7 +230,7 @@ def _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w):
     return jax.tree.map(jnp.add, second, added), unit.update(u, y, w), energies
 
 
-def _second_pass(rows, labels, raw, head, bias, unit_scatter, chunk, progress):
+def _second_pass(rows, labels, part, raw, head, bias, unit_scatter, chunk, progress):
     """`SecondPass`, moments of the centred unit rows, and within energies of each distinct S_B."""
     num_classes, dim = raw.mean.shape
     unit = ClassStats.init(num_classes, dim, scatter=unit_scatter, dtype=jnp.float64)
@@ -232,7 +238,7 @@ def _second_pass(rows, labels, raw, head, bias, unit_scatter, chunk, progress):
     zeros = jnp.zeros(num_classes)
     carry = (passes.SecondPass(zeros, zeros, zeros), unit, dict.fromkeys(inverses, zeros))
     head, bias = (None if x is None else jnp.asarray(x) for x in (head, bias))
-    for z, y, w in _blocks(rows, labels, chunk, progress, "around the means"):
+    for z, y, w in _blocks(rows, labels, part, chunk, progress, "around the means"):
         # Blocks would queue up in memory faster than they are worked off.
         carry = jax.block_until_ready(_second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w))
     return carry

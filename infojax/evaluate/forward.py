@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.data import order
+from infojax.parallel import here
 
 
 class Sample(NamedTuple):
@@ -42,7 +43,7 @@ class Said(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the measures look at: a sample, and what a network says of it.
+    """What the measures look at: a sample, and what a network says of it, whole in every process.
 
     Attributes:
       said: "raw" and each average -> `Said`.
@@ -65,7 +66,7 @@ def on_sample(net, through, sample, measures):
 
     def run(evaluated):
         said = {name: through(p["net"], state["net"], sample.x) for name, (p, state) in evaluated.items()}
-        head, bias = net.head(evaluated["raw"][0]["net"]) if net.head else (None, None)
+        head, bias = net.head(here(evaluated["raw"][0]["net"])) if net.head else (None, None)
         yield "split", sample.split
         yield "n", len(sample.labels)
         for measure in measures:
@@ -76,6 +77,8 @@ def on_sample(net, through, sample, measures):
 
 def forward(net, transform, batch_size=512):
     """(params, model_state, x) -> `Said` of all samples, batch by batch in evaluation mode; one program for all sizes.
+
+    Where the transform is sharded the devices share each batch; what they say is gathered on one of every process.
 
     Args:
       net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
@@ -89,7 +92,7 @@ def forward(net, transform, batch_size=512):
     def run(params, model_state, x):
         size = min(batch_size, len(x))
         starts = range(0, len(x), size)
-        parts = [batch(params, model_state, _padded(x[start : start + size], size)) for start in starts]
+        parts = [here(batch(params, model_state, _padded(x[start : start + size], size))) for start in starts]
         return Said(*(jnp.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)))
 
     return run

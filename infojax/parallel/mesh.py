@@ -1,28 +1,90 @@
-"""Devices: one mesh with one axis, "data", over which samples are sharded. The only place that makes a mesh."""
+"""Devices: one mesh with one axis, "data", over which samples are sharded. The only place that makes a mesh.
+
+The mesh spans the devices of all processes. What is done with its arrays is done by every process, in the same order.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXIS = "data"
 SPLIT, WHOLE = PartitionSpec(AXIS), PartitionSpec()
 
 
 def make_mesh(num_devices=None):
-    """A mesh of the first devices (all by default); axes are Auto: the compiler moves data where it is needed."""
-    devices = jax.devices()[:num_devices]
+    """A mesh of the first devices, equally many of each process (all by default).
+
+    Axes are Auto: the compiler moves data where it is needed.
+
+    Raises:
+      ValueError: the processes cannot share so many evenly.
+    """
+    processes = jax.process_count()
+    share, rest = divmod(num_devices or jax.device_count(), processes)
+    if rest:
+        raise ValueError(f"{num_devices} devices cannot be shared evenly by {processes} processes")
+    devices = [device for process in range(processes) for device in jax.local_devices(process)[:share]]
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
 def replicated(tree, mesh=None):
-    """Every leaf whole on every device; the tree as it is without a mesh."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, WHOLE))
+    """Every leaf whole on every device; the tree as it is without a mesh. Every process gives the same values."""
+    return tree if mesh is None else _placed(tree, NamedSharding(mesh, WHOLE))
 
 
 def shard_rows(tree, mesh=None):
-    """Every leaf split by its leading axis, which the number of devices must divide (`padded_rows`)."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, SPLIT))
+    """Every leaf split by its leading axis, which the number of devices must divide; the tree without a mesh.
+
+    Every process gives the same values, whole; `from_own_rows` takes a share from each.
+    """
+    return tree if mesh is None else _placed(tree, NamedSharding(mesh, SPLIT))
+
+
+def _placed(tree, sharding):
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def spread(leaf):  # device_put would send every leaf to every process, to compare them
+        x = leaf if isinstance(leaf, np.ndarray) else np.asarray(jnp.asarray(leaf))
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(spread, tree)
+
+
+def here(tree):
+    """Every leaf whole on this process's first device, from wherever the devices hold it.
+
+    What follows needs no other process, and one device works instead of all alike. Every process calls it.
+    """
+    return jax.tree.map(_here, tree)
+
+
+def _here(leaf):
+    if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+        return leaf
+    if not leaf.is_fully_replicated:
+        leaf = jax.jit(_identity, out_shardings=NamedSharding(leaf.sharding.mesh, WHOLE))(leaf)
+    return leaf.addressable_data(0)
+
+
+def _identity(x):
+    return x
+
+
+def own_rows(num_rows, mesh=None):
+    """Which of `num_rows` sharded rows the devices of this process hold, (n,) ascending; all without a mesh."""
+    if mesh is None:
+        return np.arange(num_rows)
+    held = NamedSharding(mesh, SPLIT).addressable_devices_indices_map((num_rows,))
+    return np.unique(np.concatenate([np.arange(num_rows)[rows] for (rows,) in held.values()]))
+
+
+def from_own_rows(tree, mesh=None):
+    """Arrays sharded over rows, of which every process gives its `own_rows`, numpy (n, ...)."""
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, SPLIT), tree)
 
 
 def padded_rows(x, mesh, value=0):
@@ -47,3 +109,22 @@ def sharded_views(transforms, mesh=None):
         return lambda key, x: jax.lax.with_sharding_constraint(view(key, x), rows)
 
     return {name: sharded(view) for name, view in transforms.items()}
+
+
+def over_processes(reduce, tree):
+    """reduce(tree, axis) over an axis of processes, each with a tree of its own; the result on this process's device.
+
+    Args:
+      reduce: of arrays and the name of a mapped axis, as lambda stats, axis: stats.reduce(axis); gives the same in all.
+    """
+    first = [jax.local_devices(process)[0] for process in range(jax.process_count())]
+    mesh, axis = Mesh(np.array(first), ("processes",)), PartitionSpec("processes")
+
+    def stacked(leaf):
+        return jax.make_array_from_process_local_data(NamedSharding(mesh, axis), np.asarray(leaf)[None])
+
+    def reduced(tree):
+        return reduce(jax.tree.map(lambda leaf: leaf[0], tree), "processes")
+
+    mapped = jax.shard_map(reduced, mesh=mesh, in_specs=axis, out_specs=WHOLE)
+    return here(jax.jit(mapped)(jax.tree.map(stacked, tree)))

@@ -2,7 +2,7 @@
 
 import importlib
 
-TASKS = {"supervised": "infojax.tasks.supervised"}
+TASKS = {"smoke": "infojax.tasks.smoke", "supervised": "infojax.tasks.supervised"}
 
 
 def load(name):

@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 
 from infojax.data import DataError, near
+from infojax.processes import ProcessError, together
 
 PRESETS = ("tiny", "small", "paper")
 X_SCALES = ("symlog", "linear")
@@ -143,14 +144,15 @@ def plain(config):
 
 @contextmanager
 def buildable(what):
-    """Turns what the parts of a run raise about their arguments, each in its own type, into one line.
+    """Turns what the parts of a run raise about their arguments, each in its own type, into one line, in all processes.
 
     Raises:
       ConfigError: says what was being built.
     """
     try:
-        yield
-    except (ConfigError, DataError, OSError, MemoryError):
+        with together():
+            yield
+    except (ConfigError, DataError, ProcessError, OSError, MemoryError):
         raise
     except Exception as error:
         raise ConfigError(f"{what} of this config cannot be built: {one_line(error)}") from error

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import jax
 from infojax.data import near
 from infojax.objectives import Context, Objective, Seeds, init_state
 from infojax.parallel import make_mesh, replicated, sharded_views
+from infojax.processes import together
 from infojax.tasks.config import ConfigError, buildable, plain
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.cost import estimate
@@ -22,7 +22,11 @@ from infojax.train.progress import Progress
 from infojax.train.runlog import RunFolder
 from infojax.train.step import HOW, make_step, map_runs, stack
 
-SAY = partial(print, flush=True)
+
+def say_once(text):
+    """Prints, in one process."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
 
 
 class Study(NamedTuple):
@@ -48,26 +52,56 @@ class Study(NamedTuple):
     constants: Mapping[str, Any] = {}
 
 
-def train(study, config, workdir, dry_run=False, say=SAY):
-    """Trains to the end from wherever `workdir` stands, then draws; returns the last state.
+class Begun(NamedTuple):
+    """A run before its first step: its arrays are where they stay, its step is not compiled.
 
-    With `dry_run` it says what would be done and what it would cost, and writes nothing.
+    Attributes:
+      mesh: None on one device.
+      views: of the study, sharded; runs: what tells each apart; how: they are mapped.
+      objective, state, constants, seeds: what `step` takes.
     """
-    total, on_cpu = study.ctx.facts.total_steps, jax.default_backend() == "cpu"
+
+    mesh: Any
+    views: Mapping[str, Callable]
+    runs: list[dict]
+    how: str
+    step: Callable
+    objective: Objective
+    state: Any
+    constants: Mapping[str, Any]
+    seeds: Any
+
+
+def begin(study, config):
+    """State, data and step of a run on the devices of all processes.
+
+    Raises:
+      ConfigError: names the key.
+    """
     mesh = devices(config, study)
     views = sharded_views(study.views, mesh)
     runs = list_runs(config, study.objective)
     with buildable("the network or its step"):
         objective, seeds, state, step, how = several(study, config, views, runs)
     state, seeds, constants = replicated((state, seeds, {"data": study.data, **study.constants}), mesh)
+    with buildable("the network or its step"):
+        traced = step.one if how == "dispatch" else step
+        jax.eval_shape(traced, objective, state, constants, seeds, None, *([0] if how == "dispatch" else []))
+    return Begun(mesh, views, runs, how, step, objective, state, constants, seeds)
+
+
+def train(study, config, workdir, dry_run=False, say=say_once):
+    """Trains to the end from wherever `workdir` stands, then draws; returns the last state.
+
+    With `dry_run` it says what would be done and what it would cost, and writes nothing.
+    """
+    total, on_cpu = study.ctx.facts.total_steps, jax.default_backend() == "cpu"
+    mesh, views, runs, how, step, objective, state, constants, seeds = begin(study, config)
     calls = 1 if how == "dispatch" else config.steps_per_call or (1 if on_cpu else 10)
     resolved = plain(config) | {
         "steps": total, "steps_per_epoch": study.per_epoch, "num_classes": study.ctx.facts.num_classes,
         "how": how, "steps_per_call": calls,
     }  # fmt: skip
-    with buildable("the network or its step"):
-        traced = step.one if how == "dispatch" else step
-        jax.eval_shape(traced, objective, state, constants, seeds, None, *([0] if how == "dispatch" else []))
     folder = None if dry_run else RunFolder(workdir, resolved)
     progress = Progress(total, len(runs))
     store = (
@@ -88,13 +122,15 @@ def train(study, config, workdir, dry_run=False, say=SAY):
         return None
     points, interval = config.evaluate.points, config.evaluate.every
     due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch)
+    with together():
+        evaluators = [Evaluator(name, due, run) for name, run in study.evaluators(views)]
     begun = time.perf_counter()
     try:
-        with progress.shown(folder):
+        with store, progress.shown(folder):
             state = fit(
                 objective, state, constants, seeds, step,
                 until=total,
-                evaluators=[Evaluator(name, due, run) for name, run in study.evaluators(views)],
+                evaluators=evaluators,
                 rows=folder,
                 checkpoints=store,
                 log=every(config.log.every, total),
@@ -105,7 +141,6 @@ def train(study, config, workdir, dry_run=False, say=SAY):
             )  # fmt: skip
     finally:
         folder.close()
-        store.close()
     say(f"trained in {time.perf_counter() - begun:.0f} s; rows in {folder.metrics}")
     if config.report.draw and jax.process_index() == 0:
         from infojax.report.runs import summary_lines, write_run
@@ -116,8 +151,8 @@ def train(study, config, workdir, dry_run=False, say=SAY):
 
 
 def devices(config, study):
-    """The mesh of a run, None on one device."""
-    count = config.devices or jax.device_count()
+    """The mesh of a run, with equally many devices of every process; None on one device."""
+    count, processes = config.devices or jax.device_count(), jax.process_count()
     if count > jax.device_count():
         raise ConfigError(f"devices is {count}, but there are {jax.device_count()}")
     for view in study.objective.views:
@@ -125,6 +160,10 @@ def devices(config, study):
             if config.devices:
                 raise ConfigError(f"devices is {count}, which does not divide the batch of {view.size}")
             count = math.gcd(count, view.size)
+    if count % processes:
+        raise ConfigError(
+            f"{processes} processes cannot share {count} devices, as many as divide the batch; change one of them"
+        )
     return None if count == 1 else make_mesh(count)
 
 
@@ -185,7 +224,9 @@ def describe(config, study, state, mesh, runs, how):
         lines.append(shapes(study, jax.tree.map(lambda leaf: leaf[0], state) if grouped(runs) else state))
     kind = jax.devices()[0].device_kind
     used = 1 if mesh is None else mesh.size
-    lines.append(f"{used} of {jax.device_count()} devices ({kind})" + (f", {count} runs by {how}" * (count > 1)))
+    processes = f" in {jax.process_count()} processes" * (jax.process_count() > 1)
+    runs_by = f", {count} runs by {how}" * (count > 1)
+    lines.append(f"{used} of {jax.device_count()} devices ({kind}){processes}{runs_by}")
     return lines
 
 

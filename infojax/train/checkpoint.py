@@ -7,16 +7,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from infojax.processes import same, together
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or does not fit; the message is one line."""
 
 
 class Checkpoints:
-    """The checkpoints of a run: one is written whole or not at all, in the background.
+    """The checkpoints of a run: one is written whole or not at all, in the background. Every process makes each call.
 
     Args:
-      folder: made where it is missing.
+      folder: made where it is missing; one that every process sees.
       keep: so many of the newest stay.
       best: name of a measurement, as "test accuracy"; of the checkpoints that have it, that with the largest stays too.
     """
@@ -67,6 +69,14 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        """Closes; not where a collective broke as another process has gone: what is being saved then stays partial."""
+        if not (jax.process_count() > 1 and kind and issubclass(kind, jax.errors.JaxRuntimeError)):
+            self.close()
+
     def _failed(self, step, error):
         return CheckpointError(f"{self.folder}: checkpoint {step} was not written ({_line(error)}); earlier ones stay")
 
@@ -78,20 +88,23 @@ class Checkpoints:
         Args:
           like: a State whose leaves have the shapes, types and shardings to restore to.
         Raises:
-          CheckpointError: leaves differ in shape or type; or none of several can be read.
+          CheckpointError: leaves differ in shape or type; or none of several can be read. ProcessError: processes see
+            different checkpoints.
         """
         abstract = jax.tree.map(_abstract, like)
+        same(checkpoints=[int(step) for step in self.steps()])
         for step in reversed(self.steps()):
             try:
-                stored = self._manager.item_metadata(step)
-                self._same(step, stored, abstract)
+                with together():  # before a collective
+                    self._same(step, self._manager.item_metadata(step), abstract)
                 return step, self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
             except CheckpointError:
                 raise
             except Exception as error:  # whatever a damaged file makes orbax raise
                 warnings.warn(f"{self.folder}: checkpoint {step} is damaged, skipped ({_line(error)})", stacklevel=2)
-                if jax.process_index() == 0:
-                    (self.folder / str(step)).rename(self.folder / f"damaged.{step}")
+                with together():
+                    if jax.process_index() == 0:
+                        (self.folder / str(step)).rename(self.folder / f"damaged.{step}")
                 self._manager.reload()
         if list(self.folder.glob("damaged.*")):
             raise CheckpointError(f"{self.folder}: no checkpoint can be read; remove it to start anew")

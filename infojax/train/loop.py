@@ -15,12 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from infojax.processes import asked_to_stop
 from infojax.train.step import Dispatched, all_finite
 
 
@@ -91,7 +93,8 @@ def fit(
       runs: of several runs in one program (`map_runs`), what tells each apart, as {"seed": 0}: part of its rows.
     Raises:
       NonFiniteError: a logged loss or a state about to be saved is not finite; the last good checkpoint stays.
-      Preempted: SIGTERM came; CheckpointError: a checkpoint could not be written; ValueError: fed several steps a call.
+      Preempted: SIGTERM came, to any process; CheckpointError: a checkpoint could not be written; ValueError: fed
+        several steps a call.
     """
     if feed is not None and (steps_per_call > 1 or runs):
         raise ValueError("where the host feeds every step there is one run, and one step a call")
@@ -257,20 +260,21 @@ def _check(step, metrics):
 def _termination():
     """Yields a function that tells whether SIGTERM came; the handler before it is put back.
 
-    Inside another loop (an evaluator that trains) nothing is caught: that one is to finish, the outer one stops.
+    Inside another loop (an evaluator that trains) nothing is caught: that one is to finish, the outer one stops. With
+    jax.distributed, JAX has a handler of its own, which tells all processes.
     """
-    came = threading.Event()
-    inside = getattr(signal.getsignal(signal.SIGTERM), "infojax", False)
-    if inside or threading.current_thread() is not threading.main_thread():
+    if _looping.get() or threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-
-    def handler(*_):
-        came.set()
-
-    handler.infojax = True
-    before = signal.signal(signal.SIGTERM, handler)
+    came, token, before = threading.Event(), _looping.set(True), None
+    if not jax.distributed.is_initialized():
+        before = signal.signal(signal.SIGTERM, lambda *_: came.set())
     try:
-        yield came.is_set
+        yield came.is_set if before is not None else asked_to_stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _looping.reset(token)
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+_looping = ContextVar("a loop is running", default=False)

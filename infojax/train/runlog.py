@@ -1,4 +1,4 @@
-"""The run folder: config.json, env.json, metrics.jsonl (the truth), status.json. Written by process 0."""
+"""The run folder: config.json, env.json, metrics.jsonl (the truth), tensorboard/, status.json. Written by process 0."""
 
 import json
 import math
@@ -11,6 +11,9 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
+
+from infojax.processes import same, together
+from infojax.train.board import Board
 
 
 class RunFolderError(RuntimeError):
@@ -27,24 +30,33 @@ class RunFolder:
     """Opens or continues a run.
 
     Args:
-      folder: made where it is missing.
-      config: nested dict of plain values, fully resolved.
+      folder: made where it is missing; one that every process sees.
+      config: nested dict of plain values, fully resolved, the same in every process.
     Raises:
-      RunFolderError: the folder holds a run of another config; names what differs.
+      RunFolderError: the folder holds a run of another config; names what differs. ProcessError: process 0 raised it,
+        or processes have different configs.
     """
 
     def __init__(self, folder, config):
         self.folder, self._writes = Path(folder), jax.process_index() == 0
-        self._rows, known = None, self.folder / "config.json"
+        self._rows, self._board, known = None, None, self.folder / "config.json"
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read
+        same(workdir=str(folder), **{key: value for key, value in flat(config) if key != "data.dir"})
+        with together():
+            if self._writes:
+                self._open(known, config)
+        with together():
+            if not known.exists():
+                raise RunFolderError(f"workdir {folder} must be on a file system that all processes share")
+
+    def _open(self, known, config):
         if self.folder.exists() and not self.folder.is_dir():
-            raise RunFolderError(f"workdir {folder} is a file; choose another")
+            raise RunFolderError(f"workdir {self.folder} is a file; choose another")
         if known.exists() and self.metrics.exists():  # else nothing has been done yet
             _same_run(self.folder, _settings(known), config)
-        if self._writes:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _replace(known, json.dumps(config, indent=2, sort_keys=True))
-            _replace(self.folder / "env.json", json.dumps(environment(), indent=2))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _replace(known, json.dumps(config, indent=2, sort_keys=True))
+        _replace(self.folder / "env.json", json.dumps(environment(), indent=2))
 
     @property
     def metrics(self):
@@ -55,10 +67,11 @@ class RunFolder:
 
         Rows of a step are written before its checkpoint is, so that rows up to the restored step are complete.
         """
-        if not self._writes:
-            return
-        kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
-        _replace(self.metrics, "".join(kept))
+        with together():
+            if self._writes:
+                kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
+                _replace(self.metrics, "".join(kept))
+                self._board = Board(self.folder / "tensorboard", step)
 
     def row(self, kind, step, **values):
         """Appends one measurement: {"kind", "step", "time", ...}; a number that is not finite becomes null."""
@@ -67,13 +80,18 @@ class RunFolder:
         if self._rows is None:
             self._rows = open(self.metrics, "a")
         values = {name: _plain(value) for name, value in values.items()}
-        self._rows.write(json.dumps({"kind": kind, "step": int(step), "time": round(time.time(), 3), **values}) + "\n")
+        now = round(time.time(), 3)
+        self._rows.write(json.dumps({"kind": kind, "step": int(step), "time": now, **values}) + "\n")
         self._rows.flush()
+        if self._board is not None:
+            self._board.row(kind, int(step), now, values)
 
     def flush(self):
         """Puts every row on the disk; called before a checkpoint is written."""
         if self._rows is not None:
             os.fsync(self._rows.fileno())
+        if self._board is not None:
+            self._board.flush()
 
     def status(self, **values):
         """Replaces status.json, so that whoever reads it sees a whole one."""
@@ -85,6 +103,8 @@ class RunFolder:
             self.flush()
             self._rows.close()
             self._rows = None
+        if self._board is not None:
+            self._board.close()
 
 
 def read_rows(folder):

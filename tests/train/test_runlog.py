@@ -1,6 +1,7 @@
 """The run folder: rows are never lost, doubled or torn, and another run is refused."""
 
 import json
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -99,3 +100,35 @@ def test_status_is_replaced_whole(tmp_path):
         run.status(step=step, state="training")
     assert json.loads((tmp_path / "status.json").read_text())["step"] == 2
     assert not list(tmp_path.glob("*.partial"))
+
+
+def events(folder):
+    """{tag: [(step, value), ...]} as TensorBoard shows them: a session hides what older ones have from its step on."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    found = {}
+    for path in sorted((folder / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:  # length (8 bytes), its checksum (4), the event, its checksum (4)
+            size = int.from_bytes(data[:8], "little")
+            event, data = Event.FromString(data[12 : 12 + size]), data[16 + size :]
+            if event.session_log.status == SessionLog.START:
+                found = {tag: [at for at in shown if at[0] < event.step] for tag, shown in found.items()}
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found
+
+
+def test_tensorboard_shows_the_rows_and_no_others(tmp_path):
+    pytest.importorskip("tensorboardX")
+    for restored, values in ((-1, {0: 1.5, 1: 2.5, 2: 3.5}), (1, {2: 4.5})):
+        run = RunFolder(tmp_path, CONFIG)
+        run.continue_from(restored)
+        for step, value in values.items():
+            run.row("train", step, loss=value, run=0, seed=7)
+            run.row("eval", step, split="test", mir=jnp.float32(value), n=10, hdr=float("nan"))
+        run.close()
+        time.sleep(1.01)  # event files are named by the second
+    expected = [(0, 1.5), (1, 2.5), (2, 4.5)]
+    assert events(tmp_path) == {"run0/train/loss": expected, "eval/test/mir": expected}
+    assert [row["step"] for row in read_rows(tmp_path)] == [0, 0, 1, 1, 2, 2]

@@ -1,0 +1,201 @@
+"""Several processes of one program: how they find each other, agree, and end together.
+
+Every process runs the same command. On TPU pods, under SLURM, Open MPI and Kubernetes `--distributed` is enough;
+anywhere else `--coordinator=HOST:PORT --num_processes=N --process_id=I` say where process 0 listens, how many there are
+and which one this is. A collective that not every process enters never ends, so what may fail in one of them alone (a
+file that is missing there) stands inside `together`: it then fails in all.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+import threading
+import traceback
+from contextlib import contextmanager
+
+import jax
+from jax._src.distributed import global_state  # its client has the only barrier with a time limit
+from jax.experimental import multihost_utils
+
+WAIT = 3600  # seconds at a gate: others may still be reading data, or drawing
+END = 5  # seconds for the others to arrive where this one failed
+SILENCE = 100  # seconds without a sign of life after which a process counts as gone, and JAX ends the others
+FIREWALL = "a firewall in between is a usual cause (JAX_COORDINATOR_PORT=8476 sets another port)"
+
+
+class ProcessError(RuntimeError):
+    """Processes that cannot join, differ where they must not, or failed elsewhere; the message is one line."""
+
+
+# Joining and ending
+
+
+def add_flags(parser):
+    """The flags of a command that may run in several processes."""
+    add = parser.add_argument
+    add("--distributed", action="store_true", help="one of several processes, each started with the same command")
+    add("--coordinator", metavar="HOST:PORT", help="where process 0 listens, if no cluster says so")
+    add("--num_processes", type=int, metavar="N", help="how many there are, if no cluster says so")
+    add("--process_id", type=int, metavar="I", help="which one this is, from 0 on, if no cluster says so")
+    add("--timeout", type=int, metavar="S", default=300, help="seconds to wait for the others to come (300)")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ProcessError(message)
+
+
+def split_flags(arguments):
+    """(settings, other arguments) of a command line whose other flags somebody else reads.
+
+    Raises:
+      ProcessError: a flag without its value.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    add_flags(parser)
+    return parser.parse_known_args(arguments)
+
+
+def run(program, settings, name, stops=False):
+    """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
+
+    Processes that end in the same way leave together. One that fails alone leaves the others in a collective that
+    cannot end; it goes without them, and jax.distributed then ends them, after `SILENCE` where nothing notices earlier.
+
+    Args:
+      program: prints its own errors; what it does not catch is printed here, code 1.
+      settings: of `add_flags`.
+      name: of the command, before its messages.
+      stops: whether the program asks `asked_to_stop`; SIGTERM ends any other.
+    Raises:
+      ProcessError: the processes could not join.
+    """
+    if not settings.distributed:
+        if (settings.coordinator, settings.num_processes, settings.process_id) != (None, None, None):
+            raise ProcessError("--coordinator, --num_processes and --process_id need --distributed")
+        return program()
+    jax.config.update("jax_enable_preemption_service", stops)
+    _join(settings, name)
+    _separate_output()
+    try:
+        code = program()
+    except jax.errors.JaxRuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        print(f"{name}: {reason}; if another process ended, the same command in all continues", file=sys.stderr)
+        code = 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    try:
+        global_state.client.wait_at_barrier("infojax/end", 1000 * (END if code else WAIT))
+        jax.distributed.shutdown()
+    except jax.errors.JaxRuntimeError:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 1)  # without the barrier of jax.distributed at exit
+    return code
+
+
+def _join(settings, name):
+    number = settings.num_processes
+    if (number or 1) < 1 or not 0 <= (settings.process_id or 0) < (number or sys.maxsize):
+        raise ProcessError(f"--process_id {settings.process_id} must be from 0 to below --num_processes {number}")
+    address = settings.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if address and not address.rpartition(":")[2].isdigit():
+        raise ProcessError(f"--coordinator must be HOST:PORT, got {address!r}")
+    where = f"at {address}" if address else "of this cluster"
+    others = f"{'' if settings.process_id else 'all '}the other processes {where} were not met"
+
+    def late():  # jax would end the process with a core dump
+        print(f"{name}: {others} within {settings.timeout} s: start all; {FIREWALL}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(settings.timeout, late)
+    timer.daemon = True
+    timer.start()
+    try:
+        jax.distributed.initialize(
+            settings.coordinator, number, settings.process_id,
+            initialization_timeout=settings.timeout + 60, shutdown_timeout_seconds=60,
+            heartbeat_timeout_seconds=min(SILENCE, settings.timeout),
+        )  # fmt: skip
+    except ValueError as error:
+        flags = "coordinator=HOST:PORT", "num_processes=N", "process_id=I"
+        missing = [f"--{flag}" for flag in flags if getattr(settings, flag.split("=")[0]) is None]
+        hint = f"give {' '.join(missing)}: there is no TPU pod, SLURM, Open MPI or Kubernetes around this process"
+        raise ProcessError(f"--distributed: {hint if missing else error}") from None
+    except RuntimeError as error:  # the port is taken, say
+        raise ProcessError(f"--distributed: process 0 {where}: {error}") from None
+    finally:
+        timer.cancel()
+
+
+def _separate_output():
+    """What C++ prints on stdout, as the collectives of CPUs do, goes to stderr; stdout is ours."""
+    sys.stdout.flush()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding, buffering=1)
+        os.dup2(2, 1)
+
+
+# Agreeing
+
+_gates = itertools.count()
+
+
+def share(value):
+    """What every process gave, a list by process; values are what JSON holds. Every process calls it."""
+    client = global_state.client
+    if client is None:
+        return [value]
+    gate = f"infojax/gate/{next(_gates)}"
+    client.key_value_set(f"{gate}/{global_state.process_id}", json.dumps(value))
+    client.wait_at_barrier(gate, 1000 * WAIT)
+    found = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(f"{gate}/")}
+    return [found[process] for process in sorted(found)]
+
+
+@contextmanager
+def together():
+    """What is done inside, every process has done at the end of it, or fails with the one that could not.
+
+    Raises:
+      ProcessError: another process failed; what it raised, in one line.
+    """
+    error = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    said = error and (" ".join(str(error).split())[:1000] or type(error).__name__)
+    failed = [(process, text) for process, text in enumerate(share(said)) if text is not None]
+    if error is not None:
+        raise error
+    if failed:
+        raise ProcessError(f"process {failed[0][0]}: {failed[0][1]}")
+
+
+def same(**values):
+    """Refuses values, by name, that are others in another process; values are what JSON holds.
+
+    Raises:
+      ProcessError: in every process; shows the first two that differ.
+    """
+    first, *others = share(values)
+    for process, other in enumerate(others, 1):
+        for name in {**first, **other}:
+            if first.get(name) != other.get(name):
+                mine, theirs = first.get(name), other.get(name)
+                raise ProcessError(f"{name} is {mine!r} in process 0, {theirs!r} in process {process}")
+
+
+_calls = itertools.count()
+
+
+def asked_to_stop():
+    """Whether SIGTERM came to any process; all hear it at the same call. Every process calls it equally often."""
+    if global_state.preemption_sync_manager is None:
+        return False
+    return multihost_utils.reached_preemption_sync_point(next(_calls))

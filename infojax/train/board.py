@@ -1,0 +1,35 @@
+"""The rows' numbers as TensorBoard events, where tensorboardX is installed; metrics.jsonl stays the truth."""
+
+
+class Board:
+    """Events in a folder, begun with the first number.
+
+    Args:
+      folder: of the event files.
+      step: TensorBoard drops what earlier files hold past it, as `RunFolder.continue_from` drops rows.
+    """
+
+    def __init__(self, folder, step):
+        self._folder, self._step, self._writer = str(folder), step, None
+
+    def row(self, kind, step, time, values):
+        """The floats of a row, as "eval/test/mir", and of several runs in one program "run0/eval/test/mir"."""
+        if self._writer is None:
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError:
+                return
+            self._writer = SummaryWriter(self._folder, purge_step=self._step + 1)
+        place = [f"run{values['run']}"] if "run" in values else []
+        tag = "/".join([*place, kind, *([values["split"]] if "split" in values else [])])
+        for name, value in values.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(f"{tag}/{name}", value, step, walltime=time)
+
+    def flush(self):
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self):
+        if self._writer is not None:
+            self._writer.close()

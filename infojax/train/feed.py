@@ -1,0 +1,35 @@
+"""Batches of a source that does not fit on the devices: every process reads the samples that its own devices take."""
+
+import jax
+import numpy as np
+
+from infojax.data import stream
+from infojax.parallel import from_own_rows, own_rows
+from infojax.train.draw import indices
+
+
+def feed(source, view, place, seeds, until, mesh=None):
+    """step -> {source: {"x", "labels", "index"}}, for `fit(feed=...)`: the batches that `draw` would take, read ahead.
+
+    Args:
+      source: a `Source`; view: the objective's, which names it; place: the view's number among the objective's views.
+      seeds: of the run; until: its last step; mesh: as of the step's transforms.
+    Raises:
+      DataError: from reading. ValueError: steps are not asked for one after the other.
+    """
+    mine, waiting = own_rows(view.size, mesh), None
+    chosen = jax.jit(lambda step: indices(view, place, seeds, step, len(source)))
+
+    def own(step):
+        return np.asarray(chosen(step))[mine]
+
+    def batch(step):
+        nonlocal waiting
+        if waiting is None:
+            waiting = stream(source, own, range(step, until))
+        at, x, labels = next(waiting)
+        if at != step:
+            raise ValueError(f"step {step} was asked for, {at} is next")
+        return {view.source: from_own_rows({"x": x, "labels": labels, "index": own(step)}, mesh)}
+
+    return batch

@@ -1,0 +1,55 @@
+"""Real processes on loopback, for tests: started together, waited for together, killed if they hang."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 120  # seconds that a group of processes may take
+
+
+@contextlib.contextmanager
+def started(*commands, devices=2):
+    """Processes of `python ARGUMENTS ... --distributed ...`, with so many CPU devices each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": paths}
+    running = []
+    try:
+        for process, command in enumerate(commands):
+            flags = [f"--coordinator={address}", f"--num_processes={len(commands)}", f"--process_id={process}"]
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, *command, "--distributed", *flags],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=env,
+                    cwd=ROOT,
+                )  # fmt: skip
+            )
+        yield running
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+
+
+def finished(running):
+    """[(exit code, stdout, stderr), ...]; what JAX's collectives say on stderr is left out."""
+    found = []
+    for process in running:
+        out, err = process.communicate(timeout=TIMEOUT)
+        lines = [line for line in err.splitlines(keepends=True) if not line.startswith("[Gloo]")]
+        found.append((process.returncode, out, "".join(lines)))
+    return found
+
+
+def run(*commands, devices=2):
+    with started(*commands, devices=devices) as running:
+        return finished(running)
