@@ -1,6 +1,8 @@
 """`analyze`: the numbers equal the measures, whatever goes in; what goes wrong is said in one line."""
 
 import json
+import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -88,22 +90,43 @@ def test_what_does_not_fit_is_measured_on_a_sample_and_says_so(monkeypatch):
     z, y, head, bias = samples(n=400, classes=6, dim=40)
     monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)
     monkeypatch.setattr(streaming, "JOINT_SIDE", 200)  # the compressed side is 6 x 40
+    monkeypatch.setattr(streaming, "SCATTER_BUDGET", 200)
+    monkeypatch.setattr(streaming, "ESTIMATED", 64 * 40)
     found = ij.analyze(z, y, head, bias)
     index = streaming._sample(400, 64, 0)
     with jax.enable_x64(True):
         expected = float(ij.interplay(z[index], y[index], head).mir)
         exact = float(ij.matrix_entropy(z))
-    assert found.measures["mir"] == pytest.approx(expected, rel=1e-9)
+    assert found.measures["mir"] == pytest.approx(expected, rel=1e-4)  # in float32
     assert found.measures["entropy_features"] == pytest.approx(exact, rel=1e-9)
     assert found.conventions["mir"].endswith("on 64 of 400 rows drawn at random")
     assert any(w.startswith("interplay: measured on 64 of 400 rows") for w in found.warnings)
+
+
+@pytest.mark.parametrize("budget", [200, 2**22])
+def test_what_is_estimated_says_so_with_its_bounds(monkeypatch, budget):
+    """From the rows, or from the moments of the classes."""
+    z, y, head, bias = samples(n=900, classes=20, dim=30)
+    with jax.enable_x64(True):
+        expected = float(ij.interplay(z, y, head).mir)
+    monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)
+    monkeypatch.setattr(streaming, "JOINT_SIDE", 200)
+    monkeypatch.setattr(streaming, "SCATTER_BUDGET", budget)
+    for name in ("estimate_interplay", "estimate_interplay_from_stats"):
+        monkeypatch.setattr(streaming, name, partial(getattr(streaming, name), exact_side=64))
+    found = ij.analyze(z, y, head, bias, ci=20)
+    low, high = map(float, re.search(r"estimated, in \[(.*), (.*)\] at 95%", found.conventions["mir"]).groups())
+    assert low <= found.measures["mir"] <= high < low + 0.02
+    assert low - 1e-3 <= expected <= high + 1e-3
+    assert "estimated" not in found.conventions["nc1"] and "mir" not in found.intervals and "nc1" in found.intervals
+    assert not any(w.startswith("interplay: measured on") for w in found.warnings)
 
 
 def test_a_sample_limits_the_rank_as_the_rows_themselves_do(monkeypatch):
     monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)
     found = ij.analyze(np.random.default_rng(0).normal(size=(400, 80)), ci=20)
     assert any(w.startswith("N <= D (64 samples, 80 columns): the spectrum is rank-limited") for w in found.warnings)
-    assert "ci: no intervals for measures of the spectrum, measured on a part of the rows" in found.warnings
+    assert "ci: no intervals for measures of the spectrum: on a part of the rows, or estimated" in found.warnings
     assert "entropy_features" not in found.intervals and "mean_energy" in found.intervals
 
 

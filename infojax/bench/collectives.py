@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 BYTES |= {"s64": 8, "u64": 8, "f64": 8}
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# name = shapes kind(...): the shapes are a single one or a tuple, with layouts in braces.
-INSTRUCTION = re.compile(rf"= (?P<shapes>\(.*?\)|\S+) (?P<kind>{'|'.join(KINDS)})(?P<start>-start)?\(", re.MULTILINE)
+KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+# name = shapes kind(...): the shapes are a single one or a tuple, their layouts in braces taken out.
+INSTRUCTION = re.compile(rf"= (?P<shapes>\(.*?\)|\S+) (?P<kind>{KINDS})(?P<start>-start)?\(")
 SHAPE = re.compile(rf"\b({'|'.join(BYTES)})\[([\d,]*)\]")
+LABEL = re.compile(r'channel_id=\d+|op_name="[^"]*"')
 
 
 class Collective(NamedTuple):
@@ -21,21 +22,25 @@ class Collective(NamedTuple):
 
 def collectives(compiled):
     """The `Collective`s of `jax.jit(f).lower(...).compile()`, in the order of the text."""
-    found = []
-    for match in INSTRUCTION.finditer(_without_layouts(compiled.as_text())):
-        sizes = [
-            BYTES[kind] * math.prod(map(int, filter(None, dims.split(","))))
-            for kind, dims in SHAPE.findall(match["shapes"])
-        ]
+    found, seen, fusion = [], set(), False
+    for line in compiled.as_text().splitlines():
+        if line.startswith(("%", "ENTRY")):
+            fusion = "fus" in line.split(" ")[0]
+        match = INSTRUCTION.search(re.sub(r"\{[^{}]*\}", "", line))
+        if not match:
+            continue
+        sizes = [BYTES[kind] * math.prod(map(int, filter(None, n.split(",")))) for kind, n in SHAPE.findall(match[1])]
         # A started permutation or gather names operand, result and flags.
         if match["start"] and match["kind"] != "all-reduce":
             sizes = sizes[1:2]
-        found.append(Collective(match["kind"], sum(sizes)))
+        one = Collective(match["kind"], sum(sizes))
+        # On TPU the beginning, the middle and the end of a collective that overlaps with computation are fusions that all
+        # name it.
+        label = one, *LABEL.findall(line)
+        if not (fusion and label in seen):
+            found.append(one)
+        seen.add(label)
     return found
-
-
-def _without_layouts(text):
-    return re.sub(r"\{[^{}]*\}", "", text)
 
 
 def bytes_moved(compiled):

@@ -112,11 +112,14 @@ def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_de
     """
     if stats.kind != "class":
         raise ValueError("estimate_interplay_from_stats needs ClassStats.init(..., scatter='class')")
+    effort = Effort(**effort)
+    if stats.mean.size <= effort.exact_side:
+        return _exact(head_interplay.interplay_from_stats(stats, head), "classes")
     second, unit_head, class_p, mean, count = head_interplay.class_moments(stats, arrays.as_rows(head, "head"))
     exact = float(entropy_of_density(jnp.sum(second, axis=0), 1, int(count)))
     features = Estimate(exact, exact, exact, route="gram")
     operator = compiled(FACTORED)(second, unit_head)
-    return _assemble(features, operator, unit_head, class_p, mean, float(count), Effort(**effort), compiled)
+    return _assemble(features, operator, unit_head, class_p, mean, float(count), effort, compiled)
 
 
 def estimate_joint_entropy(z1, z2, *, weights=None, center=False, compiled=on_one_device, **effort):

@@ -318,7 +318,7 @@ def packed_by_class(rows, labels, num_classes, shape=None):
     """Rows sorted by class into blocks of equal size, each of one class, the last block of a class padded with zeros.
 
     Args:
-      rows: (N, D), N > 0; labels: (N,) integers in [0, C).
+      rows: (N, D), N > 0; labels: (N,) integers >= 0; rows labelled C or more are left out.
       shape: (blocks, size), static, for labels whose counts n_c are known: sum_c ceil(n_c / size) blocks suffice. By
         default a size of at most D and of N / C, and as many blocks as any labels need: less than 2 N + C rows.
     Returns:

@@ -57,7 +57,8 @@ class HeadRows:
 
     @classmethod
     def pack(cls, rows, labels, head, sample, shape=None):
-        """From one row a sample, in any order; rows of zeros may have any label. shape: of `packed_by_class`."""
+        """From one row a sample, in any order; negative samples are left out. shape: of `packed_by_class`."""
+        labels = jnp.where(sample < 0, len(head), labels)
         packed, owner, position, valid = moments.packed_by_class(rows, labels, len(head), shape)
         return cls(packed, owner, head, jnp.where(valid, sample[position], -1))
 

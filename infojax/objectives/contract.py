@@ -48,12 +48,15 @@ class Context(NamedTuple):
       nets: name -> Net; those whose parameters are in State are trained, others are frozen in `constants`.
       tx: name -> optimiser; "main" is the one of `Objective.update`.
       map_matrices: maps a function over a batch of matrices: jax.vmap, or its sharded form on a mesh.
+      whole: gathers what is split over a mesh. For what a Gram matrix is decomposed of: the compiler would otherwise
+        split the solver itself, and move parts of the matrix at every turn.
     """
 
     nets: Mapping[str, Net]
     tx: Mapping[str, optax.GradientTransformation]
     facts: Facts
     map_matrices: Callable = jax.vmap
+    whole: Callable = lambda tree: tree
 
 
 class Seeds(NamedTuple):

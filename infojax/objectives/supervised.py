@@ -52,8 +52,7 @@ class Supervised(Objective):
         value = cross_entropy
         if self.term != "off":
             head, _ = ctx.nets["net"].head(params["net"])
-            term, found = information_term(
-                self.term, output.embedding, labels, head, to=self.to, normalise=self.normalise
-            )
+            features, labels = ctx.whole((output.embedding, labels))
+            term, found = information_term(self.term, features, labels, head, to=self.to, normalise=self.normalise)
             value, metrics = value + self.strength * term, metrics | found
         return value, Aux({"net": model_state}, metrics=metrics)

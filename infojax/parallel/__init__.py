@@ -20,6 +20,7 @@ from infojax.parallel.mesh import (
     replicated,
     shard_rows,
     sharded_views,
+    whole,
 )
 from infojax.parallel.samples import class_stats, coding_rate, interplay, matrix_entropy, neural_collapse, second_moment
 
@@ -27,5 +28,5 @@ __all__ = [
     "class_stats", "coding_rate", "eigenvalues", "estimate_interplay", "estimate_interplay_from_stats",
     "estimate_joint_entropy", "estimate_matrix_entropy", "from_own_rows", "here", "interplay", "make_mesh",
     "map_matrices", "matrix_entropy", "neural_collapse", "over_processes", "own_rows", "replicated", "second_moment",
-    "shard_rows", "sharded_views",
+    "shard_rows", "sharded_views", "whole",
 ]  # fmt: skip

@@ -52,6 +52,11 @@ def _placed(tree, sharding):
     return jax.tree.map(spread, tree)
 
 
+def whole(tree, mesh=None):
+    """Inside a compiled program: every leaf whole on every device, gathered once; the tree as it is without a mesh."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
+
+
 def here(tree):
     """Every leaf whole on this process's first device, from wherever the devices hold it.
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 
 from infojax.data import near
 from infojax.objectives import Context, Objective, Seeds, init_state
-from infojax.parallel import make_mesh, replicated, sharded_views
+from infojax.parallel import make_mesh, map_matrices, replicated, sharded_views, whole
 from infojax.processes import together
 from infojax.tasks.config import ConfigError, buildable, plain
 from infojax.train.checkpoint import Checkpoints
@@ -79,6 +80,7 @@ def begin(study, config):
       ConfigError: names the key.
     """
     mesh = devices(config, study)
+    study = on_mesh(study, mesh)
     views = sharded_views(study.views, mesh)
     runs = list_runs(config, study.objective)
     with buildable("the network or its step"):
@@ -165,6 +167,12 @@ def devices(config, study):
             f"{processes} processes cannot share {count} devices, as many as divide the batch; change one of them"
         )
     return None if count == 1 else make_mesh(count)
+
+
+def on_mesh(study, mesh):
+    """The study with an objective that knows its mesh."""
+    ctx = study.ctx._replace(map_matrices=partial(map_matrices, mesh=mesh), whole=partial(whole, mesh=mesh))
+    return study._replace(ctx=ctx)
 
 
 def list_runs(config, objective):

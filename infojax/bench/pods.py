@@ -1,0 +1,82 @@
+"""Programs compiled ahead of time for TPU pods, on a machine without one: what they compute, move and hold.
+
+Needs libtpu (extra `tpu`). Shapes stand in for arrays; nothing runs.
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from infojax.measures import trace
+from infojax.measures.estimate import _pack
+from infojax.measures.operators import ROWS, WHOLE, HeadRows
+from infojax.parallel import sharded_views
+from infojax.parallel.estimates import on_devices
+from infojax.tasks import supervised
+from infojax.tasks.config import choices
+from infojax.tasks.train import on_mesh, several
+
+
+def topology_mesh(name):
+    """The mesh of a pod such as "v5e:2x4" (8 chips), "v5e:16x16" (256), "v5p:4x4x4" (64)."""
+    from jax.experimental import topologies
+
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU machine to ask
+    chips = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    return Mesh(np.array(chips).reshape(-1), ("data",), axis_types=(AxisType.Auto,))
+
+
+def abstract(mesh, shape, dtype, spec):
+    """The shape of an array that lies on the mesh so."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+
+def estimator_stages(mesh, n, num_classes, dim, columns=32, basis=128):
+    """Yields (name, compiled) of the stages of `estimate_interplay` for n samples over the mesh."""
+    compiled = on_devices(mesh)
+    rows = abstract(mesh, (n, dim), jnp.float32, P("data"))
+    ids, head = (abstract(mesh, (n,), jnp.int32, P("data")), abstract(mesh, (num_classes, dim), jnp.float32, P()))
+    pack = trace.Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), trace.OPERATOR, (), HeadRows)
+    yield "pack", compiled(pack).lower(rows, ids, head, ids).compile()
+    packed = jax.eval_shape(compiled(pack), rows, ids, head, ids)
+    placed = {
+        name: abstract(mesh, leaf.shape, leaf.dtype, P("data") if HeadRows.placement[name] == ROWS else P())
+        for name, leaf in vars(packed).items()
+    }
+    operator = HeadRows(**placed)
+    entries = packed.rows.shape[0] * packed.rows.shape[1]
+
+    def vectors(k):
+        return abstract(mesh, (entries, k), jnp.float32, P("data"))
+
+    state = trace.Lanczos(vectors(columns), vectors(columns), abstract(mesh, (columns,), jnp.float32, P()))
+    stages = {
+        "facts": (trace.FACTS, operator),
+        "extend": (trace.EXTEND, operator, vectors(basis)),
+        "launch": (trace.LAUNCH, vectors(basis), vectors(columns)),
+        "advance": (trace.ADVANCE, operator, vectors(basis), state),
+    }
+    for name, (stage, *arguments) in stages.items():
+        yield name, compiled(stage).lower(*arguments).compile()
+
+
+def training_step(mesh, batch=64, model="wide_resnet", **options):
+    """(compiled step of classification with the MI term over the mesh, number of parameters); digits stand in."""
+    chosen = choices("tiny", data="digits", model=model, seeds=1)
+    config = supervised.recipe("pod", chosen)
+    config.objective.update(batch_size=batch, term="mi", strength=0.1)
+    config.model.options.update(options)
+    study = on_mesh(supervised.study(config), mesh)
+    views, runs = sharded_views(study.views, mesh), [{"seed": 0}]
+    objective, seeds, state, step, _ = several(study, config, views, runs)
+
+    def placed(tree):
+        return jax.tree.map(lambda x: abstract(mesh, jnp.shape(x), jnp.result_type(x), P()), tree)
+
+    constants = {"data": study.data, **study.constants}
+    lowered = jax.jit(step).lower(objective, placed(state), placed(constants), placed(seeds))
+    return lowered.compile(), sum(x.size for x in jax.tree.leaves(state.params))
