@@ -8,6 +8,7 @@ import platform
 import sys
 
 BENCHES = {
+    "scale": "joint entropies of up to a million samples, streamed moments, bytes and work a device of a pod",
     "measures": "speed, memory and float32 error of the measures against the dense N x N route",
     "file": "measuring a 2,000,000 x 256 float32 .npy file in bounded memory",
     "models": "forward pass and training step of the classifiers, beside PyTorch where it is installed",
@@ -60,7 +61,8 @@ def main(argv=None):
     if args.json == "-":
         print(lines, end="")
         return 0
-    print_table(rows)
+    for kind in dict.fromkeys(row.get("kind") for row in rows):
+        print_table([row for row in rows if row.get("kind") == kind])
     if args.json:
         with open(args.json, "w") as f:
             f.write(lines)

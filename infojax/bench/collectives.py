@@ -34,8 +34,7 @@ def collectives(compiled):
         if match["start"] and match["kind"] != "all-reduce":
             sizes = sizes[1:2]
         one = Collective(match["kind"], sum(sizes))
-        # On TPU the beginning, the middle and the end of a collective that overlaps with computation are fusions that all
-        # name it.
+        # On TPU the begin, middle and end of a collective that overlaps with computation are fusions that all name it.
         label = one, *LABEL.findall(line)
         if not (fusion and label in seen):
             found.append(one)
