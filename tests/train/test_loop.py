@@ -222,12 +222,14 @@ def test_sigterm_while_an_evaluator_trains(tmp_path, whole):
     outer, task = setting(), Supervised(batch_size=32)
     step, came = make_step(outer, VIEWS), []
 
-    def trains(evaluated):
-        if evaluated["raw"] and not came and len(steps) == 2:
-            came.append(1)
+    def kill(inner_step, values):
+        if len(steps) == 3 and not came:  # in the midst of the third inner training
+            came.append(inner_step)
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def trains(evaluated):
         steps.append(1)
-        state = fit(task, init_state(task, Seeds(), outer), CONSTANTS, Seeds(), step, until=2)
+        state = fit(task, init_state(task, Seeds(), outer), CONSTANTS, Seeds(), step, until=2, progress=kill)
         yield "inner", int(state.step)
 
     steps = []

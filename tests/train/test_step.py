@@ -26,6 +26,7 @@ from infojax.objectives import (
     move_averages,
     objective,
 )
+from infojax.objectives.contract import stream
 from infojax.train.draw import draw, indices
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
@@ -515,3 +516,8 @@ def test_move_averages_of_some_nets_only():
     state = tried(Supervised(), context(), 1)[-1]
     averages = {"ema": Average(("net",), 0.0)}
     same(move_averages(averages, state).averages["ema"]["net"], state.params["net"])
+
+
+def test_streams_of_equal_seeds_have_nothing_in_common():
+    keys = [tuple(jax.random.key_data(stream(name, seed)).tolist()) for name in Seeds._fields for seed in (0, 1)]
+    assert len(set(keys)) == 6
