@@ -16,7 +16,7 @@ from infojax.measures import arrays, head_interplay, spectra
 from infojax.measures.entropy import density_of_features, entropy_of_density, smaller_density, weighted
 from infojax.measures.head_interplay import Interplay
 from infojax.measures.joint import joint_entropy
-from infojax.measures.moments import ClassStats, class_second_moments
+from infojax.measures.moments import GROUP_ROWS, ClassStats, class_second_moments, fold_blocks
 from infojax.measures.operators import HeadRows, Matrix, Pairs
 from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Estimate, Stage, estimate_entropy_of, on_one_device
 
@@ -90,6 +90,7 @@ def estimate_interplay(z, labels, head, *, weights=None, center=False, compiled=
         return _exact(exact, route)
     unit_head, class_p, labels, counts = _present(unit_head, class_p, labels, counts)
     rows = weighted(u, p)
+    del u  # as large as the features
     if 2 * sides.sum() < counts.sum() and len(counts) * dim * dim <= CLASS_MOMENTS:
         operator = compiled(COMPRESSED)(rows, labels, unit_head)
     else:
@@ -180,7 +181,13 @@ def _compressed(axis, rows, labels, head):
     """`HeadRows` with at most D rows a class; each device reduces and decomposes its share of the classes."""
     share, first = _share(len(head), axis)
     devices = 1 if axis is None else jax.lax.axis_size(axis)
-    second = class_second_moments(rows, labels, share * devices)
+
+    def add(total, rows, labels, once):
+        return total + class_second_moments(jnp.where(once[:, None] > 0, rows, 0), labels, share * devices)
+
+    dim = rows.shape[1]
+    second = jnp.zeros((share * devices, dim, dim), rows.dtype)
+    second = fold_blocks(add, second, GROUP_ROWS, rows, labels, jnp.ones(len(rows), rows.dtype))
     if axis is not None:
         second = jax.lax.psum_scatter(second, axis, scatter_dimension=0, tiled=True)
     return _factors_of(second, first, head)
@@ -208,7 +215,7 @@ def _factors_of(second, first, head):
     classes, dim, _ = second.shape
     owner = first + jnp.arange(classes)
     sample = owner[:, None] * dim + jnp.arange(dim)[None, :]
-    return HeadRows(rows, jnp.minimum(owner, len(head) - 1), head, sample)
+    return HeadRows.of(rows, jnp.minimum(owner, len(head) - 1), head, sample)
 
 
 COMPRESSED = Stage(_compressed, (ROWS, ROWS, WHOLE), OPERATOR, (), HeadRows, checked=False)

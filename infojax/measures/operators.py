@@ -39,28 +39,35 @@ def _einsum(formula, *arrays):
 class HeadRows:
     """G(Z) o G(V) for V = W[y], A_ij = <b_i, b_j> <w_{y_i}, w_{y_j}>: one row b a sample, or of a factor.
 
-    A product costs 4 N D + 2 C^2 D multiplications and additions a column. With one class it is the density B B^T.
+    A product costs 4 N D + 2 C^2 D multiplications and additions a column, shared by the devices. With one class it is
+    the density B B^T.
 
     Attributes:
       rows: (blocks, size, D) rows sqrt(p_i) u_i, packed so that each block is of one class, padded with zero rows.
       owner: (blocks,) class of each block.
-      head: (C, D') unit rows of the head.
+      mix: cosines (C, C) of the unit rows of the head, or these themselves, (C, D'), where C > 2 D'.
       sample: (blocks, size) the number of each row's sample among all, negative for padding.
     """
 
     rows: jax.Array
     owner: jax.Array
-    head: jax.Array
+    mix: jax.Array
     sample: jax.Array
 
-    placement = {"rows": ROWS, "owner": ROWS, "head": WHOLE, "sample": ROWS}
+    placement = {"rows": ROWS, "owner": ROWS, "mix": WHOLE, "sample": ROWS}
+
+    @classmethod
+    def of(cls, rows, owner, head, sample):
+        """With the unit rows (C, D') of the head."""
+        cheaper = len(head) <= 2 * head.shape[1]
+        return cls(rows, owner, _einsum("cd,ed->ce", head, head) if cheaper else head, sample)
 
     @classmethod
     def pack(cls, rows, labels, head, sample, shape=None):
         """From one row a sample, in any order; negative samples are left out. shape: of `packed_by_class`."""
         labels = jnp.where(sample < 0, len(head), labels)
         packed, owner, position, valid = moments.packed_by_class(rows, labels, len(head), shape)
-        return cls(packed, owner, head, jnp.where(valid, sample[position], -1))
+        return cls.of(packed, owner, head, jnp.where(valid, sample[position], -1))
 
     @property
     def ids(self):
@@ -70,34 +77,45 @@ class HeadRows:
 
     def apply(self, x, axis=None):
         """A x for (entries, columns)."""
-        num_classes, dim = self.head.shape[0], self.rows.shape[2]
+        num_classes, dim = len(self.mix), self.rows.shape[2]
 
         def product(x):
-            x = x.reshape(*self.rows.shape[:2], x.shape[1])
-            parts = _einsum("knd,knp->kdp", self.rows, x)
-            sums = total(jax.ops.segment_sum(parts, self.owner, num_classes), axis)
-            mixed = _mixed(self.head, sums)
-            return _einsum("knd,kdp->knp", self.rows, mixed[self.owner]).reshape(-1, x.shape[2])
+            columns = x.shape[1]
+            x = x.reshape(*self.rows.shape[:2], columns)
+            parts = _einsum("knd,knp->kdp", self.rows, x).reshape(len(self.rows), dim * columns)
+            mixed = self._mixed(jax.ops.segment_sum(parts, self.owner, num_classes), axis)
+            mixed = mixed.reshape(num_classes, dim, columns)[self.owner]
+            return _einsum("knd,kdp->knp", self.rows, mixed).reshape(-1, columns)
 
         return _in_columns(product, x, max(TABLE // (num_classes * dim), 1))
 
+    def _mixed(self, sums, axis):
+        """sum_c' <w_c, w_c'> sums_c' of the sums (C, K) of all devices, each of which mixes its share of the K columns.
+
+        A reduce-scatter and an all-gather move what one all-reduce would.
+        """
+        if axis is None:
+            return self._mix(sums)
+        width = sums.shape[1]
+        sums = jnp.pad(sums, ((0, 0), (0, -width % jax.lax.axis_size(axis))))
+        share = jax.lax.psum_scatter(sums, axis, scatter_dimension=1, tiled=True)
+        return jax.lax.all_gather(self._mix(share), axis, axis=1, tiled=True)[:, :width]
+
+    def _mix(self, sums):
+        if self.mix.shape[0] == self.mix.shape[1]:
+            return _einsum("ce,ek->ck", self.mix, sums)
+        return _einsum("ce,ek->ck", self.mix, _einsum("ce,ck->ek", self.mix, sums))
+
     def squared_norm(self, axis=None):
         """tr A^2 = sum_{c, c'} cos^2(w_c, w_c') <R_c, R_c'>, R_c = B_c^T B_c; nan if they take too much memory."""
-        num_classes, dim = self.head.shape[0], self.rows.shape[2]
-        if num_classes * dim * dim > SECOND_MOMENTS:
+        num_classes, dim = len(self.mix), self.rows.shape[2]
+        if num_classes * max(dim * dim, num_classes) > SECOND_MOMENTS:
             return jnp.full((), jnp.nan, self.rows.dtype)
         parts = _einsum("knd,kne->kde", self.rows, self.rows)
         second = total(jax.ops.segment_sum(parts, self.owner, num_classes), axis).reshape(num_classes, -1)
-        cosines = _einsum("cd,ed->ce", self.head, self.head)
+        square = self.mix.shape[0] == self.mix.shape[1]
+        cosines = self.mix if square else _einsum("cd,ed->ce", self.mix, self.mix)
         return jnp.sum(cosines**2 * _einsum("ci,ei->ce", second, second))
-
-
-def _mixed(head, sums):
-    """sum_c' <w_c, w_c'> sums_c' for sums (C, D, columns), by the cheaper of C x C and C x D' products."""
-    num_classes, dim = head.shape
-    if num_classes <= 2 * dim:
-        return _einsum("ce,edp->cdp", _einsum("cd,ed->ce", head, head), sums)
-    return _einsum("ce,edp->cdp", head, _einsum("ce,cdp->edp", head, sums))
 
 
 @jax.tree_util.register_dataclass

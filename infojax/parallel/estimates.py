@@ -47,7 +47,7 @@ def _padded(mesh, *arrays_and_fill):
 
 
 def estimate_interplay(z, labels, head, *, weights=None, center=False, mesh=None, **effort):
-    """`infojax.estimate_interplay` of samples split over devices: products move C D numbers a column, no samples.
+    """`infojax.estimate_interplay` of samples split over devices: products move 2 C D numbers a column.
 
     Labels must be known to every process whole (they decide the route).
     """

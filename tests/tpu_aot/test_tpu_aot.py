@@ -119,9 +119,13 @@ def test_stages_of_the_estimators(pod):
     for n in (4096, 16384):
         for name, program in estimator_stages(pod, n, classes, dim, columns, basis):
             found = bytes_moved(program)
-            assert set(found) <= {"all-reduce"}, (name, found)
+            assert set(found) <= {"all-reduce", "all-gather", "reduce-scatter"}, (name, found)
             assert moved.setdefault(name, found) == found, name
-    assert moved["advance"]["all-reduce"] <= 4 * (classes * dim + basis + 4) * columns
+    assert moved["advance"] == {
+        "reduce-scatter": 4 * classes * dim * columns // 8,
+        "all-gather": 4 * classes * dim * columns,
+        "all-reduce": 4 * (basis + 2) * columns,
+    }
 
 
 def test_training_step(pod):
