@@ -42,6 +42,13 @@ class Effort(NamedTuple):
     exact_side: int = EXACT_SIDE
 
 
+def _effort(given):
+    effort = Effort(**given)
+    if not 0 < effort.confidence < 1 or not effort.tolerance > 0:
+        raise ValueError(f"confidence must lie in (0, 1) and tolerance be positive; got {effort}")
+    return effort
+
+
 class InterplayEstimate(NamedTuple):
     """`Interplay` with an `Estimate` for each entropy and for what is made of them.
 
@@ -64,37 +71,40 @@ class InterplayEstimate(NamedTuple):
         return Interplay(*(jnp.asarray(x) for x in plain))
 
 
-def estimate_interplay(z, labels, head, *, weights=None, center=False, compiled=on_one_device, **effort):
+def estimate_interplay(
+    z, labels, head, *, weights=None, center=False, compiled=on_one_device, exact=head_interplay.interplay, **effort
+):
     """`interplay` for any number of samples, classes and columns: exact where that is cheap, else estimated.
 
     Args:
       z, labels, head, weights, center: as `interplay` takes them; concrete arrays.
-      compiled: see `parallel.estimate_interplay`.
+      compiled, exact: see `parallel.estimate_interplay`.
       effort: fields of `Effort`: tolerance=5e-3, confidence=0.95, seed=0, vectors=128, exact_side=4096.
     Returns:
-      `InterplayEstimate`. Time O((N D + C^2 D) products), memory O(N D + C D).
+      `InterplayEstimate`. A product takes O(N D + C^2 D), memory is O(N D), with C D^2 up to 512 MiB times four where
+      classes are compressed.
     Raises:
       ValueError: shapes do not fit.
     """
-    effort = Effort(**effort)
+    effort = _effort(effort)
     z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
     dtype = jnp.promote_types(z.dtype, head.dtype)
     z, head, labels = z.astype(dtype), head.astype(dtype), arrays.as_labels(labels, len(z))
     (n, dim), w = z.shape, arrays.sample_weights(weights, len(z), dtype)
     u, p, labels, unit_head, class_p, mean = head_interplay.weighted_directions(z, labels, head, w, center)
-    counts = np.bincount(np.asarray(labels)[np.asarray(p) > 0], minlength=len(head))
+    counts = np.asarray(compiled(COUNTS)(labels, p, unit_head))
     sides = np.minimum(counts, dim)
-    if sides.sum() <= effort.exact_side and min(n, dim) <= effort.exact_side:
+    if not sides.any() or (sides.sum() <= effort.exact_side and min(n, dim) <= effort.exact_side):
         route = "classes" if sides.sum() < counts.sum() else "gram"
-        exact = head_interplay.interplay(z, labels, head, weights=jnp.where(p > 0, w, 0), center=center, route=None)
-        return _exact(exact, route)
+        return _exact(exact(z, labels, head, weights=jnp.where(p > 0, w, 0), center=center), route)
     unit_head, class_p, labels, counts = _present(unit_head, class_p, labels, counts)
     rows = weighted(u, p)
     del u  # as large as the features
     if 2 * sides.sum() < counts.sum() and len(counts) * dim * dim <= CLASS_MOMENTS:
         operator = compiled(COMPRESSED)(rows, labels, unit_head)
     else:
-        size = max(min(int(counts.max()), dim), 1)
+        # At most N / C: classes of one sample, the tail of a vocabulary, would pad larger blocks with nothing.
+        size = max(min(int(counts.max(initial=0)), dim, -(-int(counts.sum()) // max(len(counts), 1))), 1)
         shape = (int(np.sum(-(-counts // size))), size) if compiled is on_one_device else None
         operator = packed(rows, labels, unit_head, jnp.where(p > 0, jnp.arange(n), -1), shape, compiled)
     features = entropy_of_rows(rows, effort, n, compiled)
@@ -113,12 +123,12 @@ def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_de
     """
     if stats.kind != "class":
         raise ValueError("estimate_interplay_from_stats needs ClassStats.init(..., scatter='class')")
-    effort = Effort(**effort)
+    effort = _effort(effort)
     if stats.mean.size <= effort.exact_side:
         return _exact(head_interplay.interplay_from_stats(stats, head), "classes")
     second, unit_head, class_p, mean, count = head_interplay.class_moments(stats, arrays.as_rows(head, "head"))
     exact = float(entropy_of_density(jnp.sum(second, axis=0), 1, int(count)))
-    features = Estimate(exact, exact, exact, route="gram")
+    features = _certain(exact)
     operator = compiled(FACTORED)(second, unit_head)
     return _assemble(features, operator, unit_head, class_p, mean, float(count), effort, compiled)
 
@@ -134,12 +144,12 @@ def estimate_joint_entropy(z1, z2, *, weights=None, center=False, compiled=on_on
     Raises:
       ValueError: shapes do not fit.
     """
-    effort = Effort(**effort)
+    effort = _effort(effort)
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     n = len(z1)
     if len(z2) != n or min(n, z1.shape[1] * z2.shape[1]) <= effort.exact_side:
         exact = float(joint_entropy(z1, z2, weights=weights, center=center))
-        return Estimate(exact, exact, exact, route="gram")
+        return _certain(exact)
     dtype = jnp.promote_types(z1.dtype, z2.dtype)
     u, p = spectra.directions(z1.astype(dtype), weights, center)
     v, q = spectra.directions(z2.astype(dtype), weights, center)
@@ -157,11 +167,11 @@ def estimate_matrix_entropy(z, *, weights=None, center=False, compiled=on_one_de
 
     Args and errors as `estimate_joint_entropy`, of one feature set.
     """
-    effort = Effort(**effort)
+    effort = _effort(effort)
     z = arrays.as_rows(z)
     if min(z.shape) <= effort.exact_side and compiled is on_one_device:
         exact = float(entropy_of_density(density_of_features(z, weights, center), 1, len(z)))
-        return Estimate(exact, exact, exact, route="gram")
+        return _certain(exact)
     return entropy_of_rows(weighted(*spectra.directions(z, weights, center)), effort, len(z), compiled)
 
 
@@ -169,7 +179,16 @@ def estimate_matrix_entropy_from_gram(k, *, compiled=on_one_device, **effort):
     """`matrix_entropy_from_gram` of a stored (n, n) matrix, alpha = 1, always estimated: O(n^2) a product."""
     k = arrays.as_square(k)
     operator = Matrix(arrays.safe_divide(k, jnp.trace(k)), jnp.arange(len(k)))
-    return _estimate(operator, Effort(**effort), compiled)
+    return _estimate(operator, _effort(effort), compiled)
+
+
+def _counts(axis, labels, p, head):
+    """Samples of each class that have a direction."""
+    known = jnp.where(p > 0, labels, len(head))
+    return arrays.total(jnp.bincount(known, length=len(head)), axis)
+
+
+COUNTS = Stage(_counts, (ROWS, ROWS, WHOLE), WHOLE)
 
 
 def _pack(axis, rows, labels, head, sample, *shape):
@@ -233,7 +252,7 @@ def entropy_of_rows(rows, effort, samples, compiled=on_one_device):
     if min(rows.shape) <= effort.exact_side:
         rho = spectra.smaller_gram(rows)
         exact = float(entropy_of_density(rho, 1, samples))
-        return Estimate(exact, exact, exact, route="gram")
+        return _certain(exact)
     one = jnp.ones((1, 1), rows.dtype)
     labels = jnp.zeros(len(rows), jnp.int32)
     return _estimate(packed(rows, labels, one, jnp.arange(len(rows)), None, compiled), effort, compiled)
@@ -244,6 +263,11 @@ def _estimate(operator, effort, compiled):
         operator, tolerance=effort.tolerance, confidence=effort.confidence, seed=effort.seed,
         vectors=effort.vectors, compiled=compiled,
     )  # fmt: skip
+
+
+def _certain(value, route="gram"):
+    """A value that was computed."""
+    return Estimate(value, value, value, met=bool(np.isfinite(value)), route=route)
 
 
 def _present(unit_head, class_p, labels, counts):
@@ -259,7 +283,7 @@ def _present(unit_head, class_p, labels, counts):
 def _assemble(features, operator, unit_head, class_p, mean, num_samples, effort, compiled):
     if min(unit_head.shape) <= effort.exact_side:
         exact = float(entropy_of_density(smaller_density(unit_head, class_p)))
-        head = Estimate(exact, exact, exact, route="gram")
+        head = _certain(exact)
     else:
         head = entropy_of_rows(weighted(unit_head, class_p), effort, len(unit_head))
     joint = _estimate(operator, effort, compiled)
@@ -268,41 +292,45 @@ def _assemble(features, operator, unit_head, class_p, mean, num_samples, effort,
 
 def assembled(features, head, joint, mean_energy, num_samples, num_classes_present):
     """`InterplayEstimate` of the three entropies: intervals add up, standard errors in squares."""
-    error = float(np.sqrt(features.standard_error**2 + head.standard_error**2 + joint.standard_error**2))
-    mi = joint._replace(
-        value=features.value + head.value - joint.value,
-        lower=features.lower + head.lower - joint.upper,
-        upper=features.upper + head.upper - joint.lower,
-        standard_error=error, met=features.met and head.met and joint.met,
-    )  # fmt: skip
+    mi = _sum((1, features), (1, head), (-1, joint))
     smaller, larger = sorted((features, head), key=lambda e: e.value)
+    difference = _sum((1, larger), (-1, smaller))
+    difference = difference._replace(lower=max(difference.lower, 0.0))
     return InterplayEstimate(
-        features, head, joint, mi, _ratio(mi, smaller),
-        _ratio(
-            larger._replace(
-                value=larger.value - smaller.value, lower=max(larger.lower - smaller.upper, 0.0),
-                upper=larger.upper - smaller.lower,
-            ),
-            larger,
-        ),
+        features, head, joint, mi, _ratio(mi, smaller), _ratio(difference, larger),
         float(mean_energy), float(num_samples), int(num_classes_present),
     )  # fmt: skip
 
 
+def _sum(*terms):
+    """The sum of (sign, `Estimate`), estimated if one of them is; the cost is that of the last estimated one."""
+    guessed = [e for _, e in terms if e.route == "estimate"]
+    return (guessed or [terms[-1][1]])[-1]._replace(
+        value=sum(sign * e.value for sign, e in terms),
+        lower=sum(e.lower if sign > 0 else -e.upper for sign, e in terms),
+        upper=sum(e.upper if sign > 0 else -e.lower for sign, e in terms),
+        standard_error=float(np.sqrt(sum(e.standard_error**2 for _, e in terms))),
+        met=all(e.met for _, e in terms),
+    )
+
+
 def _ratio(above, below):
-    """The quotient of two estimates, the second positive; nan where it is zero."""
-    if below.value <= 0:
+    """The quotient of two estimates, the second of something that is not negative; nan where it is zero or nan."""
+    if not below.value > 0:
         return above._replace(value=np.nan, lower=np.nan, upper=np.nan, standard_error=np.nan)
-    quotients = [a / b for a in (above.lower, above.upper) for b in (below.lower, below.upper) if b > 0]
+    low = max(below.lower, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotients = np.array([[above.lower], [above.upper]]) / np.array([[low, below.upper]])
+    quotients = np.where(np.isnan(quotients), 0, quotients)
     return above._replace(
-        value=above.value / below.value, lower=min(quotients), upper=max(quotients),
+        value=above.value / below.value, lower=float(quotients.min()), upper=float(quotients.max()),
         standard_error=above.standard_error / below.value,
     )  # fmt: skip
 
 
 def _exact(found, route):
     def estimate(x):
-        return Estimate(float(x), float(x), float(x), route=route)
+        return _certain(float(x), route)
 
     *entropies, mean_energy, num_samples, present = found
     return InterplayEstimate(*map(estimate, entropies), float(mean_energy), float(num_samples), int(present))

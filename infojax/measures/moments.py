@@ -18,6 +18,7 @@ from infojax.measures import arrays, spectra
 SCATTERS = (None, "within", "class")
 CACHED_ROWS = 1024  # of 512 float32 columns: 2 MiB
 GROUP_ROWS = 2**16  # whose sums are single: longer ones would lose digits
+FAR = 4  # spreads between a reference and the mean of its class, beyond which the squares lose more than four bits
 BLOCK_ROWS = 4096  # enough for a matrix product to run at full speed
 
 
@@ -227,7 +228,7 @@ def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None):
 
 @partial(jax.jit, static_argnums=(3, 4))
 def _first_moments(z, labels, w, num_classes, block):
-    """(count, mean, squares) in one pass: sums about a reference, the mean so far or a class's first sample.
+    """(count, mean, squares): sums about a reference, the mean so far or a class's first sample, mostly in one pass.
 
     With d = z - r: mean = r + sum(d) / n and squares = sum(d^2) - n |mean - r|^2, which cancels only where r is far
     from the mean in units of the class's own spread. The reference is a constant: the derivatives are those of the
@@ -255,14 +256,22 @@ def _first_moments(z, labels, w, num_classes, block):
 
     def add_group(stats, start):
         first = jnp.minimum(start, n - size)
-        reference = _references(stats, z, labels, w, first, size)
-        for _ in range(1 if size <= GROUP_ROWS else 2):  # the second about the mean, which a long sum has rounded
+
+        def moments_about(reference):
             total, squares, count = sums_about(reference, first, start)
             shift = arrays.safe_divide(total, count[:, None])
             mean = jnp.where(count[:, None] > 0, reference + shift, 0)
-            squares = jnp.maximum(squares - count * jnp.sum(shift * shift, axis=1), 0)
-            reference = jax.lax.stop_gradient(mean)
-        return stats.merge(ClassStats(count, mean, squares)), None
+            moved = count * jnp.sum(shift * shift, axis=1)
+            squares = squares - moved
+            # Not maximum(squares, 0), which halves the derivative where both are equal, at collapse.
+            return ClassStats(count, mean, jnp.where(squares < 0, 0, squares)), jnp.any(moved > FAR**2 * squares)
+
+        found, far = moments_about(_references(stats, z, labels, w, first, size))
+        # A first sample far from its class has cost digits, and so has a long sum: once more about the mean.
+        again = far | (size > GROUP_ROWS)
+        mean = jax.lax.stop_gradient(found.mean)
+        found = jax.lax.cond(again, lambda: moments_about(mean)[0], lambda: found)
+        return stats.merge(found), None
 
     stats = ClassStats.init(num_classes, z.shape[1], dtype=z.dtype)
     if n:

@@ -70,6 +70,10 @@ class HeadRows:
         return cls.of(packed, owner, head, jnp.where(valid, sample[position], -1))
 
     @property
+    def dtype(self):
+        return self.rows.dtype
+
+    @property
     def ids(self):
         """Sample numbers of all vector entries; negative where the row is zero."""
         live = jnp.any(self.rows != 0, axis=2)
@@ -134,6 +138,10 @@ class Pairs:
     placement = {"a": ROWS, "v": ROWS, "sample": ROWS}
 
     @property
+    def dtype(self):
+        return self.a.dtype
+
+    @property
     def ids(self):
         return jnp.where(jnp.any(self.a != 0, axis=1) & jnp.any(self.v != 0, axis=1), self.sample, -1)
 
@@ -164,6 +172,10 @@ class Matrix:
     sample: jax.Array
 
     placement = {"rows": ROWS, "sample": ROWS}
+
+    @property
+    def dtype(self):
+        return self.rows.dtype
 
     @property
     def ids(self):

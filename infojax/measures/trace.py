@@ -100,8 +100,10 @@ def _probes(axis, operator, key, columns):
 
 
 def _facts(axis, operator):
-    """Number of live entries, and tr A^2 (nan if not known)."""
-    return total(jnp.sum(operator.ids >= 0), axis), operator.squared_norm(axis)
+    """Number of live entries, whether they are finite, and tr A^2 (nan if not known)."""
+    finite = jnp.all(jnp.isfinite(operator.apply(jnp.ones((len(operator.ids), 1), operator.dtype), axis)))
+    infinite = total((~finite).astype(jnp.int32), axis)
+    return total(jnp.sum(operator.ids >= 0), axis), infinite == 0, operator.squared_norm(axis)
 
 
 def _orthonormal(x, axis):
@@ -161,7 +163,6 @@ class Lanczos(NamedTuple):
 
 def _normalised(x, axis):
     norm = jnp.sqrt(total(jnp.sum(x * x, axis=0), axis))
-    # A vector of rounding errors is none: the Krylov space is exhausted.
     return norm, jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1)[None, :], 0)
 
 
@@ -185,7 +186,7 @@ def _advance(axis, operator, q, state):
 
 LANCZOS = Lanczos(ROWS, ROWS, WHOLE)
 PROBES = Stage(_probes, (OPERATOR, WHOLE, WHOLE), ROWS)
-FACTS = Stage(_facts, (OPERATOR,), (WHOLE, WHOLE))
+FACTS = Stage(_facts, (OPERATOR,), (WHOLE, WHOLE, WHOLE))
 BEGIN = Stage(_begin, (OPERATOR, ROWS), ROWS)
 EXTEND = Stage(_extend, (OPERATOR, ROWS), (ROWS, ROWS))
 IMAGE = Stage(_image, (OPERATOR, ROWS), ROWS)
@@ -208,9 +209,10 @@ def estimate_entropy_of(operator, *, tolerance, confidence, seed, vectors, compi
       vectors: most random vectors; they come in groups of a quarter of it, at least 16.
       compiled: Stage -> function: for one device, or for the devices over which the operator is split.
     """
-    facts = compiled(FACTS)(operator)
-    size, squared = (np.asarray(x).astype(np.float64) for x in facts)
-    dtype = facts[1].dtype
+    size, finite, squared = (np.asarray(x).astype(np.float64) for x in compiled(FACTS)(operator))
+    dtype = operator.dtype
+    if not finite:
+        return Estimate(np.nan, np.nan, np.nan, np.nan, met=False)
     if size < 2:
         return Estimate(0.0, 0.0, 0.0)
     keys = (jax.random.fold_in(jax.random.key(seed), i) for i in range(10**9))
@@ -222,13 +224,16 @@ def estimate_entropy_of(operator, *, tolerance, confidence, seed, vectors, compi
     rest = size - len(values)
     eps = float(jnp.finfo(dtype).eps)
     # Differences of rounded traces: what they are off by, their slopes in the regression multiply.
-    traces = np.array([1 - np.sum(values), squared - np.sum(values**2)])
+    # ||A||^2 = sum l^2 + ||P A P||^2 + twice the blocks between, which are the residuals.
+    traces = np.array([1 - np.sum(values), squared - np.sum(values**2) - 2 * np.sum(residuals**2)])
     errors = 4 * eps * np.array([1, squared])
     exact, rounding = np.sum(entropy_terms(values)), 16 * eps * np.log(size)
     leak = float(np.sum(residuals**2 / values) * -np.log(eps)) if len(values) else 0.0
     if rest < 1 or traces[0] <= 8 * eps:
-        width = leak + 2 * rounding
-        return Estimate(float(exact), float(exact - leak - rounding), float(exact + rounding), 0.0,
+        # What is left may be as large as its rounding error, spread over all other dimensions.
+        above = rounding + float(entropy_terms(np.array(16 * eps)) + 16 * eps * np.log(size))
+        width = leak + rounding + above
+        return Estimate(float(exact), float(max(exact - leak - rounding, 0)), float(exact + above), 0.0,
                         width <= 2 * tolerance, products=spent, deflated=len(values))  # fmt: skip
     group, found, steps = max(vectors // 4, 16), [], STEPS
     while True:
@@ -249,7 +254,7 @@ def estimate_entropy_of(operator, *, tolerance, confidence, seed, vectors, compi
         sums = [trace_of(every, rest, traces[:k], errors[:k]) for k in range(1, known + 1)]
         s = min(sums, key=lambda s: s.margin(confidence))
         margin = s.margin(confidence) + rounding
-        lower, upper = exact + s.lower - margin - leak, exact + s.upper + margin
+        lower, upper = max(exact + s.lower - margin - leak, 0.0), exact + s.upper + margin
         met = upper - lower <= 2 * tolerance
         if met or len(found) * group >= vectors or s.upper - s.lower + leak > 2 * tolerance:
             break
@@ -262,7 +267,7 @@ def estimate_entropy_of(operator, *, tolerance, confidence, seed, vectors, compi
 def _largest(operator, draw, size, compiled):
     """Converged largest eigenvalues, descending, their residuals, eigenvectors (columns), and columns multiplied."""
     if size < 2 * BLOCK * BLOCKS:
-        none = compiled(COMBINED)(draw(BLOCK), jnp.zeros((BLOCK, COLUMNS), draw(1).dtype))
+        none = compiled(COMBINED)(draw(BLOCK), jnp.zeros((BLOCK, COLUMNS), operator.dtype))
         return np.zeros(0), np.zeros(0), none, 0
     basis, images = compiled(BEGIN)(operator, draw(BLOCK)), []
     for _ in range(BLOCKS - 1):

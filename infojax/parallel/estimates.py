@@ -1,6 +1,6 @@
 """The estimators of `infojax.measures.estimate` over samples that are split over devices."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from infojax.measures import arrays, estimate
 from infojax.measures.operators import ROWS, with_placement
 from infojax.measures.trace import OPERATOR, on_one_device
 from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
+from infojax.parallel.samples import interplay
 
 
 @cache
@@ -47,16 +48,14 @@ def _padded(mesh, *arrays_and_fill):
 
 
 def estimate_interplay(z, labels, head, *, weights=None, center=False, mesh=None, **effort):
-    """`infojax.estimate_interplay` of samples split over devices: products move 2 C D numbers a column.
-
-    Labels must be known to every process whole (they decide the route).
-    """
+    """`infojax.estimate_interplay` of samples split over devices: products move 2 C D numbers a column."""
     z = arrays.as_rows(z)
     weights = arrays.sample_weights(weights, len(z), z.dtype)
     z, labels, weights = _padded(mesh, (z, 0), (jnp.asarray(labels), -1), (weights, 0))
     return estimate.estimate_interplay(
-        z, labels, head, weights=weights, center=center, compiled=on_devices(mesh), **effort
-    )
+        z, labels, head, weights=weights, center=center, compiled=on_devices(mesh), exact=partial(interplay, mesh=mesh),
+        **effort,
+    )  # fmt: skip
 
 
 def estimate_interplay_from_stats(stats, head, *, mesh=None, **effort):

@@ -5,7 +5,7 @@ device for class second moments: never the samples. The one exception is the Gra
 (or than C D): a Gram matrix needs every pair of rows, so the rows, then fewer than the moments, are gathered.
 """
 
-from functools import partial
+from functools import partial, wraps
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,29 @@ import jax.numpy as jnp
 from infojax.measures import arrays, collapse, entropy, head_interplay, moments, passes, spectra, variability
 from infojax.parallel.matrices import map_matrices
 from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
+
+
+def compiled_on_mesh(namesake, *static):
+    """Compiles a function of arrays and a mesh; without a mesh it is its namesake in `infojax.measures`, uncompiled.
+
+    The number of classes, where it is not given, is that of the labels, which a compiled program could not tell.
+    """
+
+    def decorated(f):
+        program = jax.jit(f, static_argnames=(*static, "mesh"))
+
+        @wraps(f)
+        def run(z, *arguments, mesh=None, **options):
+            if mesh is None:
+                return namesake(z, *arguments, **options)
+            if "num_classes" in static and len(arguments) < 2 and options.get("head") is None:
+                labels = arguments[0] if arguments else options["labels"]
+                options["num_classes"] = moments.infer_num_classes(labels, options.get("num_classes"))
+            return program(z, *arguments, mesh=mesh, **options)
+
+        return run
+
+    return decorated
 
 
 def over_samples(f, mesh, z, labels, weights, *whole, out_specs=WHOLE):
@@ -25,14 +48,12 @@ def over_samples(f, mesh, z, labels, weights, *whole, out_specs=WHOLE):
     return jax.shard_map(f, mesh=mesh, in_specs=in_specs, out_specs=out_specs)(*rows, *whole)
 
 
-@partial(jax.jit, static_argnames=("num_classes", "scatter", "mesh"))
-def class_stats(z, labels, num_classes, *, weights=None, scatter=None, mesh=None):
+@compiled_on_mesh(moments.class_stats, "num_classes", "scatter")
+def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None, mesh=None):
     """`infojax.class_stats` of samples (N, D) split over devices; N need not be divisible.
 
     Two all-reduces of O(C D), and one of the scatter where it is asked for. Merge the results of several batches.
     """
-    if mesh is None:
-        return moments.class_stats(z, labels, num_classes, weights=weights, scatter=scatter)
 
     def local(z, labels, weights):
         return moments.class_stats(z, labels, num_classes, weights=weights, scatter=scatter).reduce(AXIS)
@@ -61,22 +82,22 @@ def second_moment(z, *, weights=None, center=False, mesh=None):
 def _density(z, weights, center, mesh):
     """The smaller side's density: second moment, or Gram matrix of the gathered rows where N < D."""
     z = arrays.as_rows(z)
-    if mesh is not None and z.shape[0] >= z.shape[1]:
+    if z.shape[0] >= z.shape[1]:
         return second_moment(z, weights=weights, center=center, mesh=mesh)
     return entropy.density_of_features(z, weights, center)
 
 
-@partial(jax.jit, static_argnames=("alpha", "center", "mesh"))
+@compiled_on_mesh(entropy.matrix_entropy, "alpha", "center")
 def matrix_entropy(z, *, alpha=1.0, center=False, weights=None, mesh=None):
     """`infojax.matrix_entropy` of samples split over devices."""
     return entropy.entropy_of_density(_density(z, weights, center, mesh), alpha, len(z))
 
 
-@partial(jax.jit, static_argnames=("form", "mesh"))
+@compiled_on_mesh(entropy.coding_rate, "form")
 def coding_rate(z, mu=1.0, *, form="code", weights=None, mesh=None):
     """`infojax.coding_rate` of samples split over devices: of the global batch, whose size its scale depends on."""
     z = arrays.as_rows(z)
-    if mesh is None or z.shape[0] < z.shape[1]:
+    if z.shape[0] < z.shape[1]:
         return entropy.coding_rate(z, mu, form=form, weights=weights)
 
     def local(z, _, weights):
@@ -88,14 +109,10 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None, mesh=None):
     return entropy.coding_rate_of_moment(*over_samples(local, mesh, z, None, weights), z.shape[1], mu, form)
 
 
-@partial(jax.jit, static_argnames=("num_classes", "convention", "mesh"))
+@compiled_on_mesh(collapse.neural_collapse, "num_classes", "convention")
 def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, convention="thesis", weights=None, mesh=None):
     """`infojax.neural_collapse` of samples split over devices: two passes, O(C D) moved in each."""
-    if mesh is None:
-        return collapse.neural_collapse(
-            z, labels, head, bias, num_classes=num_classes, convention=convention, weights=weights
-        )
-    num_classes = moments.infer_num_classes(labels, num_classes) if head is None else len(head)
+    num_classes = num_classes if head is None else len(head)
     stats = class_stats(z, labels, num_classes, weights=weights, mesh=mesh)
     quotient = variability.nc1_convention(convention).quotient
     inverse = None if quotient else variability.between_inverse(stats, convention=convention)
@@ -108,7 +125,7 @@ def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, conven
     return collapse.collapse_from_passes(stats, sums, head, convention=convention)
 
 
-@partial(jax.jit, static_argnames=("center", "mesh"))
+@compiled_on_mesh(head_interplay.interplay, "center")
 def interplay(z, labels, head, *, weights=None, center=False, mesh=None):
     """`infojax.interplay` of samples split over devices, exact.
 
@@ -118,7 +135,7 @@ def interplay(z, labels, head, *, weights=None, center=False, mesh=None):
     """
     z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
     num_classes, dim = len(head), z.shape[1]
-    if mesh is None or len(z) <= num_classes * min(len(z), dim):
+    if len(z) <= num_classes * min(len(z), dim):
         return head_interplay.interplay(z, labels, head, weights=weights, center=center)
     second, rho, unit_head, class_p, mean, count = class_moments(z, labels, head, weights, center, mesh)
     factors = map_matrices(head_interplay.factor, mesh)(second)

@@ -120,7 +120,9 @@ def step(study, config):
 
 def checkpoint(state, like, workdir):
     """Written and read again, bit by bit."""
-    folder, made = workdir / "smoke", not workdir.exists()
+    folder, made = workdir / ".smoke", not workdir.exists()
+    with together():
+        check(not folder.exists(), f"{folder} exists: remove it, this run did not make it")
     try:
         store = Checkpoints(folder)
         store.save(1, state)

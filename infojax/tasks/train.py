@@ -155,7 +155,7 @@ def train(study, config, workdir, dry_run=False, say=say_once):
 def devices(config, study):
     """The mesh of a run, with equally many devices of every process; None on one device."""
     count, processes = config.devices or jax.device_count(), jax.process_count()
-    if count > jax.device_count():
+    if not 0 < count <= jax.device_count():
         raise ConfigError(f"devices is {count}, but there are {jax.device_count()}")
     for view in study.objective.views:
         if view.size != "all" and view.size % count:

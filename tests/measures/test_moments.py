@@ -391,3 +391,26 @@ def test_different_kinds_do_not_merge():
     for other in (class_stats(z, labels, 4), class_stats(z[:, :1], labels)):
         with pytest.raises(ValueError, match="cannot merge statistics of shape"):
             kinds[None].merge(other)
+
+
+@pytest.mark.parametrize("far, weight", [(30.0, 1.0), (1e4, 1.0), (1e3, 1e-6)])
+def test_a_first_sample_far_from_its_class(far, weight):
+    """It is what the sums are first taken about: float32 must not lose the class's own spread to it."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(6000) % 3
+    z = rng.normal(size=(6000, 5)).astype(np.float32)
+    w = np.ones(6000, np.float32)
+    z[:3] += np.float32(far)
+    w[:3] = weight
+    found = class_stats(z, labels, 3, weights=w)
+    with jax.enable_x64(True):
+        expected = class_stats(z.astype(np.float64), labels, 3, weights=w.astype(np.float64))
+    np.testing.assert_allclose(found.squares, expected.squares, rtol=5e-6)
+    np.testing.assert_allclose(found.mean, expected.mean, atol=1e-6 * max(far / 1e3, 1))
+
+
+def test_second_derivatives_at_exact_collapse():
+    """d^2 / dz^2 of the squares of n equal rows is 2 (I - 1 1^T / n)."""
+    z = jnp.ones((3, 1)) * 2.5
+    hessian = jax.hessian(lambda z: class_stats(z, jnp.zeros(3, int), 1).squares[0])(z).reshape(3, 3)
+    np.testing.assert_allclose(hessian, 2 * (np.eye(3) - 1 / 3), atol=1e-6)

@@ -9,7 +9,9 @@ import jax
 import numpy as np
 import pytest
 from multihost.processes import ROOT, run
+from multihost.shared import samples
 
+import infojax as ij
 from infojax import main, measure
 from infojax.objectives import Seeds, View
 from infojax.tasks import train
@@ -25,6 +27,21 @@ def test_every_process_reads_its_slice_of_the_order():
     for step, parts in enumerate(zip(first["taken"], second["taken"], strict=True)):
         whole = indices(View("train", size=32), 0, Seeds(3, 4, 5), step, 1442)
         assert [len(part) for part in parts] == [16, 16] and sum(parts, []) == whole.tolist()
+
+
+def test_measures_of_rows_that_processes_share():
+    """Exact and estimated, the same in both, and those of one process."""
+    found = run(*[[str(Path(__file__).parent / "shared.py")]] * 2)
+    assert [code for code, _, _ in found] == [0, 0], found
+    first, second = (json.loads(said.splitlines()[-1]) for _, said, _ in found)
+    assert first == second
+    z, labels, head = samples()
+    exact = float(ij.interplay(z, labels, head).mir)
+    assert first["squares"] == pytest.approx(float(ij.class_stats(z, labels, 20).squares.sum()), rel=1e-5)
+    assert first["mir"] == pytest.approx(exact, rel=1e-4) and first["exact"] == pytest.approx([exact] * 3, rel=1e-4)
+    for key, truth in (("estimated", exact), ("entropy", float(ij.matrix_entropy(z)))):
+        _, lower, upper = first[key]
+        assert lower - 1e-5 <= truth <= upper + 1e-5 and upper - lower < 0.03, key
 
 
 HEADLESS = ["--head", "none", "--bias", "none"]  # MIR and HDR are of the same moments
