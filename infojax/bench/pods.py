@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from infojax.measures import trace
-from infojax.measures.estimate import _pack
+from infojax.measures.estimate import COMPRESSED, _pack
 from infojax.measures.operators import ROWS, WHOLE, HeadRows
 from infojax.parallel import sharded_views
 from infojax.parallel.estimates import on_devices
@@ -35,13 +35,15 @@ def abstract(mesh, shape, dtype, spec):
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 
-def estimator_stages(mesh, n, num_classes, dim, columns=32, basis=128):
+STAGES = ("pack", "compress", "facts", "extend", "launch", "advance")
+
+
+def estimator_stages(mesh, n, num_classes, dim, columns=32, basis=128, names=STAGES):
     """Yields (name, compiled) of the stages of `estimate_interplay` for n samples over the mesh."""
     compiled = on_devices(mesh)
     rows = abstract(mesh, (n, dim), jnp.float32, P("data"))
     ids, head = (abstract(mesh, (n,), jnp.int32, P("data")), abstract(mesh, (num_classes, dim), jnp.float32, P()))
     pack = trace.Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), trace.OPERATOR, (), HeadRows)
-    yield "pack", compiled(pack).lower(rows, ids, head, ids).compile()
     packed = jax.eval_shape(compiled(pack), rows, ids, head, ids)
     placed = {
         name: abstract(mesh, leaf.shape, leaf.dtype, P("data") if HeadRows.placement[name] == ROWS else P())
@@ -55,12 +57,15 @@ def estimator_stages(mesh, n, num_classes, dim, columns=32, basis=128):
 
     state = trace.Lanczos(vectors(columns), vectors(columns), abstract(mesh, (columns,), jnp.float32, P()))
     stages = {
+        "pack": (pack, rows, ids, head, ids),
+        "compress": (COMPRESSED, rows, ids, head),
         "facts": (trace.FACTS, operator),
         "extend": (trace.EXTEND, operator, vectors(basis)),
         "launch": (trace.LAUNCH, vectors(basis), vectors(columns)),
         "advance": (trace.ADVANCE, operator, vectors(basis), state),
     }
-    for name, (stage, *arguments) in stages.items():
+    for name in names:
+        stage, *arguments = stages[name]
         yield name, compiled(stage).lower(*arguments).compile()
 
 

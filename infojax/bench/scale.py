@@ -162,11 +162,11 @@ def device_rows(quick):
         stats = jax.jit(lambda z, y, c=num_classes, m=mesh: parallel.class_stats(z, y, c, mesh=m))
         moment = jax.jit(lambda z, m=mesh: parallel.second_moment(z, mesh=m))
         programs = [("class_stats", stats.lower(z, y).compile()), ("second_moment", moment.lower(z).compile())]
-        programs += pods.estimator_stages(mesh, n, num_classes, dim, columns=8 if num_classes > 100 else 32)
+        columns = 8 if num_classes > 100 else 32
+        programs += pods.estimator_stages(mesh, n, num_classes, dim, columns, names=("extend", "advance"))
         for name, program in programs:
-            if name not in ("pack", "facts", "launch"):
-                sizes = {"n": n, "C": num_classes, "D": dim}
-                rows.append({"kind": "devices", "program": name, "pod": topology} | sizes | cost(program, mesh.size))
+            sizes = {"n": n, "C": num_classes, "D": dim}
+            rows.append({"kind": "devices", "program": name, "pod": topology} | sizes | cost(program, mesh.size))
     return rows
 
 

@@ -221,47 +221,49 @@ def estimate_entropy_of(operator, *, tolerance, confidence, seed, vectors, compi
         return compiled(PROBES)(operator, next(keys), jnp.zeros(columns, dtype))
 
     values, residuals, q, spent = _largest(operator, draw, int(size), compiled)
-    rest = size - len(values)
-    eps = float(jnp.finfo(dtype).eps)
-    # Differences of rounded traces: what they are off by, their slopes in the regression multiply.
-    # ||A||^2 = sum l^2 + ||P A P||^2 + twice the blocks between, which are the residuals.
-    traces = np.array([1 - np.sum(values), squared - np.sum(values**2) - 2 * np.sum(residuals**2)])
-    errors = 4 * eps * np.array([1, squared])
+    rest, eps = size - len(values), float(jnp.finfo(dtype).eps)
     exact, rounding = np.sum(entropy_terms(values)), 16 * eps * np.log(size)
     leak = float(np.sum(residuals**2 / values) * -np.log(eps)) if len(values) else 0.0
+    # ||A||^2 = sum l^2 + ||P A P||^2 + twice the blocks between, which are the residuals. The differences are off by
+    # the rounding of their terms, which the slopes of the regression multiply.
+    traces = np.array([1 - np.sum(values), squared - np.sum(values**2) - 2 * np.sum(residuals**2)])
+    traces, errors = traces[np.isfinite(traces)], 4 * eps * np.array([1, squared])
+
+    def result(middle, below, above, error, **cost):
+        lower, upper = max(float(exact + below - leak - rounding), 0.0), float(exact + above + rounding)
+        met = bool(upper - lower <= 2 * tolerance)
+        return Estimate(float(exact + middle), lower, upper, error, met, deflated=len(values), **cost)
+
     if rest < 1 or traces[0] <= 8 * eps:
         # What is left may be as large as its rounding error, spread over all other dimensions.
-        above = rounding + float(entropy_terms(np.array(16 * eps)) + 16 * eps * np.log(size))
-        width = leak + rounding + above
-        return Estimate(float(exact), float(max(exact - leak - rounding, 0)), float(exact + above), 0.0,
-                        width <= 2 * tolerance, products=spent, deflated=len(values))  # fmt: skip
-    group, found, steps = max(vectors // 4, 16), [], STEPS
+        return result(0.0, 0.0, entropy_terms(np.array(16 * eps)) + 16 * eps * np.log(size), 0.0, products=spent)
+    group, found, steps = max(vectors // 4, 16), [], 0
     while True:
-        state, alpha, beta = compiled(LAUNCH)(q, draw(group)), [], []
-        while True:
-            state, (a, b) = compiled(ADVANCE)(operator, q, state)
-            alpha, beta = [*alpha, np.asarray(a, np.float64)], [*beta, np.asarray(b, np.float64)]
-            spent += STEPS * group
-            r = rules(np.concatenate(alpha), np.concatenate(beta))
-            width = rest * np.mean(r.gauss - r.radau)
-            done = len(alpha) * STEPS
-            # The first group decides how many steps; the others follow.
-            if done >= (steps if found else MOST_STEPS) or (not found and width <= tolerance):
-                break
-        steps, found = done, [*found, r]
+        one, steps = _bracketed(operator, q, draw(group), rest, steps, tolerance, compiled)
+        found.append(one)
         every = Rules(*map(np.concatenate, zip(*found, strict=True)))
-        known = 2 if np.isfinite(squared) else 1
-        sums = [trace_of(every, rest, traces[:k], errors[:k]) for k in range(1, known + 1)]
+        sums = [trace_of(every, rest, traces[:k], errors[:k]) for k in range(1, len(traces) + 1)]
         s = min(sums, key=lambda s: s.margin(confidence))
-        margin = s.margin(confidence) + rounding
-        lower, upper = max(exact + s.lower - margin - leak, 0.0), exact + s.upper + margin
-        met = upper - lower <= 2 * tolerance
-        if met or len(found) * group >= vectors or s.upper - s.lower + leak > 2 * tolerance:
-            break
-    return Estimate(
-        float(exact + (s.lower + s.upper) / 2), float(lower), float(upper), s.standard_error, bool(met),
-        products=spent, steps=steps, vectors=group * len(found), deflated=len(values),
-    )  # fmt: skip
+        margin, drawn = s.margin(confidence), group * len(found)
+        best = result(
+            (s.lower + s.upper) / 2, s.lower - margin, s.upper + margin, s.standard_error,
+            products=spent + steps * drawn, steps=steps, vectors=drawn,
+        )  # fmt: skip
+        hopeless = s.upper - s.lower + leak > 2 * tolerance
+        if best.met or hopeless or drawn >= vectors:
+            return best
+
+
+def _bracketed(operator, q, x, size, steps, tolerance, compiled):
+    """`Rules` of the vectors x after `steps` steps of Lanczos, or, for 0, once the bounds are close; and the steps."""
+    state, alpha, beta = compiled(LAUNCH)(q, x), [], []
+    while True:
+        state, (a, b) = compiled(ADVANCE)(operator, q, state)
+        alpha, beta = [*alpha, np.asarray(a, np.float64)], [*beta, np.asarray(b, np.float64)]
+        found, done = rules(np.concatenate(alpha), np.concatenate(beta)), STEPS * len(alpha)
+        close = not steps and size * np.mean(found.gauss - found.radau) <= tolerance
+        if close or done >= (steps or MOST_STEPS):
+            return found, done
 
 
 def _largest(operator, draw, size, compiled):

@@ -121,6 +121,8 @@ def test_stages_of_the_estimators(pod):
             found = bytes_moved(program)
             assert set(found) <= {"all-reduce", "all-gather", "reduce-scatter"}, (name, found)
             assert moved.setdefault(name, found) == found, name
+    # Each chip gets the second moments of its two classes.
+    assert moved["compress"] == {"reduce-scatter": 4 * 2 * dim * dim}
     assert moved["advance"] == {
         "reduce-scatter": 4 * classes * dim * columns // 8,
         "all-gather": 4 * classes * dim * columns,
