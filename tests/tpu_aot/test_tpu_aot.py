@@ -137,7 +137,8 @@ def test_training_step(pod):
     assert set(found) == {"all-reduce", "all-gather"}, found
     # The information term of the batch needs every pair of its samples: embeddings and labels are gathered, no images.
     assert found["all-gather"] <= 4 * 64 * (128 + 8), found
-    assert 4 * parameters <= found["all-reduce"] <= 16 * parameters, found
+    # Nearly all gradients; a few of the head's, which the gathered embeddings give, every chip has whole already.
+    assert 3.9 * parameters <= found["all-reduce"] <= 5 * parameters, found
 
 
 def test_a_mesh_of_chips_has_automatic_axes(pod):
