@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, head_interplay, spectra
+from infojax.measures.class_blocks import class_second_moments
 from infojax.measures.entropy import density_of_features, entropy_of_density, smaller_density, weighted
 from infojax.measures.head_interplay import Interplay
+from infojax.measures.interval import Estimate, certain, ratio, total_of
 from infojax.measures.joint import joint_entropy
-from infojax.measures.moments import GROUP_ROWS, ClassStats, class_second_moments, fold_blocks
+from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks
 from infojax.measures.operators import HeadRows, Matrix, Pairs
-from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Estimate, Stage, estimate_entropy_of, on_one_device
+from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Stage, estimate_entropy_of, on_one_device
 
 # A spectrum of this side takes 1 s in float32 on two CPU cores, less than an estimate.
 EXACT_SIDE = 4096
@@ -128,7 +130,7 @@ def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_de
         return _exact(head_interplay.interplay_from_stats(stats, head), "classes")
     second, unit_head, class_p, mean, count = head_interplay.class_moments(stats, arrays.as_rows(head, "head"))
     exact = float(entropy_of_density(jnp.sum(second, axis=0), 1, int(count)))
-    features = _certain(exact)
+    features = certain(exact)
     operator = compiled(FACTORED)(second, unit_head)
     return _assemble(features, operator, unit_head, class_p, mean, float(count), effort, compiled)
 
@@ -149,7 +151,7 @@ def estimate_joint_entropy(z1, z2, *, weights=None, center=False, compiled=on_on
     n = len(z1)
     if len(z2) != n or min(n, z1.shape[1] * z2.shape[1]) <= effort.exact_side:
         exact = float(joint_entropy(z1, z2, weights=weights, center=center))
-        return _certain(exact)
+        return certain(exact)
     dtype = jnp.promote_types(z1.dtype, z2.dtype)
     u, p = spectra.directions(z1.astype(dtype), weights, center)
     v, q = spectra.directions(z2.astype(dtype), weights, center)
@@ -171,7 +173,7 @@ def estimate_matrix_entropy(z, *, weights=None, center=False, compiled=on_one_de
     z = arrays.as_rows(z)
     if min(z.shape) <= effort.exact_side and compiled is on_one_device:
         exact = float(entropy_of_density(density_of_features(z, weights, center), 1, len(z)))
-        return _certain(exact)
+        return certain(exact)
     return entropy_of_rows(weighted(*spectra.directions(z, weights, center)), effort, len(z), compiled)
 
 
@@ -252,7 +254,7 @@ def entropy_of_rows(rows, effort, samples, compiled=on_one_device):
     if min(rows.shape) <= effort.exact_side:
         rho = spectra.smaller_gram(rows)
         exact = float(entropy_of_density(rho, 1, samples))
-        return _certain(exact)
+        return certain(exact)
     one = jnp.ones((1, 1), rows.dtype)
     labels = jnp.zeros(len(rows), jnp.int32)
     return _estimate(packed(rows, labels, one, jnp.arange(len(rows)), None, compiled), effort, compiled)
@@ -263,11 +265,6 @@ def _estimate(operator, effort, compiled):
         operator, tolerance=effort.tolerance, confidence=effort.confidence, seed=effort.seed,
         vectors=effort.vectors, compiled=compiled,
     )  # fmt: skip
-
-
-def _certain(value, route="gram"):
-    """A value that was computed."""
-    return Estimate(value, value, value, met=bool(np.isfinite(value)), route=route)
 
 
 def _present(unit_head, class_p, labels, counts):
@@ -283,7 +280,7 @@ def _present(unit_head, class_p, labels, counts):
 def _assemble(features, operator, unit_head, class_p, mean, num_samples, effort, compiled):
     if min(unit_head.shape) <= effort.exact_side:
         exact = float(entropy_of_density(smaller_density(unit_head, class_p)))
-        head = _certain(exact)
+        head = certain(exact)
     else:
         head = entropy_of_rows(weighted(unit_head, class_p), effort, len(unit_head))
     joint = _estimate(operator, effort, compiled)
@@ -292,45 +289,19 @@ def _assemble(features, operator, unit_head, class_p, mean, num_samples, effort,
 
 def assembled(features, head, joint, mean_energy, num_samples, num_classes_present):
     """`InterplayEstimate` of the three entropies: intervals add up, standard errors in squares."""
-    mi = _sum((1, features), (1, head), (-1, joint))
+    mi = total_of((1, features), (1, head), (-1, joint))
     smaller, larger = sorted((features, head), key=lambda e: e.value)
-    difference = _sum((1, larger), (-1, smaller))
+    difference = total_of((1, larger), (-1, smaller))
     difference = difference._replace(lower=max(difference.lower, 0.0))
     return InterplayEstimate(
-        features, head, joint, mi, _ratio(mi, smaller), _ratio(difference, larger),
+        features, head, joint, mi, ratio(mi, smaller), ratio(difference, larger),
         float(mean_energy), float(num_samples), int(num_classes_present),
-    )  # fmt: skip
-
-
-def _sum(*terms):
-    """The sum of (sign, `Estimate`), estimated if one of them is; the cost is that of the last estimated one."""
-    guessed = [e for _, e in terms if e.route == "estimate"]
-    return (guessed or [terms[-1][1]])[-1]._replace(
-        value=sum(sign * e.value for sign, e in terms),
-        lower=sum(e.lower if sign > 0 else -e.upper for sign, e in terms),
-        upper=sum(e.upper if sign > 0 else -e.lower for sign, e in terms),
-        standard_error=float(np.sqrt(sum(e.standard_error**2 for _, e in terms))),
-        met=all(e.met for _, e in terms),
-    )
-
-
-def _ratio(above, below):
-    """The quotient of two estimates, the second of something that is not negative; nan where it is zero or nan."""
-    if not below.value > 0:
-        return above._replace(value=np.nan, lower=np.nan, upper=np.nan, standard_error=np.nan)
-    low = max(below.lower, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        quotients = np.array([[above.lower], [above.upper]]) / np.array([[low, below.upper]])
-    quotients = np.where(np.isnan(quotients), 0, quotients)
-    return above._replace(
-        value=above.value / below.value, lower=float(quotients.min()), upper=float(quotients.max()),
-        standard_error=above.standard_error / below.value,
     )  # fmt: skip
 
 
 def _exact(found, route):
     def estimate(x):
-        return _certain(float(x), route)
+        return certain(float(x), route)
 
     *entropies, mean_energy, num_samples, present = found
     return InterplayEstimate(*map(estimate, entropies), float(mean_energy), float(num_samples), int(present))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, moments, roots, spectra
+from infojax.measures import arrays, class_blocks, roots, spectra
 from infojax.measures.entropy import entropy_of_density, smaller_density, weighted
 from infojax.measures.joint import hdr_of, mi_of, mir_of
 
@@ -93,7 +93,7 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
         factors, owner = _factors_of_rows(u, p, labels)
         features = spectra.smaller_gram(factors)
     else:
-        second = moments.class_second_moments(weighted(u, p), labels, num_classes)
+        second = class_blocks.class_second_moments(weighted(u, p), labels, num_classes)
         factors, owner = factors_of_moments(second)
         features = jnp.sum(second, axis=0)
     return assemble(features, factors, owner, unit_head, class_p, mean, jnp.sum(p > 0), n)

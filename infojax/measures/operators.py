@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import moments
+from infojax.measures import class_blocks
 from infojax.measures.arrays import total
 
 # Floats that a table of one D-vector a class and column may take (256 MiB); more columns are worked off in turn.
@@ -66,7 +66,7 @@ class HeadRows:
     def pack(cls, rows, labels, head, sample, shape=None):
         """From one row a sample, in any order; negative samples are left out. shape: of `packed_by_class`."""
         labels = jnp.where(sample < 0, len(head), labels)
-        packed, owner, position, valid = moments.packed_by_class(rows, labels, len(head), shape)
+        packed, owner, position, valid = class_blocks.packed_by_class(rows, labels, len(head), shape)
         return cls.of(packed, owner, head, jnp.where(valid, sample[position], -1))
 
     @property

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures.arrays import total
+from infojax.measures.interval import Estimate
 from infojax.measures.operators import ROWS, WHOLE, _einsum
 from infojax.measures.quadrature import Rules, entropy_terms, rules, trace_of
 
@@ -26,39 +27,6 @@ CONVERGED = 3e-3  # ||A q - l q|| <= 3e-3 l: the entropy is off by 1e-5 l log(l 
 OPERATOR = "operator"
 STEPS, MOST_STEPS = 8, 96  # of Lanczos, between two looks at the bounds
 COLUMNS = 32  # Q is padded to multiples, so that few shapes are compiled
-
-
-class Estimate(NamedTuple):
-    """A number that was estimated, or computed exactly; floats and ints, nats where it is an entropy.
-
-    Attributes:
-      value: the middle of the bounds of the quadrature.
-      lower, upper: the truth lies between them with at least the stated confidence (equal if exact).
-      standard_error: of value, from the random vectors alone.
-      met: whether upper - lower <= 2 tolerance.
-      route: "gram" or "classes" (exact), "estimate".
-      products: columns that were multiplied with the matrix. steps: of Lanczos. vectors: random ones.
-      deflated: eigenvalues taken exactly.
-    """
-
-    value: float
-    lower: float
-    upper: float
-    standard_error: float = 0.0
-    met: bool = True
-    route: str = "estimate"
-    products: int = 0
-    steps: int = 0
-    vectors: int = 0
-    deflated: int = 0
-
-    def mapped(self, scale, shift):
-        """The estimate of shift + scale value."""
-        ends = sorted((shift + scale * self.lower, shift + scale * self.upper))
-        return self._replace(
-            value=shift + scale * self.value, lower=ends[0], upper=ends[1],
-            standard_error=abs(scale) * self.standard_error,
-        )  # fmt: skip
 
 
 class Stage(NamedTuple):
@@ -195,7 +163,6 @@ RESIDUALS = Stage(_residuals, (ROWS, ROWS, WHOLE, WHOLE), WHOLE)
 COMBINED = Stage(_combined, (ROWS, WHOLE), ROWS)
 LAUNCH = Stage(_launch, (ROWS, ROWS), LANCZOS)
 ADVANCE = Stage(_advance, (OPERATOR, ROWS, LANCZOS), (LANCZOS, (WHOLE, WHOLE)))
-STAGES = (PROBES, FACTS, BEGIN, EXTEND, IMAGE, COMPRESSED, RESIDUALS, COMBINED, LAUNCH, ADVANCE)
 
 
 def estimate_entropy_of(operator, *, tolerance, confidence, seed, vectors, compiled=on_one_device):

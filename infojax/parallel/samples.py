@@ -10,7 +10,17 @@ from functools import partial, wraps
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, collapse, entropy, head_interplay, moments, passes, spectra, variability
+from infojax.measures import (
+    arrays,
+    class_blocks,
+    collapse,
+    entropy,
+    head_interplay,
+    moments,
+    passes,
+    spectra,
+    variability,
+)
 from infojax.parallel.matrices import map_matrices
 from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
 
@@ -158,7 +168,7 @@ def class_moments(z, labels, head, weights, center, mesh):
         u, p, labels, unit_head, class_p, mean = head_interplay.weighted_directions(
             z, labels, head, weights, center, AXIS
         )
-        second = moments.class_second_moments(entropy.weighted(u, p), labels, padded)
+        second = class_blocks.class_second_moments(entropy.weighted(u, p), labels, padded)
         second = jax.lax.psum_scatter(second, AXIS, scatter_dimension=0, tiled=True)
         whole, count = arrays.total((jnp.sum(second, axis=0), jnp.sum(p > 0)), AXIS)
         return second, whole, unit_head, class_p, mean, count

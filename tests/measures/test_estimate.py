@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import infojax as ij
-from infojax.measures import estimate, moments, spectra
+from infojax.measures import class_blocks, estimate, spectra
+from infojax.measures.interval import ratio
 from infojax.measures.operators import HeadRows, Matrix, Pairs
 from infojax.measures.quadrature import entropy_terms, rules, t_quantile, trace_of
 from infojax.measures.trace import on_one_device
@@ -230,7 +231,7 @@ def test_degenerate_matrices():
 def test_blocks_of_given_shape_hold_all_rows():
     labels = jnp.asarray([2, 0, 0, 2, 2, 1, 0, 0])
     rows = jnp.arange(1.0, 9.0)[:, None] * jnp.ones((1, 3))
-    packed, owner, _, valid = moments.packed_by_class(rows, labels, 3, (5, 2))
+    packed, owner, _, valid = class_blocks.packed_by_class(rows, labels, 3, (5, 2))
     assert packed.shape == (5, 2, 3) and int(valid.sum()) == 8
     for c in range(3):
         found = sorted(np.asarray(packed[owner == c][..., 0]).ravel())
@@ -306,8 +307,8 @@ def test_what_is_made_of_estimates():
     assert found.hdr.route == "estimate" and not found.hdr.met and found.hdr.standard_error == pytest.approx(0.05 / 3)
     assert found.hdr[1:3] == pytest.approx((0.3, 1.1 / 3)) and found.mir[1:3] == pytest.approx((0.9 / 2.1, 1.1 / 1.9))
     near_zero = guess._replace(value=0.01, lower=-0.01, upper=0.03)
-    assert estimate._ratio(guess, near_zero).upper == np.inf
-    assert np.isnan(estimate._ratio(guess, guess._replace(value=np.nan)).value)
+    assert ratio(guess, near_zero).upper == np.inf
+    assert np.isnan(ratio(guess, guess._replace(value=np.nan)).value)
 
 
 @pytest.mark.parametrize("effort", [{"confidence": 1.0}, {"tolerance": float("nan")}, {"tolerance": 0}])

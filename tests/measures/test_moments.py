@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infojax.measures.moments import SCATTERS, ClassStats, class_second_moments, class_stats
+from infojax.measures.class_blocks import class_second_moments
+from infojax.measures.moments import SCATTERS, ClassStats, class_stats
 from infojax.measures.variability import within_energy
 
 
