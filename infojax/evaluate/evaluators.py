@@ -6,13 +6,14 @@ with others.
 
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from infojax.measures import collapse, head_interplay, joint
+from infojax.measures import collapse, joint
 from infojax.measures.entropy import matrix_entropy
+from infojax.measures.estimate import estimate_interplay
 from infojax.measures.least_squares import squared_error
 from infojax.measures.limits import limits_at_collapse
 from infojax.measures.theory import Limits
+from infojax.measures.usable import cross_entropy
 
 
 def classify(seen):
@@ -20,8 +21,7 @@ def classify(seen):
     labels = seen.sample.labels
     for name, said in seen.said.items():
         suffix = "" if name == "raw" else f"_{name}"
-        loss = optax.softmax_cross_entropy_with_integer_labels(said.logits, labels)
-        yield f"loss{suffix}", float(jnp.mean(loss))
+        yield f"loss{suffix}", float(jnp.mean(cross_entropy(said.logits, labels)))
         yield f"accuracy{suffix}", float(jnp.mean(jnp.argmax(said.logits, -1) == labels))
 
 
@@ -30,15 +30,22 @@ def interplay(seen):
 
     entropy_features, entropy_head (of V = W[y]), joint_entropy, mutual_information, mir, hdr, mean_energy; their twins
     of centred features ("..._centered"); entropy_head_weights = H(G(W)); effective_rank_from_gram = exp H(G(Z)).
+    Joint entropies of matrices with more than 4,096 rows are estimated: "mir_error" is half of the width of the bounds.
     "limit_..." beside each that has one: `limits_at_collapse` with the sample's own class counts and the measured mean
     energy. Theorem 3's own pair, of the centred class means M: entropy_means, effective_rank_means, and
     mir_means, hdr_means between G(W) and G(M).
     """
     z, labels, head = seen.said["raw"].embedding, seen.sample.labels, seen.head
     counts = np.bincount(np.asarray(labels), minlength=len(head))
-    raw, centered = (head_interplay.interplay(z, labels, head, center=center) for center in (False, True))
+    estimates = [estimate_interplay(z, labels, head, center=center) for center in (False, True)]
+    raw, centered = (found.values for found in estimates)
     limits = (None, None) if np.sum(counts > 0) < 2 else limits_at_collapse(counts, float(raw.mean_energy))
-    for suffix, found, limit in (("", raw, limits[0]), ("_centered", centered, limits[1])):
+    for suffix, found, limit, of in (
+        ("", raw, limits[0], estimates[0]),
+        ("_centered", centered, limits[1], estimates[1]),
+    ):
+        if of.joint_entropy.route == "estimate":
+            yield f"mir{suffix}_error", (of.mir.upper - of.mir.lower) / 2
         for name in Limits._fields:
             yield name + suffix, float(getattr(found, name))
             if limit is not None:

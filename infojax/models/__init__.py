@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from infojax.models.mlp import MLP
 from infojax.models.output import Output
 from infojax.models.resnet import ResNet18
+from infojax.models.transformer import Transformer
 from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
 
-__all__ = ["MLP", "MODELS", "Output", "ResNet18", "ViT", "WideResNet", "build"]
+__all__ = ["MLP", "MODELS", "Output", "ResNet18", "Transformer", "ViT", "WideResNet", "build"]
 
 MODELS = {
     "wrn_28_2": partial(WideResNet, depth=28, width=2),
@@ -24,6 +25,7 @@ MODELS = {
     "vit_base": partial(ViT, size="base"),
     "vit_large": partial(ViT, size="large"),
     "mlp": MLP,
+    "transformer": Transformer,
 }
 
 

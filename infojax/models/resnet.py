@@ -33,12 +33,13 @@ def _conv(net, x, channels, size, stride, name, padding=None):
 
 
 def _norm(net, x, train, name):
-    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=net.dtype, name=name)(x)
+    return nn.BatchNorm(not train, momentum=net.norm_decay, epsilon=1e-5, dtype=net.dtype, name=name)(x)
 
 
 class _Block(nn.Module):
     channels: int
     stride: int
+    norm_decay: float
     dtype: jnp.dtype
 
     @nn.compact
@@ -58,6 +59,7 @@ class ResNet18(nn.Module):
       num_classes: C.
       stem: "cifar" (3x3, stride 1) or "imagenet" (7x7, stride 2, and 3x3 max pooling, stride 2).
       stem_padding: of the CIFAR stem; solo-learn has 2, which makes 34 x 34 of 32 x 32.
+      norm_decay: of the running statistics of batch normalisation.
       dtype: of the computation; parameters, statistics, embedding and logits are float32.
     Call:
       x: (N, H, W, channels) normalised images; train: batch statistics, which update `batch_stats`.
@@ -70,6 +72,7 @@ class ResNet18(nn.Module):
     num_classes: int
     stem: str = "cifar"
     stem_padding: int = 1
+    norm_decay: float = 0.9
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -87,7 +90,10 @@ class ResNet18(nn.Module):
         for group in range(4):
             for i in range(2):
                 stride = 2 if group and not i else 1
-                x = _Block(64 * 2**group, stride, self.dtype, name=f"group{group + 1}_block{i + 1}")(x, train)
+                block = _Block(
+                    64 * 2**group, stride, self.norm_decay, self.dtype, name=f"group{group + 1}_block{i + 1}"
+                )
+                x = block(x, train)
             features[f"group{group + 1}"] = x
         embedding = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         init = fan_in_uniform(512)

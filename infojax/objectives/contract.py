@@ -60,11 +60,24 @@ class Context(NamedTuple):
 
 
 class Seeds(NamedTuple):
-    """Three sources of randomness that a study may vary one by one: parameters, order of samples, everything else."""
+    """Three sources of randomness that a study may vary one by one: parameters, order of samples, everything else.
+
+    Attributes:
+      init, order, noise: a seed each.
+      trunk, fork: before step `fork`, order and noise are those of the seed `trunk`: runs that share init, trunk and
+        fork are one run up to there.
+    """
 
     init: Any = 0
     order: Any = 0
     noise: Any = 0
+    trunk: Any = 0
+    fork: Any = 0
+
+    def at(self, step):
+        """The seeds of a step, a traced number."""
+        order, noise = (jnp.where(step < self.fork, self.trunk, own) for own in (self.order, self.noise))
+        return self._replace(order=order, noise=noise)
 
 
 def stream(name, seed):
@@ -143,6 +156,7 @@ class Objective:
 
     views: tuple[View, ...] = ()
     averages: Mapping[str, Average] = {}
+    lr_scale = 1.0  # factor of every change of the parameters; a field of the objectives whose learning rate is swept
 
     def init(self, key, ctx):
         """The method's own state at step 0."""
@@ -150,7 +164,7 @@ class Objective:
 
     def update(self, state, constants, batch, key, ctx):
         """One step: descend on `loss` with the optimiser "main", then move the averages."""
-        state, metrics = descend(self.loss, state, constants, batch, key, ctx)
+        state, metrics = descend(self.loss, state, constants, batch, key, ctx, scale=self.lr_scale)
         return move_averages(self.averages, state), metrics
 
     def evaluated(self, state):
@@ -164,14 +178,18 @@ class Objective:
         return raw | means
 
 
-def descend(loss, state, constants, batch, key, ctx, *, tx="main"):
-    """State after one step of an optimiser on `loss`, and the metrics: the loss's own, its value and gradient norm."""
+def descend(loss, state, constants, batch, key, ctx, *, tx="main", scale=1.0):
+    """State after one step of an optimiser on `loss`, and the metrics: the loss's own, its value and gradient norm.
+
+    `scale` multiplies the change of the parameters; the optimisers of `infojax.train.optim` have no learning rate in
+    their state, so that this is a factor of it.
+    """
     (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, state, constants, batch, key, ctx)
     changes, opt_state = ctx.tx[tx].update(gradients, state.opt_state[tx], state.params)
     metrics = {"loss": value, "grad_norm": optax.tree.norm(gradients), **aux.metrics}
     state = state._replace(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, changes),
+        params=optax.apply_updates(state.params, jax.tree.map(lambda change: scale * change, changes)),
         model_state=state.model_state | aux.model_state,
         opt_state=state.opt_state | {tx: opt_state},
         method=aux.method,

@@ -3,8 +3,11 @@
 import jax.numpy as jnp
 import optax
 
+from infojax.measures.usable import cross_entropy
 from infojax.objectives.contract import Aux, Average, Objective, View, objective
 from infojax.objectives.regularizers import information_term
+
+LOG_SOFTMAX = ("float32", "float64")
 
 
 @objective
@@ -16,6 +19,9 @@ class Supervised(Objective):
       temperature: of the softmax that is trained; evaluation is of the logits as they are.
       label_smoothing: mass spread evenly over all classes.
       ema_decay: of the evaluated average of the parameters.
+      lr_scale: factor of the learning rate.
+      log_softmax: "float32", whose gradient rounds to nothing or to noise where the loss is below 1e-7 ("slingshots" of
+        grokking), or "float64": as exact as of a double log-softmax, by `infojax.measures.usable.cross_entropy`.
       term, to, normalise: see `information_term`.
       transform: of the training samples.
       batch_size: samples a step, or "all".
@@ -26,6 +32,8 @@ class Supervised(Objective):
     temperature: float = 1.0
     label_smoothing: float = 0.0
     ema_decay: float = 0.999
+    lr_scale: float = 1.0
+    log_softmax: str = "float32"
     term: str = "off"
     to: str = "both"
     normalise: bool = False
@@ -41,15 +49,21 @@ class Supervised(Objective):
     def averages(self):
         return {"ema": Average(("net",), self.ema_decay)}
 
+    def cross_entropy(self, logits, labels):
+        """(N,) with smoothed labels."""
+        if self.log_softmax == "float64":
+            own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+            return cross_entropy(logits, labels) + self.label_smoothing * (own - jnp.mean(logits, axis=1))
+        targets = optax.smooth_labels(jnp.eye(logits.shape[1])[labels], self.label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets)
+
     def loss(self, params, state, constants, batch, key, ctx):
         x, labels = batch["train"][self.transform], batch["train"]["labels"]
         output, model_state = ctx.nets["net"].apply(
             params["net"], state.model_state["net"], x, train=True, rngs={"dropout": key}
         )
-        targets = optax.smooth_labels(jnp.eye(ctx.facts.num_classes)[labels], self.label_smoothing)
-        cross_entropy = jnp.mean(optax.softmax_cross_entropy(output.logits / self.temperature, targets))
-        metrics = {"cross_entropy": cross_entropy, "accuracy": jnp.mean(jnp.argmax(output.logits, -1) == labels)}
-        value = cross_entropy
+        value = jnp.mean(self.cross_entropy(output.logits / self.temperature, labels))
+        metrics = {"cross_entropy": value, "accuracy": jnp.mean(jnp.argmax(output.logits, -1) == labels)}
         if self.term != "off":
             head, _ = ctx.nets["net"].head(params["net"])
             features, labels = ctx.whole((output.embedding, labels))

@@ -54,12 +54,22 @@ QUANTITIES = {
     "mse_nc1": Quantity("MSE: NC1", 0.0, 0),
     "mse_nc2_nc3": Quantity("MSE: NC2, NC3", 0.0, 3),
     "mse_head": Quantity("MSE: classifier", 0.0, 1),
+    "silhouette": Quantity("silhouette", 1.0, 0),
+    "mir_features": Quantity("MIR with the whole network", "", 3),
+    "hdr_features": Quantity("HDR with the whole network", "", 4),
+    "barrier_error": Quantity("barrier of error (%)", "", 2),
+    "barrier_error_recomputed": Quantity("barrier of error (%), statistics recomputed", "", 2),
+    "barrier_loss": Quantity("barrier of loss", "", 5),
+    "barrier_loss_recomputed": Quantity("barrier of loss, statistics recomputed", "", 5),
 }
+# Variants of a quantity have its colour.
+ENDINGS = ("_ema", "_recomputed", "_layerwise")
+BARRIERS = tuple(name for name in QUANTITIES if name.startswith("barrier"))
 # The last evaluation in the terminal, and on the page.
-BRIEF = ("accuracy", "loss", "entropy_features", "entropy_head_weights", "mir", "hdr", "nc1")
+BRIEF = ("accuracy", "loss", "entropy_features", "entropy_head_weights", "mir", "hdr", "nc1", "silhouette", *BARRIERS)
 SUMMARY = (
-    *BRIEF[:2], "mir", "hdr", *BRIEF[2:4], "nc1", "nc2_equinorm", "nc2_equiangularity", "nc3", "nc4", "cdnv",
-    "effective_rank_from_gram",
+    "accuracy", "loss", "mir", "hdr", "entropy_features", "entropy_head_weights", "nc1", "nc2_equinorm",
+    "nc2_equiangularity", "nc3", "nc4", "cdnv", "davies_bouldin", "silhouette", "effective_rank_from_gram", *BARRIERS,
 )  # fmt: skip
 # What a row may be measured along besides time; a row that carries one is not on the axis of time.
 COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
@@ -92,6 +102,9 @@ class Plan(NamedTuple):
       columns: 0 for a column a split.
       x: "time" (epochs where they are known, else steps), "step", "swept" (the last evaluation against the swept
         hyper-parameter), or one of COORDINATES.
+      task: of the runs that it is for; "" for all.
+      each_run: a column a run instead of a split, with the steps where it memorised and generalised.
+      limits: whether limits at collapse are drawn.
     """
 
     title: str
@@ -99,6 +112,9 @@ class Plan(NamedTuple):
     panels: tuple[Panel, ...]
     columns: int = 0
     x: str = "time"
+    task: str = ""
+    each_run: bool = False
+    limits: bool = True
 
 
 def lines(*quantities, **fields):
@@ -126,7 +142,68 @@ def _title(quantity):
 ACCURACY = Panel("Accuracy", lines("accuracy"))
 LIMITS = "Dashed black: limits at neural collapse"
 
+
+def _pair(name):
+    """A quantity of pruned networks, in both scopes."""
+    return (Line(name, "smallest of all"), Line(f"{name}_layerwise", "of each layer", dash=(0, (4, 1.5))))
+
+
+def _on_path(ending, note):
+    return tuple(
+        Panel(f"{_title(name)}, {note}", lines(f"{name}{ending}"), name == "loss")
+        for name in ("accuracy", "loss", "mir", "hdr")
+    )
+
+
 FIGURES = {
+    "grokking": Plan(
+        "Grokking",
+        "Song et al. 2024, Fig. 3b, seed by seed. Memorised: first evaluation with 99% of train right; generalised: "
+        "first with 99% of test. MIR, HDR and entropies of the residual stream at the last position and the "
+        "unembedding.",
+        (
+            Panel("Accuracy", splits("accuracy")),
+            Panel("Loss", splits("loss"), True),
+            Panel("MIR", splits("mir")),
+            Panel("HDR", splits("hdr")),
+            Panel("Entropy (nats)", (*splits("entropy_features"), Line("entropy_head_weights", "W", dash=":"))),
+            Panel("Effective rank", splits("effective_rank_from_gram")),
+            Panel("NC1", splits("nc1"), True),
+            Panel("NC2 equal angles", splits("nc2_equiangularity")),
+            Panel("NC3", splits("nc3")),
+            Panel("NC4", splits("nc4")),
+        ),
+        x="step",
+        task="grokking",
+        each_run=True,
+        limits=False,
+    ),
+    "connectivity": Plan(
+        "Networks on the line between two",
+        "Song et al. 2024, Fig. 3c: (1 - w) h1 + w h2, on test. Batch statistics are interpolated like weights, or "
+        "recomputed from training samples as the interpolated weights see them.",
+        (*_on_path("", "statistics interpolated"), *_on_path("_recomputed", "statistics recomputed")),
+        columns=4,
+        x="weight",
+        limits=False,
+    ),
+    "pruning": Plan(
+        "Networks without their smallest weights",
+        "Song et al. 2024 (ICML), pruning, on test: matrices and kernels without so large a share of their weights, "
+        "those of least magnitude of all together or of each layer. MIR and HDR between the features before and after, "
+        "and of the pruned features with the pruned classifier.",
+        (
+            Panel("Accuracy", _pair("accuracy")),
+            Panel("MIR, before and after", _pair("mir_features")),
+            Panel("HDR, before and after", _pair("hdr_features")),
+            Panel("H(features) (nats)", _pair("entropy_features")),
+            Panel("MIR with the classifier", _pair("mir")),
+            Panel("HDR with the classifier", _pair("hdr")),
+        ),
+        columns=3,
+        x="sparsity",
+        limits=False,
+    ),
     "entropy": Plan(
         "Matrix entropy",
         "Song et al. 2024, Fig. 2a. H(features) = H(G(Z)) of the L2-normalised features, H(W) = H(G(W)) of the "
@@ -199,16 +276,18 @@ FIGURES = {
     ),
     "swept": Plan(
         "The last evaluation against the swept hyper-parameter",
-        "Each point: the mean over seeds at the last evaluation.",
+        "Each point: the mean over seeds at the last evaluation. Over temperatures: Song et al. 2024, Figs. 2b and 2c.",
         (
             Panel("Accuracy", splits("accuracy")),
             Panel("Loss", splits("loss"), True),
-            Panel("NC1", splits("nc1"), True),
             Panel("H(features) (nats)", splits("entropy_features")),
+            Panel("Silhouette", splits("silhouette")),
+            Panel("Davies-Bouldin", splits("davies_bouldin")),
+            Panel("NC1", splits("nc1"), True),
             Panel("MIR", splits("mir")),
             Panel("HDR", splits("hdr")),
         ),
-        columns=3,
+        columns=4,
         x="swept",
     ),
 }

@@ -14,7 +14,7 @@ from infojax.train.runlog import RunFolderError, read_rows
 
 BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
-MARKS = ("kind", "step", "time", "run", "seed", "evaluator", "split", "n", "convention", "frozen")
+MARKS = ("kind", "step", "time", "run", "seed", "evaluator", "split", "n", "convention", "frozen", "end")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Study:
       sizes: {split: samples}.
       convention: of NC1, or "".
       last: the last step of any row.
+      maps: {run: row} of the last two-dimensional map of each run: "tsne_x", "tsne_y", "labels", "split".
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Study:
     sizes: dict
     convention: str
     last: int
+    maps: dict
 
 
 class Series(NamedTuple):
@@ -119,7 +121,8 @@ def study(rows, config, environment=None, folder=".") -> Study:
     groups = dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
     last = max(row["step"] for row in rows)
     known = (Path(folder), config, environment or {}, values | _derived(values), swept, groups)
-    return Study(*known, seeds, frozen, sizes, convention, last)
+    maps = {row.get("run", 0): row for row in rows if "tsne_x" in row and not row.get("frozen")}
+    return Study(*known, seeds, frozen, sizes, convention, last, maps)
 
 
 def _places(axis, found) -> dict:
@@ -221,6 +224,12 @@ def at_end(study, split, quantity, runs, steps=None) -> np.ndarray:
     return np.array([of_run.get(last, math.nan) for of_run in ends])
 
 
+def first_accurate(study, run, split, least=0.99) -> int | None:
+    """The first evaluation of a run with at least this accuracy; None where there is none."""
+    found = study.values.get(("step", split, "accuracy"), {}).get(run, {})
+    return min((k for k, x in found.items() if x >= least), default=None)
+
+
 def num_classes(study) -> int | None:
     """C >= 3 of the config, else None: no limit is drawn on a guess."""
     found = study.config.get("num_classes")
@@ -229,8 +238,7 @@ def num_classes(study) -> int | None:
 
 def first_perfect(study, runs) -> dict[Any, int] | None:
     """{run: first evaluation at which all of the training samples are right}; None unless every run has one."""
-    found = study.values.get(("step", "train", "accuracy"), {})
-    steps = {run: min((k for k, x in found.get(run, {}).items() if x >= 1), default=None) for run in runs}
+    steps = {run: first_accurate(study, run, "train", 1) for run in runs}
     return None if None in steps.values() or not steps else steps
 
 

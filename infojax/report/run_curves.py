@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from infojax.report.panels import COLOURS
-from infojax.report.quantities import COORDINATES, QUANTITIES, Line
+from infojax.report.quantities import COORDINATES, ENDINGS, QUANTITIES, Line
 from infojax.report.rows import BATCH, Series, Study, limits, series, splits_of
 
 PALE = "#bbbbbb"  # batches
@@ -46,8 +46,10 @@ class Curve(NamedTuple):
 
 
 def colour_of(quantity):
-    """The one colour of a quantity in every figure; that of an average is the quantity's."""
-    known = QUANTITIES.get(quantity.removesuffix("_ema"))
+    """The one colour of a quantity in every figure; that of a variant is the quantity's."""
+    for ending in ENDINGS:
+        quantity = quantity.removesuffix(ending)
+    known = QUANTITIES.get(quantity)
     return COLOURS[known.colour if known else 0]
 
 
@@ -58,6 +60,17 @@ def methods_of(study) -> list[Method]:
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(study.groups)))
     pairs = zip(study.groups.items(), shades, strict=True)
     return [Method(study, runs, f"{study.swept} = {value}", tuple(shade)) for (value, runs), shade in pairs]
+
+
+def run_by_run(methods) -> list[Method]:
+    """A method a run, named after its seed and swept value."""
+    found = []
+    for method in methods:
+        for run in method.runs:
+            seed = f"seed {method.study.seeds[run]}" if run in method.study.seeds else ""
+            name = ", ".join(filter(None, (method.label, seed))) or f"run {run}"
+            found.append(Method(method.study, [run], name))
+    return found
 
 
 def compared(studies, labels) -> list[Method]:
@@ -72,7 +85,12 @@ def compared(studies, labels) -> list[Method]:
 
 
 def cells_of(plan, methods, split, along) -> list[list[tuple]]:
-    """Rows of (panel, split, curves), without panels that are empty; `split` is that of a grid."""
+    """Rows of (panel, name of the column, curves), without panels that are empty; `split` is that of a grid."""
+    if plan.each_run:
+        rows = [
+            [(panel, m.label, curves_of(panel, "test", [m], along, True)) for m in methods] for panel in plan.panels
+        ]
+        return [row for row in rows if any(curves for _, _, curves in row)]
     grid = plan.columns or split is not None
     columns = [split] if split is not None else _splits(plan, methods, "step" if along == "swept" else along)
     columns = columns[:1] if grid else columns

@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 
 from infojax.report.canvas import new_figure, plain, styled
 from infojax.report.panels import DASHED, Limit, draw_dashed, mark_missing
-from infojax.report.rows import BATCH, first_perfect
+from infojax.report.rows import BATCH, first_accurate, first_perfect
 from infojax.report.run_axes import scale_places, scale_time
-from infojax.report.run_curves import PALE, Method, cells_of, unit_of
+from infojax.report.run_curves import PALE, Method, cells_of, run_by_run, unit_of
 
 GREY, DARK = "#888888", "#444444"
 
@@ -29,9 +29,12 @@ def draw(plan, methods, title, split=None):
         methods = [Method(methods[0].study, [run for method in methods for run in method.runs])]
         if not methods[0].study.swept:
             return None
+    methods = run_by_run(methods) if plan.each_run else methods
     cells = cells_of(plan, methods, split, along)
     if not cells:
         return None
+    if not plan.limits:
+        cells = [[(*cell[:2], [curve._replace(limit=None) for curve in cell[2]]) for cell in row] for row in cells]
     grid = bool(plan.columns) or split is not None
     wide, high = max(map(len, cells)), len(cells)
     width = (3.0 if wide > 2 else 4.6) * max(wide, 2)
@@ -43,17 +46,32 @@ def draw(plan, methods, title, split=None):
     for axis, panel, column, curves in drawn:
         axis.set_title(panel.title if grid or len(axes[0]) == 1 and not column else f"{panel.title}, {column}")
         _draw_curves(axis, panel, curves)
-    perfect = _perfect(methods, along)
+    perfect = None if plan.each_run else _perfect(methods, along)
     for i, (axis, *_, curves) in enumerate(drawn):
         if perfect is not None:
             axis.axvline(perfect, color=GREY, linewidth=0.8, zorder=1.2)
+        if plan.each_run:
+            for x, dash in zip(_phases(curves), ("-", "--"), strict=True):
+                axis.axvline(math.nan if x is None else x, color=GREY, linewidth=0.9, linestyle=dash, zorder=1.2)
         _scale_x(axis, methods, along, drawn, lowest=i + wide >= len(drawn))
         _reach_limits(axis, curves)
     for i, (axis, *_, curves) in enumerate(drawn):
         _draw_limits(axis, curves)
-        _name_lines(axis, curves, len(methods) > 1, first=grid or i % wide == 0)
+        _name_lines(axis, curves, len(methods) > 1 and not plan.each_run, first=grid or i % wide == 0)
     _legend(figure, methods, drawn, perfect)
+    if plan.each_run:
+        marks = {"memorised": "-", "generalised": "--"}
+        handles = [Line2D([], [], color=GREY, linewidth=0.9, linestyle=dash) for dash in marks.values()]
+        figure.legend(handles, marks, loc="outside lower center", ncols=2)
     return figure, _table(drawn, methods, perfect)
+
+
+def _phases(curves):
+    """Steps (epochs, where those are counted) at which the one run of a cell memorised and generalised, or None."""
+    method, along = curves[0].method, "step"
+    scale = method.study.config["steps_per_epoch"] if unit_of([method], along) == "epoch" else 1
+    found = (first_accurate(method.study, method.runs[0], split) for split in ("train", "test"))
+    return [None if step is None else step / scale for step in found]
 
 
 def _draw_curves(axis, panel, curves):
@@ -120,7 +138,8 @@ def _name_lines(axis, curves, many, first):
 
 def _legend(figure, methods, drawn, perfect):
     """Below the panels: what methods, dashes and the grey line are."""
-    handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in methods if m.label}
+    coloured = (method for method in methods if method.label and method.colour is not None)
+    handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in coloured}
     if any(curve.limit is not None for *_, curves in drawn for curve in curves):
         handles["limit at neural collapse"] = Line2D([], [], color="black", **DASHED)
     if perfect is not None:

@@ -5,6 +5,7 @@ from html import escape
 
 from infojax.report.canvas import plain, save
 from infojax.report.fragment import plain_table, warnings_box
+from infojax.report.maps import draw_maps
 from infojax.report.page import document, inline
 from infojax.report.quantities import COMPARED, COMPARISON, FIGURES
 from infojax.report.rows import splits_of
@@ -17,6 +18,8 @@ from infojax.report.run_tables import (
     final_table,
     labels_of,
     last_evaluation,
+    phased,
+    phases_table,
     seeds_tables,
     span,
     summary_tables,
@@ -24,6 +27,10 @@ from infojax.report.run_tables import (
     warnings_of,
 )
 
+MAPS = (
+    "t-SNE of the features of one seed, at both ends of the sweep (Song et al. 2024, Figs. 2d and 2e); colours: "
+    "classes. Distances between clusters mean little in t-SNE."
+)
 BANDS = "bands: 95% intervals of the mean"
 
 
@@ -31,9 +38,13 @@ def run_page(study, figures) -> str:
     """Draws every figure that has something to show into the folder `figures`; returns the page."""
     methods, drawn = methods_of(study), []
     for name, plan in FIGURES.items():
+        if plan.task not in ("", study.config.get("task")):
+            continue
         found = draw(plan, methods, _heading(study, plan))
         if found is not None:
             drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
+    if study.maps:
+        drawn.append(inline(save(figures, "tsne", *draw_maps(study, _map_heading(study)), prefix="tsne")[1], MAPS))
     tables = [_titled(3, heading) + plain_table(header, rows) for heading, header, rows in summary_tables(study)]
     seeds = "".join(_titled(3, split) + plain_table(header, rows) for split, header, rows in seeds_tables(study))
     many = any(len(runs) > 1 for runs in study.groups.values()) or study.swept
@@ -44,6 +55,7 @@ def run_page(study, figures) -> str:
         warnings_box(warnings_of(study)),
         f"<section><h2>Last evaluation</h2>{_paragraph(_note(study))}{''.join(tables)}" if any(tables) else "",
         _folded("Each run", seeds) if many and seeds else "",
+        _titled(3, "Phases, on test") + plain_table(*phases_table(study)) if phased(study) else "",
         "</section>" if any(tables) else "",
         _gallery(drawn),
         _folded("Settings", _json(study.config)),
@@ -89,6 +101,10 @@ def _heading(study, plan) -> str:
     bands = f"; {BANDS}" if any(len(runs) > 1 for runs in study.groups.values()) else ""
     convention = f"; NC1: {study.convention} convention" if study.convention and "nc1" in names else ""
     return _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{bands}{convention}")
+
+
+def _map_heading(study) -> str:
+    return _lines(f"t-SNE of the features: {title_of(study)}\n{data_and_model(study)}")
 
 
 def _compared_heading(studies, methods, split) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from infojax.report.quantities import BRIEF, QUANTITIES, SUMMARY
-from infojax.report.rows import BATCH, at_end, first_perfect, limits, mean_interval, splits_of
+from infojax.report.rows import BATCH, at_end, first_accurate, first_perfect, limits, mean_interval, splits_of
 from infojax.report.tables import format_value, one_line
 from infojax.train.runlog import flat
 
@@ -106,6 +106,33 @@ def seeds_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
     return tables
 
 
+PHASED = ("mir", "hdr", "entropy_features", "entropy_head_weights")
+
+
+def phases_table(study, split="test") -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one a run: when it memorised and generalised, and what was measured then, before and after.
+
+    A quantity that was not evaluated at a step is taken from its next evaluation.
+    """
+    names = [name for name in PHASED if ("step", split, name) in study.values]
+    header = ["run", "memorised", "generalised"]
+    header += [
+        f"{QUANTITIES[name].label} {when}" for name in names for when in ("at 0", "memorised", "generalised", "end")
+    ]
+    rows = []
+    for run in (run for runs in study.groups.values() for run in runs):
+        steps = [first_accurate(study, run, part) for part in ("train", "test")]
+        cells = [f"seed {study.seeds[run]}" if run in study.seeds else str(run)]
+        cells += ["never" if step is None else f"{step:,}" for step in steps]
+        for name in names:
+            of_run = study.values["step", split, name].get(run, {})
+            for step in (0, *steps, study.last):
+                later = [] if step is None else [place for place in of_run if place >= step]
+                cells.append(format_value(of_run[min(later)], 3) if later else "")
+        rows.append(cells)
+    return header, rows
+
+
 def warnings_of(study) -> list[str]:
     """What a reader must know before the numbers."""
     found = []
@@ -145,7 +172,19 @@ def text_lines(study) -> list[str]:
             cells = [f(study, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
             table += [[QUANTITIES[name].label, *cells]] if any(cells) else []
         lines += _columns(table) if len(table) > 1 else ["  nothing evaluated"]
+    if phased(study):
+        header, rows = phases_table(study)
+        lines += [
+            "",
+            "99% of train right (memorised), of test (generalised)",
+            *_columns([header[:3], *(r[:3] for r in rows)]),
+        ]
     return [*lines, *(f"! {warning}" for warning in warnings_of(study))]
+
+
+def phased(study) -> bool:
+    """Whether learning by heart and understanding are told apart."""
+    return study.config.get("task") == "grokking"
 
 
 def _columns(table) -> list[str]:

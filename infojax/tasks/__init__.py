@@ -2,7 +2,8 @@
 
 import importlib
 
-TASKS = {"smoke": "infojax.tasks.smoke", "supervised": "infojax.tasks.supervised"}
+NAMES = ("connectivity", "grokking", "pruning", "smoke", "supervised", "temperature")
+TASKS = {name: f"infojax.tasks.{name}" for name in NAMES}
 
 
 def load(name):

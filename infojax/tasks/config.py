@@ -23,6 +23,8 @@ CHOSEN = {
     "model": "model.name",
     "term": "objective.term",
     "seeds": "seeds",
+    "init": "path.init",
+    "operation": "data.options.operation",
 }
 
 

@@ -10,14 +10,16 @@ import numpy as np
 
 from infojax.data import Arrays, DataError, channel_moments, in_memory, near, open_dataset, transforms
 from infojax.data.splits import balanced
-from infojax.evaluate import classify, fixed_sample, forward, interplay, neural_collapse, on_sample
+from infojax.evaluate import classify, interplay, neural_collapse, on_sample
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import build
 from infojax.objectives import Context, Facts, Supervised
 from infojax.objectives.regularizers import GRADIENTS, KINDS
+from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.tasks.config import ConfigError, buildable, training
 from infojax.tasks.train import Study, train
 from infojax.train import optim
+from infojax.train.loop import Evaluator
 from infojax.train.networks import as_net
 
 SCHEDULES = ("cosine_7_16", "cosine", "constant")
@@ -31,14 +33,17 @@ def defaults(name, chosen):
         name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4,  # 0 samples: all
     )  # fmt: skip
     config.model = dict(name=chosen.model, dtype="float32", options=dict())
-    config.objective = {
-        field.name: field.default for field in dataclasses.fields(Supervised) if field.name != "replacement"
-    } | dict(term=chosen.get("term", "off"))
+    config.objective = fields_of(Supervised) | dict(term=chosen.get("term", "off"))
     config.optimizer = dict(
         lr=0.03, momentum=0.9, nesterov=True, weight_decay=5e-4, clip=0.0,  # 0: no clipping
         schedule="cosine_7_16", warmup_steps=0,
     )  # fmt: skip
     return config
+
+
+def fields_of(objective):
+    """The defaults of an objective."""
+    return {field.name: field.default for field in dataclasses.fields(objective) if field.name != "replacement"}
 
 
 def recipe(name, chosen):
@@ -95,31 +100,41 @@ def study(config):
     known(config, "objective.transform", views)
     known(config, "objective.term", KINDS)
     known(config, "objective.to", GRADIENTS)
+    known(config, "objective.log_softmax", LOG_SOFTMAX)
     known(config, "evaluate.convention", NC1_CONVENTIONS)
     shares(config.objective, "label_smoothing", "ema_decay")
-    try:
-        module = build(config.model.name, dataset.num_classes, dtype=config.model.dtype, **config.model.options)
-    except ValueError as error:
-        raise ConfigError(f"model: {error}") from None
-    net = as_net(module, jax.ShapeDtypeStruct((2, *source.shape), jnp.float32))
+    net = network(config.model, dataset.num_classes, jax.ShapeDtypeStruct((2, *source.shape), jnp.float32))
     facts = Facts(dataset.num_classes, total, tuple(np.bincount(source.labels, minlength=dataset.num_classes).tolist()))
-
-    def evaluators(views):
-        measures = (classify, interplay, partial(neural_collapse, convention=config.evaluate.convention))
-        through = forward(net, views["plain"], config.evaluate.batch_size)
-        sizes = {"train": config.evaluate.train_samples, "test": config.evaluate.test_samples}
-        for split, part in (("train", source), ("test", test)):
-            sample = fixed_sample(split, part, sizes[split])
-            yield "classifier", on_sample(net, through, sample, measures)
 
     return Study(
         objective=Supervised(**config.objective),
         ctx=Context({"net": net}, {"main": optimizer(config.optimizer, total)}, facts),
         views=views,
         data={"train": {"x": jnp.asarray(source.x), "labels": jnp.asarray(source.labels)}},
-        evaluators=evaluators,
+        sources={"train": source, "test": test},
+        evaluators=lambda look, due: classifier(look, due, config),
         per_epoch=per_epoch,
     )
+
+
+def network(settings, num_classes, like, **options):
+    """The net of a config; `like` is a batch of what it is called with.
+
+    Raises:
+      ConfigError: unknown model or option.
+    """
+    try:
+        module = build(settings.name, num_classes, dtype=settings.dtype, **{**settings.options, **options})
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
+    return as_net(module, like)
+
+
+def classifier(look, due, config):
+    """Accuracy, information and collapse on both splits, at all due steps."""
+    measures = (classify, interplay, partial(neural_collapse, convention=config.evaluate.convention))
+    for split in ("train", "test"):
+        yield Evaluator("classifier", due, on_sample(look.net, look.through, look.sample(split), measures))
 
 
 def subset(dataset, settings):

@@ -5,20 +5,21 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from infojax.data import near
+from infojax.evaluate import fixed_sample, forward
 from infojax.objectives import Context, Objective, Seeds, init_state
 from infojax.parallel import make_mesh, map_matrices, replicated, sharded_views, whole
 from infojax.processes import together
 from infojax.tasks.config import ConfigError, buildable, plain
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.cost import estimate
-from infojax.train.loop import Evaluator, every, fit, log_spaced
+from infojax.train.loop import every, fit, log_spaced
 from infojax.train.progress import Progress
 from infojax.train.runlog import RunFolder
 from infojax.train.step import HOW, make_step, map_runs, stack
@@ -30,15 +31,36 @@ def say_once(text):
         print(text, flush=True)
 
 
+class Run(NamedTuple):
+    """One of the networks that are trained together.
+
+    Attributes:
+      facts: what tells it apart in its rows, as {"temperature": 10.0, "seed": 0}.
+      seeds: where its randomness comes from.
+      floats: those of the objective that are its own.
+    """
+
+    facts: dict
+    seeds: Seeds
+    floats: Mapping[str, float] = {}
+
+
+def one_of(seed):
+    """The usual member of a seed: parameters, order and noise are its own."""
+    return [({"seed": seed}, Seeds(seed, seed, seed))]
+
+
 class Study(NamedTuple):
     """What a task gives to be trained.
 
     Attributes:
       objective, ctx: what is minimised, with which networks and optimisers.
       views: name -> transform, as of `infojax.data.transforms`.
-      data: source -> {"x", "labels"}.
-      evaluators: views -> yields (name, run) of `Evaluator`s.
-      per_epoch: steps an epoch, a float.
+      data: source -> {"x", "labels"}, what is trained on.
+      sources: split -> what is evaluated on.
+      evaluators: (`Look`, due) -> yields `Evaluator`s; `due` is the config's choice of steps.
+      per_epoch: steps an epoch, a float; None where a step is an epoch.
+      members: seed -> (facts, `Seeds`) of each network that it stands for, as the two ends of a path.
       nets: names of the trained networks; all by default.
       constants: what else the objective needs and does not train.
     """
@@ -47,10 +69,28 @@ class Study(NamedTuple):
     ctx: Context
     views: Mapping[str, Callable]
     data: Mapping[str, Any]
+    sources: Mapping[str, Any]
     evaluators: Callable
-    per_epoch: float
+    per_epoch: float | None
+    members: Callable = one_of
     nets: tuple[str, ...] | None = None
     constants: Mapping[str, Any] = {}
+
+
+class Look(NamedTuple):
+    """What evaluators see with.
+
+    Attributes:
+      net: the network; transform: of stored samples; through: the one compiled `forward` of both.
+      sample: split -> the config's fixed part of it.
+      runs: numbered as in the rows.
+    """
+
+    net: Any
+    transform: Callable
+    through: Callable
+    sample: Callable
+    runs: list[Run]
 
 
 class Begun(NamedTuple):
@@ -64,7 +104,7 @@ class Begun(NamedTuple):
 
     mesh: Any
     views: Mapping[str, Callable]
-    runs: list[dict]
+    runs: list[Run]
     how: str
     step: Callable
     objective: Objective
@@ -82,7 +122,7 @@ def begin(study, config):
     mesh = devices(config, study)
     study = on_mesh(study, mesh)
     views = sharded_views(study.views, mesh)
-    runs = list_runs(config, study.objective)
+    runs = list_runs(config, study)
     with buildable("the network or its step"):
         objective, seeds, state, step, how = several(study, config, views, runs)
     state, seeds, constants = replicated((state, seeds, {"data": study.data, **study.constants}), mesh)
@@ -123,9 +163,9 @@ def train(study, config, workdir, dry_run=False, say=say_once):
     if dry_run:
         return None
     points, interval = config.evaluate.points, config.evaluate.every
-    due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch)
+    due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch or 1)
     with together():
-        evaluators = [Evaluator(name, due, run) for name, run in study.evaluators(views)]
+        evaluators = list(study.evaluators(look_of(study, config, views, runs), due))
     begun = time.perf_counter()
     try:
         with store, progress.shown(folder):
@@ -139,7 +179,7 @@ def train(study, config, workdir, dry_run=False, say=say_once):
                 save=every(config.checkpoint.every, total),
                 progress=progress,
                 steps_per_call=calls,
-                runs=runs if grouped(runs) else (),
+                runs=[run.facts for run in runs] if grouped(runs) else (),
             )  # fmt: skip
     finally:
         folder.close()
@@ -150,6 +190,17 @@ def train(study, config, workdir, dry_run=False, say=say_once):
         say("\n".join(summary_lines(workdir)))
         say(write_run(workdir))
     return state
+
+
+def look_of(study, config, views, runs):
+    """What the evaluators of a run see with."""
+
+    @cache
+    def sample(split):
+        return fixed_sample(split, study.sources[split], config.evaluate[f"{split}_samples"])
+
+    net, transform = study.ctx.nets["net"], views["plain"]
+    return Look(net, transform, forward(net, transform, config.evaluate.batch_size), sample, runs)
 
 
 def devices(config, study):
@@ -175,29 +226,35 @@ def on_mesh(study, mesh):
     return study._replace(ctx=ctx)
 
 
-def list_runs(config, objective):
-    """What tells the runs apart: {"seed": s}, and the swept value where there is one."""
-    seeds = [{"seed": config.seed + i} for i in range(config.seeds)]
+def list_runs(config, study):
+    """The networks of a config: for each swept value, where there are any, those of each seed."""
+    members = [member for i in range(config.seeds) for member in study.members(config.seed + i)]
     name, values = config.sweep.name, config.sweep["values"]
     if bool(name) != bool(values):
         raise ConfigError(f"sweep needs a name and values; got name {name!r}, values {values!r}")
     if not name:
-        return seeds
-    floats = [field.name for field in fields(objective) if field.type in (float, "float")]
-    if name not in floats:
-        raise ConfigError(f"sweep.name cannot be {name!r}{near(name, floats)}")
+        return [Run(facts, seeds) for facts, seeds in members]
+    floats = [field.name for field in fields(study.objective) if field.type in (float, "float")]
+    if name not in floats and name != "lr":
+        raise ConfigError(f"sweep.name cannot be {name!r}{near(name, [*floats, 'lr'])}")
     try:
         values = [float(value) for value in values]
     except (TypeError, ValueError):
         raise ConfigError(f"sweep.values must be numbers, got {values!r}") from None
     if len(set(values)) < len(values):
         raise ConfigError(f"sweep.values has a value twice: {values}")
-    return [{name: value, **seed} for value in values for seed in seeds]
+    if name == "lr" and not config.optimizer.lr > 0:
+        raise ConfigError(f"optimizer.lr must be positive to be swept, got {config.optimizer.lr}")
+
+    def own(value):
+        return {"lr_scale": value / config.optimizer.lr} if name == "lr" else {name: value}
+
+    return [Run({name: value, **facts}, seeds, own(value)) for value in values for facts, seeds in members]
 
 
 def grouped(runs):
     """Whether the state has an axis of runs: there are several, or one with a swept value."""
-    return len(runs) > 1 or len(runs[0]) > 1
+    return len(runs) > 1 or len(runs[0].facts) > 1
 
 
 def several(study, config, views, runs):
@@ -205,16 +262,15 @@ def several(study, config, views, runs):
     if config.how not in ("auto", *HOW):
         raise ConfigError(f"how cannot be {config.how!r}{near(config.how, ('auto', *HOW))}")
     step = make_step(study.ctx, views)
-    seeds = [Seeds(run["seed"], run["seed"], run["seed"]) for run in runs]
-    values = [{name: value for name, value in run.items() if name != "seed"} for run in runs]
-    objectives = [replace(study.objective, **value) for value in values]
+    seeds = [run.seeds for run in runs]
+    objectives = [replace(study.objective, **run.floats) for run in runs]
     if not grouped(runs):
         return objectives[0], seeds[0], init_state(objectives[0], seeds[0], study.ctx, study.nets), step, "one"
     states = [init_state(o, s, study.ctx, study.nets) for o, s in zip(objectives, seeds, strict=True)]
     how = config.how
     if how == "auto":  # measured on CPU: README, `python -m infojax.bench train`
         how = "dispatch" if jax.default_backend() == "cpu" else "vmap"
-    swept = {name: jax.numpy.array([value[name] for value in values]) for name in values[0]}
+    swept = {name: jax.numpy.array([run.floats[name] for run in runs]) for name in runs[0].floats}
     return replace(study.objective, **swept), stack(seeds), stack(states), map_runs(step, how), how
 
 

@@ -1,5 +1,7 @@
 """The rows' numbers as TensorBoard events, where tensorboardX is installed; metrics.jsonl stays the truth."""
 
+COORDINATES = {"weight", "sparsity"}  # along which a row may be measured besides time
+
 
 class Board:
     """Events in a folder, begun with the first number.
@@ -13,7 +15,12 @@ class Board:
         self._folder, self._step, self._writer = str(folder), step, None
 
     def row(self, kind, step, time, values):
-        """The floats of a row, as "eval/test/mir", and of several runs in one program "run0/eval/test/mir"."""
+        """The floats of a row, as "eval/test/mir", and of several runs in one program "run0/eval/test/mir".
+
+        Rows along a coordinate other than time are left out: they have many values at one step.
+        """
+        if COORDINATES & values.keys():
+            return
         if self._writer is None:
             try:
                 from tensorboardX import SummaryWriter

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from infojax.processes import asked_to_stop
+from infojax.train.board import COORDINATES
 from infojax.train.step import Dispatched, all_finite
 
 
@@ -40,12 +41,15 @@ class Evaluator(NamedTuple):
     Attributes:
       name: of its rows.
       due: step -> whether it runs there.
-      run: {"raw": (params, model_state), ...} of `Objective.evaluated` -> yields (name, value).
+      run: {"raw": (params, model_state), ...} of `Objective.evaluated` -> yields (name, value), which make a row.
+      together: `run` takes a list of these, one a run, and yields whole rows, dicts; "run" says whose one is (0 by
+        default), "runs" which ones it is made of where these are several.
     """
 
     name: str
     due: Callable
     run: Callable
+    together: bool = False
 
 
 def every(interval, total):
@@ -53,12 +57,16 @@ def every(interval, total):
     return lambda step: bool(interval) and (step % interval == 0 or step == total)
 
 
+def at(*steps):
+    """Due at these steps."""
+    return lambda step: step in steps
+
+
 def log_spaced(total, count, per_epoch=1):
     """Due at 0, at about `count` steps whose logarithms are evenly spaced, next to whole epochs, and at the end."""
     epochs = max(1, total / per_epoch)
     points = np.rint(np.rint(np.geomspace(1, epochs, count)) * per_epoch).astype(int)
-    chosen = {0, total, *points[points <= total].tolist()}
-    return lambda step: step in chosen
+    return at(*{0, total, *points[points <= total].tolist()})
 
 
 def fit(
@@ -180,15 +188,28 @@ class _Keeper:
         for evaluator in self.evaluators:
             if evaluator.due(k):
                 self.progress(k, {"phase": evaluator.name})
-                for run, evaluated in enumerate(self._by_run(self.objective.evaluated(state))):
-                    first = evaluator.run not in self.called
-                    self.called.add(evaluator.run)
-                    with self._timed("first_calls" if first else "evaluate"):
-                        values = {"evaluator": evaluator.name, **dict(evaluator.run(evaluated))}
-                    self._write(k, "eval", run, values | frozen[run])
+                for values in self._evaluated(evaluator, self._by_run(self.objective.evaluated(state))):
+                    run = values.pop("run", 0)
+                    mark = {"frozen": True} if any(frozen[i] for i in values.pop("runs", [run])) else {}
+                    self._write(k, "eval", run, {"evaluator": evaluator.name, **values, **mark})
                     for name, value in values.items():
-                        if isinstance(value, float) and not frozen[run]:
+                        if isinstance(value, float) and not mark and not COORDINATES & values.keys():
                             self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
+
+    def _evaluated(self, evaluator, networks):
+        """The rows of an evaluator, each timed."""
+        if evaluator.together:
+            found = evaluator.run(networks)
+        else:
+            found = ({"run": run, **dict(evaluator.run(network))} for run, network in enumerate(networks))
+        while True:
+            first = evaluator.run not in self.called
+            self.called.add(evaluator.run)
+            with self._timed("first_calls" if first else "evaluate"):
+                row = next(found, None)
+            if row is None:
+                return
+            yield row
 
     def _by_run(self, tree):
         """The tree of each run; of the only one, the tree."""

@@ -30,6 +30,7 @@ def as_net(module, *inputs, stages=()):
         return found if train else (found, model_state)
 
     def head(params):
-        return params["head"]["kernel"].T, params["head"]["bias"]
+        rows = params["head"]["kernel"].T[: getattr(module, "num_classes", None)]  # a transformer's are of all tokens
+        return rows, params["head"].get("bias", jnp.zeros(len(rows)))
 
     return Net(init, apply, tuple(stages), head)

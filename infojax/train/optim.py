@@ -27,6 +27,11 @@ def cosine_7_16(lr, total_steps):
     return schedule
 
 
+def warmup(lr, steps):
+    """lr * min(k / steps, 1): the first update is by zero, as with PyTorch's LambdaLR of min(k / steps, 1)."""
+    return optax.linear_schedule(0.0, lr, steps) if steps else lr
+
+
 def warmup_cosine(lr, total_steps, warmup_steps=0, end=0.0):
     """Linear from 0 to lr over `warmup_steps`, then half a cosine down to `end` at `total_steps`."""
     return optax.warmup_cosine_decay_schedule(0.0 if warmup_steps else lr, lr, warmup_steps, total_steps, end)
@@ -47,9 +52,12 @@ def sgd(lr, *, momentum=0.9, nesterov=True, weight_decay=0.0, clip=None):
     )
 
 
-def adamw(lr, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=None):
-    """Adam with decoupled weight decay, p <- p - lr (m / (sqrt v + eps) + wd p), m and v without their initial bias."""
-    return _chain(clip, optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=matrices))
+def adamw(lr, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=None, decayed=matrices):
+    """Adam with decoupled weight decay, p <- p - lr (m / (sqrt v + eps) + wd p), m and v without their initial bias.
+
+    `decayed` is the mask of the parameters with decay; None for all of them.
+    """
+    return _chain(clip, optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=decayed))
 
 
 def lars(lr, *, momentum=0.9, weight_decay=0.0, trust=1e-3, clip=None):

@@ -17,6 +17,7 @@ def make_step(ctx, transforms):
     """
 
     def step(objective, state, constants, seeds, fed=None):
+        seeds = seeds.at(state.step)
         batch = draw(constants["data"], objective.views, transforms, seeds, state.step, fed)
         key = jax.random.fold_in(jax.random.fold_in(stream("noise", seeds.noise), state.step), STEP_NOISE)
         return objective.update(state, constants, batch, key, ctx)

@@ -1,0 +1,45 @@
+"""How features cluster by class, by scikit-learn: silhouette, and the map of t-SNE."""
+
+import numpy as np
+
+from infojax.evaluate.derived import weights_of
+
+
+def clusters(seen):
+    """silhouette: mean over samples of (b - a) / max(a, b), Euclidean (Rousseeuw 1987); nan of what is not finite.
+
+    Davies-Bouldin's index is in `neural_collapse`.
+    """
+    z, labels = np.asarray(seen.said["raw"].embedding), np.asarray(seen.sample.labels)
+    yield "silhouette", _silhouette(z, labels)
+
+
+def _silhouette(z, labels):
+    if not np.isfinite(z).all() or not 2 <= len(np.unique(labels)) < len(labels):
+        return float("nan")
+    from sklearn.metrics import silhouette_score
+
+    return float(silhouette_score(z, labels))
+
+
+def tsne(through, sample, runs, seed=0):
+    """An `Evaluator.run` over all runs: a row with the two-dimensional map of the features of each of some runs.
+
+    Args:
+      through: `forward` of the net; runs: their numbers.
+      seed: of scikit-learn's TSNE; everything else is its default (perplexity 30, started from principal components).
+    """
+
+    def run(networks):
+        from sklearn.manifold import TSNE
+
+        for number in runs:
+            z = np.asarray(through(*weights_of(networks[number]), sample.x).embedding)
+            if not np.isfinite(z).all():
+                continue
+            place = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(z)
+            x, y = np.round(place.T.astype(np.float64), 3).tolist()
+            labels = np.asarray(sample.labels).tolist()
+            yield {"run": number, "split": sample.split, "n": len(z), "tsne_x": x, "tsne_y": y, "labels": labels}
+
+    return run

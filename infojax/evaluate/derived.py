@@ -1,0 +1,178 @@
+"""Networks that others' weights make: on the straight line between two, and without the smallest weights.
+
+Many sets of weights, one sample: every one of them goes through the one compiled `forward` of the net.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.evaluate.forward import on_sample
+from infojax.measures.estimate import assembled, estimate_joint_entropy, estimate_matrix_entropy
+
+SCOPES = {"global": "", "layer": "_layerwise"}  # of the smallest weights -> ending of the names of their numbers
+
+
+class Weights(NamedTuple):
+    """What a network is evaluated with: the parameters and model_state of the net "net"."""
+
+    params: dict
+    model_state: dict
+
+
+def weights_of(network, which="raw"):
+    """Of what `Objective.evaluated` gives: "raw" or the name of an average."""
+    params, model_state = network[which]
+    return Weights(params["net"], model_state["net"])
+
+
+def looking(net, through, sample, measures):
+    """`Weights` -> {name: value}: what measures say of the sample; see `on_sample`."""
+    look = on_sample(net, through, sample, measures)
+    return lambda weights: dict(look({"raw": ({"net": weights.params}, {"net": weights.model_state})}))
+
+
+# Between two networks
+
+
+@jax.jit
+def between(first, second, weight):
+    """(1 - weight) first + weight second, leaf by leaf; the ends are the two themselves."""
+    return jax.tree.map(lambda a, b: (1 - weight) * a + weight * b, first, second)
+
+
+def barrier(weights, values):
+    """Height of the highest of `values` over the straight line between its ends, at least 0.
+
+    Args:
+      weights: (P,) from 0 to 1, ascending, with both ends; values: (P,) of a loss or an error.
+    References:
+      Frankle, Dziugaite, Roy, Carbin 2020 take the mean of the ends for the line; Entezari et al. 2022 the line.
+    """
+    weights, values = np.asarray(weights, np.float64), np.asarray(values, np.float64)
+    return float(np.max(values - ((1 - weights) * values[0] + weights * values[-1])))
+
+
+def along_path(look, pairs, weights, which="raw", refreshed=None):
+    """An `Evaluator.run` over all runs: a row a network on the line between the two of each pair, then their barriers.
+
+    Args:
+      look: `looking`.
+      pairs: numbers of two runs each; weights: of the second, from 0 to 1.
+      which: the weights that are interpolated, "raw" or the name of an average.
+      refreshed: `Weights` -> `Weights` with statistics of their own, or None. Without it statistics are interpolated
+        like weights, and are of no network; with it both are measured, the second as "..._recomputed".
+    """
+
+    def run(networks):
+        for pair in pairs:
+            ends, rows = [weights_of(networks[i], which) for i in pair], []
+            for weight in weights:
+                network = between(*ends, weight)
+                row = look(network)
+                if refreshed is not None:
+                    again = look(refreshed(network))
+                    row |= {f"{name}_recomputed": x for name, x in again.items() if isinstance(x, float)}
+                rows.append(row)
+                yield {"run": pair[0], "runs": list(pair), "weight": float(weight), **row}
+            yield {"run": pair[0], "runs": list(pair), "split": rows[0]["split"], **dict(_barriers(weights, rows))}
+
+    return run
+
+
+def _barriers(weights, rows):
+    for ending in ("", "_recomputed"):
+        if f"loss{ending}" in rows[0]:
+            yield f"barrier_loss{ending}", barrier(weights, [row[f"loss{ending}"] for row in rows])
+            yield f"barrier_error{ending}", barrier(weights, [100 - 100 * row[f"accuracy{ending}"] for row in rows])
+
+
+def refreshing(net, transform, x, batch_size):
+    """`Weights` -> `Weights` whose batch statistics are means over batches of x, as these weights see them.
+
+    Args:
+      net: whose running statistics have decay 0: what training leaves in them is the batch's own.
+      transform: of stored samples; x: of these, (N, ...); a last part of a batch is left out.
+    """
+    size = min(batch_size, len(x))
+    starts = range(0, len(x) - size + 1, size)
+
+    @jax.jit
+    def of_batch(weights, rows):
+        return net.apply(*weights, transform(None, rows), train=True)[1]
+
+    def run(weights):
+        # Each batch begins with the statistics given, not with the batch's before: decay 0 forgets them.
+        found = [of_batch(weights, x[start : start + size]) for start in starts]
+        return Weights(weights.params, jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found))
+
+    return run
+
+
+# Without the smallest weights
+
+
+def pruned(params, sparsity, scope="global"):
+    """Parameters whose weights of least magnitude are zero: round(sparsity * count) of them, biases and scales kept.
+
+    Args:
+      sparsity: in [0, 1).
+      scope: "global": the smallest of all matrices and kernels together; "layer": the same share of each.
+    """
+    sizes = [leaf.size for leaf in jax.tree.leaves(params) if leaf.ndim > 1]
+    sizes = [sum(sizes)] if scope == "global" else sizes
+    return _without(params, [round(sparsity * size) for size in sizes])
+
+
+@jax.jit
+def _without(params, counts):
+    """`counts` has the number of zeros of each kernel, or one number for all together."""
+    leaves, tree = jax.tree.flatten(params)
+    places = [i for i, leaf in enumerate(leaves) if leaf.ndim > 1]
+    groups = [[i] for i in places] if len(counts) == len(places) else [places]
+    for group, count in zip(groups, counts, strict=True):
+        flat = jnp.concatenate([jnp.abs(leaves[i]).ravel() for i in group])
+        rank = jnp.zeros(len(flat), jnp.int32).at[jnp.argsort(flat)].set(jnp.arange(len(flat)))
+        ends = np.cumsum([leaves[i].size for i in group])[:-1]
+        for i, ranks in zip(group, jnp.split(rank, ends), strict=True):
+            leaves[i] = jnp.where(ranks.reshape(leaves[i].shape) >= count, leaves[i], 0)
+    return jax.tree.unflatten(tree, leaves)
+
+
+def by_sparsity(net, through, sample, measures, sparsities):
+    """An `Evaluator.run` over all runs: a row a network and sparsity, in both `SCOPES`; `against` the whole one too."""
+
+    def run(networks):
+        for number, network in enumerate(networks):
+            whole = weights_of(network)
+            before = through(*whole, sample.x).embedding
+            look = looking(net, through, sample, (*measures, partial(against, before)))
+            for sparsity in sparsities:
+                row = {"run": number, "sparsity": float(sparsity)}
+                for scope, ending in SCOPES.items():
+                    found = look(whole._replace(params=pruned(whole.params, sparsity, scope)))
+                    row |= {x if x in ("split", "n") else x + ending: value for x, value in found.items()}
+                yield row
+
+    return run
+
+
+def against(before, seen):
+    """mir_features, hdr_features, joint_entropy_features between the sample's features now and `before`, (n, D).
+
+    Exact where min(n, D^2) <= 4096, else estimated: then "..._error" beside the first and the last is half of the
+    width of their bounds.
+    """
+    after = seen.said["raw"].embedding
+    both = jnp.any(before != 0, axis=1) & jnp.any(after != 0, axis=1)  # as `mir` does: MI >= 0 needs one set of samples
+    weights = both.astype(jnp.float32)
+    entropies = (estimate_matrix_entropy(z, weights=weights) for z in (before, after))
+    found = assembled(*entropies, estimate_joint_entropy(before, after, weights=weights), np.nan, len(after), 0)
+    for name in ("mir", "hdr", "joint_entropy"):
+        value = getattr(found, name)
+        yield f"{name}_features", float(value.value)
+        if value.route == "estimate" and name != "hdr":
+            yield f"{name}_features_error", float(value.upper - value.lower) / 2

@@ -1,0 +1,69 @@
+"""The one-layer transformer in which Nanda et al. 2023 took grokking apart."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from infojax.models.output import Output
+
+
+class Transformer(nn.Module):
+    """One layer of causal attention and a ReLU network on a residual stream without normalisation; logits at the end.
+
+    Every matrix is drawn from N(0, 1 / dim), the unembedding from N(0, 1 / tokens); no biases but the network's two,
+    which start at zero. 226,816 parameters for 113 classes.
+
+    Only the last position is computed: nothing else of a single layer reaches its logits. It holds the sign in every
+    sample, so that the scores of attention, and the values, are computed once a token and place and then looked up.
+
+    Args:
+      num_classes: p; tokens are 0 to p - 1 and the sign "=", number p.
+      dim: of the residual stream; heads: their number, each of dim / heads; width: of the ReLU network.
+      length: tokens of a sample.
+      dtype: of the computation; parameters, embedding and logits are float32.
+    Call:
+      x: (N, length) integer tokens, the last of each the sign "=" (it is not looked at); train: without effect.
+    Returns:
+      `Output`; logits (N, p + 1), of every token as in the reference; embedding (N, dim), the residual stream at the
+      last position; features "attention" and "mlp", (N, dim), the stream after each part.
+    Raises:
+      ValueError: heads do not divide dim.
+    References:
+      Nanda, Chan, Lieberum, Smith, Steinhardt 2023, Progress measures for grokking via mechanistic interpretability.
+    """
+
+    num_classes: int
+    dim: int = 128
+    heads: int = 4
+    width: int = 512
+    length: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train):
+        if self.dim % self.heads:
+            raise ValueError(f"heads must divide dim; got {self.heads} and {self.dim}")
+        tokens, dim, split = self.num_classes + 1, self.dim, (self.heads, self.dim // self.heads)
+        init = nn.initializers.normal(dim**-0.5)
+
+        def matrix(name, *shape):
+            return self.param(name, init, shape).astype(self.dtype)
+
+        embed, positions = matrix("embed", tokens, dim), matrix("positions", self.length, dim)
+
+        def heads(rows, name):
+            return (rows @ matrix(name, dim, dim)).reshape(*rows.shape[:-1], *split)
+
+        placed, sign = embed[:, None] + positions[None], embed[-1] + positions[-1]
+        places = jnp.arange(self.length)[None]
+        scores = jnp.einsum("vthk,hk->vth", heads(placed, "key"), heads(sign, "query"))
+        attention = nn.softmax(scores[x, places] * split[1] ** -0.5, axis=1)
+        value = heads(placed, "value")[x, places]
+        mixed = jnp.einsum("nth,nthk->nhk", attention, value).reshape(len(x), dim)
+        stream = sign[None] + mixed @ matrix("out", dim, dim)
+        features = {"attention": stream}
+        hidden = nn.relu(nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="mlp_in")(stream))
+        stream = stream + nn.Dense(dim, kernel_init=init, dtype=self.dtype, name="mlp_out")(hidden)
+        features["mlp"] = stream
+        embedding, init = stream.astype(jnp.float32), nn.initializers.normal(tokens**-0.5)
+        logits = nn.Dense(tokens, use_bias=False, kernel_init=init, name="head")(embedding)
+        return Output(logits, embedding, features)

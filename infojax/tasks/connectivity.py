@@ -1,0 +1,75 @@
+"""Two networks and the straight line between them: linear mode connectivity."""
+
+import jax
+import numpy as np
+
+from infojax.data import order
+from infojax.evaluate import along_path, classify, interplay, looking, refreshing
+from infojax.objectives import Seeds
+from infojax.tasks import supervised
+from infojax.tasks.config import ConfigError, buildable
+from infojax.tasks.train import train
+from infojax.train.loop import Evaluator, at
+
+INIT = ("same", "different")
+WEIGHTS = ("raw", "ema")
+
+
+def run(config, workdir, dry_run=False):
+    """Trains both ends of every path, measures along it, draws; see `infojax.tasks.train.train`."""
+    with buildable("data, model and objective"):
+        prepared = study(config)
+    return train(prepared, config, workdir, dry_run)
+
+
+def study(config):
+    """A supervised study of two networks a seed, whose last step also has the networks between them, on test.
+
+    The networks of a pair differ in the order of the data and in augmentation, and in their parameters at the
+    beginning where path.init is "different"; up to step path.fork they are one.
+
+    Raises:
+      ConfigError, DataError: names the key.
+    """
+    path = config.path
+    supervised.known(config, "path.init", INIT)
+    supervised.known(config, "path.weights", WEIGHTS)
+    base = supervised.study(config)
+    total = base.ctx.facts.total_steps
+    if path.points < 2:
+        raise ConfigError(f"path.points must be at least 2, got {path.points}")
+    if not 0 <= path.fork < total:
+        raise ConfigError(f"path.fork must be from 0 to below {total}, the number of steps; got {path.fork}")
+    if path.fork and path.init == "different":
+        raise ConfigError(f"path.fork is {path.fork}: networks that differ from the beginning cannot fork later")
+    if config.seed + config.seeds > 2**30:
+        raise ConfigError(f"seed must be below 2^30 for two networks each, got {config.seed}")
+
+    def members(seed):
+        first = 2 * seed
+        for end in (0, 1):
+            own = first + end
+            init = own if path.init == "different" else first
+            yield {"seed": seed, "end": end}, Seeds(init, own, own, trunk=first, fork=path.fork)
+
+    def evaluators(look, due):
+        yield from base.evaluators(look, due)
+        see = looking(look.net, look.through, look.sample("test"), (classify, interplay))
+        pairs = [(i, i + 1) for i in range(0, len(look.runs), 2)]
+        weights = np.linspace(0, 1, path.points)
+        on_path = along_path(see, pairs, weights, path.weights, refresh(config, look, base))
+        yield Evaluator("path", at(total), on_path, together=True)
+
+    return base._replace(members=members, evaluators=evaluators)
+
+
+def refresh(config, look, base):
+    """What recomputes batch statistics from path.recompute_samples of train; None for a network without any."""
+    if "batch_stats" not in jax.eval_shape(look.net.init, jax.random.key(0))[1]:
+        return None
+    x = base.data["train"]["x"]
+    count = min(config.path.recompute_samples or len(x), len(x))
+    x = x[order(jax.random.key(config.seed), 0, count, len(x))]  # mixed: a set may be stored class by class
+    like = jax.ShapeDtypeStruct((2, *x.shape[1:]), "float32")
+    forgetful = supervised.network(config.model, base.ctx.facts.num_classes, like, norm_decay=0.0)
+    return refreshing(forgetful, look.transform, x, config.evaluate.batch_size)

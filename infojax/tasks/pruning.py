@@ -1,0 +1,32 @@
+"""Trained classifiers without their smallest weights: what becomes of accuracy and features."""
+
+from infojax.evaluate import by_sparsity, classify, interplay
+from infojax.tasks import supervised
+from infojax.tasks.config import ConfigError, buildable
+from infojax.tasks.train import train
+from infojax.train.loop import Evaluator, at
+
+
+def run(config, workdir, dry_run=False):
+    """Trains, prunes at the end, measures, draws; see `infojax.tasks.train.train`."""
+    with buildable("data, model and objective"):
+        prepared = study(config)
+    return train(prepared, config, workdir, dry_run)
+
+
+def study(config):
+    """A supervised study whose last step also has the pruned networks, on test.
+
+    Raises:
+      ConfigError, DataError: names the key.
+    """
+    if not config.sparsities or not all(0 <= value < 1 for value in config.sparsities):
+        raise ConfigError(f"sparsities must be numbers of at least 0 and below 1, got {config.sparsities!r}")
+    base = supervised.study(config)
+
+    def evaluators(look, due):
+        yield from base.evaluators(look, due)
+        measured = by_sparsity(look.net, look.through, look.sample("test"), (classify, interplay), config.sparsities)
+        yield Evaluator("pruned", at(base.ctx.facts.total_steps), measured, together=True)
+
+    return base._replace(evaluators=evaluators)
