@@ -20,6 +20,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)  # only counts before the first use of a device
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -32,3 +33,11 @@ hypothesis.settings.register_profile(
     database=None,
 )
 hypothesis.settings.load_profile("infojax")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file():
+    """Compiled programs go with the file that needed them: the kernel allows a process 65,530 mappings, and XLA on CPU
+    dies without a word when it has used them up."""
+    yield
+    jax.clear_caches()

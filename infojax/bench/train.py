@@ -1,5 +1,6 @@
 """The training loop: images/s, the cost of the information terms, of measuring, of everything around the step."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -10,14 +11,14 @@ from pathlib import Path
 import jax
 
 from infojax.objectives import Seeds, init_state
-from infojax.tasks import supervised
+from infojax.tasks import grokking, supervised
 from infojax.tasks.config import choices
-from infojax.tasks.train import train
+from infojax.tasks.train import look_of, train
 from infojax.train.runlog import read_rows
 from infojax.train.step import make_step
 
 
-def study(quick, term="off"):
+def config_of(quick, term="off"):
     """WRN-28-2 on synthetic pictures of 32 x 32 x 3, batch 64, with flips and crops."""
     known = dict(data="synthetic", model="wide_resnet" if quick else "wrn_28_2", term=(term,))
     config = supervised.recipe("bench", choices("small", **known))
@@ -25,7 +26,12 @@ def study(quick, term="off"):
     config.evaluate.train_samples = config.evaluate.test_samples = 128 if quick else 512
     if quick:
         config.model.options = dict(depth=10, width=1)
-    return supervised.study(config)
+    return config
+
+
+def study(quick, term="off"):
+    """The study of `config_of`."""
+    return supervised.study(config_of(quick, term))
 
 
 def steps(quick):
@@ -56,7 +62,8 @@ def evaluation(quick):
     one = study(quick)
     state = init_state(one.objective, Seeds(), one.ctx)
     evaluated = one.objective.evaluated(state)
-    runs = [run for _, run in one.evaluators(one.views)]
+    look = look_of(one, config_of(quick), one.views, [])
+    runs = [evaluator.run for evaluator in one.evaluators(look, lambda step: True)]
     images = 2 * sum(dict(run(evaluated))["n"] for run in runs)  # two sets of weights; also the first, compiling call
     begun = time.perf_counter()
     for run in runs:
@@ -99,6 +106,27 @@ def together(quick):
     yield {"what": "3 seeds, three commands", "seconds": taken["three"]}
 
 
+def grokking_seeds(quick):
+    """One transformer of the grokking preset against four trained together, compilation included, no evaluations."""
+    taken, how = {}, {}
+    for count in (1, 4):
+        config = grokking.defaults("bench", choices("tiny", operation="add", seeds=count))
+        config.data.options.update(p=43, train_fraction=0.4)
+        config.model.options.update(dim=64, width=256)
+        config.steps = 50 if quick else 1000
+        config.evaluate.points = config.evaluate.accuracy_every = config.checkpoint.every = 0
+        config.report.draw = False
+        jax.clear_caches()
+        begun = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            train(grokking.study(config), config, folder, say=lambda *_: None)
+            how[count] = json.loads((Path(folder) / "config.json").read_text())["how"]
+        taken[count] = time.perf_counter() - begun
+    for count, seconds in taken.items():
+        row = {"what": f"grokking, {config.steps} steps, {count} seeds by {how[count]}", "seconds": seconds}
+        yield row | ({"over_one": seconds / taken[1]} if count > 1 else {})
+
+
 def run(quick=False):
     """Rows of all of these."""
-    return [row for part in (steps, evaluation, around, together) for row in part(quick)]
+    return [row for part in (steps, evaluation, around, together, grokking_seeds) for row in part(quick)]

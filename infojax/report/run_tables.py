@@ -16,10 +16,20 @@ ABSENT = "absent"
 
 def facts(study) -> str:
     """Data, model, number of seeds, samples of each split."""
-    seeds = span(len(runs) for runs in study.groups.values())
     sizes = ", ".join(f"{split} n = {n:,}" for split, n in study.sizes.items() if split)
-    parts = [data_and_model(study), sizes, f"{seeds} seed{'' if seeds == '1' else 's'}"]
-    return "; ".join(filter(None, parts))
+    return "; ".join(filter(None, (data_and_model(study), sizes, counted(study, study.groups.values()))))
+
+
+def counted(study, groups) -> str:
+    """How many seeds groups of runs have, and networks, where a seed stands for several."""
+    groups = list(groups)
+    seeds, networks = span(_seeds(study, runs) for runs in groups), span(len(runs) for runs in groups)
+    text = f"{seeds} seed{'' if seeds == '1' else 's'}"
+    return text if networks == seeds else f"{text} of {networks} networks"
+
+
+def _seeds(study, runs) -> int:
+    return len({study.seeds.get(run, run) for run in runs})
 
 
 def data_and_model(study) -> str:
@@ -158,7 +168,8 @@ def last_evaluation(study) -> str:
     step, per_epoch = int(max(steps, default=study.last)), study.config.get("steps_per_epoch")
     epoch = f" (epoch {step / per_epoch:g})" if per_epoch else ""
     many = max(len(runs) for runs in study.groups.values()) > 1
-    return f"step {step:,}{epoch}" + ("; mean ± half of the 95% interval over seeds" if many else "")
+    unit = "seeds" if all(_seeds(study, runs) == len(runs) for runs in study.groups.values()) else "networks"
+    return f"step {step:,}{epoch}" + (f"; mean ± half of the 95% interval over {unit}" if many else "")
 
 
 def text_lines(study) -> list[str]:
