@@ -218,6 +218,113 @@ def test_another_axis_is_a_few_lines_of_data():
     assert ends.mean[-1] == value("loss", "test", 0, 100)
 
 
+def grokked():
+    """Two seeds: train is right from step 10 and 20 on, test from 40 and 80 on."""
+    rows = []
+    for run in (0, 1):
+        for step in (0, 10, 20, 40, 80, 100):
+            for split, from_ in (("train", 10 * (run + 1)), ("test", 40 * (run + 1))):
+                found = {"accuracy": 0.5 + 0.5 * (step >= from_), "mir": 0.01 * step + run, "hdr": 1 - 0.01 * step}
+                mark = {"kind": "eval", "step": step, "time": 0.0, "run": run, "seed": run + 5, "split": split}
+                rows.append(mark | {"n": 50, "limit_mir": 0.9} | found)
+    return rows
+
+
+def test_a_column_a_seed_and_its_phases():
+    axes, numbers = figure("grokking", grokked(), steps_per_epoch=None, task="grokking")
+    assert [title for title in axes if title] == [
+        f"{name}, seed {seed}" for name in ("Accuracy", "MIR", "HDR") for seed in (5, 6)
+    ]
+    for seed, marks in ((5, [10, 40]), (6, [20, 80])):
+        verticals = [line for line in axes[f"MIR, seed {seed}"].lines if len(set(line.get_xdata())) == 1]
+        assert [line.get_xdata()[0] for line in verticals if len(line.get_xdata()) == 2] == marks
+    drawn = [row for row in numbers if row["quantity"] == "mir" and row["split"] == "test"]
+    assert [row["mean"] for row in drawn if row["method"] == "seed 6"] == [1.0, 1.1, 1.2, 1.4, 1.8, 2.0]
+    assert all(math.isnan(row["limit"]) for row in drawn)
+    header, rows = run_tables.phases_table(study(grokked(), CONFIG | {"task": "grokking"}))
+    assert header[:7] == ["run", "memorised", "generalised", "MIR at 0", "MIR memorised", "MIR generalised", "MIR end"]
+    assert [row[:7] for row in rows] == [
+        ["seed 5", "10", "40", "0", "0.100", "0.400", "1.00"],
+        ["seed 6", "20", "80", "1.00", "1.20", "1.80", "2.00"],
+    ]
+
+
+def test_a_run_that_never_understood():
+    rows = [row for row in grokked() if row["step"] < 40]
+    _, [first, second] = run_tables.phases_table(study(rows, CONFIG | {"task": "grokking"}))
+    assert first[1:3] == ["10", "never"] and first[5] == "" and second[1:3] == ["20", "never"]
+    axes, _ = figure("grokking", rows, task="grokking")
+    assert "MIR, seed 5" in axes
+
+
+def along(name, values, endings=("",)):
+    """Rows of two runs along a coordinate, beside those of time."""
+    rows = made(2)
+    for run in (0, 1):
+        for value_ in values:
+            found = {
+                f"{q}{e}": value_ + run + 0.1 * len(e) for q in ("accuracy", "loss", "mir", "hdr") for e in endings
+            }
+            mark = {"kind": "eval", "step": 100, "time": 0.0, "run": run, "seed": run, "split": "test", name: value_}
+            rows.append(mark | found | {"mir_features": value_, "mir_features_layerwise": 2 * value_, "limit_mir": 0.9})
+    return rows
+
+
+def test_the_line_between_two_networks():
+    axes, numbers = figure("connectivity", along("weight", (0.0, 0.5, 1.0), ("", "_recomputed")))
+    titles = [
+        f"{name}, statistics {kind}"
+        for kind in ("interpolated", "recomputed")
+        for name in ("Accuracy", "Loss", "MIR", "HDR")
+    ]
+    assert [title for title in axes if title] == titles
+    found = [row for row in numbers if row["panel"] == "MIR, statistics recomputed"]
+    assert [(row["x"], row["mean"], row["n"]) for row in found] == [
+        (w, pytest.approx(w + 1.6), 2) for w in (0.0, 0.5, 1.0)
+    ]
+    assert all(math.isnan(row["limit"]) for row in numbers)
+    axes, _ = figure("connectivity", along("weight", (0.0, 0.5, 1.0)))
+    assert not any("recomputed" in title for title in axes)
+
+
+def test_sparsities():
+    axes, numbers = figure("pruning", along("sparsity", (0.0, 0.9), ("", "_layerwise")))
+    assert "MIR, before and after" in axes and axes["Accuracy"].get_xlabel() in ("", "sparsity")
+    found = {(row["quantity"], row["x"]): row["mean"] for row in numbers}
+    assert found["mir_features", 0.9] == 0.9 and found["mir_features_layerwise", 0.9] == 1.8
+
+
+def test_maps(tmp_path):
+    rows = made(1, swept=(1.0, 10.0))
+    for run, t in ((0, 1.0), (1, 10.0)):
+        mark = {
+            "kind": "eval",
+            "step": 100,
+            "time": 0.0,
+            "run": run,
+            "seed": 0,
+            "temperature": t,
+            "split": "test",
+            "n": 3,
+        }
+        rows.append(mark | {"tsne_x": [0.0, 1.0, 2.0], "tsne_y": [t, t, t], "labels": [0, 1, 1]})
+    path = folder(tmp_path / "run", rows, sweep={"name": "temperature", "values": [1.0, 10.0]})
+    runs.write_run(path)
+    points = table(path / "figures" / "tsne.csv")
+    assert [(row["panel"], float(row["y"]), row["class"]) for row in points][2:4] == [
+        ("temperature = 1", 1.0, "1"), ("temperature = 10", 10.0, "0"),
+    ]  # fmt: skip
+    assert "t-SNE of the features" in (path / "report.html").read_text()
+
+
+def test_two_networks_of_one_seed_are_not_two_seeds():
+    rows = [row | {"seed": 0, "end": row["run"]} if "run" in row else row for row in made(2)]
+    found = study(rows, CONFIG)
+    assert run_tables.facts(found).endswith("1 seed of 2 networks")
+    assert run_tables.last_evaluation(found).endswith("over networks")
+    assert not any(name == "end" for _, _, name in found.values)
+
+
 def test_limits_need_the_classes():
     rows = made(1)
     found = study(rows, CONFIG | {"num_classes": None})

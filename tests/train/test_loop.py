@@ -20,7 +20,7 @@ from infojax.data import channel_moments, open_dataset, transforms
 from infojax.models import MLP
 from infojax.objectives import Aux, Context, Facts, Objective, Seeds, Supervised, View, init_state, objective
 from infojax.train.checkpoint import Checkpoints
-from infojax.train.loop import Evaluator, NonFiniteError, Preempted, every, fit, log_spaced
+from infojax.train.loop import Evaluator, NonFiniteError, Preempted, at, every, fit, log_spaced
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
 from infojax.train.runlog import RunFolder, read_rows
@@ -158,6 +158,66 @@ def test_several_runs_give_a_row_each(tmp_path):
     found = [(row["step"], row["run"]) for row in rows_of(tmp_path)]
     assert found == [(step, i) for step in (1, 2) for i in range(3)]
     assert len({row["loss"] for row in rows_of(tmp_path)}) == 6
+
+
+def test_an_evaluator_of_all_runs_writes_rows_of_its_own(tmp_path):
+    ctx, task = setting(), Supervised(batch_size=32)
+    seeds = [Seeds(s, s, s) for s in range(2)]
+    seen = []
+
+    def compare(networks):
+        first, second = (network["raw"][0]["net"]["head"]["bias"] for network in networks)
+        for weight in (0.0, 1.0):
+            seen.append(((1 - weight) * first + weight * second).tolist())
+            yield {"run": 1, "runs": [0, 1], "split": "test", "weight": weight, "sum": float(sum(seen[-1]))}
+        yield {"split": "test", "barrier": 0.5}
+
+    run, kept = RunFolder(tmp_path, {}), Kept()
+    state = fit(
+        task, stack([init_state(task, s, ctx) for s in seeds]), CONSTANTS, stack(seeds),
+        map_runs(make_step(ctx, VIEWS), "vmap"), until=2, rows=run, checkpoints=kept, save=at(2),
+        evaluators=[Evaluator("pair", at(2), compare, together=True)], runs=[{"seed": s} for s in range(2)],
+    )  # fmt: skip
+    run.close()
+    np.testing.assert_allclose(seen, state.params["net"]["head"]["bias"])
+    marks = [(row["run"], row["seed"], row["step"], row.get("weight"), row["evaluator"]) for row in rows_of(tmp_path)]
+    assert marks == [(1, 1, 2, 0.0, "pair"), (1, 1, 2, 1.0, "pair"), (0, 0, 2, None, "pair")]
+    assert "runs" not in rows_of(tmp_path)[0]
+    assert kept.metrics == {"test barrier": 0.5}  # points on a line choose no checkpoint
+
+
+class Kept:
+    """In the place of checkpoints: what the last was saved with."""
+
+    def restore(self, like):
+        return None
+
+    def save(self, step, state, metrics):
+        self.metrics = metrics
+
+    def wait(self):
+        pass
+
+
+def test_rows_made_of_a_frozen_run_say_so(tmp_path):
+    """Run 1 leaves the finite numbers at once; what is made of it is marked, what is not, is not."""
+    ctx, task = setting(), Supervised(batch_size=32)
+    seeds = [Seeds(s, s, s) for s in range(2)]
+    state = stack([init_state(task, s, ctx) for s in seeds])
+    state = state._replace(params=jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), state.params))
+
+    def rows(networks):
+        yield {"run": 0}
+        yield {"run": 1}
+        yield {"run": 0, "runs": [0, 1]}
+
+    run = RunFolder(tmp_path, {})
+    fit(
+        task, state, CONSTANTS, stack(seeds), map_runs(make_step(ctx, VIEWS), "vmap"), until=2, rows=run,
+        evaluators=[Evaluator("all", at(2), rows, together=True)], runs=[{"seed": s} for s in range(2)],
+    )  # fmt: skip
+    run.close()
+    assert [row.get("frozen", False) for row in rows_of(tmp_path)] == [False, True, True]
 
 
 def test_a_fed_run_is_the_same_run(tmp_path, whole):

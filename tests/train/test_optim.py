@@ -37,6 +37,25 @@ def run(tx, params, gradients):
     return params
 
 
+def test_everything_may_decay_after_a_warm_up():
+    """AdamW of PyTorch with decay on biases too, under LambdaLR of min(step / 3, 1)."""
+    torch = pytest.importorskip("torch")
+    params, gradients = problem()
+    found = run(optim.adamw(optim.warmup(LR, 3), b2=0.98, weight_decay=1.0, decayed=None), params, gradients)
+    leaves = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in params.items()}
+    tx = torch.optim.AdamW(leaves.values(), lr=LR, betas=(0.9, 0.98), weight_decay=1.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(tx, lambda step: min(step / 3, 1))
+    for g in gradients:
+        for name, leaf in leaves.items():
+            leaf.grad = torch.tensor(g[name])
+        tx.step()
+        schedule.step()
+    for name, leaf in leaves.items():
+        np.testing.assert_allclose(found[name], leaf.detach().numpy(), rtol=1e-6)
+        assert np.abs(found[name] - params[name]).max() > 1e-3
+    assert optim.warmup(LR, 0) == LR
+
+
 def by_hand(params, gradients, step):
     """step(k, name, p, g, buffer) -> (p, buffer), parameter by parameter."""
     result = {}

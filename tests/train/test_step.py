@@ -108,11 +108,12 @@ def test_it_learns():
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
 
 
-def test_label_smoothing_and_temperature():
+@pytest.mark.parametrize("log_softmax", ["float32", "float64"])
+def test_label_smoothing_and_temperature(log_softmax):
     ctx = context()
     state = init_state(Supervised(), Seeds(), ctx)
     batch = {"train": {"weak": VIEWS["plain"](None, jnp.asarray(TRAIN.x[:9])), "labels": jnp.asarray(TRAIN.labels[:9])}}
-    value, _ = Supervised(temperature=4.0, label_smoothing=0.2).loss(
+    value, _ = Supervised(temperature=4.0, label_smoothing=0.2, log_softmax=log_softmax).loss(
         state.params, state, {}, batch, jax.random.key(0), ctx
     )
     logits = MLP(10, widths=(32,)).apply({"params": state.params["net"]}, batch["train"]["weak"], train=True).logits / 4
@@ -120,6 +121,22 @@ def test_label_smoothing_and_temperature():
     assert float(value) == pytest.approx(
         float(np.mean(-(target * np.asarray(jax.nn.log_softmax(logits))).sum(1))), rel=1e-5
     )
+
+
+def test_a_certain_network_still_has_a_gradient():
+    """Losses of 1e-12, which a log-softmax in float32 rounds to nothing."""
+    logits, labels = jnp.zeros((4, 3)).at[:, 1].set(28.0), jnp.ones(4, jnp.int32)
+    exact, rounded = (Supervised(log_softmax=kind).cross_entropy(logits, labels) for kind in ("float64", "float32"))
+    np.testing.assert_allclose(exact, 2 * np.exp(-28), rtol=1e-5)
+    assert not np.any(rounded)
+
+
+def test_seeds_fork():
+    seeds = Seeds(1, 2, 3, trunk=9, fork=5)
+    assert [tuple(int(x) for x in seeds.at(step)[:3]) for step in (0, 4, 5, 6)] == [
+        (1, 9, 9), (1, 9, 9), (1, 2, 3), (1, 2, 3),
+    ]  # fmt: skip
+    assert [int(x) for x in Seeds(1, 2, 3).at(0)[:3]] == [1, 2, 3]
 
 
 def test_the_information_term_enters_with_its_strength():
