@@ -16,8 +16,8 @@ rate 5e-3.
 
 Marks: memorised, the first evaluation with 99% of train right; generalised, the first with 99% of test.
 Expected (Song et al. 2024): while train is learnt by heart MIR rises and HDR falls; then MIR falls and HDR rises, until
-test is understood, when MIR is least and HDR falls from its peak. paper and small were not run here; tiny:
-docs/results.md.
+test is understood, when MIR is least and HDR falls from its peak. MIR of test at p = 113 (8,939 rows) is estimated,
+with half of the width of its bounds in the rows. What was run: docs/results.md.
 """
 
 from infojax.tasks import grokking
@@ -35,5 +35,5 @@ def get_config(string=""):
         config.steps, config.evaluate.points = 2200, 18
     else:
         config.steps = 50_000 if chosen.preset == "paper" else 20_000
-        config.log.every, config.checkpoint.every = 100, 5000
+        config.checkpoint.every = 5000
     return config

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "objectives": ("measures", "parallel"),
     "train": ("objectives", "data", "models", "parallel", "processes"),
     "evaluate": ("measures", "parallel", "data", "train"),
-    "report": ("measures.theory", "train.runlog"),
+    "report": ("measures.theory", "train.board", "train.runlog"),
     "analysis": ("measures", "parallel", "processes", "report"),
     "feature_arrays": (),
     "feature_files": FEATURES[:1],

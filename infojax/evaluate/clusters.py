@@ -25,6 +25,8 @@ def _silhouette(z, labels):
 def tsne(through, sample, runs, seed=0):
     """An `Evaluator.run` over all runs: a row with the two-dimensional map of the features of each of some runs.
 
+    Features that are not finite, or fewer than three different ones, have none.
+
     Args:
       through: `forward` of the net; runs: their numbers.
       seed: of scikit-learn's TSNE; everything else is its default (perplexity 30, started from principal components).
@@ -35,8 +37,8 @@ def tsne(through, sample, runs, seed=0):
 
         for number in runs:
             z = np.asarray(through(*weights_of(networks[number]), sample.x).embedding)
-            if not np.isfinite(z).all():
-                continue
+            if not np.isfinite(z).all() or z.shape[1] < 2 or len(np.unique(z, axis=0)) < 3:
+                continue  # nothing to map; scikit-learn would divide by no variance
             place = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(z)
             x, y = np.round(place.T.astype(np.float64), 3).tolist()
             labels = np.asarray(sample.labels).tolist()

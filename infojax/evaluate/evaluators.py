@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import collapse, joint
+from infojax.measures.classification import cross_entropy
 from infojax.measures.entropy import matrix_entropy
 from infojax.measures.estimate import estimate_interplay
 from infojax.measures.least_squares import squared_error
 from infojax.measures.limits import limits_at_collapse
 from infojax.measures.theory import Limits
-from infojax.measures.usable import cross_entropy
 
 
 def classify(seen):

@@ -75,13 +75,14 @@ def on_sample(net, through, sample, measures):
     return run
 
 
-def forward(net, transform, batch_size=512):
+def forward(net, transform, batch_size=512, devices=1):
     """(params, model_state, x) -> `Said` of all samples, batch by batch in evaluation mode; one program for all sizes.
 
     Where the transform is sharded the devices share each batch; what they say is gathered on one of every process.
 
     Args:
       net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
+      devices: of the mesh; batches are padded until it divides them.
     """
 
     @jax.jit
@@ -90,7 +91,7 @@ def forward(net, transform, batch_size=512):
         return Said(output.logits, output.embedding)
 
     def run(params, model_state, x):
-        size = min(batch_size, len(x))
+        size = -(-min(batch_size, len(x)) // devices) * devices
         starts = range(0, len(x), size)
         parts = [here(batch(params, model_state, _padded(x[start : start + size], size))) for start in starts]
         return Said(*(jnp.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)))

@@ -21,7 +21,7 @@ class Transformer(nn.Module):
       length: tokens of a sample.
       dtype: of the computation; parameters, embedding and logits are float32.
     Call:
-      x: (N, length) integer tokens, the last of each the sign "=" (it is not looked at); train: without effect.
+      x: (N, length) integer tokens, the last of each "=", which the query takes for granted; train: without effect.
     Returns:
       `Output`; logits (N, p + 1), of every token as in the reference; embedding (N, dim), the residual stream at the
       last position; features "attention" and "mlp", (N, dim), the stream after each part.

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import optax
 
-from infojax.measures.usable import cross_entropy
+from infojax.measures.classification import cross_entropy
 from infojax.objectives.contract import Aux, Average, Objective, View, objective
 from infojax.objectives.regularizers import information_term
 
@@ -21,7 +21,7 @@ class Supervised(Objective):
       ema_decay: of the evaluated average of the parameters.
       lr_scale: factor of the learning rate.
       log_softmax: "float32", whose gradient rounds to nothing or to noise where the loss is below 1e-7 ("slingshots" of
-        grokking), or "float64": as exact as of a double log-softmax, by `infojax.measures.usable.cross_entropy`.
+        grokking), or "float64": as exact as a double log-softmax, `infojax.measures.classification.cross_entropy`.
       term, to, normalise: see `information_term`.
       transform: of the training samples.
       batch_size: samples a step, or "all".

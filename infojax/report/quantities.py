@@ -71,8 +71,6 @@ SUMMARY = (
     "accuracy", "loss", "mir", "hdr", "entropy_features", "entropy_head_weights", "nc1", "nc2_equinorm",
     "nc2_equiangularity", "nc3", "nc4", "cdnv", "davies_bouldin", "silhouette", "effective_rank_from_gram", *BARRIERS,
 )  # fmt: skip
-# What a row may be measured along besides time; a row that carries one is not on the axis of time.
-COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
 
 
 class Line(NamedTuple):
@@ -148,9 +146,9 @@ def _pair(name):
     return (Line(name, "smallest of all"), Line(f"{name}_layerwise", "of each layer", dash=(0, (4, 1.5))))
 
 
-def _on_path(ending, note):
+def _on_path(ending="", note=""):
     return tuple(
-        Panel(f"{_title(name)}, {note}", lines(f"{name}{ending}"), name == "loss")
+        Panel(f"{_title(name)}{note}", lines(f"{name}{ending}"), name == "loss")
         for name in ("accuracy", "loss", "mir", "hdr")
     )
 
@@ -180,9 +178,10 @@ FIGURES = {
     ),
     "connectivity": Plan(
         "Networks on the line between two",
-        "Song et al. 2024, Fig. 3c: (1 - w) h1 + w h2, on test. Batch statistics are interpolated like weights, or "
-        "recomputed from training samples as the interpolated weights see them.",
-        (*_on_path("", "statistics interpolated"), *_on_path("_recomputed", "statistics recomputed")),
+        "Song et al. 2024, Fig. 3c: (1 - w) h1 + w h2, on test. Batch statistics, where there are any, are "
+        "interpolated like weights, or (second row) recomputed from training samples as the interpolated weights see "
+        "them.",
+        (*_on_path(), *_on_path("_recomputed", ", statistics recomputed")),
         columns=4,
         x="weight",
         limits=False,

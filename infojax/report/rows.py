@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from infojax.report.quantities import COORDINATES, QUANTITIES, closed_limits
+from infojax.report.quantities import QUANTITIES, closed_limits
+from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError, read_rows
 
 BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
-MARKS = ("kind", "step", "time", "run", "seed", "evaluator", "split", "n", "convention", "frozen", "end")
+MARKS = ("kind", "step", "time", "run", "seed", "evaluator", "split", "n", "convention", "frozen", "of_frozen", "end")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def study(rows, config, environment=None, folder=".") -> Study:
             seeds[run] = row["seed"]
         if row.get("frozen"):
             frozen.setdefault(run, row["step"])
-        if row["kind"] not in ("train", "eval") or row.get("frozen"):
+        if row["kind"] not in ("train", "eval") or row.get("frozen") or row.get("of_frozen"):
             continue
         split = BATCH if row["kind"] == "train" else row.get("split", "")
         if isinstance(row.get("n"), int):

@@ -7,8 +7,9 @@ import matplotlib
 import numpy as np
 
 from infojax.report.panels import COLOURS
-from infojax.report.quantities import COORDINATES, ENDINGS, QUANTITIES, Line
+from infojax.report.quantities import ENDINGS, QUANTITIES, Line
 from infojax.report.rows import BATCH, Series, Study, limits, series, splits_of
+from infojax.train.board import COORDINATES
 
 PALE = "#bbbbbb"  # batches
 DASHES = ("-", (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))

@@ -67,11 +67,9 @@ def draw(plan, methods, title, split=None):
 
 
 def _phases(curves):
-    """Steps (epochs, where those are counted) at which the one run of a cell memorised and generalised, or None."""
-    method, along = curves[0].method, "step"
-    scale = method.study.config["steps_per_epoch"] if unit_of([method], along) == "epoch" else 1
-    found = (first_accurate(method.study, method.runs[0], split) for split in ("train", "test"))
-    return [None if step is None else step / scale for step in found]
+    """Steps at which the one run of a cell memorised and generalised, or None."""
+    method = curves[0].method
+    return [first_accurate(method.study, method.runs[0], split) for split in ("train", "test")]
 
 
 def _draw_curves(axis, panel, curves):

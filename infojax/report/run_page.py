@@ -26,6 +26,7 @@ from infojax.report.run_tables import (
     title_of,
     warnings_of,
 )
+from infojax.train.board import COORDINATES
 
 MAPS = (
     "t-SNE of the features of one seed, at both ends of the sweep (Song et al. 2024, Figs. 2d and 2e); colours: "
@@ -79,6 +80,14 @@ def comparison_page(studies, figures) -> str:
                 inline(save(figures, name, *found, prefix=name)[1], f"{split}: {COMPARISON.caption}".lstrip(": "))
             )
         tables.append(_titled(3, split) + plain_table(*final_table(methods, split, COMPARED)))
+    for name, plan in FIGURES.items():
+        if plan.x not in COORDINATES:
+            continue
+        found = draw(
+            plan, [method._replace(dash=None) for method in methods], _lines(f"{plan.title}\n{BANDS} over seeds")
+        )
+        if found is not None:
+            drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
     header, rows = differing(studies, labels)
     notes = [f"{label}: {note}" for study, label in zip(studies, labels, strict=True) for note in warnings_of(study)]
     settings = plain_table(header, rows) if rows else "<p>None.</p>"
@@ -98,7 +107,7 @@ MEANING = "Mean ± half of the 95% interval over seeds (Student's t); a number a
 def _heading(study, plan) -> str:
     """Two lines above a figure: what it shows of which run; on what it stands."""
     names = {line.quantity for panel in plan.panels for line in panel.lines}
-    bands = f"; {BANDS}" if any(len(runs) > 1 for runs in study.groups.values()) else ""
+    bands = f"; {BANDS}" if any(len(runs) > 1 for runs in study.groups.values()) and not plan.each_run else ""
     convention = f"; NC1: {study.convention} convention" if study.convention and "nc1" in names else ""
     return _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{bands}{convention}")
 

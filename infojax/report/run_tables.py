@@ -17,7 +17,17 @@ ABSENT = "absent"
 def facts(study) -> str:
     """Data, model, number of seeds, samples of each split."""
     sizes = ", ".join(f"{split} n = {n:,}" for split, n in study.sizes.items() if split)
-    return "; ".join(filter(None, (data_and_model(study), sizes, counted(study, study.groups.values()))))
+    parts = (data_and_model(study), sizes, counted(study, study.groups.values()), _path(study))
+    return "; ".join(filter(None, parts))
+
+
+def _path(study) -> str:
+    """What a line between two networks lies between."""
+    found = study.config.get("path")
+    if not isinstance(found, dict):
+        return ""
+    fork = f", one until step {found['fork']:,}" * bool(found.get("fork"))
+    return f"{found.get('init')} beginning{fork}, {found.get('weights')} weights"
 
 
 def counted(study, groups) -> str:

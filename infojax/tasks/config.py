@@ -76,7 +76,9 @@ def training(name, chosen):
             preset=chosen.preset,
             seed=0,  # of the first run; parameters, order and noise alike
             seeds=chosen.get("seeds", 1),  # runs in one program, with seeds from `seed` on
-            sweep=dict(name="", values=()),  # one float of the objective takes several values, each with all seeds
+            sweep=dict(
+                name="", values=()
+            ),  # one float of the objective, or "lr", takes several values, each with all seeds
             steps=optional(int),  # either steps or epochs
             epochs=optional(float),
             log=dict(every=50),  # steps; rows of kind "train"

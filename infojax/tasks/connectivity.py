@@ -38,6 +38,8 @@ def study(config):
     total = base.ctx.facts.total_steps
     if path.points < 2:
         raise ConfigError(f"path.points must be at least 2, got {path.points}")
+    if path.recompute_samples < 0:
+        raise ConfigError(f"path.recompute_samples must be at least 0 (all of train), got {path.recompute_samples}")
     if not 0 <= path.fork < total:
         raise ConfigError(f"path.fork must be from 0 to below {total}, the number of steps; got {path.fork}")
     if path.fork and path.init == "different":
@@ -72,4 +74,8 @@ def refresh(config, look, base):
     x = x[order(jax.random.key(config.seed), 0, count, len(x))]  # mixed: a set may be stored class by class
     like = jax.ShapeDtypeStruct((2, *x.shape[1:]), "float32")
     forgetful = supervised.network(config.model, base.ctx.facts.num_classes, like, norm_decay=0.0)
-    return refreshing(forgetful, look.transform, x, config.evaluate.batch_size)
+    batches = -(-count // config.evaluate.batch_size)
+    size = count // batches // look.devices * look.devices  # equal batches, and no padding: every row counts
+    if not size:
+        raise ConfigError(f"path.recompute_samples is {count}, fewer than the {look.devices} devices")
+    return refreshing(forgetful, look.transform, x, size)

@@ -8,6 +8,7 @@ from infojax.data import in_memory, open_dataset
 from infojax.evaluate import classify, on_sample
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.objectives import Context, Facts, Supervised
+from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.tasks.config import ConfigError, buildable, training
 from infojax.tasks.supervised import classifier, fields_of, known, network, shares, total_steps
@@ -47,6 +48,11 @@ def study(config):
     total = total_steps(config, 1)
     known(config, "objective.log_softmax", LOG_SOFTMAX)
     known(config, "objective.transform", ("plain",))
+    known(config, "objective.batch_size", ("all",))
+    known(config, "objective.term", KINDS)
+    known(config, "objective.to", GRADIENTS)
+    if config.evaluate.accuracy_every < 0:
+        raise ConfigError(f"evaluate.accuracy_every must be at least 0, got {config.evaluate.accuracy_every}")
     known(config, "evaluate.convention", NC1_CONVENTIONS)
     shares(config.objective, "label_smoothing", "ema_decay")
     settings = config.optimizer

@@ -2,7 +2,7 @@
 
 from infojax.evaluate import by_sparsity, classify, interplay
 from infojax.tasks import supervised
-from infojax.tasks.config import ConfigError, buildable
+from infojax.tasks.config import buildable
 from infojax.tasks.train import train
 from infojax.train.loop import Evaluator, at
 
@@ -20,8 +20,7 @@ def study(config):
     Raises:
       ConfigError, DataError: names the key.
     """
-    if not config.sparsities or not all(0 <= value < 1 for value in config.sparsities):
-        raise ConfigError(f"sparsities must be numbers of at least 0 and below 1, got {config.sparsities!r}")
+    supervised.numbers("sparsities", config.sparsities, "of at least 0 and below 1", lambda value: 0 <= value < 1)
     base = supervised.study(config)
 
     def evaluators(look, due):

@@ -180,6 +180,13 @@ def optimizer(settings, total):
     )
 
 
+def numbers(path, values, what, fits):
+    """Refuses what is not a list of different numbers, all of which fit."""
+    plain = all(type(value) in (int, float) for value in values)
+    if not values or not plain or not all(fits(value) for value in values) or len(set(values)) < len(values):
+        raise ConfigError(f"{path} must be different numbers, {what}; got {values!r}")
+
+
 def shares(settings, *names):
     """Refuses what is not in [0, 1)."""
     for name in names:

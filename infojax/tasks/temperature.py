@@ -20,11 +20,11 @@ def study(config):
     Raises:
       ConfigError, DataError: names the key.
     """
-    if config.sweep.name != "temperature" or not all(value > 0 for value in config.sweep["values"]):
-        raise ConfigError(
-            "sweep must be of the temperature, over positive values; "
-            f"got name {config.sweep.name!r}, values {config.sweep['values']!r}"
-        )
+    if config.sweep.name != "temperature":
+        raise ConfigError(f"sweep.name must be temperature, got {config.sweep.name!r}")
+    supervised.numbers("sweep.values", config.sweep["values"], "positive", lambda value: value > 0)
+    if not 0 <= config.tsne_seed < 2**32:
+        raise ConfigError(f"tsne_seed must be from 0 to below 2^32, got {config.tsne_seed}")
     base = supervised.study(config)
     end = at(base.ctx.facts.total_steps)
 

@@ -84,6 +84,7 @@ class Look(NamedTuple):
       net: the network; transform: of stored samples; through: the one compiled `forward` of both.
       sample: split -> the config's fixed part of it.
       runs: numbered as in the rows.
+      devices: that share a batch.
     """
 
     net: Any
@@ -91,6 +92,7 @@ class Look(NamedTuple):
     through: Callable
     sample: Callable
     runs: list[Run]
+    devices: int
 
 
 class Begun(NamedTuple):
@@ -119,7 +121,7 @@ def begin(study, config):
     Raises:
       ConfigError: names the key.
     """
-    mesh = devices(config, study)
+    mesh = mesh_of(config, study)
     study = on_mesh(study, mesh)
     views = sharded_views(study.views, mesh)
     runs = list_runs(config, study)
@@ -165,7 +167,7 @@ def train(study, config, workdir, dry_run=False, say=say_once):
     points, interval = config.evaluate.points, config.evaluate.every
     due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch or 1)
     with together():
-        evaluators = list(study.evaluators(look_of(study, config, views, runs), due))
+        evaluators = list(study.evaluators(look_of(study, config, views, runs, mesh), due))
     begun = time.perf_counter()
     try:
         with store, progress.shown(folder):
@@ -192,7 +194,7 @@ def train(study, config, workdir, dry_run=False, say=say_once):
     return state
 
 
-def look_of(study, config, views, runs):
+def look_of(study, config, views, runs, mesh=None):
     """What the evaluators of a run see with."""
 
     @cache
@@ -200,19 +202,21 @@ def look_of(study, config, views, runs):
         return fixed_sample(split, study.sources[split], config.evaluate[f"{split}_samples"])
 
     net, transform = study.ctx.nets["net"], views["plain"]
-    return Look(net, transform, forward(net, transform, config.evaluate.batch_size), sample, runs)
+    devices = 1 if mesh is None else mesh.size
+    return Look(net, transform, forward(net, transform, config.evaluate.batch_size, devices), sample, runs, devices)
 
 
-def devices(config, study):
+def mesh_of(config, study):
     """The mesh of a run, with equally many devices of every process; None on one device."""
     count, processes = config.devices or jax.device_count(), jax.process_count()
     if not 0 < count <= jax.device_count():
         raise ConfigError(f"devices is {count}, but there are {jax.device_count()}")
     for view in study.objective.views:
-        if view.size != "all" and view.size % count:
+        size = len(study.data[view.source]["labels"]) if view.size == "all" else view.size
+        if size % count:
             if config.devices:
-                raise ConfigError(f"devices is {count}, which does not divide the batch of {view.size}")
-            count = math.gcd(count, view.size)
+                raise ConfigError(f"devices is {count}, which does not divide the batch of {size}")
+            count = math.gcd(count, size)
     if count % processes:
         raise ConfigError(
             f"{processes} processes cannot share {count} devices, as many as divide the batch; change one of them"
@@ -243,8 +247,8 @@ def list_runs(config, study):
         raise ConfigError(f"sweep.values must be numbers, got {values!r}") from None
     if len(set(values)) < len(values):
         raise ConfigError(f"sweep.values has a value twice: {values}")
-    if name == "lr" and not config.optimizer.lr > 0:
-        raise ConfigError(f"optimizer.lr must be positive to be swept, got {config.optimizer.lr}")
+    if name == "lr" and not min(config.optimizer.lr, *values) > 0:
+        raise ConfigError(f"learning rates must be positive; got optimizer.lr {config.optimizer.lr}, values {values}")
 
     def own(value):
         return {"lr_scale": value / config.optimizer.lr} if name == "lr" else {name: value}

@@ -1,6 +1,7 @@
 """The rows' numbers as TensorBoard events, where tensorboardX is installed; metrics.jsonl stays the truth."""
 
-COORDINATES = {"weight", "sparsity"}  # along which a row may be measured besides time
+# What a row may be measured along besides time: name -> label. A row that carries one is not on the axis of time.
+COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
 
 
 class Board:
@@ -19,7 +20,7 @@ class Board:
 
         Rows along a coordinate other than time are left out: they have many values at one step.
         """
-        if COORDINATES & values.keys():
+        if COORDINATES.keys() & values.keys():
             return
         if self._writer is None:
             try:

@@ -43,7 +43,8 @@ class Evaluator(NamedTuple):
       due: step -> whether it runs there.
       run: {"raw": (params, model_state), ...} of `Objective.evaluated` -> yields (name, value), which make a row.
       together: `run` takes a list of these, one a run, and yields whole rows, dicts; "run" says whose one is (0 by
-        default), "runs" which ones it is made of where these are several.
+        default), "runs" which ones it is made of where these are several. A row of a frozen run is marked "frozen", one
+        that is made of one "of_frozen".
     """
 
     name: str
@@ -190,10 +191,11 @@ class _Keeper:
                 self.progress(k, {"phase": evaluator.name})
                 for values in self._evaluated(evaluator, self._by_run(self.objective.evaluated(state))):
                     run = values.pop("run", 0)
-                    mark = {"frozen": True} if any(frozen[i] for i in values.pop("runs", [run])) else {}
+                    others = any(frozen[i] for i in values.pop("runs", ()))
+                    mark = frozen[run] or ({"of_frozen": True} if others else {})
                     self._write(k, "eval", run, {"evaluator": evaluator.name, **values, **mark})
                     for name, value in values.items():
-                        if isinstance(value, float) and not mark and not COORDINATES & values.keys():
+                        if isinstance(value, float) and not mark and not COORDINATES.keys() & values.keys():
                             self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
 
     def _evaluated(self, evaluator, networks):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 
+from infojax.train.board import COORDINATES
 from infojax.train.cost import duration
 
 LINE_SECONDS = 10  # between plain lines
@@ -62,12 +63,14 @@ class Progress:
             return
         if "evaluator" not in values and values.get("run", 0) == 0:
             self._tick(step, now)
+        if self.folder is not None and now - self.beaten > STATUS_SECONDS:
+            self.folder.status(step=step, total=self.total, state="running")
+            self.beaten = now
+        if COORDINATES.keys() & values.keys():  # of another network than the one that is trained
+            return
         self._remember(values)
         if values.get("run", 0) == self.runs - 1:
             self._show(self.line(step), now, always="evaluator" in values and values.get("split") == "test")
-            if self.folder is not None and now - self.beaten > STATUS_SECONDS:
-                self.folder.status(step=step, total=self.total, state="running")
-                self.beaten = now
 
     def line(self, step):
         """Step, speed, time left, and the last known loss, accuracy, MIR and its distance to the limit."""

@@ -196,6 +196,13 @@ def test_silhouette():
     assert np.isnan(dict(clusters(seen(np.full((40, 3), np.nan))))["silhouette"])
 
 
+def test_features_that_are_all_alike_have_no_map():
+    """scikit-learn's start from principal components divides by their spread, and the process dies."""
+    networks = [network(0)]
+    flat = {"raw": jax.tree.map(jnp.zeros_like, networks[0]["raw"])}
+    assert list(tsne(THROUGH, SAMPLE, [0])([flat])) == []
+
+
 def test_the_map_is_the_same_again_and_of_the_runs_asked_for():
     networks = [network(seed) for seed in range(3)]
     [first], [again] = (list(tsne(THROUGH, SAMPLE, [2])(networks)) for _ in range(2))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infojax.measures.usable import cross_entropy
+from infojax.measures.classification import cross_entropy
 from infojax.models import Transformer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "nets.npz"

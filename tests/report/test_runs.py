@@ -272,11 +272,8 @@ def along(name, values, endings=("",)):
 
 def test_the_line_between_two_networks():
     axes, numbers = figure("connectivity", along("weight", (0.0, 0.5, 1.0), ("", "_recomputed")))
-    titles = [
-        f"{name}, statistics {kind}"
-        for kind in ("interpolated", "recomputed")
-        for name in ("Accuracy", "Loss", "MIR", "HDR")
-    ]
+    names = ("Accuracy", "Loss", "MIR", "HDR")
+    titles = [*names, *(f"{name}, statistics recomputed" for name in names)]
     assert [title for title in axes if title] == titles
     found = [row for row in numbers if row["panel"] == "MIR, statistics recomputed"]
     assert [(row["x"], row["mean"], row["n"]) for row in found] == [
@@ -315,6 +312,15 @@ def test_maps(tmp_path):
         ("temperature = 1", 1.0, "1"), ("temperature = 10", 10.0, "0"),
     ]  # fmt: skip
     assert "t-SNE of the features" in (path / "report.html").read_text()
+
+
+def test_what_is_made_of_a_frozen_run_does_not_count():
+    rows = [
+        row | ({"of_frozen": True} if "weight" in row and row["run"] == 0 else {})
+        for row in along("weight", (0.0, 1.0))
+    ]
+    _, numbers = figure("connectivity", rows)
+    assert {row["n"] for row in numbers} == {1} and not study(rows, CONFIG).frozen
 
 
 def test_two_networks_of_one_seed_are_not_two_seeds():

@@ -9,14 +9,17 @@ import pytest
 
 from infojax.main import main
 from infojax.objectives import Seeds
+from infojax.parallel import make_mesh, replicated, sharded_views
 from infojax.tasks import connectivity, grokking, pruning, temperature
 from infojax.tasks.config import ConfigError
-from infojax.tasks.train import begin, list_runs
+from infojax.tasks.train import begin, list_runs, look_of, mesh_of
 from infojax.train.runlog import read_rows
 from tests.tasks.test_config import get_config
 
 ROOT = Path(__file__).parents[2]
-SHORT = ["--config.steps=6", "--config.evaluate.points=2", "--config.log.every=3", "--config.devices=1"]
+# Evaluated at the end only, and at 0.
+SHORT = ["--config.steps=6", "--config.evaluate.every=6", "--config.log.every=3", "--config.devices=1"]
+SMALL = ["--config.evaluate.train_samples=40", "--config.evaluate.test_samples=40"]
 
 
 def small(name, string="", steps=12, **flat):
@@ -127,9 +130,8 @@ def rows_of(folder):
 def connected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("connected")
     string = f"--config={ROOT}/configs/connectivity.py:tiny,model=wide_resnet,seeds=2"
-    flags = ["--config.path.points=3", "--config.sweep.values=0.03", "--config.evaluate.test_samples=40"]
+    flags = ["--config.path.points=3", "--config.sweep.values=0.03", *SMALL]
     flags += ["--config.path.recompute_samples=64", "--config.evaluate.batch_size=32"]
-    flags += ["--config.evaluate.train_samples=40"]
     assert main([string, *SHORT, *flags, f"--workdir={folder}"]) == 0
     return folder, [string, *SHORT, *flags, f"--workdir={folder}"]
 
@@ -154,17 +156,18 @@ def test_rows_of_a_path(connected):
 def test_a_finished_run_stays_as_it_is(connected):
     folder, command = connected
     before = read_rows(folder)
-    assert main(command) == 0
+    assert main([*command, "--config.report.draw=False"]) == 0
     assert read_rows(folder) == before
 
 
 def test_rows_of_pruning(tmp_path):
     string = f"--config={ROOT}/configs/pruning.py:tiny,model=mlp,seeds=2"
-    assert main([string, *SHORT, "--config.sparsities=0.0", "--config.sparsities=0.9", f"--workdir={tmp_path}"]) == 0
+    flags = [*SMALL, "--config.sparsities=0.0", "--config.sparsities=0.9"]
+    assert main([string, *SHORT, *flags, f"--workdir={tmp_path}"]) == 0
     rows = [row for row in rows_of(tmp_path) if row["evaluator"] == "pruned"]
     assert [(row["seed"], row["sparsity"]) for row in rows] == [(0, 0.0), (0, 0.9), (1, 0.0), (1, 0.9)]
     for row in rows:
-        assert row["n"] == 355 and row["split"] == "test"
+        assert row["n"] == 40 and row["split"] == "test"
         assert all(f"{name}{end}" in row for name in ("accuracy", "mir_features", "mir") for end in ("", "_layerwise"))
     assert rows[0]["hdr_features"] == 0 < rows[1]["hdr_features"]
     assert (tmp_path / "figures" / "pruning.svg").exists()
@@ -172,15 +175,15 @@ def test_rows_of_pruning(tmp_path):
 
 def test_rows_of_temperatures(tmp_path):
     string = f"--config={ROOT}/configs/temperature.py:tiny,model=mlp,seeds=2"
-    flags = ["--config.sweep.values=1.0", "--config.sweep.values=10.0", "--config.evaluate.test_samples=60"]
+    flags = ["--config.sweep.values=1.0", "--config.sweep.values=10.0", *SMALL]
     assert main([string, *SHORT, *flags, f"--workdir={tmp_path}"]) == 0
     rows = [row for row in rows_of(tmp_path) if "silhouette" in row]
     assert [(row["temperature"], row["seed"]) for row in rows] == [(1.0, 0), (1.0, 1), (10.0, 0), (10.0, 1)]
     maps = [row for row in rows_of(tmp_path) if "tsne_x" in row]
-    assert [(row["temperature"], row["seed"], len(row["tsne_x"])) for row in maps] == [(1.0, 0, 60), (10.0, 0, 60)]
+    assert [(row["temperature"], row["seed"], len(row["tsne_x"])) for row in maps] == [(1.0, 0, 40), (10.0, 0, 40)]
     assert {path.stem for path in (tmp_path / "figures").glob("*.csv")} >= {"swept", "tsne"}
     points = (tmp_path / "figures" / "tsne.csv").read_text().splitlines()
-    assert len(points) == 1 + 120
+    assert len(points) == 1 + 80
 
 
 def test_rows_of_grokking(tmp_path):
@@ -201,22 +204,60 @@ def test_rows_of_grokking(tmp_path):
     assert "Phases, on test" in page and (tmp_path / "figures" / "grokking.svg").exists()
 
 
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_full_batches_on_several_devices(devices):
+    """Splits that no number of devices divides: as on one, in training and in evaluation."""
+    found = []
+    for count in (1, devices):
+        config = small("grokking", steps=100, devices=0 if count > 1 else 1)
+        config.data.options.update(p=13, train_fraction=0.4)  # 67 and 102 pairs
+        config.model.options.update(dim=16, heads=2, width=32)
+        study = grokking.study(config)
+        mesh = None if count == 1 else make_mesh(count)
+        views = sharded_views(study.views, mesh)
+        look = look_of(study, config, views, [], mesh)
+        params, state = replicated(study.ctx.nets["net"].init(jax.random.key(0)), mesh)
+        found.append([look.through(params, state, look.sample(split).x) for split in ("train", "test")])
+        assert [len(said.logits) for said in found[-1]] == [67, 102]
+    for one, several in zip(*found, strict=True):
+        np.testing.assert_allclose(one.logits, several.logits, rtol=1e-5, atol=1e-6)
+
+
+def test_a_full_batch_takes_as_many_devices_as_divide_it():
+    config = small("grokking", steps=100, devices=0)
+    study = grokking.study(config)  # 739 pairs, a prime number
+    assert mesh_of(config, study) is None
+    config.data.options.train_fraction = 0.5  # 924
+    assert mesh_of(config, grokking.study(config)).size == 4
+    config.devices = 8
+    with pytest.raises(ConfigError, match="devices is 8, which does not divide the batch of 924"):
+        mesh_of(config, grokking.study(config))
+
+
 # Bad input
 
 
 @pytest.mark.parametrize(
     ("task", "flat", "message"),
     [
-        (temperature, {"sweep.name": "strength"}, "sweep must be of the temperature"),
-        (temperature, {"sweep.values": (1.0, -1.0)}, "over positive values"),
+        (temperature, {"sweep.name": "strength"}, "sweep.name must be temperature"),
+        (temperature, {"sweep.values": (1.0, -1.0)}, "sweep.values must be different numbers, positive"),
+        (temperature, {"tsne_seed": -1}, "tsne_seed must be from 0"),
+        (connectivity, {"path.recompute_samples": -5}, "recompute_samples must be at least 0"),
+        (connectivity, {"sweep.values": (0.1, -0.1)}, "learning rates must be positive"),
         (connectivity, {"path.init": "some"}, "path.init cannot be 'some'"),
         (connectivity, {"path.weights": "averaged"}, "path.weights cannot be"),
         (connectivity, {"path.points": 1}, "path.points must be at least 2"),
         (connectivity, {"path.fork": 12}, "path.fork must be from 0 to below 12"),
         (connectivity, {"path.fork": 3, "path.init": "different"}, "cannot fork later"),
         (connectivity, {"seed": 2**30}, r"below 2\^30"),
-        (pruning, {"sparsities": (0.5, 1.0)}, "sparsities must be numbers"),
-        (pruning, {"sparsities": ()}, "sparsities must be numbers"),
+        (pruning, {"sparsities": (0.5, 1.0)}, "sparsities must be different numbers"),
+        (pruning, {"sparsities": ()}, "sparsities must be different numbers"),
+        (pruning, {"sparsities": ("a", "b")}, "sparsities must be different numbers"),
+        (pruning, {"sparsities": (0.5, 0.5)}, "sparsities must be different numbers"),
+        (grokking, {"objective.batch_size": "512"}, "objective.batch_size cannot be '512'"),
+        (grokking, {"objective.term": "bogus"}, "objective.term cannot be"),
+        (grokking, {"evaluate.accuracy_every": -1}, "accuracy_every must be at least 0"),
         (grokking, {"data.options.p": 10}, "p must be a prime"),
         (grokking, {"optimizer.warmup_steps": 12}, "warmup_steps must be from 0"),
         (grokking, {"model.options.heads": 5}, None),
@@ -229,5 +270,5 @@ def test_bad_configs(task, flat, message):
             begin(task.study(config), config)
         return
     with pytest.raises(Exception, match=message) as found:
-        task.study(config)
+        list_runs(config, task.study(config))
     assert type(found.value).__name__ in ("ConfigError", "DataError")

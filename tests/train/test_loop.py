@@ -217,7 +217,8 @@ def test_rows_made_of_a_frozen_run_say_so(tmp_path):
         evaluators=[Evaluator("all", at(2), rows, together=True)], runs=[{"seed": s} for s in range(2)],
     )  # fmt: skip
     run.close()
-    assert [row.get("frozen", False) for row in rows_of(tmp_path)] == [False, True, True]
+    found = [(row.get("frozen", False), row.get("of_frozen", False)) for row in rows_of(tmp_path)]
+    assert found == [(False, False), (True, False), (False, True)]
 
 
 def test_a_fed_run_is_the_same_run(tmp_path, whole):

@@ -85,3 +85,17 @@ def test_a_terminal_gets_one_line(monkeypatch):
         progress(5, {"loss": 0.125})
     assert "step 5 of 10" in said.getvalue() and "loss 0.125" in said.getvalue()
     assert jax.process_index() == 0
+
+
+def test_networks_of_others_weights_beat_but_are_not_shown(tmp_path):
+    """A long evaluation keeps the heartbeat; what it measures between two networks is not the run's accuracy."""
+    stream = io.StringIO()
+    progress, folder = Progress(10, 2, stream), RunFolder(tmp_path, {})
+    with progress.shown(folder):
+        for run in (0, 1):
+            progress(10, {"run": run, "evaluator": "classifier", "split": "test", "accuracy": 0.9})
+        (tmp_path / "status.json").unlink()
+        progress.beaten = -float("inf")
+        progress(10, {"run": 0, "evaluator": "path", "split": "test", "weight": 0.5, "accuracy": 0.1})
+        assert json.loads((tmp_path / "status.json").read_text())["step"] == 10
+        assert "90.0%" in progress.line(10)
