@@ -32,7 +32,7 @@ def get_config(string=""):
         config.data.options.update(p=43, train_fraction=0.4)
         config.model.options.update(dim=64, width=256)
         config.optimizer.lr = 5e-3
-        config.steps, config.evaluate.points = 2200, 18
+        config.steps, config.evaluate.points = 1800, 16
     else:
         config.steps = 50_000 if chosen.preset == "paper" else 20_000
         config.checkpoint.every = 5000
