@@ -5,6 +5,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
+from infojax.models.cnn import ThesisCNN
 from infojax.models.mlp import MLP
 from infojax.models.output import Output
 from infojax.models.resnet import ResNet18
@@ -12,7 +13,7 @@ from infojax.models.transformer import Transformer
 from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
 
-__all__ = ["MLP", "MODELS", "Output", "ResNet18", "Transformer", "ViT", "WideResNet", "build"]
+__all__ = ["MLP", "MODELS", "Output", "ResNet18", "ThesisCNN", "Transformer", "ViT", "WideResNet", "build"]
 
 MODELS = {
     "wrn_28_2": partial(WideResNet, depth=28, width=2),
@@ -24,6 +25,8 @@ MODELS = {
     "vit_small": partial(ViT, size="small"),
     "vit_base": partial(ViT, size="base"),
     "vit_large": partial(ViT, size="large"),
+    "f_plus": ThesisCNN,
+    "f_minus": partial(ThesisCNN, skip=False, channels=(16, 32, 64)),
     "mlp": MLP,
     "transformer": Transformer,
 }

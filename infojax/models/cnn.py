@@ -1,0 +1,88 @@
+"""The two convolutional networks of the thesis on layerwise compression, f+ and f- (Cheong 2025, section 2.3).
+
+Three blocks and a classifier. Batch normalisation is by the statistics of the batch at hand, in evaluation too, and
+keeps no running ones: what a network says of a sample depends on the batch around it.
+
+Reference: Z. Cheong, Explaining Deep Neural Networks using Information Theory and Geometry, Chalmers 2025; its code
+calls them CIFARNet (f+) and MNISTNet (f-).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from infojax.models.convolution import conv_general_dilated
+from infojax.models.initializers import fan_in_uniform
+from infojax.models.output import Output
+
+LAYERS = ("layer1", "layer2", "layer3")
+
+
+class BatchStatistics(nn.Module):
+    """(x - mean) / sqrt(var + 1e-5) * scale + bias, with mean and biased variance of the batch and its pixels."""
+
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        wide = x.astype(jnp.float32)
+        mean = jnp.mean(wide, axis=(0, 1, 2), keepdims=True)
+        var = jnp.mean(jnp.square(wide - mean), axis=(0, 1, 2), keepdims=True)
+        return ((wide - mean) / jnp.sqrt(var + 1e-5) * scale[None, None, None] + bias[None, None, None]).astype(x.dtype)
+
+
+class ThesisCNN(nn.Module):
+    """f+ (skip) or f-: blocks "layer1" to "layer3", then logits; cut between blocks by `start` and `stop`.
+
+    A block of f+: x <- relu(x + bn(conv 3x3 (x))), then relu(max pool 2 (bn(conv 3x3 to d_l (x)))); then the global
+    maximum and a linear layer. A block of f-: relu(max pool 3 (bn(conv 5x5 to d_l (x)))); then all that is left, and a
+    linear layer. Convolutions have no biases and keep the size. 558,625 (f+) and 66,074 (f-) parameters for 10 classes
+    and 32 x 32 x 3; 557,397 and 65,274 for 28 x 28 x 1. PyTorch's default initialisation.
+
+    Args:
+      num_classes: C.
+      skip: f+ or f-.
+      channels: d_1, d_2, d_3.
+      dtype: of the computation; parameters, embedding and logits are float32.
+    Call:
+      x: (N, H, W, channels), or what the layer `start` gave; train: without effect.
+      start: name of a layer; only what comes after it is computed. stop: the layer whose output is returned.
+    Returns:
+      `Output`, features "layer1" to "layer3", (N, H', W', d_l); or the array of the layer `stop`.
+    """
+
+    num_classes: int
+    skip: bool = True
+    channels: tuple[int, ...] = (64, 128, 256)
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, train, start=None, stop=None):
+        features, first = {}, 0 if start is None else LAYERS.index(start) + 1
+        for name, channels in list(zip(LAYERS, self.channels, strict=True))[first:]:
+            x = features[name] = self._block(x.astype(self.dtype), channels, name)
+            if stop == name:
+                return x
+        x = jnp.max(x, axis=(1, 2)) if self.skip else x.reshape(len(x), -1)
+        embedding, init = x.astype(jnp.float32), fan_in_uniform(x.shape[-1])
+        logits = nn.Dense(self.num_classes, kernel_init=init, bias_init=init, name="head")(embedding)
+        return Output(logits, embedding, features)
+
+    def _block(self, x, channels, name):
+        if self.skip:
+            x = nn.relu(x + self._conv(x, x.shape[-1], 3, f"{name}_a"))
+        size = 2 if self.skip else 3
+        x = self._conv(x, channels, 3 if self.skip else 5, f"{name}_b")
+        return nn.relu(nn.max_pool(x, (size, size), (size, size)))
+
+    def _conv(self, x, channels, size, name):
+        conv = nn.Conv(
+            channels,
+            (size, size),
+            padding=size // 2,
+            use_bias=False,
+            kernel_init=fan_in_uniform(size * size * x.shape[-1]),
+            dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
+            name=f"{name}_conv",
+        )
+        return BatchStatistics(name=f"{name}_bn")(conv(x))
