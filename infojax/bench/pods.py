@@ -14,11 +14,12 @@ from jax.sharding import PartitionSpec as P
 from infojax.measures import trace
 from infojax.measures.estimate import COMPRESSED, _pack
 from infojax.measures.operators import ROWS, WHOLE, HeadRows
+from infojax.objectives import Seeds
 from infojax.parallel import sharded_views
 from infojax.parallel.estimates import on_devices
 from infojax.tasks import supervised
 from infojax.tasks.config import choices
-from infojax.tasks.train import on_mesh, several
+from infojax.tasks.train import Run, on_mesh, several
 
 
 def topology_mesh(name):
@@ -76,7 +77,7 @@ def training_step(mesh, batch=64, model="wide_resnet", **options):
     config.objective.update(batch_size=batch, term="mi", strength=0.1)
     config.model.options.update(options)
     study = on_mesh(supervised.study(config), mesh)
-    views, runs = sharded_views(study.views, mesh), [{"seed": 0}]
+    views, runs = sharded_views(study.views, mesh), [Run({"seed": 0}, Seeds())]
     objective, seeds, state, step, _ = several(study, config, views, runs)
 
     def placed(tree):

@@ -117,6 +117,6 @@ def test_devices_of_a_mesh_are_shared_evenly(flag, size, processes, found, monke
     study = type("Study", (), {"objective": type("Task", (), {"views": (View("train", size=size),)})})
     if found is None:
         with pytest.raises(ConfigError, match="2 processes cannot share 1 devices"):
-            train.devices(config, study)
+            train.mesh_of(config, study)
     else:
-        assert train.devices(config, study) == found
+        assert train.mesh_of(config, study) == found
