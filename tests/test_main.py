@@ -113,12 +113,14 @@ def test_a_sweep(tmp_path, capsys):
     assert set(last) == {1.0, 8.0} and last[1.0]["entropy_features"] != last[8.0]["entropy_features"]
 
 
-CONFIGS = {"quickstart": "", "regularized": ":tiny,term=hd"}  # interplay: all others here; smoke: tests/multihost
+CONFIGS = {"quickstart": "", "regularized": ":tiny,term=hd"}
+# interplay: all other tests here; smoke: tests/multihost; the rest: tests/tasks/test_phenomena.py
+ELSEWHERE = {"interplay", "smoke", "temperature", "connectivity", "pruning", "grokking"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_tiny_preset_of_every_config_runs(name, tmp_path):
-    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {"interplay", "smoke", *CONFIGS}
+    assert {path.stem for path in (ROOT / "configs").glob("*.py")} == {*ELSEWHERE, *CONFIGS}
     flags = ["--config.epochs=0.1", "--config.evaluate.points=0", "--config.report.draw=False"]
     config = f"--config={ROOT}/configs/{name}.py{CONFIGS[name]}"
     assert main([config, *flags, ONE_DEVICE, "--config.log.every=1", f"--workdir={tmp_path}"]) == 0
