@@ -7,19 +7,12 @@ from infojax.data import order
 from infojax.evaluate import along_path, classify, interplay, looking, refreshing
 from infojax.objectives import Seeds
 from infojax.tasks import supervised
-from infojax.tasks.config import ConfigError, buildable
-from infojax.tasks.train import train
+from infojax.tasks.config import ConfigError
+from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
 INIT = ("same", "different")
 WEIGHTS = ("raw", "ema")
-
-
-def run(config, workdir, dry_run=False):
-    """Trains both ends of every path, measures along it, draws; see `infojax.tasks.train.train`."""
-    with buildable("data, model and objective"):
-        prepared = study(config)
-    return train(prepared, config, workdir, dry_run)
 
 
 def study(config):
@@ -79,3 +72,6 @@ def refresh(config, look, base):
     if not size:
         raise ConfigError(f"path.recompute_samples is {count}, fewer than the {look.devices} devices")
     return refreshing(forgetful, look.transform, x, size)
+
+
+run = run_of(study)

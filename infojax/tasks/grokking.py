@@ -10,9 +10,9 @@ from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.objectives import Context, Facts, Supervised
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
-from infojax.tasks.config import ConfigError, buildable, training
+from infojax.tasks.config import ConfigError, training
 from infojax.tasks.supervised import classifier, fields_of, known, network, shares, total_steps
-from infojax.tasks.train import Study, train
+from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator, every
 
@@ -28,13 +28,6 @@ def defaults(name, chosen):
     config.evaluate.batch_size = 16_384  # whole splits
     config.evaluate.accuracy_every = 100  # steps between evaluations of accuracy and loss alone
     return config
-
-
-def run(config, workdir, dry_run=False):
-    """Trains, measures, draws; see `infojax.tasks.train.train`."""
-    with buildable("data, model and objective"):
-        prepared = study(config)
-    return train(prepared, config, workdir, dry_run)
 
 
 def study(config):
@@ -83,3 +76,6 @@ def study(config):
         evaluators=evaluators,
         per_epoch=None,
     )
+
+
+run = run_of(study)

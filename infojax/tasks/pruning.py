@@ -2,16 +2,8 @@
 
 from infojax.evaluate import by_sparsity, classify, interplay
 from infojax.tasks import supervised
-from infojax.tasks.config import buildable
-from infojax.tasks.train import train
+from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
-
-
-def run(config, workdir, dry_run=False):
-    """Trains, prunes at the end, measures, draws; see `infojax.tasks.train.train`."""
-    with buildable("data, model and objective"):
-        prepared = study(config)
-    return train(prepared, config, workdir, dry_run)
 
 
 def study(config):
@@ -29,3 +21,6 @@ def study(config):
         yield Evaluator("pruned", at(base.ctx.facts.total_steps), measured, together=True)
 
     return base._replace(evaluators=evaluators)
+
+
+run = run_of(study)

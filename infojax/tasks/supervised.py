@@ -16,8 +16,8 @@ from infojax.models import build
 from infojax.objectives import Context, Facts, Supervised
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
-from infojax.tasks.config import ConfigError, buildable, training
-from infojax.tasks.train import Study, train
+from infojax.tasks.config import ConfigError, training
+from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator
 from infojax.train.networks import as_net
@@ -73,13 +73,6 @@ def recipe(name, chosen):
             if chosen.model == "wide_resnet":  # strides 2, 2, 2: a quarter of the work
                 config.model.options.first_stride = 2
     return config
-
-
-def run(config, workdir, dry_run=False):
-    """Trains, measures, draws; see `infojax.tasks.train.train`."""
-    with buildable("data, model and objective"):
-        prepared = study(config)
-    return train(prepared, config, workdir, dry_run)
 
 
 def study(config):
@@ -201,3 +194,6 @@ def known(config, path, values):
         found = found[part]
     if found not in values:
         raise ConfigError(f"{path} cannot be {found!r}{near(found, values)}")
+
+
+run = run_of(study)

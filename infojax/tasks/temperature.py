@@ -2,16 +2,9 @@
 
 from infojax.evaluate import clusters, on_sample, tsne
 from infojax.tasks import supervised
-from infojax.tasks.config import ConfigError, buildable
-from infojax.tasks.train import train
+from infojax.tasks.config import ConfigError
+from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
-
-
-def run(config, workdir, dry_run=False):
-    """Trains every temperature with every seed, measures, draws; see `infojax.tasks.train.train`."""
-    with buildable("data, model and objective"):
-        prepared = study(config)
-    return train(prepared, config, workdir, dry_run)
 
 
 def study(config):
@@ -38,3 +31,6 @@ def study(config):
         yield Evaluator("tsne", end, tsne(look.through, sample, list(ends), config.tsne_seed), together=True)
 
     return base._replace(evaluators=evaluators)
+
+
+run = run_of(study)

@@ -134,6 +134,17 @@ def begin(study, config):
     return Begun(mesh, views, runs, how, step, objective, state, constants, seeds)
 
 
+def run_of(study):
+    """A task's `run`: (config, workdir, dry_run) -> the last state; `study` makes a `Study` of the config."""
+
+    def run(config, workdir, dry_run=False):
+        with buildable("data, model and objective"):
+            prepared = study(config)
+        return train(prepared, config, workdir, dry_run)
+
+    return run
+
+
 def train(study, config, workdir, dry_run=False, say=say_once):
     """Trains to the end from wherever `workdir` stands, then draws; returns the last state.
 
