@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "data": ("parallel",),
     "objectives": ("measures", "parallel"),
     "train": ("objectives", "data", "models", "parallel", "processes"),
-    "evaluate": ("measures", "parallel", "data", "train"),
+    "evaluate": ("measures", "parallel", "objectives", "data", "train"),
     "report": ("measures.theory", "train.board", "train.runlog"),
     "analysis": ("measures", "parallel", "processes", "report"),
     "feature_arrays": (),

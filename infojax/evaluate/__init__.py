@@ -4,8 +4,11 @@ from infojax.evaluate.clusters import clusters, tsne
 from infojax.evaluate.derived import along_path, by_sparsity, looking, refreshing
 from infojax.evaluate.evaluators import CLASSIFIER, classify, interplay, neural_collapse
 from infojax.evaluate.forward import Said, Sample, Seen, fixed_sample, forward, on_sample
+from infojax.evaluate.layers import LayerError, chosen_layers, geometric, layer_shapes, layerwise_nc1
+from infojax.evaluate.usable import Decoding, usable
 
 __all__ = [
-    "CLASSIFIER", "Said", "Sample", "Seen", "along_path", "by_sparsity", "classify", "clusters", "fixed_sample",
-    "forward", "interplay", "looking", "neural_collapse", "on_sample", "refreshing", "tsne",
+    "CLASSIFIER", "Decoding", "LayerError", "Said", "Sample", "Seen", "along_path", "by_sparsity", "chosen_layers",
+    "classify", "clusters", "fixed_sample", "forward", "geometric", "interplay", "layer_shapes", "layerwise_nc1",
+    "looking", "neural_collapse", "on_sample", "refreshing", "tsne", "usable",
 ]  # fmt: skip

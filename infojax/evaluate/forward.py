@@ -82,7 +82,8 @@ def forward(net, transform, batch_size=512, devices=1):
 
     Args:
       net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
-      devices: of the mesh; batches are padded until it divides them.
+      devices: of the mesh; batches are padded until it divides them. Not so those of a net that is `of_batch`: its last
+        batch is what is left, and is compiled by itself.
     """
 
     @jax.jit
@@ -91,9 +92,10 @@ def forward(net, transform, batch_size=512, devices=1):
         return Said(output.logits, output.embedding)
 
     def run(params, model_state, x):
-        size = -(-min(batch_size, len(x)) // devices) * devices
-        starts = range(0, len(x), size)
-        parts = [here(batch(params, model_state, _padded(x[start : start + size], size))) for start in starts]
+        size = min(batch_size, len(x)) if net.of_batch else -(-min(batch_size, len(x)) // devices) * devices
+        starts, pad = range(0, len(x), size), not net.of_batch
+        rows = (x[start : start + size] for start in starts)
+        parts = [here(batch(params, model_state, _padded(part, size) if pad else part)) for part in rows]
         return Said(*(jnp.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)))
 
     return run

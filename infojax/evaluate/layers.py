@@ -1,47 +1,82 @@
-"""Geometric compression of every layer: tr(S_W S_B^+) in two passes over one partition of a sample."""
+"""Layers of a network, and their geometric compression: tr(S_W S_B^+) in two passes over one partition of a sample."""
 
 import fnmatch
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from infojax.data import near
 from infojax.measures.moments import ClassStats
-from infojax.measures.variability import between_inverse, nc1_from_energy, within_energy
+from infojax.measures.variability import between_inverse, equi_separation, nc1_from_energy, within_energy
+
+INPUT = "input"
+
+
+class LayerError(ValueError):
+    """A pattern that names no layer; the message names near ones."""
+
+
+def layers(net, transform, params, model_state, x):
+    """{name: (n, ...)} by depth of a batch of stored samples: "input", the features, "embedding", "logits"."""
+    x = transform(None, x)
+    output, _ = net.apply(params, model_state, x, train=False)
+    return {INPUT: x, **output.features, "embedding": output.embedding, "logits": output.logits}
+
+
+def layer_shapes(net, transform, x):
+    """{name: shape of one sample} of `layers`, by depth, of an untrained network; nothing is computed."""
+
+    def outputs(x):
+        found = layers(net, transform, *net.init(jax.random.key(0)), x)
+        names[:] = found  # what passes through eval_shape comes back sorted
+        return found
+
+    names = []
+    found = jax.eval_shape(outputs, jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype))
+    return {name: found[name].shape[1:] for name in names}
 
 
 def chosen_layers(names, patterns):
     """The layers that any of the patterns names (shell wildcards), in the order of `names`.
 
     Raises:
-      KeyError: the first pattern that names none.
+      LayerError: the first pattern that names none.
     """
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            raise KeyError(pattern)
+            raise LayerError(f"no layer {pattern!r}{near(pattern, list(names))}")
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), convention="thesis"):
-    """(params, model_state, x, labels) -> {layer: tr(S_W S_B^+) (0-d)}, of all layers in one forward pass a batch.
+def partition(n, batch_size):
+    """The parts of a sample in its order, the last may be short: what every measurement of layers goes by.
 
-    Memory O(C D) a layer and one batch of features. Both passes cut the sample alike and in its order, the last batch
-    may be short: networks with batch statistics in evaluation (f+, f-) say of a sample what its batch makes them say,
-    and a padded batch would be another one.
+    Networks with batch statistics in evaluation (f+, f-) say of a sample what its batch makes them say: passes that cut
+    a sample otherwise would see other features, and a padded batch would be another one. The order of the sample must
+    say nothing of labels: sorted by class, it would make batches of one class.
+    """
+    return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
+
+
+def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), convention="thesis"):
+    """(params, model_state, x, labels, stats=None) -> {layer: tr(S_W S_B^+) (0-d)} by depth.
+
+    All layers in one forward pass a batch, in two passes over one `partition`; memory O(C D) a layer and one batch of
+    features. With `stats`, {layer: `ClassStats`} of an earlier first pass, only the second is made.
 
     Args:
       net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
-      patterns: of layer names; the classifier's input is "embedding".
+      patterns: of names in `layers`.
       convention: a key of `NC1_CONVENTIONS`.
     References:
       Cheong 2025, Algorithm 1 with its factors of C / N put right, for any class counts.
     """
 
     def features(params, model_state, x):
-        output, _ = net.apply(params, model_state, transform(None, x), train=False)
-        found = output.features | {"embedding": output.embedding}
-        flat = {name: z.reshape(len(z), -1).astype(jnp.float32) for name, z in found.items()}
-        return {name: flat[name] for name in chosen_layers(flat, patterns)}
+        found = layers(net, transform, params, model_state, x)
+        return {name: found[name].reshape(len(x), -1).astype(jnp.float32) for name in chosen_layers(found, patterns)}
 
     @partial(jax.jit, donate_argnums=0)
     def first(stats, params, model_state, x, labels):
@@ -55,23 +90,42 @@ def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), conv
             name: energies[name] + within_energy(inverses[name], stats[name], z, labels) for name, z in found.items()
         }
 
-    def run(params, model_state, x, labels):
-        parts = [slice(start, start + batch_size) for start in range(0, len(x), batch_size)]
-        names = []  # by depth: what passes through jit comes back sorted
-
-        def named(*arguments):
-            found = features(*arguments)
-            names[:] = found
-            return found
-
-        shapes = jax.eval_shape(named, params, model_state, x[parts[0]])
-        stats = {name: ClassStats.init(num_classes, z.shape[1]) for name, z in shapes.items()}
-        for part in parts:
-            stats = first(stats, params, model_state, x[part], labels[part])
+    def run(params, model_state, x, labels, stats=None):
+        parts, shapes = partition(len(x), batch_size), layer_shapes(net, transform, x)
+        names = chosen_layers(shapes, patterns)
+        if stats is None:
+            stats = {name: ClassStats.init(num_classes, int(np.prod(shapes[name]))) for name in names}
+            for part in parts:
+                stats = first(stats, params, model_state, x[part], labels[part])
         inverses = {name: between_inverse(found, convention=convention) for name, found in stats.items()}
         energies = {name: jnp.zeros(num_classes) for name in stats}
         for part in parts:
             energies = second(energies, inverses, stats, params, model_state, x[part], labels[part])
         return {name: nc1_from_energy(energies[name], stats[name], convention=convention)[0] for name in names}
+
+    return run
+
+
+def geometric(net, transform, samples, num_classes, batch_size, patterns, convention="thesis"):
+    """An `Evaluator.run` over all runs: a row a split and layer with nc1, and a row a split with equi_separation.
+
+    equi_separation: Pearson correlation of log nc1 with the number of the layer among those chosen. Where a network's
+    state has "moments" (`Epochs`), these are the first pass of the split "train".
+    """
+    measure = layerwise_nc1(net, transform, num_classes, batch_size, patterns, convention)
+
+    def run(networks):
+        for number, network in enumerate(networks):
+            params, state = network["raw"]
+            for sample in samples:
+                stats = state.get("moments") if sample.split == "train" else None
+                begun = stats and float(jnp.sum(next(iter(stats.values())).count)) > 0  # else no epoch has
+                found = measure(params["net"], state["net"], sample.x, sample.labels, stats if begun else None)
+                shapes = layer_shapes(net, transform, sample.x)
+                place = {"run": number, "split": sample.split, "n": len(sample.labels), "convention": convention}
+                for name, value in found.items():
+                    of_layer = {"layer": name, "depth": list(shapes).index(name), "dim": int(np.prod(shapes[name]))}
+                    yield place | of_layer | {"nc1": float(value)}
+                yield place | {"equi_separation": float(equi_separation(jnp.stack(list(found.values()))))}
 
     return run

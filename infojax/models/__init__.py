@@ -1,4 +1,4 @@
-"""Networks, in Flax. Every one is called as `net(x, train)` and returns `Output`."""
+"""Networks, in Flax. Every one is called as `net(x, train)` and returns `Output`; `stages` says where it may be cut."""
 
 import difflib
 from functools import partial

@@ -12,26 +12,14 @@ import jax.numpy as jnp
 
 from infojax.models.convolution import conv_general_dilated
 from infojax.models.initializers import fan_in_uniform
+from infojax.models.normalisation import BatchStatistics
 from infojax.models.output import Output
-
-LAYERS = ("layer1", "layer2", "layer3")
-
-
-class BatchStatistics(nn.Module):
-    """(x - mean) / sqrt(var + 1e-5) * scale + bias, with mean and biased variance of the batch and its pixels."""
-
-    @nn.compact
-    def __call__(self, x):
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        wide = x.astype(jnp.float32)
-        mean = jnp.mean(wide, axis=(0, 1, 2), keepdims=True)
-        var = jnp.mean(jnp.square(wide - mean), axis=(0, 1, 2), keepdims=True)
-        return ((wide - mean) / jnp.sqrt(var + 1e-5) * scale[None, None, None] + bias[None, None, None]).astype(x.dtype)
+from infojax.models.pooling import max_pool
+from infojax.models.stages import cut
 
 
 class ThesisCNN(nn.Module):
-    """f+ (skip) or f-: blocks "layer1" to "layer3", then logits; cut between blocks by `start` and `stop`.
+    """f+ (skip) or f-: blocks "layer1" to "layer3", then logits.
 
     A block of f+: x <- relu(x + bn(conv 3x3 (x))), then relu(max pool 2 (bn(conv 3x3 to d_l (x)))); then the global
     maximum and a linear layer. A block of f-: relu(max pool 3 (bn(conv 5x5 to d_l (x)))); then all that is left, and a
@@ -42,26 +30,32 @@ class ThesisCNN(nn.Module):
       num_classes: C.
       skip: f+ or f-.
       channels: d_1, d_2, d_3.
+      pool: size and stride of the max pooling; None: 2 for f+, 3 for f-.
       dtype: of the computation; parameters, embedding and logits are float32.
     Call:
-      x: (N, H, W, channels), or what the layer `start` gave; train: without effect.
-      start: name of a layer; only what comes after it is computed. stop: the layer whose output is returned.
+      x: (N, H, W, channels); train: without effect.
+      start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result
+        the array of stage `stop`.
     Returns:
-      `Output`, features "layer1" to "layer3", (N, H', W', d_l); or the array of the layer `stop`.
+      `Output`, features "layer1" to "layer3", (N, H', W', d_l).
+    Raises:
+      ValueError: pooling leaves nothing of an image.
     """
 
     num_classes: int
     skip: bool = True
     channels: tuple[int, ...] = (64, 128, 256)
+    pool: int | None = None
     dtype: jnp.dtype = jnp.float32
+    of_batch = True  # what it says of a sample depends on the batch around it, in evaluation too
 
     @nn.compact
     def __call__(self, x, train, start=None, stop=None):
-        features, first = {}, 0 if start is None else LAYERS.index(start) + 1
-        for name, channels in list(zip(LAYERS, self.channels, strict=True))[first:]:
+        stages, features = dict(zip(("layer1", "layer2", "layer3"), self.channels, strict=True)), {}
+        for name, channels in cut(stages, start, stop).items():
             x = features[name] = self._block(x.astype(self.dtype), channels, name)
-            if stop == name:
-                return x
+        if stop:
+            return x
         x = jnp.max(x, axis=(1, 2)) if self.skip else x.reshape(len(x), -1)
         embedding, init = x.astype(jnp.float32), fan_in_uniform(x.shape[-1])
         logits = nn.Dense(self.num_classes, kernel_init=init, bias_init=init, name="head")(embedding)
@@ -70,9 +64,14 @@ class ThesisCNN(nn.Module):
     def _block(self, x, channels, name):
         if self.skip:
             x = nn.relu(x + self._conv(x, x.shape[-1], 3, f"{name}_a"))
-        size = 2 if self.skip else 3
         x = self._conv(x, channels, 3 if self.skip else 5, f"{name}_b")
-        return nn.relu(nn.max_pool(x, (size, size), (size, size)))
+        size = (2 if self.skip else 3) if self.pool is None else self.pool
+        if min(x.shape[1:3]) < size:
+            raise ValueError(
+                f"{name}: max pooling by {size} leaves nothing of {x.shape[1]} x {x.shape[2]}; take larger images or a "
+                "smaller `pool`"
+            )
+        return nn.relu(max_pool(x, size))
 
     def _conv(self, x, channels, size, name):
         conv = nn.Conv(

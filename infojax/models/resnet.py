@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from infojax.models.convolution import conv_general_dilated
 from infojax.models.initializers import fan_in_uniform
 from infojax.models.output import Output
+from infojax.models.stages import cut
 
 STEMS = ("cifar", "imagenet")
 
@@ -63,6 +64,8 @@ class ResNet18(nn.Module):
       dtype: of the computation; parameters, statistics, embedding and logits are float32.
     Call:
       x: (N, H, W, channels) normalised images; train: batch statistics, which update `batch_stats`.
+      start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result
+        the array of stage `stop`.
     Returns:
       `Output`; embedding (N, 512); features "group1" to "group4", (N, H', W', C') each.
     Raises:
@@ -76,26 +79,27 @@ class ResNet18(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train, start=None, stop=None):
         if self.stem not in STEMS:
             raise ValueError(f"stem must be one of {', '.join(STEMS)}; got {self.stem!r}")
-        if self.stem == "cifar":
-            x = _conv(self, x, 64, 3, 1, "conv1", self.stem_padding)
-        else:
-            x = _conv(self, x, 64, 7, 2, "conv1")
-        x = nn.relu(_norm(self, x, train, "bn1"))
-        if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        if start is None:
+            x = self._stem(x, train)
         features = {}
-        for group in range(4):
+        for name, group in cut({f"group{i + 1}": i for i in range(4)}, start, stop).items():
             for i in range(2):
                 stride = 2 if group and not i else 1
-                block = _Block(
-                    64 * 2**group, stride, self.norm_decay, self.dtype, name=f"group{group + 1}_block{i + 1}"
-                )
+                block = _Block(64 * 2**group, stride, self.norm_decay, self.dtype, name=f"{name}_block{i + 1}")
                 x = block(x, train)
-            features[f"group{group + 1}"] = x
+            features[name] = x
+        if stop:
+            return x
         embedding = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         init = fan_in_uniform(512)
         logits = nn.Dense(self.num_classes, kernel_init=init, bias_init=init, name="head")(embedding)
         return Output(logits, embedding, features)
+
+    def _stem(self, x, train):
+        if self.stem == "cifar":
+            return nn.relu(_norm(self, _conv(self, x, 64, 3, 1, "conv1", self.stem_padding), train, "bn1"))
+        x = nn.relu(_norm(self, _conv(self, x, 64, 7, 2, "conv1"), train, "bn1"))
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))

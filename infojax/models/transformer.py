@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from infojax.models.output import Output
+from infojax.models.stages import cut
 
 
 class Transformer(nn.Module):
@@ -22,6 +23,8 @@ class Transformer(nn.Module):
       dtype: of the computation; parameters, embedding and logits are float32.
     Call:
       x: (N, length) integer tokens, the last of each "=", which the query takes for granted; train: without effect.
+      start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result
+        the array of stage `stop`.
     Returns:
       `Output`; logits (N, p + 1), of every token as in the reference; embedding (N, dim), the residual stream at the
       last position; features "attention" and "mlp", (N, dim), the stream after each part.
@@ -39,9 +42,21 @@ class Transformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train, start=None, stop=None):
         if self.dim % self.heads:
             raise ValueError(f"heads must divide dim; got {self.heads} and {self.dim}")
+        features = {}
+        for name, layer in cut({"attention": self._attention, "mlp": self._mlp}, start, stop).items():
+            x = features[name] = layer(x)
+        if stop:
+            return x
+        tokens, embedding = self.num_classes + 1, x.astype(jnp.float32)
+        init = nn.initializers.normal(tokens**-0.5)
+        logits = nn.Dense(tokens, use_bias=False, kernel_init=init, name="head")(embedding)
+        return Output(logits, embedding, features)
+
+    def _attention(self, x):
+        """Tokens (N, length) to the stream at the last position (N, dim)."""
         tokens, dim, split = self.num_classes + 1, self.dim, (self.heads, self.dim // self.heads)
         init = nn.initializers.normal(dim**-0.5)
 
@@ -59,11 +74,9 @@ class Transformer(nn.Module):
         attention = nn.softmax(scores[x, places] * split[1] ** -0.5, axis=1)
         value = heads(placed, "value")[x, places]
         mixed = jnp.einsum("nth,nthk->nhk", attention, value).reshape(len(x), dim)
-        stream = sign[None] + mixed @ matrix("out", dim, dim)
-        features = {"attention": stream}
+        return sign[None] + mixed @ matrix("out", dim, dim)
+
+    def _mlp(self, stream):
+        init = nn.initializers.normal(self.dim**-0.5)
         hidden = nn.relu(nn.Dense(self.width, kernel_init=init, dtype=self.dtype, name="mlp_in")(stream))
-        stream = stream + nn.Dense(dim, kernel_init=init, dtype=self.dtype, name="mlp_out")(hidden)
-        features["mlp"] = stream
-        embedding, init = stream.astype(jnp.float32), nn.initializers.normal(tokens**-0.5)
-        logits = nn.Dense(tokens, use_bias=False, kernel_init=init, name="head")(embedding)
-        return Output(logits, embedding, features)
+        return stream + nn.Dense(self.dim, kernel_init=init, dtype=self.dtype, name="mlp_out")(hidden)

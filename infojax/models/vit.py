@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.models.output import Output
+from infojax.models.stages import cut
 
 SIZES = {  # width, depth, heads
     "tiny": (192, 12, 3),
@@ -73,6 +74,8 @@ class ViT(nn.Module):
       dtype: of the computation; parameters, norms' statistics, embedding and logits are float32.
     Call:
       x: (N, H, W, channels) normalised images; train: without effect.
+      start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result
+        the array of stage `stop`.
     Returns:
       `Output`; embedding (N, width); features "block1", ..., (N, 1 + patches, width) each, the class token first.
     Raises:
@@ -87,17 +90,32 @@ class ViT(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train, start=None, stop=None):
         known = {"position": POSITIONS, "pool": POOLS} | ({"size": SIZES} if isinstance(self.size, str) else {})
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
         size, depth, heads = SIZES[self.size] if isinstance(self.size, str) else self.size
+        init, features = nn.initializers.truncated_normal(0.02), {}
+        if start is None:
+            x = self._tokens(x, size, init)
+        names = [f"block{i + 1}" for i in range(depth)]
+        blocks = {name: Block(heads, init, dtype=self.dtype, name=name) for name in names}
+        for name, block in cut(blocks, start, stop).items():
+            x = features[name] = block(x)
+        if stop:
+            return x
+        x = x.astype(jnp.float32)
+        norm = nn.LayerNorm(1e-6, name="norm")
+        embedding = norm(x)[:, 0] if self.pool == "cls" else norm(jnp.mean(x[:, 1:], axis=1))
+        logits = nn.Dense(self.num_classes, kernel_init=init, name="head")(embedding)
+        return Output(logits, embedding, features)
+
+    def _tokens(self, x, size, init):
+        """(N, 1 + patches, size): the class token and the embedded patches, each with its position."""
         n, height, width, _ = x.shape
         if height % self.patch or width % self.patch:
             raise ValueError(f"patches of {self.patch} do not tile images of {height} x {width}")
-        init = nn.initializers.truncated_normal(0.02)
-
         embed = nn.Conv(
             size, (self.patch, self.patch), self.patch, "VALID", kernel_init=init, dtype=self.dtype, name="patches"
         )
@@ -110,11 +128,4 @@ class ViT(nn.Module):
             position = self.param("position", init, (1, 1 + rows * columns, size))
         else:  # none for the class token
             position = np.pad(sincos_positions(rows, columns, size), ((1, 0), (0, 0)))[None]
-        x, features = x + jnp.asarray(position, x.dtype), {}
-        for i in range(1, depth + 1):
-            x = features[f"block{i}"] = Block(heads, init, dtype=self.dtype, name=f"block{i}")(x)
-        x = x.astype(jnp.float32)
-        norm = nn.LayerNorm(1e-6, name="norm")
-        embedding = norm(x)[:, 0] if self.pool == "cls" else norm(jnp.mean(x[:, 1:], axis=1))
-        logits = nn.Dense(self.num_classes, kernel_init=init, name="head")(embedding)
-        return Output(logits, embedding, features)
+        return x + jnp.asarray(position, x.dtype)

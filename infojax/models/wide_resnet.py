@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from infojax.models.convolution import conv_general_dilated
 from infojax.models.initializers import fan_in_uniform
 from infojax.models.output import Output
+from infojax.models.stages import cut
 
 VARIANTS = ("torchssl", "google")
 
@@ -90,6 +91,8 @@ class WideResNet(nn.Module):
       dtype: of the computation; parameters, statistics, embedding and logits are float32.
     Call:
       x: (N, H, W, channels) normalised images; train: batch statistics, which update `batch_stats`.
+      start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result
+        the array of stage `stop`.
     Returns:
       `Output`; features "group1", ..., (N, H', W', C') each.
     Raises:
@@ -106,14 +109,16 @@ class WideResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x, train, start=None, stop=None):
         if self.variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {self.variant!r}")
         blocks, rest = divmod(self.depth - 4, 6)
         if rest or blocks < 1:
             raise ValueError(f"depth must be 10, 16, 22, 28, ... (6 n + 4); got {self.depth}")
-        x, features = _conv(self, x, 16, 3, 1, "conv1"), {}
-        for group in range(self.groups):
+        if start is None:
+            x = _conv(self, x, 16, 3, 1, "conv1")
+        features = {}
+        for name, group in cut({f"group{i + 1}": i for i in range(self.groups)}, start, stop).items():
             for i in range(blocks):
                 block = _Block(
                     channels=16 * self.width * 2**group,
@@ -122,10 +127,12 @@ class WideResNet(nn.Module):
                     variant=self.variant,
                     norm_decay=self.norm_decay,
                     dtype=self.dtype,
-                    name=f"group{group + 1}_block{i + 1}",
+                    name=f"{name}_block{i + 1}",
                 )
                 x = block(x, train)
-            features[f"group{group + 1}"] = x
+            features[name] = x
+        if stop:
+            return x
         x = _normalised(self, x, train, "bn")
         embedding = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         shape = "normal" if self.variant == "torchssl" else "truncated_normal"

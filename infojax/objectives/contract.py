@@ -24,12 +24,14 @@ class Net(NamedTuple):
         and `stop` cut at stages: the input is the output of stage `start`, the result that of stage `stop`.
       stages: names where it may be cut, in order.
       head: params -> (weights (C, D), bias (C,)) of the classifier, or None.
+      of_batch: what it says of a sample depends on the batch around it, in evaluation too (f+, f-).
     """
 
     init: Callable
     apply: Callable
     stages: tuple[str, ...] = ()
     head: Callable | None = None
+    of_batch: bool = False
 
 
 class Facts(NamedTuple):
@@ -135,10 +137,13 @@ class Average(NamedTuple):
 
 
 def objective(cls):
-    """Makes a class a frozen dataclass and a pytree: fields annotated `float` are leaves, so they can be swept."""
+    """Makes a class a frozen dataclass and a pytree: fields annotated `float` or `jax.Array` are leaves.
+
+    Leaves may differ between the runs of one program: floats can be swept.
+    """
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)
-    leaves = [field.name for field in fields if field.type in (float, "float")]
+    leaves = [field.name for field in fields if field.type in (float, "float", jax.Array, "jax.Array")]
     rest = [field.name for field in fields if field.name not in leaves]
     return jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=rest)
 
@@ -166,6 +171,10 @@ class Objective:
         """One step: descend on `loss` with the optimiser "main", then move the averages."""
         state, metrics = descend(self.loss, state, constants, batch, key, ctx, scale=self.lr_scale)
         return move_averages(self.averages, state), metrics
+
+    def finished(self, state):
+        """Whether further steps change nothing but `step`: a scalar, or (runs,)."""
+        return False
 
     def evaluated(self, state):
         """Name -> (params, model_state) that evaluators look at; averages lend their parameters, not statistics."""

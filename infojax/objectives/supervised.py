@@ -69,4 +69,8 @@ class Supervised(Objective):
             features, labels = ctx.whole((output.embedding, labels))
             term, found = information_term(self.term, features, labels, head, to=self.to, normalise=self.normalise)
             value, metrics = value + self.strength * term, metrics | found
-        return value, Aux({"net": model_state}, metrics=metrics)
+        return value, Aux({"net": model_state}, self.seen(state, output, batch["train"]["labels"]), metrics)
+
+    def seen(self, state, output, labels):
+        """The method's state after a batch."""
+        return state.method

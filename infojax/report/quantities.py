@@ -55,6 +55,10 @@ QUANTITIES = {
     "mse_nc2_nc3": Quantity("MSE: NC2, NC3", 0.0, 3),
     "mse_head": Quantity("MSE: classifier", 0.0, 1),
     "silhouette": Quantity("silhouette", 1.0, 0),
+    "sufficiency": Quantity("sufficiency (bits)", "log2(C)", 2),
+    "minimality": Quantity("minimality (bits)", "log2(C)", 3),
+    "sufficiency_held_out": Quantity("sufficiency, held out (bits)", "log2(C)", 2),
+    "equi_separation": Quantity("equi-separation r", -1.0, 0),
     "mir_features": Quantity("MIR with the whole network", "", 3),
     "hdr_features": Quantity("HDR with the whole network", "", 4),
     "barrier_error": Quantity("barrier of error (%)", "", 2),
@@ -65,6 +69,9 @@ QUANTITIES = {
 # Variants of a quantity have its colour.
 ENDINGS = ("_ema", "_recomputed", "_layerwise")
 BARRIERS = tuple(name for name in QUANTITIES if name.startswith("barrier"))
+# The columns of the layers' table.
+BY_LAYER = {"nc1": "NC1", "sufficiency": "sufficiency", "minimality": "minimality"}
+USABLE = ("sufficiency", "minimality", "sufficiency_held_out")  # in bits; no less than zero, if decoders were perfect
 # The last evaluation in the terminal, and on the page.
 BRIEF = ("accuracy", "loss", "entropy_features", "entropy_head_weights", "mir", "hdr", "nc1", "silhouette", *BARRIERS)
 SUMMARY = (
@@ -74,20 +81,25 @@ SUMMARY = (
 
 
 class Line(NamedTuple):
-    """One curve of a panel; `split` "" is that of the panel's column, or the train split (else the first)."""
+    """One curve of a panel; `split` "" is that of the panel's column, or the train split (else the first).
+
+    A quantity that ends in "@*" stands for a line a layer, coloured by depth; `layer` is filled in when it is drawn.
+    """
 
     quantity: str
     label: str = ""
     split: str = ""
     dash: Any = "-"  # where colours tell runs apart, lines that share a dash get one each
+    layer: Any = None
 
 
 class Panel(NamedTuple):
-    """One axis; `unit` names what it shows."""
+    """One axis; y begins at `bottom`, if given, however low an interval reaches."""
 
     title: str
     lines: tuple[Line, ...]
     log: bool = False
+    bottom: float | None = None
 
 
 class Plan(NamedTuple):
@@ -102,7 +114,9 @@ class Plan(NamedTuple):
         hyper-parameter), or one of COORDINATES.
       task: of the runs that it is for; "" for all.
       each_run: a column a run instead of a split, with the steps where it memorised and generalised.
-      limits: whether limits at collapse are drawn.
+      limits: what the legend calls the dashed limits; "" draws none.
+      compared: whether the page of several runs has it; lines of layers get a column a run there.
+      height: of a panel, in inches.
     """
 
     title: str
@@ -112,7 +126,16 @@ class Plan(NamedTuple):
     x: str = "time"
     task: str = ""
     each_run: bool = False
-    limits: bool = True
+    limits: str = "limit at neural collapse"
+    compared: bool = False
+    height: float = 2.05
+
+
+def known(quantity) -> Quantity:
+    """What is known of a quantity, be it measured at a layer or not; its name where nothing is."""
+    name, _, layer = quantity.partition("@")
+    found = QUANTITIES.get(name, Quantity(name))
+    return found._replace(label=f"{found.label} of {layer}") if layer else found
 
 
 def lines(*quantities, **fields):
@@ -154,6 +177,52 @@ def _on_path(ending="", note=""):
 
 
 FIGURES = {
+    "compression_curves": Plan(
+        "Accuracy and loss",
+        "Cheong 2025, Figs. 1.1 and 3.1. Of the whole samples, with the network's weights after each epoch.",
+        (Panel("Accuracy", splits("accuracy")), Panel("Loss", splits("loss"))),
+        columns=2,
+        task="compression",
+        height=2.6,
+    ),
+    "layers": Plan(
+        "Geometric compression of the layers",
+        "Cheong 2025, Fig. 3.2: tr(S_W S_B^+) of every layer's output. The lower, the tighter are samples of one class "
+        "around their mean, by the distances between the means.",
+        (Panel("NC1: tr(S_W S_B^+)", splits("nc1@*"), True),),
+        columns=1,
+        task="compression",
+        limits="",
+        compared=True,
+        height=3.4,
+    ),
+    "separation": Plan(
+        "Law of equi-separation",
+        "Cheong 2025, Fig. 3.4: Pearson's r of log tr(S_W S_B^+) and depth, over the layers. At -1 every layer "
+        "compresses by the same factor (He and Su 2023).",
+        (Panel("Pearson r of log NC1 and depth", splits("equi_separation"), bottom=-1.0),),
+        columns=1,
+        task="compression",
+        limits="the same factor at every layer",
+        compared=True,
+        height=2.8,
+    ),
+    "usable": Plan(
+        "Usable information in the layers",
+        "Cheong 2025, Figs. 3.5 and 3.7: V-information by the network's own remaining layers, trained anew at each "
+        "measurement: about the label (sufficiency), and about labels that tell the samples of a class apart "
+        "(minimality; the more, the less was compressed). Layers at the cap lie on one another.",
+        (
+            Panel("Sufficiency: I_V(h → y) (bits)", splits("sufficiency@*")),
+            Panel("Minimality: I_V(h → Dec(x, Y)) (bits)", splits("minimality@*")),
+            Panel("Sufficiency, held out (bits)", splits("sufficiency_held_out@*")),
+        ),
+        columns=1,
+        task="compression",
+        limits="log2(C), the most there can be",
+        compared=True,
+        height=2.6,
+    ),
     "grokking": Plan(
         "Grokking",
         "Song et al. 2024, Fig. 3b, seed by seed. Memorised: first evaluation with 99% of train right; generalised: "
@@ -174,7 +243,7 @@ FIGURES = {
         x="step",
         task="grokking",
         each_run=True,
-        limits=False,
+        limits="",
     ),
     "connectivity": Plan(
         "Networks on the line between two",
@@ -184,7 +253,8 @@ FIGURES = {
         (*_on_path(), *_on_path("_recomputed", ", statistics recomputed")),
         columns=4,
         x="weight",
-        limits=False,
+        limits="",
+        compared=True,
     ),
     "pruning": Plan(
         "Networks without their smallest weights",
@@ -201,7 +271,8 @@ FIGURES = {
         ),
         columns=3,
         x="sparsity",
-        limits=False,
+        limits="",
+        compared=True,
     ),
     "entropy": Plan(
         "Matrix entropy",
@@ -290,6 +361,8 @@ FIGURES = {
         x="swept",
     ),
 }
+# What a task's own figures show: general figures over time with nothing else are left out for it.
+SHOWN = {"compression": {"accuracy", "error", "loss", "cross_entropy"}}
 COMPARED = ("accuracy", "loss", "nc1", "nc3", "mir", "hdr", "entropy_features", "entropy_head_weights")
 COMPARISON = Plan(
     "Comparison",
@@ -301,4 +374,9 @@ COMPARISON = Plan(
 
 def closed_limits(classes) -> dict[str, float]:
     """Limits that depend on the number of classes alone."""
-    return {"log(C-1)": math.log(classes - 1), "C-1": float(classes - 1), "collapsed MIR": nc_limits(classes).mir}
+    return {
+        "log(C-1)": math.log(classes - 1),
+        "C-1": float(classes - 1),
+        "collapsed MIR": nc_limits(classes).mir,
+        "log2(C)": math.log2(classes),
+    }

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from infojax.report.quantities import QUANTITIES, closed_limits
+from infojax.report.quantities import closed_limits, known
 from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError, read_rows
 
 BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
 MARKS = ("kind", "step", "time", "run", "seed", "evaluator", "split", "n", "convention", "frozen", "of_frozen", "end")
+OF_LAYER = ("layer", "depth", "dim")  # further marks of a row that has "layer": measured at a place of the network
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Study:
       config: nested settings.
       environment: where it happened; empty where that is not known.
       values: {(axis, split, quantity): {run: {place: number}}}; the axis is "step" or one of COORDINATES (of these,
-        the last step); NaN is a number that was not finite.
+        the last step); NaN is a number that was not finite. What was measured at a layer is named "nc1@layer1".
       swept: name of the swept hyper-parameter, or "".
       groups: {swept value: runs}; {None: all runs} where nothing is swept.
       seeds: {run: seed}, as far as the rows name them.
@@ -36,6 +37,9 @@ class Study:
       convention: of NC1, or "".
       last: the last step of any row.
       maps: {run: row} of the last two-dimensional map of each run: "tsne_x", "tsne_y", "labels", "split".
+      layers: {name: depth}, by depth; empty where nothing was measured by layer.
+      dims: {name: numbers a sample}, as far as the rows tell.
+      clouds: {(run, split): {step: row}} of three-dimensional features: "cloud_x", "cloud_y", "cloud_z", "labels".
     """
 
     folder: Path
@@ -50,6 +54,9 @@ class Study:
     convention: str
     last: int
     maps: dict
+    layers: dict
+    dims: dict
+    clouds: dict
 
 
 class Series(NamedTuple):
@@ -96,7 +103,7 @@ def _settings(path) -> dict:
 def study(rows, config, environment=None, folder=".") -> Study:
     """Groups rows by split, quantity and run; of two rows for one place the later counts."""
     swept, value_of = _swept(rows, config)
-    values, seeds, frozen, sizes, convention = {}, {}, {}, {}, ""
+    values, seeds, frozen, sizes, convention, layers, dims, clouds = {}, {}, {}, {}, "", {}, {}, {}
     for row in rows:
         run = row.get("run", 0)
         if "seed" in row:
@@ -108,12 +115,19 @@ def study(rows, config, environment=None, folder=".") -> Study:
         split = BATCH if row["kind"] == "train" else row.get("split", "")
         if isinstance(row.get("n"), int):
             sizes[split] = row["n"]
+        at_layer = "layer" in row
+        if at_layer:
+            layers[row["layer"]] = row.get("depth", 0)
+            dims |= {row["layer"]: row["dim"]} if "dim" in row else {}
+        if "cloud_x" in row:
+            clouds.setdefault((run, split), {})[row["step"]] = row
         convention = row.get("convention") or convention
         along = (name for name in COORDINATES if name in row and name != swept and row["kind"] == "eval")
         axis = next(along, "step")
-        for name in row.keys() - {*MARKS, axis, swept}:
+        for name in row.keys() - {*MARKS, axis, swept, *(OF_LAYER if at_layer else ())}:
             if row[name] is None or type(row[name]) in (int, float):
-                places = values.setdefault((axis, split, name), {}).setdefault(run, {})
+                quantity = f"{name}@{row['layer']}" if at_layer else name
+                places = values.setdefault((axis, split, quantity), {}).setdefault(run, {})
                 places[row["step"], row[axis]] = math.nan if row[name] is None else float(row[name])
     values = {key: {run: _places(key[0], found) for run, found in runs.items()} for key, runs in values.items()}
     groups = {}
@@ -121,9 +135,10 @@ def study(rows, config, environment=None, folder=".") -> Study:
         groups.setdefault(value_of.get(run), []).append(run)
     groups = dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
     last = max(row["step"] for row in rows)
-    known = (Path(folder), config, environment or {}, values | _derived(values), swept, groups)
+    layers = dict(sorted(layers.items(), key=lambda pair: pair[1]))
+    told = (Path(folder), config, environment or {}, values | _derived(values), swept, groups)
     maps = {row.get("run", 0): row for row in rows if "tsne_x" in row and not row.get("frozen")}
-    return Study(*known, seeds, frozen, sizes, convention, last, maps)
+    return Study(*told, seeds, frozen, sizes, convention, last, maps, layers, dims, clouds)
 
 
 def _places(axis, found) -> dict:
@@ -199,7 +214,7 @@ def swept_places(study) -> dict:
 
 def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
     """The limit at each place of `series`; None where the quantity has none, or it is not known."""
-    limit = QUANTITIES[quantity].limit if quantity in QUANTITIES else ""
+    limit = known(quantity).limit
     measured = series(study, split, quantity, runs, axis)
     if measured is None or limit == "":
         return None
@@ -211,8 +226,8 @@ def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
     moving = series(study, split, limit, runs, axis)
     if moving is None:
         return None
-    known = dict(zip(moving.place, moving.mean, strict=True))
-    return np.array([known.get(place, math.nan) for place in measured.place])
+    heights = dict(zip(moving.place, moving.mean, strict=True))
+    return np.array([heights.get(place, math.nan) for place in measured.place])
 
 
 def at_end(study, split, quantity, runs, steps=None) -> np.ndarray:
@@ -223,6 +238,30 @@ def at_end(study, split, quantity, runs, steps=None) -> np.ndarray:
         return np.array([of_run.get(steps[run], math.nan) for run, of_run in zip(runs, ends, strict=True)])
     last = max((max(of_run) for of_run in ends if of_run), default=None)
     return np.array([of_run.get(last, math.nan) for of_run in ends])
+
+
+def last_step(study) -> int:
+    """The step of the last evaluation."""
+    evaluated = (of for (a, s, _), runs in study.values.items() if a == "step" and s != BATCH for of in runs.values())
+    return int(max((max(of_run) for of_run in evaluated), default=study.last))
+
+
+def rested(study) -> bool:
+    """Whether every run came to the end that its objective sets, maybe before the planned steps."""
+    found = study.values.get(("step", BATCH, "resting"), {}).values()
+    return bool(found) and all(of_run[max(of_run)] == 1 for of_run in found)
+
+
+def together(study, runs, *keys) -> dict[int, np.ndarray]:
+    """{step: (runs, keys)} of the (split, quantity) that were measured at one step, of runs that have all, finite."""
+    found = {}
+    for run in runs:
+        columns = [study.values.get(("step", *key), {}).get(run, {}) for key in keys]
+        for step in set.intersection(*map(set, columns)):
+            numbers = [column[step] for column in columns]
+            if all(map(math.isfinite, numbers)):
+                found.setdefault(step, []).append(numbers)
+    return {step: np.array(found[step]) for step in sorted(found)}
 
 
 def first_accurate(study, run, split, least=0.99) -> int | None:

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from infojax.report.panels import COLOURS
-from infojax.report.quantities import ENDINGS, QUANTITIES, Line
+from infojax.report.quantities import ENDINGS, Line, known
 from infojax.report.rows import BATCH, Series, Study, limits, series, splits_of
 from infojax.train.board import COORDINATES
 
@@ -25,6 +25,18 @@ class Method(NamedTuple):
     dash: Any = None
 
 
+class Layer(NamedTuple):
+    """A layer of the network; its colour is the same in all figures of a page."""
+
+    name: str
+    depth: int
+    colour: Any
+
+    @property
+    def label(self):
+        return f"l = {self.depth}: {self.name}"
+
+
 class Curve(NamedTuple):
     """One line as it is drawn; `limit` is None or (P,)."""
 
@@ -37,11 +49,12 @@ class Curve(NamedTuple):
 
     @property
     def label(self):
-        known = QUANTITIES.get(self.line.quantity)
-        return self.line.label or (known.label if known else self.line.quantity)
+        return self.line.label or known(self.line.quantity).label
 
     @property
     def colour(self):
+        if self.line.layer is not None:
+            return self.line.layer.colour
         own = PALE if self.split == BATCH else colour_of(self.line.quantity)
         return own if self.method.colour is None else self.method.colour
 
@@ -50,8 +63,7 @@ def colour_of(quantity):
     """The one colour of a quantity in every figure; that of a variant is the quantity's."""
     for ending in ENDINGS:
         quantity = quantity.removesuffix(ending)
-    known = QUANTITIES.get(quantity)
-    return COLOURS[known.colour if known else 0]
+    return COLOURS[known(quantity).colour]
 
 
 def methods_of(study) -> list[Method]:
@@ -61,6 +73,36 @@ def methods_of(study) -> list[Method]:
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(study.groups)))
     pairs = zip(study.groups.items(), shades, strict=True)
     return [Method(study, runs, f"{study.swept} = {value}", tuple(shade)) for (value, runs), shade in pairs]
+
+
+def layers_of(methods) -> list[Layer]:
+    """The layers of all methods by depth, in sequential colours."""
+    depths = {}
+    for method in methods:
+        depths |= method.study.layers
+    names = sorted(depths, key=depths.get)
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(names)))
+    return [Layer(name, depths[name], tuple(shade)) for name, shade in zip(names, shades, strict=True)]
+
+
+def few(layers, most=10) -> list[Layer]:
+    """Those that a legend names: all, or the first, the last and some between."""
+    layers = sorted(layers, key=lambda layer: layer.depth)
+    places = np.linspace(0, len(layers) - 1, min(len(layers), most))
+    return [layers[round(place)] for place in places]
+
+
+def by_layer(plan, methods):
+    """The plan with a line a layer for each whose quantity ends in "@*"."""
+    layers, panels = layers_of(methods), []
+    for panel in plan.panels:
+        lines = []
+        for line in panel.lines:
+            name = line.quantity.removesuffix("*")
+            starred = [line._replace(quantity=name + layer.name, layer=layer) for layer in layers]
+            lines += starred if name.endswith("@") else [line]
+        panels.append(panel._replace(lines=tuple(lines)))
+    return plan._replace(panels=tuple(panels))
 
 
 def run_by_run(methods) -> list[Method]:
@@ -85,9 +127,14 @@ def compared(studies, labels) -> list[Method]:
     return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, looks, strict=True)]
 
 
-def cells_of(plan, methods, split, along) -> list[list[tuple]]:
-    """Rows of (panel, name of the column, curves), without panels that are empty; `split` is that of a grid."""
-    if plan.each_run:
+def cells_of(plan, methods, split, along, apart) -> list[list[tuple]]:
+    """Rows of (panel, name of the column, curves), without panels that are empty.
+
+    Args:
+      split: that of a grid, or None.
+      apart: a column a method.
+    """
+    if apart:
         rows = [
             [(panel, m.label, curves_of(panel, "test", [m], along, True)) for m in methods] for panel in plan.panels
         ]

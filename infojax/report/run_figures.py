@@ -12,7 +12,7 @@ from infojax.report.canvas import new_figure, plain, styled
 from infojax.report.panels import DASHED, Limit, draw_dashed, mark_missing
 from infojax.report.rows import BATCH, first_accurate, first_perfect
 from infojax.report.run_axes import scale_places, scale_time
-from infojax.report.run_curves import PALE, Method, cells_of, run_by_run, unit_of
+from infojax.report.run_curves import PALE, Method, by_layer, cells_of, few, run_by_run, unit_of
 
 GREY, DARK = "#888888", "#444444"
 
@@ -29,25 +29,34 @@ def draw(plan, methods, title, split=None):
         methods = [Method(methods[0].study, [run for method in methods for run in method.runs])]
         if not methods[0].study.swept:
             return None
+    plan = by_layer(plan, methods)
     methods = run_by_run(methods) if plan.each_run else methods
-    cells = cells_of(plan, methods, split, along)
+    layered = any(line.layer for panel in plan.panels for line in panel.lines)
+    apart = plan.each_run or layered and len(methods) > 1  # since colours tell layers apart
+    if apart:
+        methods = [method._replace(colour=None, dash=None) for method in methods]
+    cells = cells_of(plan, methods, split, along, apart)
     if not cells:
         return None
     if not plan.limits:
         cells = [[(*cell[:2], [curve._replace(limit=None) for curve in cell[2]]) for cell in row] for row in cells]
-    grid = bool(plan.columns) or split is not None
+    grid = not apart and (bool(plan.columns) or split is not None)
     wide, high = max(map(len, cells)), len(cells)
     width = (3.0 if wide > 2 else 4.6) * max(wide, 2)
-    figure = new_figure(title, width, 0.9 + 2.05 * high)
+    figure = new_figure(title, width, 0.9 + plan.height * high)
     axes = figure.subplots(high, wide, squeeze=False, sharey=False if grid else "row")
     for axis in axes.ravel()[sum(map(len, cells)) :]:
         axis.remove()
     drawn = [(axes[i][j], *cell) for i, row in enumerate(cells) for j, cell in enumerate(row)]
-    for axis, panel, column, curves in drawn:
-        axis.set_title(panel.title if grid or len(axes[0]) == 1 and not column else f"{panel.title}, {column}")
+    for i, (axis, panel, column, curves) in enumerate(drawn):
+        if apart and not plan.each_run:  # names of runs are long
+            axis.set_title(plain(column, 40) if i < wide else "")
+            axis.set_ylabel("" if i % wide else panel.title)
+        else:
+            axis.set_title(panel.title if grid or len(axes[0]) == 1 and not column else f"{panel.title}, {column}")
         _draw_curves(axis, panel, curves)
     perfect = None if plan.each_run else _perfect(methods, along)
-    for i, (axis, *_, curves) in enumerate(drawn):
+    for i, (axis, panel, _, curves) in enumerate(drawn):
         if perfect is not None:
             axis.axvline(perfect, color=GREY, linewidth=0.8, zorder=1.2)
         if plan.each_run:
@@ -55,10 +64,12 @@ def draw(plan, methods, title, split=None):
                 axis.axvline(math.nan if x is None else x, color=GREY, linewidth=0.9, linestyle=dash, zorder=1.2)
         _scale_x(axis, methods, along, drawn, lowest=i + wide >= len(drawn))
         _reach_limits(axis, curves)
+        if panel.bottom is not None:  # with room for a limit there
+            axis.set_ylim(bottom=panel.bottom - 0.04 * (axis.get_ylim()[1] - panel.bottom))
     for i, (axis, *_, curves) in enumerate(drawn):
         _draw_limits(axis, curves)
-        _name_lines(axis, curves, len(methods) > 1 and not plan.each_run, first=grid or i % wide == 0)
-    _legend(figure, methods, drawn, perfect)
+        _name_lines(axis, curves, len(methods) > 1 and not apart, first=grid or i % wide == 0)
+    _legend(figure, methods, drawn, perfect, plan.limits)
     if plan.each_run:
         marks = {"memorised": "-", "generalised": "--"}
         handles = [Line2D([], [], color=GREY, linewidth=0.9, linestyle=dash) for dash in marks.values()]
@@ -125,21 +136,32 @@ def _apart(found) -> bool:
 
 
 def _name_lines(axis, curves, many, first):
-    """A legend where a panel has several quantities or splits; grey where colours tell methods apart."""
+    """A legend where a panel has several quantities or splits; grey where colours tell methods apart.
+
+    Layers are named once, below all panels.
+    """
     handles = {}
-    for curve in curves:
+    for curve in (curve for curve in curves if curve.line.layer is None):
         colour = (PALE if curve.split == BATCH else DARK) if many else curve.colour
         handles.setdefault(curve.label, Line2D([], [], color=colour, linestyle=curve.line.dash))
     if len(handles) > 1 and first:
         axis.legend(handles.values(), handles)
 
 
-def _legend(figure, methods, drawn, perfect):
-    """Below the panels: what methods, dashes and the grey line are."""
+def layer_handles(layers) -> dict:
+    """{label: line of the legend}, by depth."""
+    return {layer.label: Line2D([], [], color=layer.colour) for layer in few(layers)}
+
+
+def _legend(figure, methods, drawn, perfect, limits):
+    """Below the panels: what methods, layers, dashes and the grey line are."""
     coloured = (method for method in methods if method.label and method.colour is not None)
     handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in coloured}
+    layered = [curve for *_, curves in drawn for curve in curves if curve.line.layer is not None]
+    handles |= layer_handles(dict.fromkeys(curve.line.layer for curve in layered))
+    handles |= {curve.label: Line2D([], [], color=DARK, linestyle=curve.line.dash) for curve in layered}
     if any(curve.limit is not None for *_, curves in drawn for curve in curves):
-        handles["limit at neural collapse"] = Line2D([], [], color="black", **DASHED)
+        handles[limits] = Line2D([], [], color="black", **DASHED)
     if perfect is not None:
         handles["100% train accuracy"] = Line2D([], [], color=GREY, linewidth=0.8)
     if handles:

@@ -1,13 +1,18 @@
 """The pages of runs: of one folder, and of several side by side. The same rows give the same bytes."""
 
 import json
+from collections.abc import Callable
 from html import escape
+from typing import NamedTuple
 
+from infojax.report.binning import BINNING, draw_binning
 from infojax.report.canvas import plain, save
+from infojax.report.clouds import CLOUDS, draw_clouds
 from infojax.report.fragment import plain_table, warnings_box
+from infojax.report.layers import GAPS, PLANES, draw_gaps, draw_planes
 from infojax.report.maps import draw_maps
 from infojax.report.page import document, inline
-from infojax.report.quantities import COMPARED, COMPARISON, FIGURES
+from infojax.report.quantities import COMPARED, COMPARISON, FIGURES, SHOWN
 from infojax.report.rows import splits_of
 from infojax.report.run_curves import compared, methods_of
 from infojax.report.run_figures import draw
@@ -18,6 +23,7 @@ from infojax.report.run_tables import (
     final_table,
     labels_of,
     last_evaluation,
+    layers_tables,
     phased,
     phases_table,
     seeds_tables,
@@ -26,7 +32,6 @@ from infojax.report.run_tables import (
     title_of,
     warnings_of,
 )
-from infojax.train.board import COORDINATES
 
 MAPS = (
     "t-SNE of the features of one seed, at both ends of the sweep (Song et al. 2024, Figs. 2d and 2e); colours: "
@@ -35,18 +40,55 @@ MAPS = (
 BANDS = "bands: 95% intervals of the mean"
 
 
+class Picture(NamedTuple):
+    """A figure that is no `Plan`.
+
+    Attributes:
+      title, caption: as of a `Plan`.
+      draw: (methods, title) -> (figure, rows), or None where there is nothing to draw.
+      task: of the runs that it is for; "" for all.
+      compared: whether the page of several runs has it.
+      quantities: what it shows, as far as its heading must say how that was measured.
+    """
+
+    title: str
+    caption: str
+    draw: Callable
+    task: str = ""
+    compared: bool = False
+    quantities: tuple[str, ...] = ()
+
+
+PICTURES = {
+    "binning": Picture("Binning of a saturating unit", BINNING, lambda *_: draw_binning(), "compression"),
+    "cloud": Picture("Features of three dimensions", CLOUDS, draw_clouds),
+    "gaps": Picture("Compression and generalisation", GAPS, draw_gaps, "compression", True, ("nc1",)),
+    "planes": Picture("Information planes", PLANES, draw_planes, "compression", True),
+}
+# The order of a page: that of Cheong 2025, then the others.
+THESIS = ("compression_curves", "binning", "cloud", "layers", "gaps", "separation", "usable", "planes")
+ORDER = dict.fromkeys((*THESIS, *FIGURES))
+
+
 def run_page(study, figures) -> str:
     """Draws every figure that has something to show into the folder `figures`; returns the page."""
     methods, drawn = methods_of(study), []
-    for name, plan in FIGURES.items():
-        if plan.task not in ("", study.config.get("task")):
+    for name in ORDER:
+        plan = FIGURES.get(name) or PICTURES[name]
+        if plan.task not in ("", study.config.get("task")) or name in FIGURES and _shown(study, plan):
             continue
-        found = draw(plan, methods, _heading(study, plan))
+        if name in FIGURES:
+            found = draw(plan, methods, _heading(study, plan))
+        else:
+            note = _convention([study], plan.quantities)
+            found = plan.draw(methods, _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{note}"))
         if found is not None:
             drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
     if study.maps:
         drawn.append(inline(save(figures, "tsne", *draw_maps(study, _map_heading(study)), prefix="tsne")[1], MAPS))
     tables = [_titled(3, heading) + plain_table(header, rows) for heading, header, rows in summary_tables(study)]
+    for heading, header, rows in layers_tables(study):
+        tables.append(_titled(3, heading) + plain_table(header, rows))
     seeds = "".join(_titled(3, split) + plain_table(header, rows) for split, header, rows in seeds_tables(study))
     many = any(len(runs) > 1 for runs in study.groups.values()) or study.swept
     parts = [
@@ -80,12 +122,15 @@ def comparison_page(studies, figures) -> str:
                 inline(save(figures, name, *found, prefix=name)[1], f"{split}: {COMPARISON.caption}".lstrip(": "))
             )
         tables.append(_titled(3, split) + plain_table(*final_table(methods, split, COMPARED)))
-    for name, plan in FIGURES.items():
-        if plan.x not in COORDINATES:
+    for name in ORDER:
+        plan = FIGURES.get(name) or PICTURES[name]
+        if not plan.compared:
             continue
-        found = draw(
-            plan, [method._replace(dash=None) for method in methods], _lines(f"{plan.title}\n{BANDS} over seeds")
-        )
+        if name in FIGURES:
+            title = _lines(f"{plan.title}\n{BANDS} over seeds{_convention(studies, _measured(plan))}")
+            found = draw(plan, [method._replace(dash=None) for method in methods], title)
+        else:
+            found = plan.draw(methods, _lines(f"{plan.title}{_convention(studies, plan.quantities)}"))
         if found is not None:
             drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
     header, rows = differing(studies, labels)
@@ -106,10 +151,25 @@ MEANING = "Mean ± half of the 95% interval over seeds (Student's t); a number a
 
 def _heading(study, plan) -> str:
     """Two lines above a figure: what it shows of which run; on what it stands."""
-    names = {line.quantity for panel in plan.panels for line in panel.lines}
     bands = f"; {BANDS}" if any(len(runs) > 1 for runs in study.groups.values()) and not plan.each_run else ""
-    convention = f"; NC1: {study.convention} convention" if study.convention and "nc1" in names else ""
-    return _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{bands}{convention}")
+    return _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{bands}{_convention([study], _measured(plan))}")
+
+
+def _measured(plan) -> set[str]:
+    """The quantities of a plan, without their layers."""
+    return {line.quantity.split("@")[0] for panel in plan.panels for line in panel.lines}
+
+
+def _convention(studies, quantities) -> str:
+    """How NC1 was measured, where it is among the quantities."""
+    found = dict.fromkeys(study.convention for study in studies if study.convention)
+    return f"; NC1: {', '.join(found)} convention" if found and "nc1" in quantities else ""
+
+
+def _shown(study, plan) -> bool:
+    """Whether the figures of the study's own task show already what this one for all tasks would."""
+    present = {name for axis, _, name in study.values if axis == "step" and name in _measured(plan)}
+    return plan.task == "" and plan.x == "time" and present <= SHOWN.get(study.config.get("task"), set())
 
 
 def _map_heading(study) -> str:

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from infojax.report.quantities import BRIEF, QUANTITIES, SUMMARY
-from infojax.report.rows import BATCH, at_end, first_accurate, first_perfect, limits, mean_interval, splits_of
+from infojax.report.quantities import BRIEF, BY_LAYER, QUANTITIES, SUMMARY, USABLE, known
+from infojax.report.rows import (
+    FIRST,
+    at_end,
+    first_accurate,
+    first_perfect,
+    last_step,
+    limits,
+    mean_interval,
+    rested,
+    splits_of,
+)
 from infojax.report.tables import format_value, one_line
 from infojax.train.runlog import flat
 
@@ -126,6 +136,48 @@ def seeds_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
     return tables
 
 
+def layers_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(heading, header, rows) of the last evaluation of the layers: a row a layer, and equi-separation below NC1.
+
+    The heading names what was measured last before the last evaluation.
+    """
+    tables = []
+    for value, runs in study.groups.items():
+        columns = {(name, split): _measured(study, split, name, runs) for name in BY_LAYER for split in FIRST}
+        columns = {column: steps for column, steps in columns.items() if steps}
+        if not columns:
+            continue
+        header = ["layer", "depth", *["dim"] * bool(study.dims), *(f"{BY_LAYER[name]} {s}" for name, s in columns)]
+        rows = []
+        for layer, depth in study.layers.items():
+            dim = [f"{study.dims[layer]:,}" if layer in study.dims else ""] * bool(study.dims)
+            cells = (value_cell(study, split, f"{name}@{layer}", runs) for name, split in columns)
+            rows.append([one_line(layer), str(depth), *dim, *cells])
+        ratio = [value_cell(study, s, "equi_separation", runs) if name == "nc1" else "" for name, s in columns]
+        if any(ratio):
+            rows.append([known("equi_separation").label, *[""] * (len(header) - 1 - len(ratio)), *ratio])
+        of = [f"{study.swept} = {one_line(value)}"] * bool(study.swept)
+        of += ["information in bits"] * any(name in USABLE for name, _ in columns)
+        tables.append(("; ".join(["Layers", *of, *_earlier(study, columns)]), header, rows))
+    return tables
+
+
+def _measured(study, split, name, runs) -> list[int]:
+    """The steps at which runs have a quantity at any layer."""
+    keys = [("step", split, f"{name}@{layer}") for layer in study.layers]
+    return sorted({step for key in keys for run in runs for step in study.values.get(key, {}).get(run, ())})
+
+
+def _earlier(study, columns) -> list[str]:
+    """What was measured last before the last evaluation, and when."""
+    found, per_epoch = {}, study.config.get("steps_per_epoch")
+    for (name, _), steps in columns.items():
+        if steps[-1] < last_step(study):
+            found.setdefault(steps[-1], {})[BY_LAYER[name]] = None
+    when = {step: f"epoch {step / per_epoch:g}" if per_epoch else f"step {step:,}" for step in found}
+    return [f"{' and '.join(names)} of {when[step]}" for step, names in found.items()]
+
+
 PHASED = ("mir", "hdr", "entropy_features", "entropy_head_weights")
 
 
@@ -161,21 +213,24 @@ def warnings_of(study) -> list[str]:
         found.append(
             f"run {run}{seed} left the finite numbers and is frozen from step {step:,}: means are of the others"
         )
+    for (axis, split, quantity), runs in study.values.items():
+        name, _, layer = quantity.partition("@")
+        numbers = [value for of_run in runs.values() for value in of_run.values()]
+        below = sum(value < 0 for value in numbers)
+        if axis == "step" and layer and name in USABLE and below:
+            found.append(
+                f"{name} of {layer} on {split} is below zero at {below} of {len(numbers)} measurements: a decoder "
+                "worse than chance; kept as it is"
+            )
     planned = study.config.get("steps")
-    if isinstance(planned, int) and study.last < planned:
+    if isinstance(planned, int) and study.last < planned and not rested(study):
         found.append(f"not finished: the last row is of step {study.last:,} of {planned:,}")
     return found
 
 
 def last_evaluation(study) -> str:
     """Step and epoch of the last evaluation, and what ± stands for."""
-    steps = [
-        max(of)
-        for (a, split, _), runs in study.values.items()
-        if a == "step" and split != BATCH
-        for of in runs.values()
-    ]
-    step, per_epoch = int(max(steps, default=study.last)), study.config.get("steps_per_epoch")
+    step, per_epoch = last_step(study), study.config.get("steps_per_epoch")
     epoch = f" (epoch {step / per_epoch:g})" if per_epoch else ""
     many = max(len(runs) for runs in study.groups.values()) > 1
     unit = "seeds" if all(_seeds(study, runs) == len(runs) for runs in study.groups.values()) else "networks"
@@ -193,6 +248,8 @@ def text_lines(study) -> list[str]:
             cells = [f(study, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
             table += [[QUANTITIES[name].label, *cells]] if any(cells) else []
         lines += _columns(table) if len(table) > 1 else ["  nothing evaluated"]
+    for heading, header, rows in layers_tables(study):
+        lines += ["", heading, *_columns([header, *rows])]
     if phased(study):
         header, rows = phases_table(study)
         lines += [

@@ -2,7 +2,9 @@
 
 import importlib
 
-NAMES = ("connectivity", "grokking", "pruning", "smoke", "supervised", "temperature")
+NAMES = (
+    "bottleneck", "compression", "connectivity", "grokking", "pruning", "simplex", "smoke", "supervised", "temperature",
+)  # fmt: skip
 TASKS = {name: f"infojax.tasks.{name}" for name in NAMES}
 
 

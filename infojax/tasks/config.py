@@ -22,6 +22,8 @@ CHOSEN = {
     "data": "data.name",
     "model": "model.name",
     "term": "objective.term",
+    "labels": "data.labels",
+    "variant": "variant",
     "seeds": "seeds",
     "init": "path.init",
     "operation": "data.options.operation",

@@ -110,8 +110,8 @@ def study(config):
     )
 
 
-def network(settings, num_classes, like, **options):
-    """The net of a config; `like` is a batch of what it is called with.
+def network(settings, num_classes, like, start=None, **options):
+    """The net of a config; `like` is a batch of what it is called with. With `start`, what comes after that stage.
 
     Raises:
       ConfigError: unknown model or option.
@@ -120,7 +120,7 @@ def network(settings, num_classes, like, **options):
         module = build(settings.name, num_classes, dtype=settings.dtype, **{**settings.options, **options})
     except ValueError as error:
         raise ConfigError(f"model: {error}") from None
-    return as_net(module, like)
+    return as_net(module, like, start=start, param_dtype=settings.get("param_dtype"))
 
 
 def classifier(look, due, config):

@@ -84,7 +84,7 @@ class Look(NamedTuple):
       net: the network; transform: of stored samples; through: the one compiled `forward` of both.
       sample: split -> the config's fixed part of it.
       runs: numbered as in the rows.
-      devices: that share a batch.
+      mesh: of the devices that share a batch; None on one.
     """
 
     net: Any
@@ -92,7 +92,11 @@ class Look(NamedTuple):
     through: Callable
     sample: Callable
     runs: list[Run]
-    devices: int
+    mesh: Any
+
+    @property
+    def devices(self):
+        return 1 if self.mesh is None else self.mesh.size
 
 
 class Begun(NamedTuple):
@@ -214,7 +218,7 @@ def look_of(study, config, views, runs, mesh=None):
 
     net, transform = study.ctx.nets["net"], views["plain"]
     devices = 1 if mesh is None else mesh.size
-    return Look(net, transform, forward(net, transform, config.evaluate.batch_size, devices), sample, runs, devices)
+    return Look(net, transform, forward(net, transform, config.evaluate.batch_size, devices), sample, runs, mesh)
 
 
 def mesh_of(config, study):

@@ -16,7 +16,8 @@ class Board:
         self._folder, self._step, self._writer = str(folder), step, None
 
     def row(self, kind, step, time, values):
-        """The floats of a row, as "eval/test/mir", and of several runs in one program "run0/eval/test/mir".
+        """The floats of a row, as "eval/test/mir", of several runs in one program "run0/eval/test/mir", of a layer
+        "eval/test/layer1/nc1".
 
         Rows along a coordinate other than time are left out: they have many values at one step.
         """
@@ -29,7 +30,7 @@ class Board:
                 return
             self._writer = SummaryWriter(self._folder, purge_step=self._step + 1)
         place = [f"run{values['run']}"] if "run" in values else []
-        tag = "/".join([*place, kind, *([values["split"]] if "split" in values else [])])
+        tag = "/".join([*place, kind, *(values[name] for name in ("split", "layer") if name in values)])
         for name, value in values.items():
             if isinstance(value, float):
                 self._writer.add_scalar(f"{tag}/{name}", value, step, walltime=time)

@@ -17,10 +17,11 @@ def indices(view, place, seeds, step, num_samples):
 
 
 def draw(data, views, transforms, seeds, step, fed=None):
-    """The batch of a step: source -> {transform: array, "labels": (n,)(, "index": (n,))}.
+    """The batch of a step: source -> {transform: array, "labels": (n,), ...(, "index": (n,))}.
 
     Args:
-      data: source -> {"x": (N, ...) samples as stored, "labels": (N,)}, on the device.
+      data: source -> {"x": (N, ...) samples as stored, "labels": (N,), ...}, on the device; what else a source has of
+        its samples (other labels, as of `relabel`) is drawn along.
       views: of an objective, one a source.
       transforms: name -> function of (key, samples as stored), by name in the views.
       seeds: `Seeds`; the order decides which samples, the noise how they are transformed.
@@ -39,5 +40,6 @@ def draw(data, views, transforms, seeds, step, fed=None):
         views_of = {
             name: transforms[name](jax.random.fold_in(key, i), rows["x"]) for i, name in enumerate(view.transforms)
         }
-        batch[view.source] = views_of | {"labels": rows["labels"]} | ({"index": rows["index"]} if view.index else {})
+        along = {name: array for name, array in rows.items() if name != "x" and (view.index or name != "index")}
+        batch[view.source] = views_of | along
     return batch

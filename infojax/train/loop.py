@@ -5,6 +5,7 @@ At step k, that is after k updates (k = 0, 1, ..., until):
   2. evaluate, if k is due: rows of kind "eval"
   3. checkpoint, if k is due, or if the run was asked to stop (SIGTERM): rows are flushed first, the state is finite
   4. update
+An objective that says at a due step that it is finished ends the run there, as if that step were the last.
 So the rows of a step are whole before its checkpoint is begun: a run that continues from the checkpoint of step k drops
 the rows past k, and goes on at 4.
 """
@@ -25,6 +26,9 @@ import numpy as np
 from infojax.processes import asked_to_stop
 from infojax.train.board import COORDINATES
 from infojax.train.step import Dispatched, all_finite
+
+
+NOT_OF_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of a name a step
 
 
 class NonFiniteError(RuntimeError):
@@ -92,7 +96,8 @@ def fit(
 
     Args:
       state: where it starts without a checkpoint; its arrays are donated to the first step.
-      step: (objective, state, constants, seeds, fed) -> (state, metrics), as of `make_step` or `map_runs`.
+      step: (objective, state, constants, seeds, fed) -> (state, metrics), as of `make_step` or `map_runs`; or
+        `compiled`, for a loop that runs several times.
       rows: a RunFolder, or None.
       checkpoints: `Checkpoints`, or None; the newest readable one is where the run continues.
       log, save: step -> whether it is due.
@@ -107,23 +112,23 @@ def fit(
     """
     if feed is not None and (steps_per_call > 1 or runs):
         raise ValueError("where the host feeds every step there is one run, and one step a call")
-    one = step if isinstance(step, Dispatched) else jax.jit(step, donate_argnums=1)
-    many = jax.jit(_repeated(step, steps_per_call), donate_argnums=1) if steps_per_call > 1 else None
+    one, many, steps_per_call = step if isinstance(step, Compiled) else compiled(step, steps_per_call)
     keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress, runs, Counter(), set(), {})
     begun = time.perf_counter()
     restored, state = keeper.restore(state)
     k, metrics = restored or 0, None
     with _termination() as asked:
         while True:
+            ends = k >= until or keeper.due(k) and bool(np.all(objective.finished(state)))
             if k != restored:  # else all of this was done before the checkpoint
-                keeper.measure(k, state, metrics)
+                keeper.measure(k, state, metrics, until if ends else k)
             stopping = asked()
-            if k != restored and (save(k) or stopping or k >= until):
+            if k != restored and (save(k) or stopping or ends):
                 keeper.checkpoint(k, state)
             if stopping:
                 keeper.finish(k, begun)
                 raise Preempted(f"stopped at step {k}")
-            if k >= until:
+            if ends:
                 break
             inside = range(k + 1, k + steps_per_call)
             together = many and k + steps_per_call <= until and not any(keeper.due(j) for j in inside)
@@ -135,6 +140,20 @@ def fit(
             k += steps_per_call if together else 1
     keeper.finish(k, begun)
     return state
+
+
+class Compiled(NamedTuple):
+    """A step as the loop calls it: `one` update, and `many`, or None, of `count` updates; both donate the state."""
+
+    one: Callable
+    many: Callable | None
+    count: int
+
+
+def compiled(step, count=1):
+    """`Compiled` of a step of `make_step` or `map_runs`."""
+    one = step if isinstance(step, Dispatched) else jax.jit(step, donate_argnums=1)
+    return Compiled(one, jax.jit(_repeated(step, count), donate_argnums=1) if count > 1 else None, count)
 
 
 @dataclass(frozen=True)
@@ -169,14 +188,15 @@ class _Keeper:
         with self._timed("first_calls"):
             return jax.block_until_ready(step(*arguments))
 
-    def measure(self, k, state, metrics):
+    def measure(self, k, state, metrics, place):
+        """What is due at `place`: at step k, or, where the run ends early, at its end."""
         self.measured.clear()
-        if not self.due(k):
+        if not self.due(place):
             return
         jax.block_until_ready(state)  # what was dispatched is the steps' time
         # A frozen run stays at the step where it left the finite numbers.
         frozen = [{"frozen": True} if step < k else {} for step in np.atleast_1d(state.step)] if self.runs else [{}]
-        if metrics is not None and self.log(k):
+        if metrics is not None and self.log(place):
             with self._timed("rows"):
                 metrics = jax.device_get(metrics)
                 metrics.pop("frozen", None)
@@ -187,7 +207,7 @@ class _Keeper:
         if self.runs and all(frozen):
             raise NonFiniteError(f"step {k}: every run left the finite numbers and was frozen before")
         for evaluator in self.evaluators:
-            if evaluator.due(k):
+            if evaluator.due(k) or evaluator.due(place):
                 self.progress(k, {"phase": evaluator.name})
                 for values in self._evaluated(evaluator, self._by_run(self.objective.evaluated(state))):
                     run = values.pop("run", 0)
@@ -195,7 +215,7 @@ class _Keeper:
                     mark = frozen[run] or ({"of_frozen": True} if others else {})
                     self._write(k, "eval", run, {"evaluator": evaluator.name, **values, **mark})
                     for name, value in values.items():
-                        if isinstance(value, float) and not mark and not COORDINATES.keys() & values.keys():
+                        if isinstance(value, float) and not mark and not NOT_OF_A_SPLIT & values.keys():
                             self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
 
     def _evaluated(self, evaluator, networks):

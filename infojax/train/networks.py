@@ -6,24 +6,28 @@ import jax.numpy as jnp
 from infojax.objectives import Net
 
 
-def as_net(module, *inputs, stages=()):
+def as_net(module, *inputs, stages=(), start=None, param_dtype=None):
     """A `Net` of a module that is called as module(*inputs, train=...).
 
     Args:
       inputs: arrays or ShapeDtypeStructs, a batch of what it is called with; sizes of the batch do not matter.
       stages: where `apply` may start and stop, if the module takes `start` and `stop`.
+      start: a stage; the net is then what follows it, and `inputs` are a batch of that stage's output.
+      param_dtype: of the floating parameters that `init` makes; None leaves them as the module makes them.
     """
+    begin = {} if start is None else {"start": start}
+
+    def cast(leaf):
+        return leaf.astype(param_dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     @jax.jit
-    def variables(key):
-        return dict(module.init(key, *[jnp.zeros(x.shape, x.dtype) for x in inputs], train=False))
-
     def init(key):
-        found = variables(key)
-        return found.pop("params"), found
+        found = dict(module.init(key, *[jnp.zeros(x.shape, x.dtype) for x in inputs], train=False, **begin))
+        params = found.pop("params")
+        return params if param_dtype is None else jax.tree.map(cast, params), found
 
     def apply(params, model_state, *inputs, train, rngs=None, start=None, stop=None):
-        cut = {name: value for name, value in (("start", start), ("stop", stop)) if value is not None}
+        cut = begin | {name: value for name, value in (("start", start), ("stop", stop)) if value is not None}
         variables = {"params": params, **model_state}
         mutable = list(model_state) if train else False
         found = module.apply(variables, *inputs, train=train, rngs=rngs, mutable=mutable, **cut)
@@ -33,4 +37,4 @@ def as_net(module, *inputs, stages=()):
         rows = params["head"]["kernel"].T[: getattr(module, "num_classes", None)]  # a transformer's are of all tokens
         return rows, params["head"].get("bias", jnp.zeros(len(rows)))
 
-    return Net(init, apply, tuple(stages), head)
+    return Net(init, apply, tuple(stages), head, getattr(module, "of_batch", False))

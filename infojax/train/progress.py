@@ -68,9 +68,13 @@ class Progress:
             self.beaten = now
         if COORDINATES.keys() & values.keys():  # of another network than the one that is trained
             return
+        if "layer" in values:
+            place = ", ".join(filter(None, (values["layer"], values.get("split"))))
+            self._show(f"step {step:,} of {self.total:,}: {values['evaluator']} of {place}", now)
+            return
         self._remember(values)
         if values.get("run", 0) == self.runs - 1:
-            self._show(self.line(step), now, always="evaluator" in values and values.get("split") == "test")
+            self._show(self.line(step), now, always="accuracy" in values and values.get("split") == "test")
 
     def line(self, step):
         """Step, speed, time left, and the last known loss, accuracy, MIR and its distance to the limit."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import infojax as ij
-from infojax.evaluate.layers import chosen_layers, layerwise_nc1
+from infojax.evaluate import LayerError, chosen_layers, geometric, layer_shapes, layerwise_nc1
+from infojax.evaluate.forward import Sample, forward
 from infojax.models import build
 from infojax.train.networks import as_net
 
@@ -33,9 +34,9 @@ def test_all_layers_of_one_partition(net, batch_size, convention):
     found = run(params, state, jnp.asarray(X), jnp.asarray(LABELS))
     parts = [X[i : i + batch_size] for i in range(0, 70, batch_size)]
     outputs = [net.apply(params, state, jnp.asarray(part), train=False)[0] for part in parts]
-    assert list(found) == ["layer1", "layer2", "layer3", "embedding"]
+    assert list(found) == ["input", "layer1", "layer2", "layer3", "embedding", "logits"]
     for name in found:
-        z = np.concatenate([o.embedding if name == "embedding" else o.features[name] for o in outputs])
+        z = X if name == "input" else np.concatenate([o.features.get(name, getattr(o, name, None)) for o in outputs])
         with jax.enable_x64(True):
             expected = ij.nc1(z.reshape(70, -1).astype(np.float64), LABELS, 4, convention=convention)
         assert float(found[name]) == pytest.approx(float(expected), rel=1e-3), name
@@ -46,5 +47,53 @@ def test_layers_by_pattern(net):
     run = layerwise_nc1(net, plain, 4, 70, patterns=("layer[13]",))
     assert list(run(params, state, jnp.asarray(X), jnp.asarray(LABELS))) == ["layer1", "layer3"]
     assert chosen_layers(["a1", "b", "a2"], ["b", "a*"]) == ["a1", "b", "a2"]
-    with pytest.raises(KeyError, match="c"):
-        chosen_layers(["a1", "b"], ["a*", "c*"])
+    with pytest.raises(LayerError, match="no layer 'leyer1'; did you mean layer1"):
+        chosen_layers(["layer1", "b"], ["b", "leyer1"])
+
+
+def test_shapes_by_depth(net):
+    shapes = layer_shapes(net, plain, jnp.asarray(X))
+    assert list(shapes.items()) == [
+        ("input", (28, 28, 1)), ("layer1", (9, 9, 16)), ("layer2", (3, 3, 32)), ("layer3", (1, 1, 64)),
+        ("embedding", (64,)), ("logits", (4,)),
+    ]  # fmt: skip
+
+
+def test_rows_and_a_first_pass_from_before(net):
+    """With "moments" in a network's state, train takes them for class means; test does not."""
+    params, state = net.init(jax.random.key(0))
+    samples = [Sample(split, jnp.asarray(X), jnp.asarray(LABELS)) for split in ("train", "test")]
+    stale = {"layer3": ij.class_stats(RNG.normal(size=(70, 64)).astype(np.float32), LABELS, 4)}
+    run = geometric(net, plain, samples, 4, 35, ("layer3",))
+    network = {"params": {"net": params}, "state": {"net": state}}
+    fresh, moved = (
+        list(run([{"raw": (network["params"], network["state"] | more)}])) for more in ({}, {"moments": stale})
+    )
+    assert [(row["split"], row.get("layer"), row.get("depth"), row.get("dim")) for row in fresh] == [
+        ("train", "layer3", 3, 64), ("train", None, None, None), ("test", "layer3", 3, 64), ("test", None, None, None),
+    ]  # fmt: skip
+    assert fresh[0]["nc1"] == fresh[2]["nc1"] == moved[2]["nc1"] != moved[0]["nc1"]
+    outputs = [net.apply(params, state, jnp.asarray(X[i : i + 35]), train=False)[0] for i in (0, 35)]
+    z = np.concatenate([o.features["layer3"].reshape(35, -1) for o in outputs])
+    inverse = ij.between_inverse(stale["layer3"])
+    energy = ij.within_energy(inverse, stale["layer3"], z, LABELS)
+    assert moved[0]["nc1"] == pytest.approx(float(ij.nc1_from_energy(energy, stale["layer3"])[0]), rel=1e-4)
+
+
+def test_the_law_of_equi_separation_is_a_row(net):
+    from scipy.stats import pearsonr
+
+    params, state = net.init(jax.random.key(0))
+    sample = Sample("test", jnp.asarray(X), jnp.asarray(LABELS))
+    rows = list(geometric(net, plain, [sample], 4, 70, ("layer*",))([{"raw": ({"net": params}, {"net": state})}]))
+    expected = pearsonr(range(3), np.log([row["nc1"] for row in rows[:3]])).statistic
+    assert rows[3]["equi_separation"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_last_batch_is_not_padded_for_networks_of_batch_statistics(net):
+    """`forward` says of a short last batch what the network says of it."""
+    params, state = net.init(jax.random.key(0))
+    found = forward(net, plain, 40)(params, state, jnp.asarray(X))
+    expected = net.apply(params, state, jnp.asarray(X[40:]), train=False)[0].logits
+    assert net.of_batch
+    np.testing.assert_allclose(found.logits[40:], expected, atol=1e-5)

@@ -1,0 +1,320 @@
+"""V-information of layers: what fresh decoders of the network's own shape read in them, of the labels and the samples.
+
+Sufficiency I_V(h -> y): a decoder learns the labels. Minimality I_V(h -> Dec(x, y)): one decoder a digit learns the
+digits, in base C, of the sample's index within its class (`relabel`). V = {f^{L:l+1}}, all parameters of what follows
+the layer; the encoder is frozen. Bits; below zero where a decoder does worse than knowing the frequencies alone.
+
+References:
+  Xu et al. 2020; Dubois et al. 2020; Cheong 2025, sections 1.3 and 2.2.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.evaluate.layers import INPUT, partition
+from infojax.measures.classification import cross_entropy
+from infojax.measures.usable import relabel
+from infojax.objectives import Context, Decoder, Facts, Seeds, init_state
+from infojax.parallel import here, replicated, sharded_views
+from infojax.train.loop import NonFiniteError, compiled, every, fit
+from infojax.train.step import make_step, map_runs, stack
+
+DIGITS = {"mean": np.mean, "sum": np.sum}
+CONDITIONS = ("none", "label")
+VALUES = ("evaluated", "running")
+ENTROPIES = ("empirical", "log_c")
+ENCODINGS = ("auto", "once", "each_batch")
+
+
+class Decoding(NamedTuple):
+    """How decoders are trained, and which number is their V-information.
+
+    Attributes:
+      net_of: layer -> `Net` of what follows it, the whole network for "input".
+      tx: the optimiser of a decoder.
+      transform: of stored samples.
+      num_classes: C.
+      batch_size: of training, of encoding and of the evaluation at the end; epochs: at most.
+      rest_loss: a decoder rests where the mean loss of an epoch's batches is this low; 0: never.
+      digits: "mean" over the digits (the thesis), "sum" (the decodable information bottleneck).
+      condition: "none": one decoder a digit for all classes (the thesis and its code); "label": one a class and digit,
+        the mean over classes, as I_V(h | y -> n_y) is defined.
+      value: "evaluated": the cross-entropy of the trained decoder on the sample; "running": the mean loss of the last
+        epoch's batches, each before its update (released code).
+      entropy: "empirical", of the labels' frequencies; "log_c", which is the same where they are even.
+      encodings: "once", by the `partition` of the sample; "each_batch", with the training batch around each sample
+        (released code; matters for networks with batch statistics); "auto": once if they fit into `budget` bytes.
+      how: of `map_runs` over the digits; fused: an epoch is one call of the device.
+    """
+
+    net_of: Callable
+    tx: Any
+    transform: Callable
+    num_classes: int
+    batch_size: int = 400
+    epochs: int = 50
+    rest_loss: float = 0.02
+    digits: str = "mean"
+    condition: str = "none"
+    value: str = "evaluated"
+    entropy: str = "empirical"
+    encodings: str = "auto"
+    budget: int = 4 << 30
+    how: str = "dispatch"
+    fused: bool = False
+    mesh: Any = None
+
+
+class _Layer(NamedTuple):
+    """Of one layer: what is compiled once. encode: (params, model_state, x) -> batch of encodings, None for "input"."""
+
+    name: str
+    depth: int
+    encode: Callable | None
+    decoder: Any
+    logits: Callable
+    trainers: dict
+
+
+def usable(kind, net, samples, shapes, layers, decoding, seeds):
+    """An `Evaluator.run` over all runs: a row a layer and split with `kind`, "sufficiency" or "minimality", in bits.
+
+    Sufficiency comes with sufficiency_held_out: what the decoder of this split reads of the labels of the other one.
+    Digits say nothing of another sample, and have none. Decoders of a run begin and draw alike at every evaluation, so
+    that values differ by the encoder alone; those of "input" are trained once.
+
+    Args:
+      samples: two `Sample`s, whole splits in their stored order.
+      shapes: `layer_shapes`; layers: names of some.
+      seeds: of the runs.
+    """
+    known = {name: _layer(name, net, shapes, decoding) for name in layers}
+    unchanging = {}
+
+    def run(networks):
+        for number, network in enumerate(networks):
+            params, state = network["raw"]
+            encoder = params["net"], state["net"]
+            for name, layer in known.items():
+                if name != INPUT:
+                    yield from rows(number, layer, encoder)
+                    continue
+                if number not in unchanging:
+                    unchanging[number] = list(rows(number, layer, encoder))
+                yield from [dict(row) for row in unchanging[number]]
+
+    def rows(number, layer, encoder):
+        views = [_View(layer, encoder, sample, decoding) for sample in samples]
+        for view, other in zip(views, reversed(views), strict=True):
+            place = {"run": number, "split": view.sample.split, "n": len(view.sample.labels)}
+            place |= {"layer": layer.name, "depth": layer.depth, "estimate": estimate_of(kind, decoding)}
+            found = (_sufficiency if kind == "sufficiency" else _minimality)(view, other, decoding, seeds[number])
+            numbers = [name for name, value in found.items() if isinstance(value, float)]
+            yield place | found | {"below_zero": [name for name in numbers if found[name] < 0]}
+
+    return run
+
+
+def estimate_of(kind, decoding):
+    """The conventions of a value, in words."""
+    ways = [decoding.value, f"{decoding.entropy} entropy", f"encoded {decoding.encodings}"]
+    if kind == "minimality":
+        ways = [f"{decoding.digits} over digits", f"condition {decoding.condition}", *ways]
+    return ", ".join(ways)
+
+
+def _sufficiency(view, other, decoding, seed):
+    labels, entropy = view.sample.labels, partial(_entropy, decoding)
+    found = _decoded(view, None, labels[:, None], seed, decoding)
+    held_out = found.evaluate(other, None, other.sample.labels[:, None])[0]
+    return {
+        "sufficiency": _bits(entropy(labels) - found.loss[0]),
+        "sufficiency_held_out": _bits(entropy(other.sample.labels) - held_out),
+        "sufficiency_rested": found.rested,
+    }
+
+
+def _minimality(view, other, decoding, seed):
+    labels = np.asarray(view.sample.labels)
+    digits = shuffled_digits(labels, decoding.num_classes)
+    every_class = [np.flatnonzero(labels == c) for c in range(decoding.num_classes)]
+    parts = [None] if decoding.condition == "none" else [chosen for chosen in every_class if len(chosen)]
+    by_part, rested = [], 0
+    for chosen in parts:
+        columns = digits if chosen is None else digits[chosen]
+        found = _decoded(view, chosen, columns, seed, decoding)
+        by_part.append([_bits(_entropy(decoding, column) - x) for column, x in zip(columns.T, found.loss, strict=True)])
+        rested += found.rested
+    by_digit = np.mean(by_part, axis=0)
+    value = float(DIGITS[decoding.digits](by_digit))
+    return {"minimality": value, "minimality_digits": by_digit.tolist(), "minimality_rested": rested}
+
+
+def shuffled_digits(labels, num_classes, seed=0):
+    """`relabel` after a fixed shuffle of each class, (N, N_D).
+
+    The index in the order of the sample would be no arbitrary label: neighbours share a batch of the partition, and
+    with batch statistics every one of them would know its first digit (digits, f-: 0.9 instead of 1.9 bits).
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    digits = np.empty_like(found := np.asarray(relabel(labels[order], num_classes)))
+    digits[order] = found
+    return digits
+
+
+def _bits(nats):
+    return float(nats) / math.log(2)
+
+
+def _entropy(decoding, labels):
+    """Nats."""
+    if decoding.entropy == "log_c":
+        return math.log(decoding.num_classes)
+    share = np.unique(np.asarray(labels), return_counts=True)[1] / len(labels)
+    return float(-np.sum(share * np.log(share)))
+
+
+# A layer, and a sample as it sees it
+
+
+def _layer(name, net, shapes, decoding):
+    decoder = decoding.net_of(name)
+
+    @jax.jit
+    def encode(params, model_state, x):
+        return net.apply(params, model_state, decoding.transform(None, x), train=False, stop=name)[0]
+
+    @jax.jit
+    def logits(params, model_state, h):
+        x = decoding.transform(None, h) if name == INPUT else h
+        return decoder.apply(params, model_state, x, train=False)[0].logits
+
+    depth = list(shapes).index(name)
+    return _Layer(name, depth, None if name == INPUT else encode, decoder, logits, {})
+
+
+class _View:
+    """A sample as a frozen encoder gives it to decoders; encoded once, when first asked for, or each time."""
+
+    def __init__(self, layer, encoder, sample, decoding):
+        self.layer, self.encoder, self.sample = layer, encoder, sample
+        self.parts = partition(len(sample.x), decoding.batch_size)
+        size = 0
+        if layer.encode is not None:
+            one = jax.eval_shape(layer.encode, *encoder, sample.x[self.parts[0]])
+            size = one.size // len(one) * one.dtype.itemsize * len(sample.x)
+        ways = {"auto": size <= decoding.budget, "once": True, "each_batch": False}
+        self.once = layer.encode is None or ways[decoding.encodings]
+        self._whole = sample.x if layer.encode is None else None
+
+    def whole(self):
+        if self._whole is None:
+            self._whole = jnp.concatenate([self.batch(part) for part in self.parts])
+        return self._whole
+
+    def batch(self, part):
+        if self._whole is not None:
+            return self._whole[part]
+        return here(self.layer.encode(*self.encoder, self.sample.x[part]))
+
+
+class _Decoded(NamedTuple):
+    """Trained decoders. loss: (K,) nats; rested: how many reached `rest_loss`; evaluate: (view, chosen, columns)."""
+
+    loss: np.ndarray
+    rested: int
+    evaluate: Callable
+
+
+def _decoded(view, chosen, columns, seed, decoding):
+    """One fresh decoder a column of labels (n, K), trained on the chosen samples, or on all."""
+    states = _trained(view, chosen, columns, seed, decoding)
+
+    def loss(k, view, chosen, labels):
+        if states[k] is None:
+            return np.nan
+        params, model_state = states[k].params["net"], states[k].model_state["net"]
+        return _loss(view.layer, params, model_state, view, chosen, labels, decoding)
+
+    def evaluate(view, chosen, columns):
+        return np.array([loss(k, view, chosen, labels) for k, labels in enumerate(columns.T)])
+
+    running = [np.nan if state is None else float(state.method.mean) for state in states]
+    found = np.array(running) if decoding.value == "running" else evaluate(view, chosen, columns)
+    return _Decoded(found, sum(state is not None and bool(state.method.resting) for state in states), evaluate)
+
+
+def _trained(view, chosen, columns, seed, decoding):
+    """The last state of each decoder, None where it left the finite numbers.
+
+    All in one program; with how="dispatch" in a program of one, column after column: a decoder that rests is done.
+    """
+    layer, count = view.layer, columns.shape[1]
+    batch = min(decoding.batch_size, len(columns))
+    epoch = -(-len(columns) // batch)
+    if (batch, epoch, view.once) not in layer.trainers:
+        layer.trainers[batch, epoch, view.once] = _trainer(layer, epoch, view.once, decoding)
+    trainer = layer.trainers[batch, epoch, view.once]
+    objective = Decoder(rest_loss=decoding.rest_loss, batch_size=batch, epoch_steps=epoch)
+    objectives = [replace(objective, column=jnp.asarray(k)) for k in range(count)]
+    seeds = [Seeds(*[1000 * (1 + seed) + k] * 3) for k in range(count)]
+    states = [init_state(objective, own, trainer.ctx, ("net",)) for own in seeds]
+    x = view.whole() if view.once else view.sample.x
+    data = {"train": {"x": x if chosen is None else x[chosen], "labels": jnp.asarray(columns)}}
+    constants = replicated({"data": data} | ({} if view.once else {"encoder": view.encoder}), decoding.mesh)
+    until = decoding.epochs * epoch
+
+    def last(objective, state, seeds, runs=()):
+        state, seeds = replicated((state, seeds), decoding.mesh)
+        log = every(epoch, until)
+        return fit(objective, state, constants, seeds, trainer.step, until=until, log=log, runs=runs)
+
+    found = [None] * count
+    with suppress(NonFiniteError):
+        if decoding.how == "dispatch":
+            for k in range(count):
+                with suppress(NonFiniteError):
+                    found[k] = last(objectives[k], states[k], seeds[k])
+        else:
+            all_runs = last(replace(objective, column=jnp.arange(count)), stack(states), stack(seeds), [{}] * count)
+            fine = np.asarray(all_runs.step) == np.max(all_runs.step)  # a frozen one stays behind
+            found = [jax.tree.map(lambda leaf, k=k: leaf[k], all_runs) if fine[k] else None for k in range(count)]
+    return found
+
+
+def _loss(layer, params, model_state, view, chosen, labels, decoding):
+    """Mean cross-entropy on a sample, part by part of its partition; of some samples, part by part of these."""
+    total, labels = 0.0, jnp.asarray(labels)
+    whole = view.whole()[chosen] if chosen is not None else None
+    for part in partition(len(labels), decoding.batch_size):
+        h = view.batch(part) if whole is None else whole[part]
+        total += jnp.sum(cross_entropy(layer.logits(params, model_state, h), labels[part]))
+    return float(total) / len(labels)
+
+
+class _Trainer(NamedTuple):
+    ctx: Context
+    step: Any
+
+
+def _trainer(layer, epoch, once, decoding):
+    """The compiled step of the decoders of a layer."""
+
+    def encoder(params, model_state, x, train, **_):
+        return layer.encode(params, model_state, x), model_state
+
+    nets = {"net": layer.decoder} | ({} if once else {"encoder": layer.decoder._replace(apply=encoder)})
+    stored = layer.name == INPUT
+    views = {"plain": decoding.transform if stored else lambda key, x: x}
+    ctx = Context(nets, {"main": decoding.tx}, Facts(decoding.num_classes, 0))
+    step = make_step(ctx, sharded_views(views, decoding.mesh))
+    step = step if decoding.how == "dispatch" else map_runs(step, decoding.how)
+    return _Trainer(ctx, compiled(step, epoch if decoding.fused else 1))

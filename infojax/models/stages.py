@@ -1,0 +1,30 @@
+"""Where a network may be cut into an encoder and a decoder, for V-information and the like.
+
+A network's stages are the keys of its `Output.features`, in order. What prepares the input (a stem, an embedding)
+belongs to the first, final normalisation and pooling to what follows the last. Every network is also called as
+
+  net(x, train, stop=s): encoder, the output of stage s itself;
+  net(x, train, start=s): decoder, `Output` of what follows stage s, of whose output x is a batch; `init` makes the
+    parameters of that alone, under the names that they have in the whole network.
+
+net(net(x, train, stop=s), train, start=s) is net(x, train), its features those after s.
+"""
+
+
+def cut(stages, start, stop):
+    """The stages after `start` and up to and including `stop`; None is the beginning, or the end.
+
+    Args:
+      stages: name -> anything, in order.
+    Raises:
+      ValueError: a name that is none of them, or `stop` before `start`.
+    """
+    names = list(stages)
+    for name in (start, stop):
+        if name is not None and name not in names:
+            raise ValueError(f"no stage {name!r}; there are {', '.join(names)}")
+    first = 0 if start is None else names.index(start) + 1
+    last = len(names) if stop is None else names.index(stop) + 1
+    if last < first:
+        raise ValueError(f"stage {stop} is before {start}; they are {', '.join(names)}")
+    return {name: stages[name] for name in names[first:last]}

@@ -1,0 +1,116 @@
+"""Encoders trained by the decodable information bottleneck, at one beta or several."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.data import channel_moments, open_dataset, transforms
+from infojax.measures.usable import relabel
+from infojax.measures.variability import NC1_CONVENTIONS
+from infojax.objectives import Bottleneck, Context, Facts
+from infojax.objectives.bottleneck import copies, only
+from infojax.tasks.config import ConfigError, training
+from infojax.tasks.supervised import classifier, fields_of, known, network, subset, total_steps
+from infojax.tasks.train import Study, run_of
+from infojax.train import optim
+
+
+def defaults(name, chosen):
+    """Adam for both players, as Dubois et al. and the thesis have it, without what presets decide."""
+    config = training(name, chosen)
+    config.task = "bottleneck"
+    config.data = dict(name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4)  # 0: all
+    config.model = dict(name=chosen.model, dtype="float32", options=dict())
+    config.objective = fields_of(Bottleneck)
+    config.optimizer = dict(
+        lr=2e-3, weight_decay=0.01, final=1.0,  # share of the learning rate at the end, reached exponentially
+        decoders=1.0,  # learning rate of the digit decoders over that of the net
+    )  # fmt: skip
+    return config
+
+
+def study(config):
+    """Data with digits, a network cut in two, digit decoders of its second part, an optimiser for each player.
+
+    Raises:
+      ConfigError, DataError: names the key.
+    """
+    dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
+    source, test, num_classes = subset(dataset, config.data), dataset.split("test"), dataset.num_classes
+    objective = checked(config, len(source))
+    per_epoch = len(source) / objective.batch_size
+    total = total_steps(config, per_epoch)
+    mean, std = (dataset.mean, dataset.std) if dataset.mean else channel_moments(source)
+    views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
+    known(config, "objective.transform", views)
+    known(config, "evaluate.convention", NC1_CONVENTIONS)
+    digits = relabel(source.labels, num_classes)
+    like = jax.ShapeDtypeStruct((2, *source.shape), jnp.float32)
+    net = network(config.model, num_classes, like)
+    shapes = jax.eval_shape(lambda x: net.apply(*net.init(jax.random.key(0)), x, train=False)[0].features, like)
+    known(config, "objective.layer", tuple(shapes))
+    decoder = network(config.model, num_classes, shapes[objective.layer], start=objective.layer)
+
+    return Study(
+        objective=objective,
+        ctx=Context(
+            {"net": net, "digits": copies(decoder, digits.shape[1])},
+            {
+                "main": only(adam(config.optimizer, 1.0, total), "net"),
+                "decoders": only(adam(config.optimizer, config.optimizer.decoders, total * objective.inner), "digits"),
+            },
+            Facts(num_classes, total, tuple(np.bincount(source.labels, minlength=num_classes).tolist())),
+        ),
+        views=views,
+        data={"train": {"x": jnp.asarray(source.x), "labels": jnp.asarray(source.labels), "digits": digits}},
+        sources={"train": source, "test": test},
+        evaluators=lambda look, due: evaluators(look, due, config),
+        per_epoch=per_epoch,
+        constants={
+            "entropies": {
+                "labels": entropy(source.labels),
+                "digits": jnp.stack([entropy(digit) for digit in digits.T]),
+            }
+        },
+    )
+
+
+def checked(config, num_samples):
+    """The objective of a config."""
+    settings = config.objective
+    if not 1 <= settings.batch_size <= num_samples:
+        raise ConfigError(
+            f"objective.batch_size must be from 1 to {num_samples}, the training samples; got {settings.batch_size}"
+        )
+    betas = config.sweep["values"] if config.sweep.name == "beta" else ()
+    for path, value, least in (
+        *(("objective.beta", beta, 0) for beta in (settings.beta, *betas)),
+        ("objective.inner", settings.inner, 1),
+        ("objective.reset_every", settings.reset_every, 0),
+    ):
+        if not value >= least:
+            raise ConfigError(f"{path} must be at least {least}, got {value}")
+    for name in ("lr", "decoders", "final"):
+        if not config.optimizer[name] > 0:
+            raise ConfigError(f"optimizer.{name} must be positive, got {config.optimizer[name]}")
+    return Bottleneck(**settings)
+
+
+def adam(settings, factor, total):
+    """AdamW whose learning rate falls exponentially."""
+    rate = settings.lr * factor
+    return optim.adamw(lambda step: rate * settings.final ** (step / total), weight_decay=settings.weight_decay)
+
+
+def entropy(values):
+    """Of the frequencies of whole numbers, nats."""
+    share = np.bincount(np.asarray(values)) / len(values)
+    return jnp.asarray(-np.sum(share[share > 0] * np.log(share[share > 0])), jnp.float32)
+
+
+def evaluators(look, due, config):
+    """What a classifier has; what fresh decoders read of the frozen encoder at the end belongs here."""
+    yield from classifier(look, due, config)
+
+
+run = run_of(study)

@@ -1,0 +1,196 @@
+"""Layerwise compression: how far each layer of a network brings the classes together, and what decoders read in it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.data import Arrays, in_memory, open_dataset, transforms
+from infojax.evaluate import Decoding, LayerError, chosen_layers, geometric, layer_shapes, usable
+from infojax.evaluate.layers import INPUT
+from infojax.evaluate.usable import CONDITIONS, DIGITS, ENCODINGS, ENTROPIES, VALUES
+from infojax.measures.variability import NC1_CONVENTIONS
+from infojax.objectives import Context, Epochs, Facts
+from infojax.tasks.config import ConfigError, training
+from infojax.tasks.supervised import classifier, known, network, total_steps
+from infojax.tasks.train import Study, run_of
+from infojax.train import optim
+from infojax.train.loop import Evaluator, every
+from infojax.train.step import HOW
+
+LABELS = ("true", "random")
+
+
+def defaults(name, chosen):
+    """The thesis's recipe as its text has it, or as its released code runs, without what presets decide."""
+    config, released = training(name, chosen), chosen.get("variant") == "released"
+    config.task, config.variant = "compression", chosen.get("variant", "text")
+    config.data = dict(
+        name=chosen.data, dir="", options=dict(), labels=chosen.get("labels", "true"),
+        per_class=1000, test_per_class=0,  # the first so many of each class, in the order of the set; 0: all
+        imbalance=1.0,  # training samples of the first class for one of the last; geometric in between
+        scale=1.0 if released else 255.0,  # what pixels are divided by
+    )  # fmt: skip
+    config.model = dict(
+        name=chosen.model, dtype="bfloat16" if released else "float32",
+        param_dtype="bfloat16" if released else "float32", options=dict(),
+    )  # fmt: skip
+    config.objective = dict(batch_size=400, rest_loss=0.0 if released else 0.02)  # mean loss of an epoch's batches
+    config.optimizer = dict(lr=2e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01)  # decays everything, as PyTorch's
+    config.layers = ()  # names or shell wildcards; none: all that the model names
+    config.amortised = released  # class means of train are summed while training, before its last updates
+    config.usable = dict(
+        layers=(), sufficiency_every=0, minimality_every=0,  # () all with the input; steps; 0: never
+        sufficiency_epochs=20 if released else 50, minimality_epochs=50, rest_loss=0.0 if released else 0.02,
+        digits="mean", condition="none", entropy="empirical", value="running" if released else "evaluated",
+        encodings="each_batch" if released else "auto", budget_gib=4.0, how="auto",
+    )  # fmt: skip
+    config.epochs = 20.0 if released else 50.0
+    config.evaluate.points, config.evaluate.batch_size = 0, 400  # also the partition that layers are measured by
+    config.report.x_scale = "linear"
+    return config
+
+
+def study(config):
+    """Data, network, optimiser and evaluators of a config.
+
+    Raises:
+      ConfigError, DataError: names the key.
+    """
+    check(config)
+    dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
+    train, test = (
+        shuffled(first_of_each_class(in_memory(dataset.split(split)), dataset.num_classes, key, config.data))
+        for split, key in (("train", "per_class"), ("test", "test_per_class"))
+    )
+    if config.data.labels == "random":
+        train = Arrays(train.x, np.random.default_rng(config.seed).permutation(train.labels))
+    batch = config.objective.batch_size
+    if not 1 <= batch <= len(train):
+        raise ConfigError(f"objective.batch_size must be from 1 to {len(train)}, the training samples; got {batch}")
+    epoch = -(-len(train) // batch)
+    total = total_steps(config, epoch)
+    settings = config.optimizer
+    tx = optim.adamw(
+        settings.lr, b1=settings.b1, b2=settings.b2, eps=settings.eps, weight_decay=settings.weight_decay, decayed=None
+    )
+    views = transforms((0.0,), (config.data.scale,), pad=0)
+    plain = {"plain": views["plain"]}
+    like = jax.ShapeDtypeStruct((2, *train.shape), jnp.float32)
+    net = network(config.model, dataset.num_classes, like)
+    stored = jax.ShapeDtypeStruct((2, *train.shape), train.x.dtype)
+    shapes = layer_shapes(net, plain["plain"], stored)
+    counts = tuple(np.bincount(train.labels, minlength=dataset.num_classes).tolist())
+    cut = [name for name in shapes if name not in ("embedding", "logits")]  # a decoder follows each of these
+    read = layers_of(cut, config.usable.layers or ("*",), "usable.layers")
+    chosen = layers_of(shapes, config.layers or [name for name in cut if name != INPUT], "layers")
+    if config.amortised and INPUT in chosen:
+        raise ConfigError("amortised: the input's class means do not change; leave it out of layers")
+    moments = tuple((name, int(np.prod(shapes[name]))) for name in chosen) if config.amortised else ()
+
+    def net_of(layer):
+        if layer == INPUT:
+            return net
+        decoder = jax.ShapeDtypeStruct((2, *shapes[layer]), config.model.dtype)
+        return network(config.model, dataset.num_classes, decoder, start=layer)
+
+    def evaluators(look, due):
+        yield from classifier(look, due, config)
+        samples = [look.sample(split) for split in ("train", "test")]
+        classes, size = dataset.num_classes, config.evaluate.batch_size
+        convention = config.evaluate.convention
+        measured = geometric(look.net, look.transform, samples, classes, size, chosen, convention)
+        yield Evaluator("layers", due, measured, together=True)
+        decoding = decoding_of(config.usable, look, net_of, tx, classes, batch)
+        seeds = [run.facts["seed"] for run in look.runs]
+        for kind in ("sufficiency", "minimality"):
+            interval, epochs = config.usable[f"{kind}_every"], config.usable[f"{kind}_epochs"]
+            ways = decoding._replace(epochs=epochs)
+            found = usable(kind, look.net, samples, shapes, read, ways, seeds)
+            yield Evaluator("usable", every(interval, total), found, together=True)
+
+    return Study(
+        objective=Epochs(**config.objective, epoch_steps=epoch, moments=moments),
+        ctx=Context({"net": net}, {"main": tx}, Facts(dataset.num_classes, total, counts)),
+        views=plain,
+        data={"train": {"x": jnp.asarray(train.x), "labels": jnp.asarray(train.labels)}},
+        sources={"train": train, "test": test},
+        evaluators=evaluators,
+        per_epoch=epoch,
+    )
+
+
+def check(config):
+    """Refuses values that are not known."""
+    known(config, "data.labels", LABELS)
+    known(config, "evaluate.convention", NC1_CONVENTIONS)
+    choices = {"digits": DIGITS, "condition": CONDITIONS, "value": VALUES, "entropy": ENTROPIES, "encodings": ENCODINGS}
+    for name, values in (choices | {"how": ("auto", *HOW)}).items():
+        known(config, f"usable.{name}", values)
+    least = {
+        "objective.rest_loss": 0, "usable.rest_loss": 0, "usable.sufficiency_every": 0, "usable.minimality_every": 0,
+        "usable.sufficiency_epochs": 1, "usable.minimality_epochs": 1, "usable.budget_gib": 0, "data.per_class": 0,
+        "data.test_per_class": 0, "data.imbalance": 1,
+    }  # fmt: skip
+    flat = config.to_dict()
+    for path, bound in least.items():
+        part, name = path.split(".")
+        if not flat[part][name] >= bound:
+            raise ConfigError(f"{path} must be at least {bound}, got {flat[part][name]}")
+    if not config.data.scale > 0:
+        raise ConfigError(f"data.scale must be positive, got {config.data.scale}")
+    if config.sweep.name:
+        raise ConfigError("a compression study has no sweep; runs of their own are compared by infojax.report")
+
+
+def first_of_each_class(source, num_classes, key, settings):
+    """The first samples of each class, in the order of the set: `key` of them, or fewer of later classes of train.
+
+    Raises:
+      ConfigError: a class has fewer.
+    """
+    labels, count, ratio = np.asarray(source.labels), settings[key], settings.imbalance if key == "per_class" else 1.0
+    have = np.bincount(labels, minlength=num_classes)
+    if not count and ratio == 1:
+        return source
+    if count > have.min():
+        raise ConfigError(f"data.{key} is {count}, but the smallest class has {have.min()}")
+    shares = ratio ** -(np.arange(num_classes) / (num_classes - 1))
+    wanted = np.maximum(1, np.rint((count or have.min()) * shares)).astype(int)
+    place = np.zeros(len(labels), int)  # of a sample within its class
+    for c in range(num_classes):
+        place[labels == c] = np.arange(have[c])
+    chosen = np.flatnonzero(place < wanted[labels])
+    return Arrays(source.x[chosen], labels[chosen])
+
+
+def shuffled(source, seed=0):
+    """In an order that says nothing of classes: measurements take it, cut into batches."""
+    order = np.random.default_rng(seed).permutation(len(source))
+    return Arrays(source.x[order], source.labels[order])
+
+
+def layers_of(shapes, patterns, key):
+    """The layers that patterns name.
+
+    Raises:
+      ConfigError: one names none.
+    """
+    try:
+        return chosen_layers(shapes, patterns)
+    except LayerError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def decoding_of(settings, look, net_of, tx, num_classes, batch_size):
+    """How V-information is read, of the config's section `usable`."""
+    on_cpu = jax.default_backend() == "cpu"
+    how = settings.how if settings.how != "auto" else "dispatch" if on_cpu else "vmap"
+    names = ("rest_loss", "digits", "condition", "value", "entropy", "encodings")
+    return Decoding(
+        net_of=net_of, tx=tx, transform=look.transform, num_classes=num_classes, batch_size=batch_size,
+        **{name: settings[name] for name in names}, budget=int(settings.budget_gib * 2**30),
+        how=how, fused=not on_cpu and how != "dispatch", mesh=look.mesh,
+    )  # fmt: skip
+
+
+run = run_of(study)

@@ -1,0 +1,28 @@
+"""A classifier with a three-dimensional embedding: its training samples, class means and head rows as they move."""
+
+from infojax.evaluate import on_sample
+from infojax.evaluate.cloud import cloud
+from infojax.tasks import supervised
+from infojax.tasks.config import ConfigError
+from infojax.tasks.train import run_of
+from infojax.train.loop import Evaluator
+
+
+def study(config):
+    """A supervised study whose due steps also have the cloud of train.
+
+    Raises:
+      ConfigError, DataError: names the key.
+    """
+    if config.model.name == "mlp" and tuple(config.model.options.get("widths", ()))[-1:] != (3,):
+        raise ConfigError(f"model.options.widths must end with 3, got {config.model.options.get('widths', ())}")
+    base = supervised.study(config)
+
+    def evaluators(look, due):
+        yield from base.evaluators(look, due)
+        yield Evaluator("cloud", due, on_sample(look.net, look.through, look.sample("train"), (cloud,)))
+
+    return base._replace(evaluators=evaluators)
+
+
+run = run_of(study)
