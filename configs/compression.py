@@ -5,11 +5,11 @@
   python -m infojax.main --config=configs/compression.py:small,model=f_plus,data=cifar10    one scenario, one GPU
   python -m infojax.main --config=configs/compression.py:paper,variant=released             as the released code runs
   python -m infojax.main --config=configs/compression.py:tiny,labels=random                 Fig. 1.1
-  python -m infojax.main --config=configs/compression.py:tiny,model=mlp --config.model.options.widths=100 ...
+  python -m infojax.main --config=configs/compression.py:tiny,model=mlp_100x8               a network of constant width
 
-Choices: data, model (f_minus, f_plus, or any other: mlp, vit_tiny, wide_resnet, ...), variant = text, released; labels =
-true, random; seeds (1). The four scenarios of the thesis are {f_plus, f_minus} x {cifar10, fashion_mnist}; several
-folders make one page: python -m infojax.report DIR DIR ...
+Choices: data, model (f_minus, f_plus, or any other: mlp, mlp_100x8, vit_tiny, wide_resnet, ...), variant = text,
+released; labels = true, random; seeds (1). Classes of unequal size: --config.data.imbalance=10. The four scenarios of the thesis are {f_plus, f_minus} x {cifar10, fashion_mnist};
+several folders make one page: python -m infojax.report DIR DIR ...
 
 text: the first 1,000 pictures of each class, pixels in [0, 1], no augmentation, AdamW 2e-3 with decay 0.01, batches of
 400, until the mean loss of an epoch is 0.02 or for 50 epochs, decoders alike; every number at fixed weights.
@@ -39,7 +39,7 @@ def get_config(string=""):
         config.evaluate.batch_size = config.objective.batch_size
         epoch = 5 if chosen.data == "digits" else 10
         if chosen.data == "digits" and chosen.model == "f_minus":
-            config.model.options = dict(pool=2)
+            config.model.options.pool = 2
     config.log.every = config.evaluate.every = epoch
     config.checkpoint.every = 10 * epoch
     config.usable.sufficiency_every = 10 * epoch if tiny else epoch

@@ -205,7 +205,7 @@ class _View:
     """A sample as a frozen encoder gives it to decoders; encoded once, when first asked for, or each time."""
 
     def __init__(self, layer, encoder, sample, decoding):
-        self.layer, self.encoder, self.sample = layer, encoder, sample
+        self.layer, self.encoder, self.sample, self.mesh = layer, encoder, sample, decoding.mesh
         self.parts = partition(len(sample.x), decoding.batch_size)
         size = 0
         if layer.encode is not None:
@@ -223,7 +223,7 @@ class _View:
     def batch(self, part):
         if self._whole is not None:
             return self._whole[part]
-        return here(self.layer.encode(*self.encoder, self.sample.x[part]))
+        return replicated(here(self.layer.encode(*self.encoder, self.sample.x[part])), self.mesh)
 
 
 class _Decoded(NamedTuple):

@@ -13,7 +13,7 @@ from infojax.models.transformer import Transformer
 from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
 
-__all__ = ["MLP", "MODELS", "Output", "ResNet18", "ThesisCNN", "Transformer", "ViT", "WideResNet", "build"]
+__all__ = ["MLP", "MODELS", "Output", "ResNet18", "ThesisCNN", "Transformer", "ViT", "WideResNet", "build", "options"]
 
 MODELS = {
     "wrn_28_2": partial(WideResNet, depth=28, width=2),
@@ -28,8 +28,17 @@ MODELS = {
     "f_plus": ThesisCNN,
     "f_minus": partial(ThesisCNN, skip=False, channels=(16, 32, 64)),
     "mlp": MLP,
+    "mlp_100x8": partial(MLP, widths=(100,) * 8, norm=True),  # of constant width, as in He and Su 2023
     "transformer": Transformer,
 }
+
+
+def options(name):
+    """What a network may be given, with its defaults: the fields of its class; {} for a name that is not known."""
+    net = MODELS.get(name)
+    fields = getattr(net, "func", net).__dataclass_fields__.values() if net else ()
+    own = {f.name: f.default for f in fields if f.name not in ("parent", "name", "num_classes", "dtype")}
+    return own | getattr(net, "keywords", {})
 
 
 def build(name, num_classes, *, dtype="float32", **options):

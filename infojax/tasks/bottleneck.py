@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.data import channel_moments, open_dataset, transforms
+from infojax.evaluate import Decoding, layer_shapes, usable
 from infojax.measures.usable import relabel
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.objectives import Bottleneck, Context, Facts
@@ -13,6 +14,7 @@ from infojax.tasks.config import ConfigError, training
 from infojax.tasks.supervised import classifier, fields_of, known, network, subset, total_steps
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
+from infojax.train.loop import Evaluator, at
 
 
 def defaults(name, chosen):
@@ -26,6 +28,7 @@ def defaults(name, chosen):
         lr=2e-3, weight_decay=0.01, final=1.0,  # share of the learning rate at the end, reached exponentially
         decoders=1.0,  # learning rate of the digit decoders over that of the net
     )  # fmt: skip
+    config.fresh = dict(epochs=100, batch_size=250, rest_loss=0.02)  # decoders that read the frozen encoder at the end
     return config
 
 
@@ -51,6 +54,22 @@ def study(config):
     known(config, "objective.layer", tuple(shapes))
     decoder = network(config.model, num_classes, shapes[objective.layer], start=objective.layer)
 
+    def evaluators(look, due):
+        """What a classifier has; at the end what fresh decoders read, of other digits than those of the training."""
+        yield from classifier(look, due, config)
+        samples = [look.sample(split) for split in ("train", "test")]
+        shapes = layer_shapes(look.net, look.transform, samples[0].x)
+        decoding = Decoding(
+            net_of=lambda layer: decoder,
+            tx=optim.adamw(config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
+            transform=look.transform, num_classes=num_classes, batch_size=config.fresh.batch_size,
+            epochs=config.fresh.epochs, rest_loss=config.fresh.rest_loss, mesh=look.mesh,
+        )  # fmt: skip
+        for kind in ("sufficiency", "minimality"):
+            seeds = [run.facts["seed"] for run in look.runs]
+            read = usable(kind, look.net, samples, shapes, (objective.layer,), decoding, seeds)
+            yield Evaluator("usable", at(total), read, together=True)
+
     return Study(
         objective=objective,
         ctx=Context(
@@ -64,7 +83,7 @@ def study(config):
         views=views,
         data={"train": {"x": jnp.asarray(source.x), "labels": jnp.asarray(source.labels), "digits": digits}},
         sources={"train": source, "test": test},
-        evaluators=lambda look, due: evaluators(look, due, config),
+        evaluators=evaluators,
         per_epoch=per_epoch,
         constants={
             "entropies": {
@@ -106,11 +125,6 @@ def entropy(values):
     """Of the frequencies of whole numbers, nats."""
     share = np.bincount(np.asarray(values)) / len(values)
     return jnp.asarray(-np.sum(share[share > 0] * np.log(share[share > 0])), jnp.float32)
-
-
-def evaluators(look, due, config):
-    """What a classifier has; what fresh decoders read of the frozen encoder at the end belongs here."""
-    yield from classifier(look, due, config)
 
 
 run = run_of(study)

@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import config_dict
 
 from infojax.data import Arrays, in_memory, open_dataset, transforms
 from infojax.evaluate import Decoding, LayerError, chosen_layers, geometric, layer_shapes, usable
 from infojax.evaluate.layers import INPUT
 from infojax.evaluate.usable import CONDITIONS, DIGITS, ENCODINGS, ENTROPIES, VALUES
 from infojax.measures.variability import NC1_CONVENTIONS
+from infojax.models import options
 from infojax.objectives import Context, Epochs, Facts
 from infojax.tasks.config import ConfigError, training
 from infojax.tasks.supervised import classifier, known, network, total_steps
@@ -32,7 +34,7 @@ def defaults(name, chosen):
     )  # fmt: skip
     config.model = dict(
         name=chosen.model, dtype="bfloat16" if released else "float32",
-        param_dtype="bfloat16" if released else "float32", options=dict(),
+        param_dtype="bfloat16" if released else "float32", options=own_options(chosen.model),
     )  # fmt: skip
     config.objective = dict(batch_size=400, rest_loss=0.0 if released else 0.02)  # mean loss of an epoch's batches
     config.optimizer = dict(lr=2e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01)  # decays everything, as PyTorch's
@@ -48,6 +50,11 @@ def defaults(name, chosen):
     config.evaluate.points, config.evaluate.batch_size = 0, 400  # also the partition that layers are measured by
     config.report.x_scale = "linear"
     return config
+
+
+def own_options(model):
+    """All options of a model, so that each is a flag; those without a value are whole numbers."""
+    return {name: config_dict.placeholder(int) if value is None else value for name, value in options(model).items()}
 
 
 def study(config):
@@ -148,7 +155,8 @@ def first_of_each_class(source, num_classes, key, settings):
     Raises:
       ConfigError: a class has fewer.
     """
-    labels, count, ratio = np.asarray(source.labels), settings[key], settings.imbalance if key == "per_class" else 1.0
+    labels, count = np.asarray(source.labels), settings[key]
+    ratio = settings["imbalance"] if key == "per_class" else 1.0
     have = np.bincount(labels, minlength=num_classes)
     if not count and ratio == 1:
         return source

@@ -27,7 +27,6 @@ from infojax.processes import asked_to_stop
 from infojax.train.board import COORDINATES
 from infojax.train.step import Dispatched, all_finite
 
-
 NOT_OF_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of a name a step
 
 

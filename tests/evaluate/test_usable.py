@@ -1,4 +1,4 @@
-"""V-information of layers: linear decoders against scikit-learn's logistic regression, conventions against each other."""
+"""V-information of layers: linear decoders against scikit-learn's logistic regression, and the conventions."""
 
 import math
 

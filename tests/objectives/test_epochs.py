@@ -1,4 +1,4 @@
-"""Supervised learning by epochs against the plain one, step by step; decoders against plain learning of their column."""
+"""Supervised learning by epochs against the plain one, step by step; decoders against learning of their column."""
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,11 @@ DATA = {"data": {"train": {"x": jnp.asarray(X), "labels": jnp.asarray(LABELS)}}}
 NET = as_net(build("mlp", 3, widths=(8, 6)), jax.ShapeDtypeStruct((2, 5), jnp.float32))
 CTX = Context({"net": NET}, {"main": optax.adam(0.02)}, Facts(3, 100))
 STEP = make_step(CTX, {"plain": lambda key, x: x})
+SEEDS = Seeds(1, 2, 3)
 SMALL = dict(batch_size=20, epoch_steps=3)
 
 
-def trained(objective, steps, ctx=CTX, step=STEP, constants=DATA, seeds=Seeds(1, 2, 3)):
+def trained(objective, steps, ctx=CTX, step=STEP, constants=DATA, seeds=SEEDS):
     """[(state, metrics)] after each step; before the first without metrics."""
     found = [(init_state(objective, seeds, ctx, ("net",)), None)]
     compiled = jax.jit(step)
@@ -70,7 +71,7 @@ def test_it_rests_at_the_loss_of_a_whole_epoch(plainly):
 
 
 def test_each_run_rests_by_itself(plainly):
-    objective, seeds = Epochs(rest_steps=jnp.array([4.0, 9.0]), **SMALL), Seeds(1, 2, 3)
+    objective, seeds = Epochs(rest_steps=jnp.array([4.0, 9.0]), **SMALL), SEEDS
     state = stack([init_state(Epochs(**SMALL), seeds, CTX)] * 2)
     step = jax.jit(map_runs(STEP, "vmap"))
     for _ in range(11):
@@ -96,7 +97,7 @@ def test_moments_are_of_the_weights_of_each_step():
     assert "moments" not in Epochs(**SMALL).evaluated(trained(Epochs(**SMALL), 0)[0][0])["raw"][1]
 
 
-def batch_at(objective, state, seeds=Seeds(1, 2, 3)):
+def batch_at(objective, state, seeds=SEEDS):
     from infojax.train.draw import draw
 
     return draw(DATA["data"], objective.views, {"plain": lambda key, x: x}, seeds, state.step)["train"]
@@ -134,7 +135,7 @@ def test_a_decoder_learns_its_column_of_what_the_encoder_gives(encoded):
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_loop_ends_where_the_objective_is_finished(count, tmp_path):
     """With the end's evaluations, a checkpoint, and nothing left to do for a second call."""
-    objective, seeds, looked = Epochs(rest_steps=5.0, **SMALL), Seeds(1, 2, 3), []
+    objective, seeds, looked = Epochs(rest_steps=5.0, **SMALL), SEEDS, []
 
     def look(networks):
         looked.append(networks["raw"])
