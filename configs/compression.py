@@ -8,8 +8,8 @@
   python -m infojax.main --config=configs/compression.py:tiny,model=mlp_100x8               a network of constant width
 
 Choices: data, model (f_minus, f_plus, or any other: mlp, mlp_100x8, vit_tiny, wide_resnet, ...), variant = text,
-released; labels = true, random; seeds (1). Classes of unequal size: --config.data.imbalance=10. The four scenarios of the thesis are {f_plus, f_minus} x {cifar10, fashion_mnist};
-several folders make one page: python -m infojax.report DIR DIR ...
+released; labels = true, random; seeds (1). Classes of unequal size: --config.data.imbalance=10. The four scenarios of
+the thesis are {f_plus, f_minus} x {cifar10, fashion_mnist}; python -m infojax.report DIR DIR ... makes a page of them.
 
 text: the first 1,000 pictures of each class, pixels in [0, 1], no augmentation, AdamW 2e-3 with decay 0.01, batches of
 400, until the mean loss of an epoch is 0.02 or for 50 epochs, decoders alike; every number at fixed weights.

@@ -4,6 +4,9 @@ The derivative with respect to the kernel is itself a convolution, whose window 
 are the batch. On CPU that one takes up to thirteen times as long as the forward pass (64 images of 32 x 32 x 32: 229 ms
 against 17 on 2 cores); summed over pieces of the batch it takes as long as the forward pass (19 ms). The value and the
 derivative in the images are untouched, and so is everything on other platforms.
+
+Where the kernel is as large as the image (5x5 on 3 x 3: the third block of f-) the convolution is one matrix product on
+CPU, of fewer multiplications; figures are in `_dense`.
 """
 
 import math
@@ -19,7 +22,35 @@ MOST_PIECES = 32  # each is compiled; larger batches get larger pieces, up to tw
 
 def conv_general_dilated(x, kernel, *args, **settings):
     """`lax.conv_general_dilated`, the batch being the first axis of x and of the result; differentiable both ways."""
-    return _conv(x, kernel, lambda x, kernel: lax.conv_general_dilated(x, kernel, *args, **settings))
+
+    def conv(x, kernel):
+        return lax.conv_general_dilated(x, kernel, *args, **settings)
+
+    whole = partial(_conv, conv=conv)
+    if (
+        x.ndim != 4
+        or x.shape[3] != kernel.shape[2]
+        or any(n > m for n, m in zip(x.shape[1:3], kernel.shape, strict=False))
+    ):
+        return whole(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=partial(_dense, conv=conv), default=whole)
+
+
+def _dense(x, kernel, conv):
+    """The same for (N, H, W, C) and (h, w, C, D) with H <= h and W <= w, as (N, H W C) times (H W C, H' W' D).
+
+    400 images of 3 x 3 x 32 by 5x5 to 64 channels, with both derivatives: 4 ms, and 67 as a convolution.
+    """
+    n, height, width, channels = x.shape
+    pixels, taps = height * width, kernel.shape[0] * kernel.shape[1]
+    with jax.ensure_compile_time_eval():  # which tap leads from a pixel to one of the result; 0: none
+        ones = jnp.eye(pixels).reshape(pixels, height, width, 1)
+        numbers = jnp.arange(1.0, taps + 1).reshape(*kernel.shape[:2], 1, 1)
+        leads = jnp.rint(conv(ones, numbers)).astype(jnp.int32)[..., 0]
+    flat = kernel.reshape(taps, channels, -1)
+    matrix = jnp.concatenate([jnp.zeros_like(flat[:1]), flat])[leads.reshape(pixels, -1)]  # (H W, H' W', C, D)
+    matrix = matrix.transpose(0, 2, 1, 3).reshape(pixels * channels, -1)
+    return (x.reshape(n, -1) @ matrix).reshape(n, *leads.shape[1:], kernel.shape[3])
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))

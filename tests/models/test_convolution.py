@@ -86,3 +86,26 @@ def test_a_batch_that_pieces_do_not_divide(monkeypatch):
         jax.grad(loss(conv), argnums=1)(x, kernel) for conv in (conv_general_dilated, lax.conv_general_dilated)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "strides", "padding"),
+    [((3, 3), (5, 5), (1, 1), "SAME"), ((2, 3), (3, 3), (1, 1), [(1, 1), (1, 1)]), ((3, 3), (3, 4), (2, 1), "SAME"),
+     ((3, 3), (3, 3), (1, 1), "VALID"), ((1, 1), (1, 1), (1, 1), "SAME")],
+)  # fmt: skip
+def test_images_as_small_as_the_kernel(image, kernel, strides, padding):
+    """One matrix product on CPU; a convolution elsewhere."""
+    rng = np.random.default_rng(0)
+    arrays = [jnp.asarray(rng.normal(size=size), jnp.float32) for size in ((5, *image, 3), (*kernel, 3, 4))]
+    found, expected = (
+        jax.value_and_grad(loss(conv, strides, padding), argnums=(0, 1))(*arrays)
+        for conv in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    for mine, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
+    traced = jax.jit(loss(conv_general_dilated, strides, padding)).trace(*arrays)
+    counts = [
+        traced.lower(lowering_platforms=(platform,)).as_text().count("stablehlo.convolution")
+        for platform in ("cpu", "tpu")
+    ]
+    assert counts == [0, 1]
