@@ -34,7 +34,7 @@ def get_config(string=""):
     config.sweep = dict(name="beta", values=(0.1, 1.0, 10.0, 1000.0))
     if chosen.preset == "paper":
         if chosen.model == "mlp":
-            config.model.options = dict(widths=(2048, 2048, 2048, 1024, 128))
+            config.model.options.update(widths=(2048, 2048, 2048, 1024, 128))
             config.objective.layer = "layer4"
         config.objective.update(batch_size=256, inner=5)
         config.optimizer.update(lr=5e-5, weight_decay=0.0, final=0.01, decoders=50.0)
@@ -45,7 +45,7 @@ def get_config(string=""):
         config.epochs = 100.0
     else:
         if chosen.model == "mlp":
-            config.model.options = dict(widths=(128, 128, 128))
+            config.model.options.update(widths=(128, 128, 128))
         config.data.train_samples = 1000 if chosen.data == "digits" else 10_000  # as many of each class
         config.objective.update(batch_size=250, reset_every=120)
         config.epochs, config.evaluate.points, config.log.every = 120.0, 6, 20

@@ -32,16 +32,11 @@ def get_config(string=""):
     tiny = chosen.preset == "tiny"
     chosen.data = chosen.data or ("digits" if tiny else "cifar10")
     config = compression.defaults("compression", chosen)
-    epoch = 25  # steps
     if tiny:
         config.data.per_class = config.data.test_per_class = 34 if chosen.data == "digits" else 100
-        config.objective.batch_size = 68 if chosen.data == "digits" else 100
-        config.evaluate.batch_size = config.objective.batch_size
-        epoch = 5 if chosen.data == "digits" else 10
+        config.objective.batch_size = config.evaluate.batch_size = 68 if chosen.data == "digits" else 100
         if chosen.data == "digits" and chosen.model == "f_minus":
             config.model.options.pool = 2
-    config.log.every = config.evaluate.every = epoch
-    config.checkpoint.every = 10 * epoch
-    config.usable.sufficiency_every = 10 * epoch if tiny else epoch
-    config.usable.minimality_every = epoch if chosen.preset == "paper" else 10 * epoch
+    config.usable.sufficiency_every = 10 if tiny else 1  # epochs
+    config.usable.minimality_every = 1 if chosen.preset == "paper" else 10
     return config

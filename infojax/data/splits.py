@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from infojax.data.source import DataError, check_whole
+from infojax.data.source import Arrays, DataError, check_whole
 
 # CIFAR-10 with one label a class: the index sets of the FixMatch authors' most to least prototypical examples, as
 # TorchSSL lists them (fixmatch.py). Its seeds 0, 1, 2 take the last three rows, from the end.
@@ -60,3 +60,9 @@ def balanced(labels, num_labels, num_classes, seed):
         )
     random = np.random.RandomState(seed)
     return np.concatenate([random.choice(np.flatnonzero(labels == c), each, False) for c in range(num_classes)])
+
+
+def shuffled(source, seed=0):
+    """A split in memory in an order that says nothing of its classes: networks that see batches need that."""
+    order = np.random.default_rng(seed).permutation(len(source))
+    return Arrays(source.x[order], source.labels[order])

@@ -1,6 +1,7 @@
 """Layers of a network, and their geometric compression: tr(S_W S_B^+) in two passes over one partition of a sample."""
 
 import fnmatch
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -64,7 +65,8 @@ def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), conv
     """(params, model_state, x, labels, stats=None) -> {layer: tr(S_W S_B^+) (0-d)} by depth.
 
     All layers in one forward pass a batch, in two passes over one `partition`; memory O(C D) a layer and one batch of
-    features. With `stats`, {layer: `ClassStats`} of an earlier first pass, only the second is made.
+    features. With `stats`, {layer: `ClassStats`} of an earlier first pass over all of the classes, their means are
+    taken, and only the second pass is made.
 
     Args:
       net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
@@ -93,7 +95,10 @@ def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), conv
     def run(params, model_state, x, labels, stats=None):
         parts, shapes = partition(len(x), batch_size), layer_shapes(net, transform, x)
         names = chosen_layers(shapes, patterns)
-        if stats is None:
+        count = jnp.bincount(labels, length=num_classes).astype(jnp.float32)
+        if stats and all(bool(jnp.all((of.count > 0) | (count == 0))) for of in stats.values()):
+            stats = {name: replace(of, count=count) for name, of in stats.items()}  # energies are of this sample
+        else:
             stats = {name: ClassStats.init(num_classes, int(np.prod(shapes[name]))) for name in names}
             for part in parts:
                 stats = first(stats, params, model_state, x[part], labels[part])
@@ -118,9 +123,8 @@ def geometric(net, transform, samples, num_classes, batch_size, patterns, conven
         for number, network in enumerate(networks):
             params, state = network["raw"]
             for sample in samples:
-                stats = state.get("moments") if sample.split == "train" else None
-                begun = stats and float(jnp.sum(next(iter(stats.values())).count)) > 0  # else no epoch has
-                found = measure(params["net"], state["net"], sample.x, sample.labels, stats if begun else None)
+                stats = state.get("moments") if sample.split == "train" else None  # none of them before the first epoch
+                found = measure(params["net"], state["net"], sample.x, sample.labels, stats)
                 shapes = layer_shapes(net, transform, sample.x)
                 place = {"run": number, "split": sample.split, "n": len(sample.labels), "convention": convention}
                 for name, value in found.items():

@@ -42,7 +42,8 @@ class Decoding(NamedTuple):
       tx: the optimiser of a decoder.
       transform: of stored samples.
       num_classes: C.
-      batch_size: of training, of encoding and of the evaluation at the end; epochs: at most.
+      batch_size: of training; epochs: at most.
+      measured_batch: of encoding and of the evaluation at the end, see `partition`.
       rest_loss: a decoder rests where the mean loss of an epoch's batches is this low; 0: never.
       digits: "mean" over the digits (the thesis), "sum" (the decodable information bottleneck).
       condition: "none": one decoder a digit for all classes (the thesis and its code); "label": one a class and digit,
@@ -51,7 +52,8 @@ class Decoding(NamedTuple):
         epoch's batches, each before its update (released code).
       entropy: "empirical", of the labels' frequencies; "log_c", which is the same where they are even.
       encodings: "once", by the `partition` of the sample; "each_batch", with the training batch around each sample
-        (released code; matters for networks with batch statistics); "auto": once if they fit into `budget` bytes.
+        (released code; matters for networks with batch statistics); "auto": once if they fit into `budget` bytes. Given
+        the label always once: a batch of one class is nowhere else what the encoder sees.
       how: of `map_runs` over the digits; fused: an epoch is one call of the device.
     """
 
@@ -60,6 +62,7 @@ class Decoding(NamedTuple):
     transform: Callable
     num_classes: int
     batch_size: int = 400
+    measured_batch: int = 400
     epochs: int = 50
     rest_loss: float = 0.02
     digits: str = "mean"
@@ -67,7 +70,7 @@ class Decoding(NamedTuple):
     value: str = "evaluated"
     entropy: str = "empirical"
     encodings: str = "auto"
-    budget: int = 4 << 30
+    budget: float = 4 << 30
     how: str = "dispatch"
     fused: bool = False
     mesh: Any = None
@@ -112,10 +115,11 @@ def usable(kind, net, samples, shapes, layers, decoding, seeds):
                 yield from [dict(row) for row in unchanging[number]]
 
     def rows(number, layer, encoder):
-        views = [_View(layer, encoder, sample, decoding) for sample in samples]
+        given_label = kind == "minimality" and decoding.condition == "label"
+        views = [_View(layer, encoder, sample, decoding, given_label) for sample in samples]
         for view, other in zip(views, reversed(views), strict=True):
             place = {"run": number, "split": view.sample.split, "n": len(view.sample.labels)}
-            place |= {"layer": layer.name, "depth": layer.depth, "estimate": estimate_of(kind, decoding)}
+            place |= {"layer": layer.name, "depth": layer.depth, "estimate": estimate_of(kind, decoding, view.once)}
             found = (_sufficiency if kind == "sufficiency" else _minimality)(view, other, decoding, seeds[number])
             numbers = [name for name, value in found.items() if isinstance(value, float)]
             yield place | found | {"below_zero": [name for name in numbers if found[name] < 0]}
@@ -123,9 +127,9 @@ def usable(kind, net, samples, shapes, layers, decoding, seeds):
     return run
 
 
-def estimate_of(kind, decoding):
+def estimate_of(kind, decoding, once):
     """The conventions of a value, in words."""
-    ways = [decoding.value, f"{decoding.entropy} entropy", f"encoded {decoding.encodings}"]
+    ways = [decoding.value, f"{decoding.entropy} entropy", "encoded " + ("once" if once else "each batch")]
     if kind == "minimality":
         ways = [f"{decoding.digits} over digits", f"condition {decoding.condition}", *ways]
     return ", ".join(ways)
@@ -204,15 +208,15 @@ def _layer(name, net, shapes, decoding):
 class _View:
     """A sample as a frozen encoder gives it to decoders; encoded once, when first asked for, or each time."""
 
-    def __init__(self, layer, encoder, sample, decoding):
+    def __init__(self, layer, encoder, sample, decoding, given_label):
         self.layer, self.encoder, self.sample, self.mesh = layer, encoder, sample, decoding.mesh
-        self.parts = partition(len(sample.x), decoding.batch_size)
+        self.parts = partition(len(sample.x), decoding.measured_batch)
         size = 0
         if layer.encode is not None:
             one = jax.eval_shape(layer.encode, *encoder, sample.x[self.parts[0]])
             size = one.size // len(one) * one.dtype.itemsize * len(sample.x)
         ways = {"auto": size <= decoding.budget, "once": True, "each_batch": False}
-        self.once = layer.encode is None or ways[decoding.encodings]
+        self.once = layer.encode is None or given_label or ways[decoding.encodings]
         self._whole = sample.x if layer.encode is None else None
 
     def whole(self):
@@ -265,7 +269,7 @@ def _trained(view, chosen, columns, seed, decoding):
     trainer = layer.trainers[batch, epoch, view.once]
     objective = Decoder(rest_loss=decoding.rest_loss, batch_size=batch, epoch_steps=epoch)
     objectives = [replace(objective, column=jnp.asarray(k)) for k in range(count)]
-    seeds = [Seeds(*[1000 * (1 + seed) + k] * 3) for k in range(count)]
+    seeds = [Seeds(*[(1000 * (1 + seed) + k) % 2**31] * 3) for k in range(count)]  # not those of the network's layers
     states = [init_state(objective, own, trainer.ctx, ("net",)) for own in seeds]
     x = view.whole() if view.once else view.sample.x
     data = {"train": {"x": x if chosen is None else x[chosen], "labels": jnp.asarray(columns)}}
@@ -294,7 +298,7 @@ def _loss(layer, params, model_state, view, chosen, labels, decoding):
     """Mean cross-entropy on a sample, part by part of its partition; of some samples, part by part of these."""
     total, labels = 0.0, jnp.asarray(labels)
     whole = view.whole()[chosen] if chosen is not None else None
-    for part in partition(len(labels), decoding.batch_size):
+    for part in partition(len(labels), decoding.measured_batch):
         h = view.batch(part) if whole is None else whole[part]
         total += jnp.sum(cross_entropy(layer.logits(params, model_state, h), labels[part]))
     return float(total) / len(labels)

@@ -33,7 +33,7 @@ class Epochs(Supervised):
     Attributes:
       rest_loss: the mean cross-entropy of an epoch's batches, each before its update; 0: never.
       rest_steps: steps.
-      epoch_steps: an epoch has so many.
+      epoch_steps: an epoch has so many; where batches do not divide the samples, a few of these come twice.
       moments: (layer, D) whose class moments are summed while training: the first pass of the thesis's algorithm as its
         code runs it, where class means are of weights that were still moving.
     """
@@ -65,7 +65,8 @@ class Epochs(Supervised):
         after, metrics = super().update(state, constants, batch, key, ctx)
         total = jnp.where(place == 0, 0.0, before.total) + metrics["cross_entropy"].astype(jnp.float32)
         mean, ends = total / (place + 1), place + 1 == self.epoch_steps
-        resting = (ends & (mean <= self.rest_loss)) | (after.step >= self.rest_steps)
+        low = (mean <= self.rest_loss) & (self.rest_loss > 0)
+        resting = (ends & low) | (after.step >= self.rest_steps)
         method = after.method._replace(total=total, mean=jnp.where(ends, mean, before.mean), resting=resting)
         after = after._replace(method=method)
         kept = jax.tree.map(lambda old, new: jnp.where(before.resting, old, new), state, after)

@@ -19,7 +19,8 @@ GAPS = (
 )
 PLANES = (
     "Cheong 2025, Figs. 3.6 and 3.8: the path of every layer over the epochs; means over seeds. A layer that lost "
-    "nothing stays at the upper right, where both are log2(C) and layers lie on one another."
+    "nothing stays at the upper right, where layers lie on one another: both are log2(C) where labels and digits are "
+    "even, less where they are not, and digits that are summed have so much each."
 )
 EPOCHS = "Greys"  # the other colours are the layers'
 DASHES = {"train": "-", "test": (0, (4, 1.5))}
@@ -88,7 +89,7 @@ def draw_planes(methods, title):
             cap = closed_limits(classes)["log2(C)"]
             for line in (axis.axvline, axis.axhline):
                 line(cap, color="black", linestyle=":", linewidth=1, zorder=1.2)
-            caps["log2(C), the most there can be"] = Line2D([], [], color="black", linestyle=":")
+            caps["log2(C)"] = Line2D([], [], color="black", linestyle=":")
         axis.set_title(plain(method.label))
     _label(axes, "minimality (bits)", "sufficiency (bits)")
     figure.colorbar(ScalarMappable(shades["norm"], EPOCHS), ax=axes, label=unit, aspect=30, pad=0.02)

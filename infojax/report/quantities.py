@@ -219,7 +219,7 @@ FIGURES = {
         ),
         columns=1,
         task="compression",
-        limits="log2(C), the most there can be",
+        limits="log2(C), the most of even labels",
         compared=True,
         height=2.6,
     ),

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.data import channel_moments, open_dataset, transforms
+from infojax.data import channel_moments, in_memory, open_dataset, transforms
+from infojax.data.splits import shuffled
 from infojax.evaluate import Decoding, layer_shapes, usable
 from infojax.measures.usable import relabel
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.objectives import Bottleneck, Context, Facts
 from infojax.objectives.bottleneck import copies, only
+from infojax.tasks.compression import own_options
 from infojax.tasks.config import ConfigError, training
 from infojax.tasks.supervised import classifier, fields_of, known, network, subset, total_steps
 from infojax.tasks.train import Study, run_of
@@ -22,13 +24,14 @@ def defaults(name, chosen):
     config = training(name, chosen)
     config.task = "bottleneck"
     config.data = dict(name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4)  # 0: all
-    config.model = dict(name=chosen.model, dtype="float32", options=dict())
+    config.model = dict(name=chosen.model, dtype="float32", options=own_options(chosen.model))
     config.objective = fields_of(Bottleneck)
     config.optimizer = dict(
         lr=2e-3, weight_decay=0.01, final=1.0,  # share of the learning rate at the end, reached exponentially
         decoders=1.0,  # learning rate of the digit decoders over that of the net
     )  # fmt: skip
-    config.fresh = dict(epochs=100, batch_size=250, rest_loss=0.02)  # decoders that read the frozen encoder at the end
+    # Decoders that read the frozen encoder at the end, with the learning rate of those of the game.
+    config.fresh = dict(epochs=100, batch_size=250, rest_loss=0.02)
     return config
 
 
@@ -39,7 +42,8 @@ def study(config):
       ConfigError, DataError: names the key.
     """
     dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
-    source, test, num_classes = subset(dataset, config.data), dataset.split("test"), dataset.num_classes
+    num_classes = dataset.num_classes
+    source, test = (shuffled(of) for of in (subset(dataset, config.data), in_memory(dataset.split("test"))))
     objective = checked(config, len(source))
     per_epoch = len(source) / objective.batch_size
     total = total_steps(config, per_epoch)
@@ -61,9 +65,12 @@ def study(config):
         shapes = layer_shapes(look.net, look.transform, samples[0].x)
         decoding = Decoding(
             net_of=lambda layer: decoder,
-            tx=optim.adamw(config.optimizer.lr, weight_decay=config.optimizer.weight_decay),
+            tx=optim.adamw(
+                config.optimizer.lr * config.optimizer.decoders, weight_decay=config.optimizer.weight_decay
+            ),
             transform=look.transform, num_classes=num_classes, batch_size=config.fresh.batch_size,
-            epochs=config.fresh.epochs, rest_loss=config.fresh.rest_loss, mesh=look.mesh,
+            measured_batch=config.evaluate.batch_size, epochs=config.fresh.epochs,
+            rest_loss=config.fresh.rest_loss, mesh=look.mesh,
         )  # fmt: skip
         for kind in ("sufficiency", "minimality"):
             seeds = [run.facts["seed"] for run in look.runs]
@@ -106,6 +113,9 @@ def checked(config, num_samples):
         *(("objective.beta", beta, 0) for beta in (settings.beta, *betas)),
         ("objective.inner", settings.inner, 1),
         ("objective.reset_every", settings.reset_every, 0),
+        ("fresh.epochs", config.fresh.epochs, 1),
+        ("fresh.batch_size", config.fresh.batch_size, 1),
+        ("fresh.rest_loss", config.fresh.rest_loss, 0),
     ):
         if not value >= least:
             raise ConfigError(f"{path} must be at least {least}, got {value}")

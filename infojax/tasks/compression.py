@@ -6,6 +6,7 @@ import numpy as np
 from ml_collections import config_dict
 
 from infojax.data import Arrays, in_memory, open_dataset, transforms
+from infojax.data.splits import shuffled
 from infojax.evaluate import Decoding, LayerError, chosen_layers, geometric, layer_shapes, usable
 from infojax.evaluate.layers import INPUT
 from infojax.evaluate.usable import CONDITIONS, DIGITS, ENCODINGS, ENTROPIES, VALUES
@@ -41,20 +42,23 @@ def defaults(name, chosen):
     config.layers = ()  # names or shell wildcards; none: all that the model names
     config.amortised = released  # class means of train are summed while training, before its last updates
     config.usable = dict(
-        layers=(), sufficiency_every=0, minimality_every=0,  # () all with the input; steps; 0: never
+        layers=(), sufficiency_every=1, minimality_every=1,  # () all with the input; epochs; 0: never
         sufficiency_epochs=20 if released else 50, minimality_epochs=50, rest_loss=0.0 if released else 0.02,
-        digits="mean", condition="none", entropy="empirical", value="running" if released else "evaluated",
-        encodings="each_batch" if released else "auto", budget_gib=4.0, how="auto",
+        digits="mean", condition="none", entropy="log_c" if released else "empirical",
+        value="running" if released else "evaluated", encodings="each_batch" if released else "auto",
+        budget_gib=4.0, how="auto",
     )  # fmt: skip
     config.epochs = 20.0 if released else 50.0
-    config.evaluate.points, config.evaluate.batch_size = 0, 400  # also the partition that layers are measured by
+    config.log.every = config.evaluate.every = config.evaluate.points = config.checkpoint.every = 0  # 0: every epoch
+    config.evaluate.batch_size = 400  # also the partition that layers are measured by
     config.report.x_scale = "linear"
     return config
 
 
 def own_options(model):
     """All options of a model, so that each is a flag; those without a value are whole numbers."""
-    return {name: config_dict.placeholder(int) if value is None else value for name, value in options(model).items()}
+    found = {name: config_dict.placeholder(int) if x is None else x for name, x in options(model).items()}
+    return found | ({"norm_decay": 0.9} if "norm_decay" in found else {})  # running statistics that follow a short run
 
 
 def study(config):
@@ -76,6 +80,8 @@ def study(config):
         raise ConfigError(f"objective.batch_size must be from 1 to {len(train)}, the training samples; got {batch}")
     epoch = -(-len(train) // batch)
     total = total_steps(config, epoch)
+    for section in (config.log, config.evaluate, config.checkpoint):
+        section.every = section.every or epoch
     settings = config.optimizer
     tx = optim.adamw(
         settings.lr, b1=settings.b1, b2=settings.b2, eps=settings.eps, weight_decay=settings.weight_decay, decayed=None
@@ -107,13 +113,13 @@ def study(config):
         convention = config.evaluate.convention
         measured = geometric(look.net, look.transform, samples, classes, size, chosen, convention)
         yield Evaluator("layers", due, measured, together=True)
-        decoding = decoding_of(config.usable, look, net_of, tx, classes, batch)
+        decoding = decoding_of(config, look, net_of, tx, classes)
         seeds = [run.facts["seed"] for run in look.runs]
         for kind in ("sufficiency", "minimality"):
             interval, epochs = config.usable[f"{kind}_every"], config.usable[f"{kind}_epochs"]
             ways = decoding._replace(epochs=epochs)
             found = usable(kind, look.net, samples, shapes, read, ways, seeds)
-            yield Evaluator("usable", every(interval, total), found, together=True)
+            yield Evaluator("usable", every(interval * epoch, total), found, together=True)
 
     return Study(
         objective=Epochs(**config.objective, epoch_steps=epoch, moments=moments),
@@ -145,6 +151,11 @@ def check(config):
             raise ConfigError(f"{path} must be at least {bound}, got {flat[part][name]}")
     if not config.data.scale > 0:
         raise ConfigError(f"data.scale must be positive, got {config.data.scale}")
+    if config.usable.condition == "label" and config.usable.encodings == "each_batch":
+        raise ConfigError("usable.condition label encodes once: batches of one class are nowhere else what layers see")
+    for name in ("lr", "eps"):
+        if not config.optimizer[name] > 0:
+            raise ConfigError(f"optimizer.{name} must be positive, got {config.optimizer[name]}")
     if config.sweep.name:
         raise ConfigError("a compression study has no sweep; runs of their own are compared by infojax.report")
 
@@ -171,12 +182,6 @@ def first_of_each_class(source, num_classes, key, settings):
     return Arrays(source.x[chosen], labels[chosen])
 
 
-def shuffled(source, seed=0):
-    """In an order that says nothing of classes: measurements take it, cut into batches."""
-    order = np.random.default_rng(seed).permutation(len(source))
-    return Arrays(source.x[order], source.labels[order])
-
-
 def layers_of(shapes, patterns, key):
     """The layers that patterns name.
 
@@ -189,14 +194,16 @@ def layers_of(shapes, patterns, key):
         raise ConfigError(f"{key}: {error}") from None
 
 
-def decoding_of(settings, look, net_of, tx, num_classes, batch_size):
-    """How V-information is read, of the config's section `usable`."""
+def decoding_of(config, look, net_of, tx, num_classes):
+    """How V-information is read."""
+    settings = config.usable
     on_cpu = jax.default_backend() == "cpu"
     how = settings.how if settings.how != "auto" else "dispatch" if on_cpu else "vmap"
     names = ("rest_loss", "digits", "condition", "value", "entropy", "encodings")
     return Decoding(
-        net_of=net_of, tx=tx, transform=look.transform, num_classes=num_classes, batch_size=batch_size,
-        **{name: settings[name] for name in names}, budget=int(settings.budget_gib * 2**30),
+        net_of=net_of, tx=tx, transform=look.transform, num_classes=num_classes,
+        batch_size=config.objective.batch_size, measured_batch=config.evaluate.batch_size,
+        **{name: settings[name] for name in names}, budget=settings.budget_gib * 2**30,
         how=how, fused=not on_cpu and how != "dispatch", mesh=look.mesh,
     )  # fmt: skip
 

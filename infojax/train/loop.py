@@ -118,7 +118,7 @@ def fit(
     k, metrics = restored or 0, None
     with _termination() as asked:
         while True:
-            ends = k >= until or keeper.due(k) and bool(np.all(objective.finished(state)))
+            ends = k >= until or (k == restored or keeper.due(k)) and keeper.finished(k, state)
             if k != restored:  # else all of this was done before the checkpoint
                 keeper.measure(k, state, metrics, until if ends else k)
             stopping = asked()
@@ -173,6 +173,10 @@ class _Keeper:
 
     def due(self, k):
         return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
+
+    def finished(self, k, state):
+        """Whether no run changes any more: each is finished, or frozen before step k."""
+        return bool(np.all(np.logical_or(self.objective.finished(state), np.asarray(state.step) < k)))
 
     def restore(self, state):
         """(step, state) of the newest checkpoint, or (None, state); drops the rows past it."""

@@ -80,6 +80,21 @@ def test_rows_and_a_first_pass_from_before(net):
     assert moved[0]["nc1"] == pytest.approx(float(ij.nc1_from_energy(energy, stale["layer3"])[0]), rel=1e-4)
 
 
+def test_a_first_pass_over_other_samples_gives_its_means_alone(net):
+    """Twice the samples, or half of them: the measure divides by those of the second pass."""
+    params, state = net.init(jax.random.key(0))
+    run = layerwise_nc1(net, plain, 4, 70, ("layer3",))
+    z = net.apply(params, state, jnp.asarray(X), train=False)[0].features["layer3"].reshape(70, -1)
+    expected = float(run(params, state, jnp.asarray(X), jnp.asarray(LABELS))["layer3"])
+    twice = {"layer3": ij.class_stats(jnp.concatenate([z, z]), np.concatenate([LABELS, LABELS]), 4)}
+    found = run(params, state, jnp.asarray(X), jnp.asarray(LABELS), twice)["layer3"]
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    lacking = {
+        "layer3": ij.class_stats(z[LABELS < 3], LABELS[LABELS < 3], 4)
+    }  # a class without means: an own first pass
+    assert float(run(params, state, jnp.asarray(X), jnp.asarray(LABELS), lacking)["layer3"]) == expected
+
+
 def test_the_law_of_equi_separation_is_a_row(net):
     from scipy.stats import pearsonr
 

@@ -17,6 +17,7 @@ from tests.tasks.test_config import get_config
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--config.steps=4", "--config.evaluate.every=4", "--config.log.every=2", "--config.devices=1"]
+FRESH = "--config.fresh.epochs=1"
 
 
 def small(name, **flat):
@@ -57,12 +58,15 @@ def test_a_cut_convolutional_network_can_be_built():
 
 def test_rows_of_a_sweep(tmp_path):
     sweep = ["--config.sweep.values=1.0", "--config.sweep.values=1000.0"]
-    assert main([f"--config={ROOT}/configs/bottleneck.py", *SHORT, *sweep, f"--workdir={tmp_path}"]) == 0
+    assert main([f"--config={ROOT}/configs/bottleneck.py", *SHORT, FRESH, *sweep, f"--workdir={tmp_path}"]) == 0
     rows = [row for row in read_rows(tmp_path) if row["kind"] == "train"]
     assert [(row["step"], row["beta"]) for row in rows] == [(2, 1.0), (2, 1000.0), (4, 1.0), (4, 1000.0)]
     for row in rows:
         assert row["sufficiency"] == pytest.approx((np.log(10) - row["cross_entropy"]) / np.log(2), abs=1e-4)
         assert np.isfinite(row["minimality"]) and row["grad_norm"] > 0
+    fresh = [row for row in read_rows(tmp_path) if row.get("evaluator") == "usable"]
+    assert len(fresh) == 8 and {(row["step"], row["layer"]) for row in fresh} == {(4, "layer2")}
+    assert {row["beta"] for row in fresh if "minimality" in row} == {1.0, 1000.0}
     measured = [row for row in read_rows(tmp_path) if row.get("evaluator") == "classifier"]
     assert {(row["step"], row["beta"], row["split"]) for row in measured} == {
         (step, beta, split) for step in (0, 4) for beta in (1.0, 1000.0) for split in ("train", "test")

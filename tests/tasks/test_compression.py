@@ -21,8 +21,8 @@ FILE = f"--config={ROOT}/configs/compression.py"
 # Two perceptron layers, three epochs, decoders of two epochs.
 SMALL = [
     "--config.model.options.widths=12", "--config.model.options.widths=8", "--config.model.options.norm=True",
-    "--config.epochs=3", "--config.evaluate.every=5", "--config.log.every=5", "--config.checkpoint.every=5",
-    "--config.usable.sufficiency_every=10", "--config.usable.minimality_every=15", "--config.usable.layers=layer1",
+    "--config.epochs=3", "--config.usable.sufficiency_every=2", "--config.usable.minimality_every=3",
+    "--config.usable.layers=layer1",
     "--config.usable.layers=input", "--config.usable.sufficiency_epochs=2", "--config.usable.minimality_epochs=2",
 ]  # fmt: skip
 QUIET = ["--config.report.draw=False", "--config.devices=1"]
@@ -78,7 +78,7 @@ def test_it_continues_to_the_same_rows(whole, tmp_path):
     folder, rows = whole
     shutil.copytree(folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "15")
-    again = run(tmp_path / "run", *QUIET[1:], "--config.report.draw=True")
+    again = run(tmp_path / "run", *QUIET)
     assert [{**row, "time": 0} for row in again] == [{**row, "time": 0} for row in rows]
 
 
@@ -128,8 +128,16 @@ def test_the_text_and_the_released_code():
     assert released.amortised and released.model.param_dtype == released.model.dtype == "bfloat16"
     assert (released.usable.sufficiency_epochs, released.usable.minimality_epochs) == (20, 50)
     assert (released.usable.value, released.usable.encodings) == ("running", "each_batch")
-    assert text.usable.value == "evaluated" and text.usable.sufficiency_every == text.usable.minimality_every == 25
+    assert text.usable.value == "evaluated" and text.usable.sufficiency_every == text.usable.minimality_every == 1
     assert text.data.per_class == 1000 and text.objective.batch_size == 400
+
+
+def test_an_epoch_is_that_of_the_data():
+    config = get_config("compression", "tiny,model=wide_resnet")
+    config.objective.batch_size = 100
+    study = compression.study(config)
+    assert study.per_epoch == study.objective.epoch_steps == config.evaluate.every == config.log.every == 4
+    assert config.model.options.norm_decay == 0.9  # running statistics that follow
 
 
 def test_released_everything_is_bfloat16():
@@ -198,6 +206,8 @@ BAD = {
     "epochs": ("--config.usable.minimality_epochs=0", "usable.minimality_epochs must be at least 1, got 0"),
     "a sweep": ("--config.sweep.name=rest_loss", "no sweep"),
     "an amortised input": ("--config.amortised=True --config.layers=*", "leave it out of layers"),
+    "classes in batches": ("--config.usable.condition=label --config.usable.encodings=each_batch", "encodes once"),
+    "the learning rate": ("--config.optimizer.lr=-1.0", "optimizer.lr must be positive"),
     "the scale": ("--config.data.scale=0.0", "data.scale must be positive"),
 }
 
