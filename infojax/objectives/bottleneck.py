@@ -118,7 +118,7 @@ def copies(net, count):
         one = lambda params, model_state: net.apply(params, model_state, *inputs, train=train, **options)  # noqa: E731
         return jax.vmap(one)(params, model_state)
 
-    return Net(lambda key: jax.vmap(net.init)(jax.random.split(key, count)), apply, net.stages)
+    return Net(lambda key: jax.vmap(net.init)(jax.random.split(key, count)), apply)
 
 
 def only(tx, name, names=("net", "digits")):

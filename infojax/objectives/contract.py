@@ -21,15 +21,13 @@ class Net(NamedTuple):
     Attributes:
       init: key -> (params, model_state).
       apply: (params, model_state, *inputs, train, rngs={}, start=None, stop=None) -> (output, new model_state); `start`
-        and `stop` cut at stages: the input is the output of stage `start`, the result that of stage `stop`.
-      stages: names where it may be cut, in order.
+        and `stop` name features: the input is then the feature `start`, the result the feature `stop`.
       head: params -> (weights (C, D), bias (C,)) of the classifier, or None.
       of_batch: what it says of a sample depends on the batch around it, in evaluation too (f+, f-).
     """
 
     init: Callable
     apply: Callable
-    stages: tuple[str, ...] = ()
     head: Callable | None = None
     of_batch: bool = False
 

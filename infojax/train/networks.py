@@ -6,12 +6,11 @@ import jax.numpy as jnp
 from infojax.objectives import Net
 
 
-def as_net(module, *inputs, stages=(), start=None, param_dtype=None):
+def as_net(module, *inputs, start=None, param_dtype=None):
     """A `Net` of a module that is called as module(*inputs, train=...).
 
     Args:
       inputs: arrays or ShapeDtypeStructs, a batch of what it is called with; sizes of the batch do not matter.
-      stages: where `apply` may start and stop, if the module takes `start` and `stop`.
       start: a stage; the net is then what follows it, and `inputs` are a batch of that stage's output.
       param_dtype: of the floating parameters that `init` makes; None leaves them as the module makes them.
     """
@@ -37,4 +36,4 @@ def as_net(module, *inputs, stages=(), start=None, param_dtype=None):
         rows = params["head"]["kernel"].T[: getattr(module, "num_classes", None)]  # a transformer's are of all tokens
         return rows, params["head"].get("bias", jnp.zeros(len(rows)))
 
-    return Net(init, apply, tuple(stages), head, getattr(module, "of_batch", False))
+    return Net(init, apply, head, getattr(module, "of_batch", False))
