@@ -152,10 +152,9 @@ def test_as_net_after_a_stage():
     variables = randomised(traced("mlp")[1])
     whole = module.apply(variables, x, train=False)
     encoded = whole.features["layer1"]
-    net = as_net(module, jax.ShapeDtypeStruct((2, 6), jnp.float32), start="layer1", stages=("layer2", "layer3"))
+    net = as_net(module, jax.ShapeDtypeStruct((2, 6), jnp.float32), start="layer1")
     params, state = net.init(KEY)
     assert params.keys() == {"layer2", "layer3", "head"} and state == {}
-    assert net.stages == ("layer2", "layer3")
     params = {key: variables["params"][key] for key in params}
     for cut in ({}, {"start": None}):
         output, _ = net.apply(params, {}, encoded, train=False, **cut)

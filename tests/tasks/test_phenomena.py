@@ -130,7 +130,7 @@ def rows_of(folder):
 def connected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("connected")
     string = f"--config={ROOT}/configs/connectivity.py:tiny,model=wide_resnet,seeds=2"
-    flags = ["--config.path.points=3", "--config.sweep.values=0.03", *SMALL]
+    flags = ["--config.path.points=3", "--config.sweep.values=0.03", "--config.model.options.width=1", *SMALL]
     flags += ["--config.path.recompute_samples=64", "--config.evaluate.batch_size=32"]
     assert main([string, *SHORT, *flags, f"--workdir={folder}"]) == 0
     return folder, [string, *SHORT, *flags, f"--workdir={folder}"]
