@@ -344,6 +344,19 @@ FIGURES = {
         ),
         columns=4,
     ),
+    "bottleneck": Plan(
+        "What fresh decoders read at the end, against beta",
+        "Cheong 2025, eq. 1.5: the encoder minimises minimality - beta sufficiency. Read by decoders trained anew on the "
+        "frozen encoder, minimality of other digits than those of the training.",
+        (
+            Panel("Sufficiency (bits)", splits("sufficiency@*")),
+            Panel("Minimality (bits)", splits("minimality@*")),
+        ),
+        columns=2,
+        x="swept",
+        task="bottleneck",
+        limits="log2(C), the most of even labels",
+    ),
     "swept": Plan(
         "The last evaluation against the swept hyper-parameter",
         "Each point: the mean over seeds at the last evaluation. Over temperatures: Song et al. 2024, Figs. 2b and 2c.",
