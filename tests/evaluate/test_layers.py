@@ -25,8 +25,7 @@ def net():
     return as_net(build("f_minus", 4), jax.ShapeDtypeStruct((2, 28, 28, 1), jnp.float32))
 
 
-@pytest.mark.parametrize("convention", ["thesis", "papyan"])
-@pytest.mark.parametrize("batch_size", [16, 70])
+@pytest.mark.parametrize(("convention", "batch_size"), [("thesis", 16), ("papyan", 70)])
 def test_all_layers_of_one_partition(net, batch_size, convention):
     """Unequal classes and a short last batch; features are those of the batches as they were cut."""
     params, state = net.init(jax.random.key(0))

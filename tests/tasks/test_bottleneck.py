@@ -17,7 +17,7 @@ from tests.tasks.test_config import get_config
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--config.steps=4", "--config.evaluate.every=4", "--config.log.every=2", "--config.devices=1"]
-FRESH = "--config.fresh.epochs=1"
+FRESH, QUIET = "--config.fresh.epochs=1", "--config.report.draw=False"
 
 
 def small(name, **flat):
@@ -58,7 +58,7 @@ def test_a_cut_convolutional_network_can_be_built():
 
 def test_rows_of_a_sweep(tmp_path):
     sweep = ["--config.sweep.values=1.0", "--config.sweep.values=1000.0"]
-    assert main([f"--config={ROOT}/configs/bottleneck.py", *SHORT, FRESH, *sweep, f"--workdir={tmp_path}"]) == 0
+    assert main([f"--config={ROOT}/configs/bottleneck.py", *SHORT, FRESH, QUIET, *sweep, f"--workdir={tmp_path}"]) == 0
     rows = [row for row in read_rows(tmp_path) if row["kind"] == "train"]
     assert [(row["step"], row["beta"]) for row in rows] == [(2, 1.0), (2, 1000.0), (4, 1.0), (4, 1000.0)]
     for row in rows:
@@ -74,7 +74,7 @@ def test_rows_of_a_sweep(tmp_path):
 
 
 def test_rows_of_the_simplex(tmp_path):
-    assert main([f"--config={ROOT}/configs/simplex.py", *SHORT, f"--workdir={tmp_path}"]) == 0
+    assert main([f"--config={ROOT}/configs/simplex.py", *SHORT, QUIET, f"--workdir={tmp_path}"]) == 0
     rows = [row for row in read_rows(tmp_path) if row.get("evaluator") == "cloud"]
     assert [(row["step"], row["split"], row["n"]) for row in rows] == [(0, "train", 300), (4, "train", 300)]
     for row in rows:
