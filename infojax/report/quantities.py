@@ -346,8 +346,8 @@ FIGURES = {
     ),
     "bottleneck": Plan(
         "What fresh decoders read at the end, against beta",
-        "Cheong 2025, eq. 1.5: the encoder minimises minimality - beta sufficiency. Read by decoders trained anew on the "
-        "frozen encoder, minimality of other digits than those of the training.",
+        "Cheong 2025, eq. 1.5: the encoder minimises minimality - beta sufficiency. Read by decoders trained anew on "
+        "the frozen encoder, minimality of other digits than those of the training.",
         (
             Panel("Sufficiency (bits)", splits("sufficiency@*")),
             Panel("Minimality (bits)", splits("minimality@*")),
