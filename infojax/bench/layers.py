@@ -59,7 +59,7 @@ def minimality(quick):
 
     on_cpu = jax.default_backend() == "cpu"
     decoding = Decoding(
-        net_of, optim.adamw(2e-3, decayed=None), plain, CLASSES, BATCH, epochs, rest_loss=0.0,
+        net_of, optim.adamw(2e-3, decayed=None), plain, CLASSES, batch_size=BATCH, epochs=epochs, rest_loss=0.0,
         how="dispatch" if on_cpu else "vmap", fused=not on_cpu,
     )  # fmt: skip
     for layer in ("layer1", "layer2", "layer3"):
