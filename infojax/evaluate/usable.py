@@ -179,9 +179,11 @@ def _bits(nats):
 
 
 def _entropy(decoding, labels):
-    """Nats."""
-    if decoding.entropy == "log_c":
-        return math.log(decoding.num_classes)
+    return math.log(decoding.num_classes) if decoding.entropy == "log_c" else label_entropy(labels)
+
+
+def label_entropy(labels):
+    """Of the frequencies of whole numbers, nats."""
     share = np.unique(np.asarray(labels), return_counts=True)[1] / len(labels)
     return float(-np.sum(share * np.log(share)))
 

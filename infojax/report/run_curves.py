@@ -7,7 +7,8 @@ import matplotlib
 import numpy as np
 
 from infojax.report.panels import COLOURS
-from infojax.report.quantities import ENDINGS, Line, known
+from infojax.report.plans import Line
+from infojax.report.quantities import ENDINGS, known
 from infojax.report.rows import BATCH, Series, Study, limits, series, splits_of
 from infojax.train.board import COORDINATES
 

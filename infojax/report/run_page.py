@@ -12,7 +12,7 @@ from infojax.report.fragment import plain_table, warnings_box
 from infojax.report.layers import GAPS, PLANES, draw_gaps, draw_planes
 from infojax.report.maps import draw_maps
 from infojax.report.page import document, inline
-from infojax.report.quantities import COMPARED, COMPARISON, FIGURES, SHOWN
+from infojax.report.plans import COMPARED, COMPARISON, FIGURES, SHOWN
 from infojax.report.rows import splits_of
 from infojax.report.run_curves import compared, methods_of
 from infojax.report.run_figures import draw

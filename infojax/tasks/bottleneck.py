@@ -7,6 +7,7 @@ import numpy as np
 from infojax.data import channel_moments, in_memory, open_dataset, transforms
 from infojax.data.splits import shuffled
 from infojax.evaluate import Decoding, layer_shapes, usable
+from infojax.evaluate.usable import label_entropy
 from infojax.measures.usable import relabel
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.objectives import Bottleneck, Context, Facts
@@ -94,8 +95,8 @@ def study(config):
         per_epoch=per_epoch,
         constants={
             "entropies": {
-                "labels": entropy(source.labels),
-                "digits": jnp.stack([entropy(digit) for digit in digits.T]),
+                "labels": jnp.asarray(label_entropy(source.labels), jnp.float32),
+                "digits": jnp.array([label_entropy(digit) for digit in digits.T], jnp.float32),
             }
         },
     )
@@ -129,12 +130,6 @@ def adam(settings, factor, total):
     """AdamW whose learning rate falls exponentially."""
     rate = settings.lr * factor
     return optim.adamw(lambda step: rate * settings.final ** (step / total), weight_decay=settings.weight_decay)
-
-
-def entropy(values):
-    """Of the frequencies of whole numbers, nats."""
-    share = np.bincount(np.asarray(values)) / len(values)
-    return jnp.asarray(-np.sum(share[share > 0] * np.log(share[share > 0])), jnp.float32)
 
 
 run = run_of(study)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from infojax.report import binning, clouds, layers, quantities, run_curves, run_figures, run_tables, runs
+from infojax.report import binning, clouds, layers, plans, quantities, run_curves, run_figures, run_tables, runs
 from infojax.report.rows import limits, study, together
 from infojax.train.board import Board
 
@@ -196,7 +196,7 @@ def test_a_line_a_layer(whole):
 
 
 def test_colours_are_the_depths_and_dashes_the_splits():
-    figure, numbers = run_figures.draw(quantities.FIGURES["usable"], methods(made(1)), "title")
+    figure, numbers = run_figures.draw(plans.FIGURES["usable"], methods(made(1)), "title")
     of_layers = run_curves.layers_of(methods(made(1)))
     assert [layer.name for layer in of_layers] == ["input", *LAYERS]
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 4))
@@ -222,7 +222,7 @@ def test_long_legends_are_thinned():
 
 
 def test_equi_separation_from_minus_one_up():
-    figure, numbers = run_figures.draw(quantities.FIGURES["separation"], methods(made()), "title")
+    figure, numbers = run_figures.draw(plans.FIGURES["separation"], methods(made()), "title")
     bottom, top = figure.axes[0].get_ylim()
     assert -1.01 < bottom < -1 < top and {row["limit"] for row in numbers} == {-1.0}
     assert [row["mean"] for row in numbers if row["split"] == "test"] == [-0.9 - 0.001 * step for step in STEPS]
@@ -335,7 +335,7 @@ def test_without_usable_information():
     rows = [row for row in made(1) if row.get("evaluator") != "usable"]
     [(heading, header, cells)] = run_tables.layers_tables(study(rows, CONFIG))
     assert heading == "Layers" and header == ["layer", "depth", "dim", "NC1 train", "NC1 test"] and len(cells) == 4
-    assert run_figures.draw(quantities.FIGURES["usable"], methods(rows), "title") is None
+    assert run_figures.draw(plans.FIGURES["usable"], methods(rows), "title") is None
     assert run_tables.layers_tables(study([row for row in rows if "accuracy" in row], CONFIG)) == []
 
 
@@ -348,6 +348,6 @@ def test_several_runs_side_by_side(tmp_path):
     found = table(tmp_path / "both" / "figures" / "layers.csv")
     assert list(dict.fromkeys(row["method"] for row in found)) == ["a", "b"]
     several = run_curves.compared([study(made(1), CONFIG)] * 2, "ab")
-    figure, _ = run_figures.draw(quantities.FIGURES["layers"], several, "title")
+    figure, _ = run_figures.draw(plans.FIGURES["layers"], several, "title")
     assert [axis.get_title("left") for axis in figure.axes] == ["a", "b"]
     assert figure.axes[0].get_ylabel() == "NC1: tr(S_W S_B^+)" and figure.axes[1].get_ylabel() == ""

@@ -13,7 +13,7 @@ from scipy import stats
 
 from infojax.measures.theory import nc_limits
 from infojax.report import __main__ as command
-from infojax.report import quantities, run_axes, run_curves, run_figures, run_tables, runs
+from infojax.report import plans, quantities, run_axes, run_curves, run_figures, run_tables, runs
 from infojax.report.rows import first_perfect, limits, mean_interval, num_classes, read_study, series, study
 from infojax.train.runlog import RunFolderError
 
@@ -92,7 +92,7 @@ def table(path):
 def figure(name, rows, **config):
     """{panel title: axis} of a figure, and its rows."""
     methods = run_curves.methods_of(study(rows, CONFIG | config))
-    drawn, numbers = run_figures.draw(quantities.FIGURES[name], methods, "title")
+    drawn, numbers = run_figures.draw(plans.FIGURES[name], methods, "title")
     return {axis.get_title("left"): axis for axis in drawn.axes}, numbers
 
 
@@ -210,7 +210,7 @@ def test_another_axis_is_a_few_lines_of_data():
         for run in (0, 1):
             mark = {"kind": "eval", "step": 100, "time": 0.0, "run": run, "seed": run, "split": "test"}
             rows.append(mark | {"weight": at, "loss": 1 + at + run})
-    plan = quantities.Plan("Barrier", "", (quantities.Panel("Loss", quantities.lines("loss")),), x="weight")
+    plan = plans.Plan("Barrier", "", (plans.Panel("Loss", plans.lines("loss")),), x="weight")
     drawn, numbers = run_figures.draw(plan, run_curves.methods_of(study(rows, CONFIG)), "title")
     assert [(row["x"], row["mean"]) for row in numbers] == [(0.0, 1.5), (0.5, 2.0), (1.0, 2.5)]
     assert drawn.axes[0].get_xlabel() == "interpolation weight"
