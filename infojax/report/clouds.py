@@ -58,7 +58,7 @@ def _ends(method) -> list[tuple]:
 def _name(method, run, split, row) -> str:
     study = method.study
     per_epoch = study.config.get("steps_per_epoch")
-    when = f"epoch {row['step'] / per_epoch:g}" if per_epoch else f"step {row['step']:,}"
+    when = f"epoch {round(row['step'] / per_epoch, 1):g}" if per_epoch else f"step {row['step']:,}"
     seed = f"seed {study.seeds[run]}" if run in study.seeds else ""
     parts = [method.label, seed, when, split, f"n = {len(row['labels']):,}"]
     return plain(", ".join(filter(None, parts)))
