@@ -1,15 +1,20 @@
 """The test session: eight CPU devices, no broadcasting of ranks, reproducible properties."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Read when NumPy loads. Two workers on two cores: more BLAS threads than one only spin against each
 # other (a third more CPU time).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Machine code is generated without LLVM's optimisations: half of the time goes into compiling programs that run once.
-# What XLA itself rewrites stays on.
-os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+# Half of the time goes into compiling programs that run once: machine code is generated without LLVM's optimisations and,
+# where that flag is known (an unknown one ends the process), by the emitters that compile twice as fast. What XLA itself
+# rewrites stays on.
+fast = ["--xla_backend_optimization_level=0"]
+if version("jaxlib").startswith("0.10."):
+    fast += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+os.environ["XLA_FLAGS"] = " ".join([*fast, os.environ.get("XLA_FLAGS", "")])
 # Compilation is most of the time of a second run. One folder a worker, because JAX writes entries
 # without a lock; in the environment, so that the processes that tests start share it.
 worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
