@@ -8,9 +8,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Read when NumPy loads. Two workers on two cores: more BLAS threads than one only spin against each
 # other (a third more CPU time).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Half of the time goes into compiling programs that run once: machine code is generated without LLVM's optimisations and,
-# where that flag is known (an unknown one ends the process), by the emitters that compile twice as fast. What XLA itself
-# rewrites stays on.
+# Half of the time goes into compiling programs that run once. Machine code is generated without LLVM's optimisations
+# and, where that flag is known (an unknown one ends the process), by the emitters that compile twice as fast. What XLA
+# itself rewrites stays on.
 fast = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):
     fast += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]

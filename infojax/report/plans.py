@@ -129,7 +129,7 @@ FIGURES = {
         "Usable information in the layers",
         "Cheong 2025, Figs. 3.5 and 3.7: V-information by the network's own remaining layers, trained anew at each "
         "measurement: about the label (sufficiency), and about labels that tell the samples of a class apart "
-        "(minimality; the more, the less was compressed). Held out: what the decoders of a split read of the other one. "
+        "(minimality; the more, the less was compressed). Held out: what the decoders of a split read of the other. "
         "Layers at the cap lie on one another.",
         (
             Panel("Sufficiency: I_V(h → y) (bits)", splits("sufficiency@*")),
