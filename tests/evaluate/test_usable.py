@@ -1,6 +1,7 @@
 """V-information of layers: linear decoders against scikit-learn's logistic regression, and the conventions."""
 
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -150,6 +151,25 @@ def test_a_decoder_that_leaves_the_finite_numbers_has_no_value():
     assert math.isnan(row["minimality"]) and row["below_zero"] == []
 
 
+def test_one_decoder_of_a_program_leaves_the_finite_numbers():
+    """The others have their values, as if it were not there."""
+
+    def some_broken(layer):
+        net = net_of(layer)
+
+        def init(key):
+            params, state = net.init(key)
+            broken = jnp.where(jax.random.uniform(key) < 0.5, jnp.nan, 1.0)
+            return jax.tree.map(lambda leaf: broken * leaf, params), state
+
+        return net._replace(init=init)
+
+    ways = (SHORT._replace(net_of=some_broken, how=how) for how in ("dispatch", "vmap"))
+    (alone, _), (together, _) = (rows("minimality", way) for way in ways)
+    assert 0 < np.isnan(alone["minimality_digits"]).sum() < 3
+    np.testing.assert_allclose(together["minimality_digits"], alone["minimality_digits"], atol=1e-4)
+
+
 def test_all_digits_in_one_program():
     alone, together = (rows("minimality", SHORT._replace(how=h, fused=h == "vmap")) for h in ("dispatch", "vmap"))
     for a, b in zip(alone, together, strict=True):
@@ -171,12 +191,16 @@ def test_decoders_rest(minimality):
     assert row["sufficiency_rested"] == 1 and bits_of(SAMPLES[0].labels) - row["sufficiency"] < 1.0 / math.log(2)
 
 
-def test_the_input_is_decoded_once_for_all_evaluations():
+def test_the_input_is_decoded_once_for_all_evaluations(monkeypatch):
     """And gives the rows of a second evaluation, as a resumed run computes them anew."""
+    module, trained = sys.modules["infojax.evaluate.usable"], []
+    fit = module.fit
+    monkeypatch.setattr(module, "fit", lambda *a, **k: trained.append(1) or fit(*a, **k))
     run = usable("sufficiency", NET, SAMPLES, SHAPES, ("input", "layer1"), SHORT, [0])
     other = NET.init(jax.random.key(7))
     moved = {"raw": ({"net": other[0]}, {"net": other[1]})}
     first, second = list(run([NETWORK])), list(run([moved]))
+    assert len(trained) == 4 + 2  # two splits
     assert [row["layer"] for row in first] == ["input", "input", "layer1", "layer1"]
     assert first[:2] == second[:2] == rows("sufficiency", SHORT, ("input",), moved)
     assert first[2]["sufficiency"] != second[2]["sufficiency"]
