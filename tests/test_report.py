@@ -18,7 +18,7 @@ import pytest
 import rich.console
 
 from infojax.analysis import Interval, Report
-from infojax.report import canvas, figures, page, tables
+from infojax.report import canvas, figures, page, panels, tables
 
 
 def made(name="features", num_samples=1200, dim=64, num_classes=None, *rest, **fields):
@@ -356,6 +356,32 @@ def test_names_are_not_mathematics():
     figure = figures.plot(made("cost $x_1$ and $\\frac$", measures=FREE))
     assert canvas.svg_text(figure)  # an invalid formula would raise
     assert r"\$x_1\$" in figure.get_suptitle()
+
+
+VALUES = {
+    "negative": [-1e-8, -2e-8, -3e-8],
+    "zero": [0.0, 0.0, 0.0],
+    "of both signs": [-1.0, 0.0, 2.0],
+    "tiny": [5e-324, 1e-310, 1e-300],
+    "huge": [-1.7e308, 1.7e308, 1e307],
+    "infinite": [-math.inf, math.inf, 1.0],
+    "absent": [math.nan] * 3,
+    "nearly equal": [1e9, 1e9 + 1e-6, 1e9],
+}
+
+
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("first", VALUES)
+def test_values_of_any_sign_and_size_can_be_drawn(first, log):
+    """matplotlib warns of a scale that a line has no values for, and a warning is an error here."""
+    for second, limits in [(second, limits) for second in VALUES.values() for limits in VALUES.values()][::3]:
+        axis = canvas.new_figure("title", 4, 3).subplots()
+        of_first = [{"k": v, "k_low": v, "k_high": v, "k_limit": w} for v, w in zip(VALUES[first], limits, strict=True)]
+        lines = [("a", "blue", "k", of_first), ("b", "red", "k", [{"k": v} for v in second])]
+        panels.draw_lines(axis, [0, 1, 2], lines, log)
+        panels.draw_fit(axis, [0, 1, 2], VALUES[first])
+        panels.draw_limits(axis, [0, 1, 2], lines)
+        axis.figure.canvas.draw()
 
 
 def test_degenerate_reports_can_be_drawn():

@@ -16,6 +16,7 @@ from infojax.report.tables import format_value, worst
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 EDGE = {"x": 1.01, "fontsize": 7, "va": "center"}  # text just right of an axis
 DASHED = {"linestyle": "--", "linewidth": 1, "zorder": 1.5}
+LARGEST = 1e250  # matplotlib's own arithmetic on the ends of an axis overflows near the largest float
 
 
 class Limit(NamedTuple):
@@ -27,6 +28,25 @@ class Limit(NamedTuple):
     name: str = "limit"
 
 
+def scale_y(axis, wanted, values) -> bool:
+    """Makes y logarithmic if that is wanted and values have a place there; whether it did."""
+    values = np.asarray(values, float)
+    values = values[(values > 0) & (values <= LARGEST)]
+    # matplotlib widens an axis of one value; the margins of values that are only nearly equal vanish in rounding.
+    least, most = values.min(initial=LARGEST), values.max(initial=0)
+    log = bool(wanted and (least == most or most > (1 + 1e-9) * least))
+    if log:
+        axis.set_yscale("log", nonpositive="mask")
+    return log
+
+
+def drawable(axis, values) -> np.ndarray:
+    """Values with NaN for those without a place on the y axis, of which matplotlib would warn line by line."""
+    values = np.asarray(values, float)
+    shown = (np.abs(values) <= LARGEST) & ((values > 0) | (axis.get_yscale() != "log"))
+    return np.where(shown, values, math.nan)
+
+
 def draw_spectrum(axis, report) -> list[dict]:
     """Eigenvalue against rank on log axes, with the effective rank and its limit."""
     values = np.asarray(report.spectrum, np.float64)
@@ -35,8 +55,10 @@ def draw_spectrum(axis, report) -> list[dict]:
     ranks = np.arange(1, len(shown) + 1)
     label = "eigenvalues" + (f" (first {len(shown):,})" if len(shown) < len(values) else "")
     marker = "o" if len(shown) <= 128 else ""
-    axis.loglog(ranks, shown, marker=marker, markersize=3, color=COLOURS[0], label=label)
+    axis.plot(ranks, shown, marker=marker, markersize=3, color=COLOURS[0], label=label)
+    scale_y(axis, True, shown)
     if shown.size:
+        axis.set_xscale("log")
         axis.set_ylim(shown.min() / 2, shown.max() * 2)
         rank = math.exp(-np.sum(shown * np.log(shown)))
         axis.axvline(rank, color=COLOURS[1], label=f"effective rank exp(H) = {rank:.4g}")
@@ -72,8 +94,7 @@ def draw_renyi(axis, report) -> list[dict]:
 def draw_classes(axis, key, values):
     """A stem a class from the median, the worst class named."""
     finite = values[np.isfinite(values)]
-    if finite.size and 0 < 100 * finite.min() < finite.max():
-        axis.set_yscale("log")
+    scale_y(axis, finite.size and 0 < 100 * finite.min() < finite.max(), finite)
     middle = float(np.median(finite)) if finite.size else math.nan
     classes = np.arange(len(values))
     axis.plot(classes, values, "o", color=COLOURS[0], markersize=5 if len(values) <= 30 else 3)
@@ -99,12 +120,11 @@ def draw_lines(axis, x, lines, log):
     `lines` is (label, colour, measure, rows); a row holds the measure and, where it has them, its
     `_low`, `_high` and `_limit`.
     """
-    if log and any(row[key] > 0 for _, _, key, rows in lines for row in rows):
-        axis.set_yscale("log", nonpositive="mask")
+    scale_y(axis, log, [row[key] for _, _, key, rows in lines for row in rows])
     for level, (label, colour, key, rows) in enumerate(lines):
         values = [row[key] for row in rows]
-        axis.plot(x, values, marker="o" if len(x) <= 60 else "", color=colour, label=label)
-        bars = [[row.get(f"{key}_{end}", math.nan) for row in rows] for end in ("low", "high")]
+        axis.plot(x, drawable(axis, values), marker="o" if len(x) <= 60 else "", color=colour, label=label)
+        bars = drawable(axis, [[row.get(f"{key}_{end}", math.nan) for row in rows] for end in ("low", "high")])
         if np.isfinite(bars).any():
             axis.vlines(x, *bars, color=colour, linewidth=3, alpha=0.35)
         mark_missing(axis, x, values, colour, level)
@@ -123,12 +143,12 @@ def draw_limits(axis, x, lines):
 def draw_fit(axis, x, values) -> np.ndarray:
     """The line through log10 of three or more values, with Pearson's r; NaN where none is."""
     x, values = np.asarray(x, float), np.asarray(values)
-    good, fit = np.isfinite(values) & (values > 0), np.full(len(x), math.nan)
+    good, fit = (values > 0) & (values <= LARGEST), np.full(len(x), math.nan)
     if good.sum() >= 3:
         depth, logs = x[good], np.log10(values[good])
         slope, offset = np.polyfit(depth, logs, 1)
         r = np.corrcoef(depth, logs)[0, 1] if np.ptp(logs) > 0 else math.nan
-        fit[good] = 10 ** (offset + slope * depth)
+        fit[good] = 10 ** np.clip(offset + slope * depth, -300, 300)
         text = f"fit: ×{10**slope:.3g} a layer, r = {r:.3f}"
         axis.plot(depth, fit[good], ":", color=COLOURS[0], label=text)
     return fit
@@ -142,12 +162,13 @@ def draw_dashed(axis, limits, note=""):
     places, log = {}, axis.get_yscale() == "log"  # name -> height: limits that read the same are one
     for x, values, colour, kind in limits:
         values = np.asarray(values, float)
+        values = np.where(np.abs(values) <= LARGEST, values, math.nan)
         finite = values[np.isfinite(values)]
         names = [f"{kind} {value:.4g}{note}" for value in finite]
         if not names:
             continue
         if len(set(names)) > 1:
-            axis.plot(x, values, color=colour, **DASHED)
+            axis.plot(x, drawable(axis, values), color=colour, **DASHED)
         elif names[0] not in places and not (log and finite[0] <= 0):
             axis.axhline(finite[0], color="black", **DASHED)
         places[names[-1]] = finite[-1]
@@ -168,11 +189,10 @@ def draw_dashed(axis, limits, note=""):
 
 
 def mark_missing(axis, x, y, colour, level=0):
-    """Writes nan (or the value that a log axis cannot show) where a point is absent."""
+    """Writes nan (or the value that the axis cannot show) where a point is absent."""
     axis.update_datalim([(at, 0) for at in x], updatey=False)  # a mark stands inside the axis
-    log, height = axis.get_yscale() == "log", 0.03 + 0.08 * level
-    pairs = zip(x, y, strict=True)
-    absent = [(at, v) for at, v in pairs if not math.isfinite(v) or (log and v <= 0)]
+    height, shown = 0.03 + 0.08 * level, np.isfinite(drawable(axis, y))
+    absent = [(at, v) for at, v, there in zip(x, y, shown, strict=True) if not there]
     marks = [(at, format_value(v, 2), axis.get_xaxis_transform()) for at, v in absent]
     if len(marks) > 20:
         marks = [(0.5, f"{len(marks):,} of {len(x):,} absent", axis.transAxes)]

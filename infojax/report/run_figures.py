@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from infojax.report.canvas import new_figure, plain, styled
-from infojax.report.panels import DASHED, Limit, draw_dashed, mark_missing
+from infojax.report.panels import DASHED, Limit, draw_dashed, drawable, mark_missing, scale_y
 from infojax.report.rows import BATCH, first_accurate, first_perfect
 from infojax.report.run_axes import scale_places, scale_time
 from infojax.report.run_curves import PALE, Method, by_layer, cells_of, few, run_by_run, unit_of
@@ -84,22 +84,22 @@ def _phases(curves):
 
 
 def _draw_curves(axis, panel, curves):
-    log = panel.log and any((curve.points.mean > 0).any() for curve in curves)
-    if log:
-        axis.set_yscale("log", nonpositive="mask")
-        lowest = min(curve.points.mean[curve.points.mean > 0].min(initial=math.inf) for curve in curves)
+    means = np.concatenate([curve.points.mean for curve in curves])
+    log = scale_y(axis, panel.log, means)
+    floor = np.min(means[means > 0]) / 3 if log else -math.inf  # an interval that reaches below zero ends there
     alpha = 0.2 if all(curve.method.colour is None for curve in curves) else 0.12
     for level, curve in enumerate(curves):
         x, points, batch = curve.x, curve.points, curve.split == BATCH
-        low = np.maximum(points.low, lowest / 3) if log else points.low  # a log axis has no place below
+        mean, high = drawable(axis, points.mean), drawable(axis, points.high)
+        low = drawable(axis, np.maximum(points.low, floor))
         style = {"color": curve.colour, "linestyle": curve.line.dash, "zorder": 1.4 if batch else 2.5}
         if batch:
             style |= {"linewidth": 0.8, "alpha": 1 if curve.method.colour is None else 0.35}
         else:
             style |= {"marker": "o" if len(x) <= 60 else "", "markersize": 2.2}
-        axis.plot(x, points.mean, **style)
-        if np.isfinite(low).any():
-            axis.fill_between(x, low, points.high, color=curve.colour, alpha=alpha, linewidth=0, zorder=1.3)
+        axis.plot(x, mean, **style)
+        if np.isfinite(low + high).any():
+            axis.fill_between(x, low, high, color=curve.colour, alpha=alpha, linewidth=0, zorder=1.3)
         if not batch:
             mark_missing(axis, x, points.mean, curve.colour, level % 4)
 
@@ -107,7 +107,8 @@ def _draw_curves(axis, panel, curves):
 def _reach_limits(axis, curves):
     """Makes room for limits in every axis that shares y before any is named, since names stand at fixed heights."""
     values = np.concatenate([curve.limit for curve in curves if curve.limit is not None] or [[]])
-    values = values[np.isfinite(values) & ((values > 0) | (axis.get_yscale() != "log"))]
+    values = drawable(axis, values)
+    values = values[np.isfinite(values)]
     axis.update_datalim([(0, value) for value in values], updatex=False)
     axis.autoscale_view(scalex=False)
 

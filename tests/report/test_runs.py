@@ -96,6 +96,19 @@ def figure(name, rows, **config):
     return {axis.get_title("left"): axis for axis in drawn.axes}, numbers
 
 
+@pytest.mark.parametrize("first", [-1e-8, 0.0, 1e-3, 1e300, -math.inf, math.nan])
+def test_quantities_of_any_sign_can_be_drawn(first):
+    """A squared error that rounding made negative, beside a positive one, on a logarithmic axis."""
+    rows = made()
+    for i, row in enumerate(row for row in rows if row["kind"] == "eval"):
+        row |= {"mse_nc1": first, "mse_nc2_nc3": 0.1 + 0.1 * (i % 5 == 0), "mse_head": -first}
+    axis = figure("collapse", rows)[0]["Squared error, decomposed"]
+    assert axis.get_yscale() == "log"
+    axis.figure.canvas.draw()
+    shown = axis.lines[0].get_ydata()
+    assert np.all(shown == first) if 0 < first < 1e250 else np.all(np.isnan(shown))
+
+
 # Numbers
 
 
