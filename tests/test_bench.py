@@ -1,5 +1,10 @@
-"""What the benches read from compiled programs."""
+"""What the benches read from compiled programs, and what a bench of limited time keeps."""
 
+import json
+
+import numpy as np
+
+from infojax.bench import gpu
 from infojax.bench.collectives import Collective, bytes_moved, collectives
 
 
@@ -32,3 +37,43 @@ def test_collectives_of_a_text():
     expected = [("all-gather", 64), *reduced, ("collective-permute", 1024), ("all-reduce", 4)]
     assert collectives(program) == [Collective(*pair) for pair in expected]
     assert bytes_moved(program) == {"all-reduce": 5420, "all-gather": 64, "collective-permute": 1024}
+
+
+def test_a_bench_of_one_gpu_keeps_what_it_finished(tmp_path, monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: now[0])
+
+    def broken(quick):
+        yield {"n": 1}
+        raise FloatingPointError("of\nthis part")
+
+    def slow(quick):
+        while True:
+            assert (
+                len((tmp_path / "gpu.jsonl").read_text().splitlines()) >= 2
+            )  # rows are there as soon as they are known
+            now[0] += 25
+            yield {"seconds": now[0]}
+
+    monkeypatch.setattr(gpu, "PARTS", {"broken": broken, "slow": slow, "last": broken})
+    rows = gpu.run(minutes=1, out=tmp_path)
+    assert rows == [
+        {"kind": "broken", "n": 1},
+        {"kind": "broken", "failed": "FloatingPointError: of this part"},
+        {"kind": "slow", "seconds": 25.0},
+        {"kind": "slow", "seconds": 50.0},
+        {"kind": "slow", "left_out": "the time was up in part slow"},
+        {"kind": "last", "left_out": "the time was up in part last"},
+    ]
+    assert [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()] == rows
+    assert "| 25 |  |\n| 50 |  |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_the_bench_of_one_gpu_runs_on_a_cpu():
+    """The eigensolver's error and one training step, in their small form."""
+    (solved,) = gpu.eigensolver(quick=True)
+    assert solved["rank"] == 32 and solved["not_finite"] == 0 and solved["largest_error_over_largest"] < 1e-5
+    assert abs(solved["entropy_error"]) < 1e-4
+    case = gpu.Case("wrn_28_2", "float32", 8, quick=True)
+    state = case.many(1)()
+    assert int(state.step) == 1 and all(np.isfinite(leaf).all() for leaf in state.params["net"]["head"].values())

@@ -14,6 +14,7 @@ BENCHES = {
     "models": "forward pass and training step of the classifiers, beside PyTorch where it is installed",
     "train": "images/s of training, cost of the information terms and of measuring, seeds together and apart",
     "layers": "tr(S_W S_B^+) of every layer of f+, and minimality of the layers of f-",
+    "gpu": "what one GPU gives in a few minutes: correctness, steps, measures, augmentation, beside PyTorch",
     "data": "drawing and augmenting a batch on the device, and reading ArrayRecord, beside Pillow",
 }
 
@@ -54,10 +55,15 @@ def main(argv=None):
     parser.add_argument("name", choices=BENCHES)
     parser.add_argument("--json", metavar="FILE", help="also write the rows as JSON lines; - for stdout")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
+    parser.add_argument("--minutes", type=float, help="gpu: the time it may take; 10 by default")
+    parser.add_argument("--out", metavar="DIR", help="gpu: where its rows go as soon as they are known; . by default")
     args = parser.parse_args(argv)
+    options = {key: value for key in ("minutes", "out") if (value := getattr(args, key)) is not None}
+    if options and args.name != "gpu":
+        parser.error(f"only the bench gpu takes --{next(iter(options))}")
     if args.json != "-":
         print(machine(), flush=True)
-    rows = importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick)
+    rows = importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick, **options)
     lines = "".join(json.dumps({"bench": args.name, "machine": machine(), **row}) + "\n" for row in rows)
     if args.json == "-":
         print(lines, end="")
