@@ -10,8 +10,9 @@ from functools import partial
 
 from infojax.data.augment import normalise, strong, transforms, weak
 from infojax.data.generated import digits, modular, synthetic
-from infojax.data.images import folder
+from infojax.data.folders import folder
 from infojax.data.official import OFFICIAL, open_official
+from infojax.data.options import check_options
 from infojax.data.order import order, order_with_replacement
 from infojax.data.records import open_records
 from infojax.data.source import Arrays, DataError, Dataset, Source, channel_moments, in_memory, near
@@ -20,7 +21,7 @@ from infojax.data.stream import stream
 
 __all__ = [
     "Arrays", "DataError", "Dataset", "Source", "channel_moments", "in_memory", "labelled", "normalise",
-    "open_dataset", "order", "order_with_replacement", "stream", "strong",
+    "open_dataset", "options_of", "order", "order_with_replacement", "stream", "strong",
     "transforms", "weak",
 ]  # fmt: skip
 
@@ -39,21 +40,27 @@ def open_dataset(name="digits", dir=None, **options):
     Args:
       name: a key of DATASETS, or "tfds:NAME" for a set that TensorFlow Datasets prepared as ArrayRecord.
       dir: folder of its files; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      options: arguments of the set: see `digits`, `synthetic`, `modular`, `folder`, `open_records`.
+      options: arguments of the set: see `digits`, `synthetic`, `modular`, `folder`, `open_records`; their ranges are in
+        `infojax.data.options`.
     Raises:
-      DataError: unknown name or option, missing or broken files.
+      DataError: unknown name or option, a value out of range, missing or broken files.
     """
-    kind, _, rest = str(name).partition(":")
-    if kind == "tfds" and rest:
-        opener = partial(open_records, rest)
-    elif name in DATASETS:
-        opener = DATASETS[name]
-    else:
+    opener = _opener(name)
+    if opener is None:
         raise DataError(f"no data set {name!r}{near(name, (*DATASETS, 'tfds:NAME'))}")
-    known = inspect.signature(opener).parameters
-    for option in options:
-        if option not in known:
-            raise DataError(f"{name} has no option {option!r}{near(option, known)}")
-    if "dir" in known:
+    check_options(name, options, options_of(name))
+    if "dir" in inspect.signature(opener).parameters:
         options["dir"] = dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return opener(**options)
+
+
+def options_of(name):
+    """What a data set may be told, with its defaults, of which None is a whole number; {} for an unknown name."""
+    opener = _opener(name)
+    given = inspect.signature(opener).parameters.values() if opener else ()
+    return {option.name: option.default for option in given if option.name != "dir"}
+
+
+def _opener(name):
+    kind, _, rest = str(name).partition(":")
+    return partial(open_records, rest) if kind == "tfds" and rest else DATASETS.get(name)

@@ -1,47 +1,200 @@
-"""Encoded pictures: decoding, and one size for all; a folder of them as a data set."""
+"""Encoded pictures: what their headers say, decoding to 8 bits, one size for all."""
 
 import io
-import json
+import os
+import stat
+import warnings
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from pathlib import Path
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from infojax.data.source import DataError, Dataset, check_whole
+from infojax.data.source import DataError, listing
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")  # Pillow tries them in this order
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")  # Pillow tries them in this order
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".gif")
 POOL = ThreadPoolExecutor(thread_name_prefix="infojax-decode")  # Pillow decodes without the interpreter's lock
+ORIENTATION = 0x0112  # of EXIF: 1 is upright, from 5 on height and width change places
+TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}  # fmt: skip
 
 
-def decode(encoded, where=None, *, channels=3, size=None):
-    """A picture as (H, W, channels) uint8.
+class Header(NamedTuple):
+    """What is known of a picture before its pixels are converted.
+
+    Attributes:
+      size: (height, width) as it is to be seen.
+      mode: of Pillow, with " transparent" where a palette has a colour that is.
+      turned: whether EXIF data say that it is stored lying or mirrored.
+      several: whether the file holds more pictures than the first, which is read.
+      limits: smallest and largest value of pixels whose type does not tell their scale, or None.
+    """
+
+    size: tuple[int, int]
+    mode: str
+    turned: bool
+    several: bool
+    limits: tuple[float, float] | None
+
+
+def decode(encoded, where=None, *, channels=3, size=None, scales=None):
+    """A picture as (H, W, channels) uint8, upright as its EXIF data say; the first where a file holds several.
+
+    Pixels of 16 bits are divided by 257. Those of 32-bit integers and floats, whose type does not tell their scale, are
+    multiplied so that the end of their scale becomes 255: see `scale_of`. An alpha channel is dropped.
 
     Args:
       encoded: a path or the bytes of a file.
       where: what to call it in an error; the path by default.
       channels: 3 (RGB) or 1 (grey).
       size: the shorter side is resized to this (bicubic) and the middle square kept; None keeps the picture as it is.
+      scales: mode "I" (32-bit integers) or "F" (floats) -> (low, high), which become 0 and 255; by default those of the
+        picture itself.
     Raises:
       DataError: it is missing or broken.
     """
     from PIL import Image
 
     mode = "RGB" if channels == 3 else "L"
-    try:
-        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel, of which convert() would keep what is below 256
-                image = Image.fromarray(np.rint(np.clip(np.asarray(image) / 257, 0, 255)).astype(np.uint8))
-            elif image.mode == "F":
-                raise ValueError("pixels are floating-point numbers")
-            image = image if image.mode == mode else image.convert(mode)
-            if size is not None and image.size != (size, size):
-                image = _middle_square(image, size)
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where or encoded}: not a readable picture ({' '.join(str(error).split())})") from None
+    with _opened(encoded, where) as image:
+        image.load()
+        turn = TURNS.get(_orientation(image))  # once loaded: Pillow turns TIFF files itself
+        if image.mode[0] in "IF":
+            image = _eight_bits(image, (scales or {}).get(image.mode))
+        elif image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        image = image if image.mode == mode else image.convert(mode)
+        if turn:
+            image = image.transpose(Image.Transpose[turn])
+        if size is not None and image.size != (size, size):
+            image = _middle_square(image, size)
+        pixels = np.asarray(image)
     return pixels if channels == 3 else pixels[..., None]
+
+
+def header(path):
+    """The `Header` of a picture file; its pixels are read only where their scale is not known without.
+
+    Raises:
+      DataError: it is not a regular file, empty, or no picture.
+    """
+    with _opened(path) as image:
+        orientation, (width, height) = _orientation(image), image.size
+        lying = orientation >= 5 and image.format != "TIFF"  # of which Pillow gives the size upright
+        transparent = " transparent" if image.mode == "P" and "transparency" in image.info else ""
+        return Header(
+            size=(width, height) if lying else (height, width),
+            mode=image.mode + transparent,
+            turned=orientation in TURNS,
+            several=getattr(image, "is_animated", False),
+            limits=_limits(image) if image.mode in ("I", "F") and not _largest(image) else None,
+        )
+
+
+def headers(paths):
+    """The headers of many picture files.
+
+    Raises:
+      DataError: says how many cannot be read, which, and why the first.
+    """
+
+    def attempt(path):
+        try:
+            return header(path)
+        except DataError as error:
+            return error
+
+    found = []
+    with quiet():
+        for start in range(0, len(paths), 10_000):
+            found += POOL.map(attempt, paths[start : start + 10_000])
+    bad = [(path, error) for path, error in zip(paths, found, strict=True) if isinstance(error, DataError)]
+    if bad:
+        others = listing([os.path.basename(path) for path, _ in bad[1:]])
+        raise DataError(f"{bad[0][1]}" + (f"; nor are {len(bad) - 1:,} others: {others}" if others else ""))
+    return found
+
+
+def scale_of(low, high, fractions):
+    """(low, high) of the scale that values are taken to be on: the first that holds them of 0 to 1 (where they are
+    floats), 0 to 255 and 0 to 65,535; else from the smallest to the largest value."""
+    for top in (1, 255, 65535) if fractions else (255, 65535):
+        if low >= 0 and high <= top:
+            return 0, top
+    return low, max(high, low + 1)
+
+
+@contextmanager
+def quiet():
+    """Without Pillow's warnings: what cannot be read is an error, what can is no concern. Not to be used in threads."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+@contextmanager
+def _opened(encoded, where=None):
+    """A picture, by Pillow, which can raise nearly anything of a damaged file.
+
+    Raises:
+      DataError: one line.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if not isinstance(encoded, bytes):
+            status = os.stat(encoded)
+            if not stat.S_ISREG(status.st_mode):  # reading a FIFO or a device may never end
+                raise ValueError("not a regular file")
+            if not status.st_size:
+                raise ValueError("the file is empty")
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
+            yield image
+    except UnidentifiedImageError:
+        reason = f"its content is none of {', '.join(FORMATS)}"
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    else:
+        return
+    raise DataError(f"{where or encoded}: not a readable picture ({reason})")
+
+
+def _orientation(image):
+    try:
+        found = image.getexif().get(ORIENTATION, 1)
+        return found if isinstance(found, int) else 1
+    except Exception:  # damaged EXIF data of a sound picture
+        return 1
+
+
+def _largest(image):
+    """The largest value that integer pixels of more than 8 bits can have, or None where the format does not tell."""
+    if image.mode.startswith("I;16"):
+        bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
+        return 2**bits - 1
+    return 65535 if image.mode == "I" and image.format in ("PNG", "PPM") else None
+
+
+def _limits(image):
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are NaN or infinite")
+    return float(values.min()), float(values.max())
+
+
+def _eight_bits(image, scale):
+    from PIL import Image
+
+    if _largest(image):
+        low, high = 0, _largest(image)
+    else:
+        low, high = scale or scale_of(*_limits(image), image.mode == "F")
+    values = (np.asarray(image, np.float64) - low) / ((high - low) / 255)
+    return Image.fromarray(np.rint(np.clip(values, 0, 255)).astype(np.uint8))
 
 
 def _middle_square(image, size):
@@ -55,95 +208,27 @@ def _middle_square(image, size):
 
 
 class Pictures:
-    """A split of picture files, decoded when read."""
+    """A split of picture files, decoded when read.
 
-    def __init__(self, paths, labels, size, channels=3):
-        self.paths, self.labels, self.shape = paths, np.asarray(labels, np.int32), (size, size, channels)
+    Args:
+      paths, labels: of the samples.
+      shape: (H, W, channels) of all of them.
+      size: as of `decode`, or None where the files have that shape already.
+      scales: as of `decode`.
+    """
+
+    def __init__(self, paths, labels, shape, size, scales):
+        self.paths, self.labels, self.shape = paths, np.asarray(labels, np.int32), shape
+        self._decode = partial(decode, channels=shape[2], size=size, scales=scales)
 
     def __len__(self):
         return len(self.paths)
 
     def read(self, indices):
-        decoded = POOL.map(
-            partial(decode, size=self.shape[0], channels=self.shape[2]), [self.paths[i] for i in indices]
-        )
-        return np.stack(list(decoded)), self.labels[indices]
-
-
-def folder(dir, split_file=None, size=224, channels=3):
-    """A folder of pictures.
-
-    Args:
-      dir: the folder; names that begin with a dot are left out.
-      split_file: JSON {split: [[path, label] or [path, label, class name], ...]}, paths below `dir`, as CoOp and its
-        successors share them; looked for in `dir` too. Without it the folder is {split}/{class}/*.jpg and so on,
-        classes numbered in the order of their names.
-      size: every picture is resized and cropped to size x size.
-    """
-    root = Path(dir).expanduser()
-    if not root.is_dir():
-        raise DataError(f"folder: {root} is not a folder; give data.dir the folder that holds the pictures")
-    check_whole("folder", size=size)
-    if channels not in (1, 3):
-        raise DataError(f"folder: channels must be 1 (grey) or 3 (RGB), got {channels!r}")
-    rows, names = _listed(root, split_file) if split_file else _by_class(root)
-    splits = {
-        split: cache(partial(Pictures, [path for path, _ in part], [label for _, label in part], size, channels))
-        for split, part in rows.items()
-    }
-    return Dataset("folder", len(names), names, splits)
-
-
-def _listed(root, split_file):
-    path = next((p for p in (root / split_file, Path(split_file).expanduser()) if p.is_file()), None)
-    if path is None:
-        raise DataError(f"folder: found no split file {split_file} in {root} or here")
-    try:
-        listed = json.loads(path.read_text())
-        rows = {split: [(root / row[0], row[1]) for row in part] for split, part in listed.items()}
-        names = {row[1]: str(row[2]) for part in listed.values() for row in part if len(row) > 2}
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise DataError(f"{path} is not {{split: [[path, label, class name], ...]}} ({error})") from None
-    for split, part in rows.items():
-        if not part:
-            raise DataError(f"{path}: split {split!r} lists no pictures")
-        for picture, label in part:
-            if type(label) is not int or label < 0:
-                raise DataError(f"{path}: label {label!r} of {picture.name} is not a number 0, 1, 2, ...")
-            if not _exists(picture):
-                raise DataError(f"{path} lists {picture}, which does not exist")
-    labels = {label for part in rows.values() for _, label in part}
-    if not labels or max(labels) >= len(labels):
-        gap = next(c for c in range(len(labels) + 1) if c not in labels)
-        raise DataError(
-            f"{path}: {f'no picture has label {gap}, but one has {max(labels)}' if labels else 'no splits'}"
-        )
-    return rows, tuple(names.get(c, str(c)) for c in range(len(labels)))
-
-
-def _exists(path):
-    try:
-        return path.exists()
-    except OSError:  # a name that no file can have
-        return False
-
-
-def _by_class(root):
-    def below(folder):
-        return sorted(p for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
-
-    splits = [p for p in below(root) if p.is_dir()]
-    names = sorted({p.name for split in splits for p in below(split) if p.is_dir()})
-    rows = {
-        split.name: [
-            (path, label)
-            for label, name in enumerate(names)
-            for path in below(split / name)
-            if path.suffix.lower() in SUFFIXES
-        ]
-        for split in splits
-    }
-    rows = {split: part for split, part in rows.items() if part}
-    if not rows:
-        raise DataError(f"folder: {root} has no pictures as SPLIT/CLASS/*.jpg; name a split file, or arrange them so")
-    return rows, tuple(names)
+        paths = [self.paths[i] for i in indices]
+        with quiet():
+            decoded = list(POOL.map(self._decode, paths))
+        for path, pixels in zip(paths, decoded, strict=True):
+            if pixels.shape != self.shape:
+                raise DataError(f"{path}: is {pixels.shape[0]} x {pixels.shape[1]} now, not what it was at the start")
+        return np.stack(decoded), self.labels[indices]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from infojax.data.images import POOL, decode
+from infojax.data.images import POOL, decode, quiet
 from infojax.data.official import OFFICIAL, PREPARED
-from infojax.data.source import UNLABELLED, DataError, Dataset, check_labels, near
+from infojax.data.source import UNLABELLED, DataError, Dataset, check_labels, near, roles
 
 SMALL = 8192  # bytes; handing a smaller picture to another thread takes longer than decoding it
 
@@ -29,8 +29,9 @@ class Records:
         pictures = [row[self._image_key].bytes_list.value[0] for row in rows]
         names = [f"{self._where}, record {i}" for i in indices]
         each = map if sum(map(len, pictures)) <= SMALL * len(pictures) else POOL.map
-        decoded = each(partial(decode, channels=self.shape[2], size=self._size), pictures, names)
-        return np.stack(list(decoded)), labels
+        with quiet():
+            decoded = list(each(partial(decode, channels=self.shape[2], size=self._size), pictures, names))
+        return np.stack(decoded), labels
 
     def _rows(self, indices):
         from tensorflow_datasets.proto import tf_example_pb2
@@ -51,12 +52,17 @@ class Records:
         return np.concatenate([self._rows(range(a, min(a + 10_000, len(self))))[1] for a in blocks])
 
 
-def open_records(name, dir, version=None, size=None, image_key="image", label_key="label"):
+def open_records(
+    name, dir, version="", size=None, image_key="image", label_key="label", train_split="", test_split=""
+):
     """The set `name` (a TFDS name, with /CONFIG where it has several) prepared as ArrayRecord in dir.
 
     Args:
       size: pictures of different sizes are resized and cropped to size x size.
+      version: of the set; the highest of those in dir by default.
       image_key, label_key: names of the features.
+      train_split, test_split: what is trained on and measured, also a part as "train[:80%]"; by default train, and test
+        or else validation.
     Raises:
       DataError: not there, in another file format, or without such features.
     """
@@ -93,13 +99,23 @@ def open_records(name, dir, version=None, size=None, image_key="image", label_ke
     label = features[label_key]
 
     def source(split):
-        raw = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        try:
+            raw = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        except (ValueError, AssertionError) as error:  # of a part that cannot be read as one
+            raise DataError(f"tfds:{name}: split {split!r}: {' '.join(str(error).split())}") from None
         return Records(raw, f"tfds:{name}, split {split}", label.num_classes, shape, size, image_key, label_key)
 
-    splits = {split: cache(partial(source, split)) for split in builder.info.splits}
+    parts = [split for split in (train_split, test_split) if "[" in split]
+    splits = {split: cache(partial(source, split)) for split in (*builder.info.splits, *parts)}
+    chosen, notes = roles(f"tfds:{name}", splits, train=train_split, test=test_split)
+    if len(built) > 1:
+        notes.append(f"tfds:{name}: version {built[-1].name} is read, of {', '.join(path.name for path in built)}")
+    if size is not None and (height, width) != (size, size):
+        notes.append(f"tfds:{name}: every picture is resized, its shorter side to {size}, and its middle cut out")
     facts = OFFICIAL.get(name)
     moments = {"mean": facts.mean, "std": facts.std} if facts else {}
-    return Dataset(f"tfds:{name}", label.num_classes, tuple(label.names or ()), splits, **moments)
+    names = tuple(label.names or ())
+    return Dataset(f"tfds:{name}", label.num_classes, names, splits, **moments, roles=chosen, notes=notes)
 
 
 def _version(text):

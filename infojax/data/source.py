@@ -1,5 +1,7 @@
 """What every data set looks like: named splits, each read by index."""
 
+import math
+import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import NamedTuple, Protocol
@@ -7,6 +9,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 UNLABELLED = "unlabelled"  # the split whose labels are -1
+# Names, in small letters, of the split that is trained on and of the one that is measured; the first found is taken.
+ROLES = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "validation", "valid", "val", "dev", "eval"),
+}
 
 
 class DataError(ValueError):
@@ -52,7 +59,9 @@ class Dataset(NamedTuple):
       splits: name -> how to read it; use `split(name)`.
       mean, std: published constants per channel on the scale 0 to 255, or None (`channel_moments` measures them).
       flip: whether a mirrored sample is one of its class; False for digits and tokens.
-      folds: predefined sets of labelled samples of the train split, one a seed (STL-10), or None.
+      folds: predefined sets of labelled samples of the train split, one per seed (STL-10), or None.
+      roles: "train" or "test" -> name of the split that serves as such, where another than that name does.
+      notes: what was read, left out, converted or estimated, a line each; grows as splits are opened.
     """
 
     name: str
@@ -63,15 +72,21 @@ class Dataset(NamedTuple):
     std: tuple[float, ...] | None = None
     flip: bool = True
     folds: Callable[[], list[np.ndarray]] | None = None
+    roles: Mapping[str, str] = {}
+    notes: list[str] | tuple[str, ...] = ()
 
     def split(self, name):
-        """Opens a split.
+        """Opens a split; "train" and "test" may be others, see `roles`.
 
         Raises:
           DataError: no such split, or labels outside [0, C).
         """
+        name = self.roles.get(name, name)
         if name not in self.splits:
-            raise DataError(f"{self.name} has no split {name!r}{near(name, self.splits)}")
+            hint = ""
+            if name in ROLES and self.roles:
+                hint = f"; option {name}_split names one" + "; test_fraction=0.2 holds out a share" * (name == "test")
+            raise DataError(f"{self.name} has no split {name!r}{near(name, self.splits)}{hint}")
         source = self.splits[name]()
         if not len(source):
             raise DataError(f"{self.name}, split {name}, has no samples")
@@ -92,6 +107,37 @@ def check_labels(labels, num_classes, where, unlabelled=False):
         )
 
 
+def roles(where, splits, **chosen):
+    """Which splits serve as train and test.
+
+    Args:
+      where: the data set, for messages.
+      splits: names of those that there are.
+      chosen: train, test -> name of a split, or "" for the first that has one of the usual names.
+    Returns:
+      {"train": name, "test": name}, without those that no split serves as; notes.
+    Raises:
+      DataError: a chosen split is not there, or one serves as both.
+    """
+    found, notes = {}, []
+    for role, usual in ROLES.items():
+        if chosen.get(role):
+            if chosen[role] not in splits:
+                raise DataError(f"{where}: {role}_split is {chosen[role]!r}{near(chosen[role], splits)}")
+            found[role] = chosen[role]
+        else:
+            named = [split for name in usual for split in splits if split.lower() == name]
+            found |= {role: split for split in named[:1]}
+    if len(found) == 2 and found["train"] == found["test"]:
+        raise DataError(f"{where}: {found['train']} cannot serve as train and as test")
+    notes += [f"{where}: split {split} serves as {role}" for role, split in found.items() if split != role]
+    used = {split.partition("[")[0] for split in found.values()}  # a part of it, as train[:80%]
+    unused = [split for split in splits if split.partition("[")[0] not in used and split != UNLABELLED]
+    if unused and found:
+        notes.append(f"{where}: not used: split {', '.join(map(printable, unused))}")
+    return found, notes
+
+
 def check_whole(name, least=1, **values):
     """Refuses options that are not whole numbers of at least `least`."""
     for option, value in values.items():
@@ -105,10 +151,38 @@ def near(name, known):
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known) or 'none'}"
 
 
+def printable(text):
+    """Text for a line on a terminal: what cannot be printed, as a line break in a file's name, becomes an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
+def listing(names, most=3):
+    """The first of several names, and how many more there are."""
+    names = [printable(name) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def check_memory(where, values):
+    """Refuses what cannot fit into this machine's memory, before the system ends the process for it.
+
+    Args:
+      where: what it is; values: how many bytes it takes.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if values > memory:
+        raise DataError(f"{where} takes {values / 1e9:,.1f} GB, and this machine has {memory / 1e9:,.1f} GB of memory")
+
+
 def in_memory(source, block=1000):
-    """The whole split as `Arrays`, read in blocks; `Arrays` come back as they are."""
+    """The whole split as `Arrays`, read in blocks; `Arrays` come back as they are.
+
+    Raises:
+      DataError: it is larger than the memory of the machine.
+    """
     if isinstance(source, Arrays):
         return source
+    shape = (len(source), *source.shape)
+    check_memory(f"{shape[0]:,} samples of {' x '.join(map(str, shape[1:]))}", math.prod(shape))
     x = labels = None
     for start in range(0, len(source), block):
         rows = np.arange(start, min(start + block, len(source)))

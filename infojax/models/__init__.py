@@ -13,7 +13,7 @@ from infojax.models.transformer import Transformer
 from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
 
-__all__ = ["MLP", "MODELS", "Output", "ResNet18", "ThesisCNN", "Transformer", "ViT", "WideResNet", "build", "options"]
+__all__ = ["MLP", "MODELS", "Output", "ResNet18", "ThesisCNN", "Transformer", "ViT", "WideResNet", "build", "options_of"]
 
 MODELS = {
     "wrn_28_2": partial(WideResNet, depth=28, width=2),
@@ -33,8 +33,8 @@ MODELS = {
 }
 
 
-def options(name):
-    """What a network may be given, with its defaults: the fields of its class; {} for a name that is not known."""
+def options_of(name):
+    """What a network may be given, with its defaults, of which None is a whole number; {} for an unknown name."""
     net = MODELS.get(name)
     fields = getattr(net, "func", net).__dataclass_fields__.values() if net else ()
     own = {f.name: f.default for f in fields if f.name not in ("parent", "name", "num_classes", "dtype")}

@@ -93,6 +93,7 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=evaluators,
         per_epoch=per_epoch,
+        notes=dataset.notes,
         constants={
             "entropies": {
                 "labels": jnp.asarray(label_entropy(source.labels), jnp.float32),

@@ -11,7 +11,7 @@ from infojax.evaluate import Decoding, LayerError, chosen_layers, geometric, lay
 from infojax.evaluate.layers import INPUT
 from infojax.evaluate.usable import CONDITIONS, DIGITS, ENCODINGS, ENTROPIES, VALUES
 from infojax.measures.variability import NC1_CONVENTIONS
-from infojax.models import options
+from infojax.models import options_of
 from infojax.objectives import Context, Epochs, Facts
 from infojax.tasks.config import ConfigError, training
 from infojax.tasks.supervised import classifier, known, network, total_steps
@@ -57,7 +57,7 @@ def defaults(name, chosen):
 
 def own_options(model):
     """All options of a model, so that each is a flag; those without a value are whole numbers."""
-    found = {name: config_dict.placeholder(int) if x is None else x for name, x in options(model).items()}
+    found = {name: config_dict.placeholder(int) if x is None else x for name, x in options_of(model).items()}
     return found | ({"norm_decay": 0.9} if "norm_decay" in found else {})  # running statistics that follow a short run
 
 
@@ -129,6 +129,7 @@ def study(config):
         sources={"train": train, "test": test},
         evaluators=evaluators,
         per_epoch=epoch,
+        notes=dataset.notes,
     )
 
 

@@ -75,6 +75,7 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=evaluators,
         per_epoch=None,
+        notes=dataset.notes,
     )
 
 

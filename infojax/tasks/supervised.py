@@ -107,6 +107,7 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=lambda look, due: classifier(look, due, config),
         per_epoch=per_epoch,
+        notes=dataset.notes,
     )
 
 

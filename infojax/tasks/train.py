@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache, partial
 from pathlib import Path
@@ -63,6 +63,7 @@ class Study(NamedTuple):
       members: seed -> (facts, `Seeds`) of each network that it stands for, as the two ends of a path.
       nets: names of the trained networks; all by default.
       constants: what else the objective needs and does not train.
+      notes: of the data set: what was read, left out, converted or estimated, a line each.
     """
 
     objective: Objective
@@ -75,6 +76,7 @@ class Study(NamedTuple):
     members: Callable = one_of
     nets: tuple[str, ...] | None = None
     constants: Mapping[str, Any] = {}
+    notes: Sequence[str] = ()
 
 
 class Look(NamedTuple):
@@ -159,7 +161,7 @@ def train(study, config, workdir, dry_run=False, say=say_once):
     calls = 1 if how == "dispatch" else config.steps_per_call or (1 if on_cpu else 10)
     resolved = plain(config) | {
         "steps": total, "steps_per_epoch": study.per_epoch, "num_classes": study.ctx.facts.num_classes,
-        "how": how, "steps_per_call": calls,
+        "how": how, "steps_per_call": calls, "notes": list(study.notes),
     }  # fmt: skip
     folder = None if dry_run else RunFolder(workdir, resolved)
     progress = Progress(total, len(runs))
@@ -303,6 +305,7 @@ def describe(config, study, state, mesh, runs, how):
     for name, arrays in study.data.items():
         shape = " x ".join(map(str, arrays["x"].shape[1:]))
         lines.append(f"{config.data.name}, {name}: {len(arrays['x']):,} samples of {shape} {arrays['x'].dtype}")
+    lines += study.notes
     if "net" in state.params:
         lines.append(shapes(study, jax.tree.map(lambda leaf: leaf[0], state) if grouped(runs) else state))
     kind = jax.devices()[0].device_kind

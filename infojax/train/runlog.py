@@ -22,7 +22,7 @@ class RunFolderError(RuntimeError):
 
 PACKAGES = ("infojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Keys, or first parts of them, that may differ between parts of a run: what is written when, and how a step is run.
-MAY_DIFFER = ("log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices", "data.dir")
+MAY_DIFFER = ("log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices", "data.dir", "notes")
 MATTERS = ("evaluate.convention", "evaluate.batch_size")  # nevertheless: networks may see batches, not samples
 
 

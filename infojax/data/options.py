@@ -1,0 +1,87 @@
+"""What a data set may be told: the range of each option, and the check that holds an option against it."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from infojax.data.source import DataError, near
+
+
+class Whole(NamedTuple):
+    """A whole number from `least` to `most`; None where the option has no default and is not given."""
+
+    least: int = 0
+    most: int = 2**31 - 1
+
+    def refusal(self, value):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < self.least:
+            return f"a whole number of at least {self.least}"
+        return f"at most {self.most:,}" if value > self.most else None
+
+
+class Number(NamedTuple):
+    """A finite number from `least` to `most`."""
+
+    least: float = 0.0
+    most: float = math.inf
+
+    def refusal(self, value):
+        real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if real and self.least <= value <= self.most and math.isfinite(value):
+            return None
+        below = f" and at most {self.most:g}" if math.isfinite(self.most) else ""
+        return f"at least {self.least:g}{below}" if real else f"a number of at least {self.least:g}{below}"
+
+
+class Text(NamedTuple):
+    """Words: a name or a path; "" where none is given."""
+
+    def refusal(self, value):
+        return None if isinstance(value, str) else "text"
+
+
+class OneOf(NamedTuple):
+    """One of several values, said in words."""
+
+    values: tuple
+    words: str
+
+    def refusal(self, value):
+        known = any(type(value) is type(one) and value == one for one in self.values)
+        return None if known else self.words
+
+
+SEED, SIZE, CHANNELS = Whole(), Whole(1, 4096), OneOf((1, 3), "1 (grey) or 3 (RGB)")
+SPLITS = {"train_split": Text(), "test_split": Text()}
+RANGES = {  # data set -> option -> what it may be
+    "digits": {},
+    "synthetic": {
+        "num_classes": Whole(1, 100_000), "size": SIZE, "channels": Whole(1, 4096), "num_train": Whole(1),
+        "num_test": Whole(1), "noise": Number(), "seed": SEED,
+    },
+    "modular": {"p": Whole(2, 4096), "operation": Text(), "train_fraction": Number(0.0, 1.0), "seed": SEED},
+    "folder": {
+        "split_file": Text(), "size": SIZE, "channels": CHANNELS, **SPLITS, "test_fraction": Number(0.0, 0.9),
+        "seed": SEED,
+    },
+    "tfds": {"version": Text(), "size": SIZE, "image_key": Text(), "label_key": Text(), **SPLITS},
+}  # fmt: skip
+
+
+def check_options(name, options, defaults):
+    """Refuses options that a data set does not have or whose value is out of range; None stands for "not given".
+
+    Args:
+      name: of the data set, as it was asked for.
+      options: name -> value; defaults: name -> default of those that there are.
+    Raises:
+      DataError: names the option, its value, and what it may be.
+    """
+    ranges = RANGES.get(name.partition(":")[0], {})
+    for option, value in options.items():
+        if option not in defaults:
+            raise DataError(f"{name} has no option {option!r}{near(option, defaults)}")
+        wanted = None if value is None and defaults[option] is None else ranges[option].refusal(value)
+        if wanted:
+            raise DataError(f"{name}: {option} must be {wanted}, got {value!r}")
