@@ -9,8 +9,8 @@ import os
 from functools import partial
 
 from infojax.data.augment import normalise, strong, transforms, weak
-from infojax.data.generated import digits, modular, synthetic
 from infojax.data.folders import folder
+from infojax.data.generated import digits, modular, synthetic
 from infojax.data.official import OFFICIAL, open_official
 from infojax.data.options import check_options
 from infojax.data.order import order, order_with_replacement

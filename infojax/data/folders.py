@@ -10,7 +10,7 @@ from unicodedata import normalize
 import numpy as np
 
 from infojax.data.images import SUFFIXES, Pictures, headers, scale_of
-from infojax.data.source import ROLES, DataError, Dataset, listing, printable, roles
+from infojax.data.source import ROLES, DataError, Dataset, counted, listing, printable, roles
 
 LARGEST = 224  # pixels a side, where no size is given
 HIDDEN = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")  # what systems put beside files begins so
@@ -152,7 +152,7 @@ def _is(entry, kind):
 
 
 def _left_out(left):
-    return "; ".join(f"{len(paths):,} {reason} ({listing(paths)})" for reason, paths in left.items())
+    return "; ".join(f"{reason}: {len(paths):,} ({listing(paths)})" for reason, paths in left.items())
 
 
 def _listed(root, split_file):
@@ -187,9 +187,11 @@ def _listed(root, split_file):
         raise DataError(f"{path} lists {listing(missing)}, {are}")
     names, notes = _names_of(path, listed)
     if foreign:
-        notes.append(f"folder: {len(foreign):,} paths of {path.name} are written for another system: {listing(foreign)}")
+        notes.append(f"folder: paths of {path.name} written for another system: {len(foreign):,} ({listing(foreign)})")
     if outside:
-        notes.append(f"folder: {len(outside):,} pictures of {path.name} lie outside the folder: {listing(outside)}")
+        notes.append(
+            f"folder: {path.name} lists {counted(len(outside), 'picture')} outside the folder: {listing(outside)}"
+        )
     return rows, names, notes + _repeated(path.name, rows)
 
 
@@ -211,7 +213,9 @@ def _names_of(path, listed):
                     f"{path}: label {label} is {names[label]!r} and, at {os.path.basename(text)}, {name[0]!r}"
                 )
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    notes = [f"folder: {len(twice):,} class names of {path.name} have several labels: {listing(twice)}"] * bool(twice)
+    notes = [
+        f"folder: {path.name} gives several labels to {counted(len(twice), 'class name')}: {listing(twice)}"
+    ] * bool(twice)
     return tuple(names.get(c, str(c)) for c in range(len(labels))), notes
 
 
@@ -251,7 +255,7 @@ def _repeated(name, rows):
             kind = "with two labels" if len(labels) > 1 else "in two splits" if len(splits) > 1 else "in one split"
             said[kind].append(os.path.basename(path))
     return [
-        f"folder: {name} lists {len(paths):,} pictures more than once, {kind}: {listing(paths)}"
+        f"folder: {name} lists {counted(len(paths), 'picture')} more than once, {kind}: {listing(paths)}"
         for kind, paths in said.items()
         if paths
     ]
@@ -284,9 +288,9 @@ def _held_out(rows, train_split, test_split, fraction, seed):
 
 
 def _summary(rows, names):
-    counts = ", ".join(f"{len(part):,} {printable(split)}" for split, part in rows.items())
-    classes = f"{len(names):,} classes" if len(names) > 1 else "one class only"
-    return f"folder: read {counts} pictures in {classes}, numbered in this order: {listing(names, 10)}"
+    counts = ", ".join(f"{counted(len(part), 'picture')} in {printable(split)}" for split, part in rows.items())
+    classes = f"{len(names):,} classes, numbered in this order" if len(names) > 1 else "one class only"
+    return f"folder: {counts}; {classes}: {listing(names, 10)}"
 
 
 def _missing_classes(rows, names, chosen):
@@ -315,7 +319,9 @@ def _pixels(paths, size, channels):
         median = int(np.median(sides.min(1)))
         given, size = bool(size), size or min(LARGEST, median)
         shape = (size, size, channels)
-        are = f"{low[0]} x {low[1]}" if one_size else f"{low[0]} to {high[0]} pixels high and {low[1]} to {high[1]} wide"
+        are = (
+            f"{low[0]} x {low[1]}" if one_size else f"{low[0]} to {high[0]} pixels high and {low[1]} to {high[1]} wide"
+        )
         cropped = int(np.sum(sides[:, 0] != sides[:, 1]))
         cut = f", and the longer side of {cropped:,} of them is cut to its middle" if cropped else ""
         why = "" if given else f" (their median shorter side, at most {LARGEST}; size=... chooses another)"
@@ -326,9 +332,10 @@ def _pixels(paths, size, channels):
         if limits:
             least, most = min(a for a, _ in limits), max(b for _, b in limits)
             scales[mode] = scale_of(least, most, mode == "F")
+            kind, scale = "floats" if mode == "F" else "integers", scales[mode]
             notes.append(
-                f"folder: {len(limits):,} pictures have 32-bit {'floats' if mode == 'F' else 'integers'} from {least:g} "
-                f"to {most:g}; {scales[mode][0]:g} to {scales[mode][1]:g} is taken as black to white"
+                f"folder: {counted(len(limits), 'picture')} of 32-bit {kind} from {least:g} to {most:g}: "
+                f"{scale[0]:g} to {scale[1]:g} is taken as black to white"
             )
     return shape, size, scales, notes + list(_conversions(found, channels))
 
@@ -344,9 +351,9 @@ def _conversions(found, channels):
     if kinds:
         yield f"folder: converted to {'RGB' if channels == 3 else 'grey'}: {'; '.join(kinds)}"
     if deep:
-        yield f"folder: {deep:,} pictures have 16 bits per pixel, which become 8"
+        yield f"folder: reduced from 16 bits per pixel to 8: {counted(deep, 'picture')}"
     turned, several = (sum(getattr(header, what) for header in found) for what in ("turned", "several"))
     if turned:
-        yield f"folder: {turned:,} pictures are turned upright, as their EXIF data say"
+        yield f"folder: turned upright, as the EXIF data say: {counted(turned, 'picture')}"
     if several:
-        yield f"folder: {several:,} files hold several pictures, of which the first is read"
+        yield f"folder: the first of several pictures is read of {counted(several, 'file')}"

@@ -115,7 +115,7 @@ def headers(paths):
     bad = [(path, error) for path, error in zip(paths, found, strict=True) if isinstance(error, DataError)]
     if bad:
         others = listing([os.path.basename(path) for path, _ in bad[1:]])
-        raise DataError(f"{bad[0][1]}" + (f"; nor are {len(bad) - 1:,} others: {others}" if others else ""))
+        raise DataError(f"{bad[0][1]}" + (f"; {len(bad) - 1:,} more cannot be read: {others}" if others else ""))
     return found
 
 
@@ -155,7 +155,7 @@ def _opened(encoded, where=None):
         with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS) as image:
             yield image
     except UnidentifiedImageError:
-        reason = f"its content is none of {', '.join(FORMATS)}"
+        reason = f"damaged, or none of {', '.join(FORMATS)}"
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     else:

@@ -11,7 +11,7 @@ import math
 import pickle
 import struct
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infojax.data.images import decode
+from infojax.data.images import decode, quiet
 from infojax.data.source import Arrays, DataError, Dataset
 
 TORONTO = "https://www.cs.toronto.edu/~kriz/"
@@ -47,6 +47,7 @@ class Official(NamedTuple):
     Attributes:
       read: (dir, split) -> columns: "image" (N, H, W, channels) uint8, "label" (N,), others.
       files: dir -> the files or unpacked folders that `read` reads.
+      splits: name -> how many samples were published.
     """
 
     read: Callable[[Path, str], dict[str, np.ndarray]]
@@ -55,20 +56,23 @@ class Official(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     num_classes: int = 10
-    splits: tuple[str, ...] = ("train", "test")
+    splits: Mapping[str, int] = {"train": 50_000, "test": 10_000}
 
 
 def open_official(name, dir):
     """The `Dataset` of OFFICIAL[name], whose files lie in dir; a split is read when it is opened, and kept."""
-    facts = OFFICIAL[name]
+    facts, notes = OFFICIAL[name], []
 
     def source(split):
         columns = facts.read(dir, split)
+        found = len(columns["label"])
+        if found != facts.splits[split]:
+            notes.append(f"{name}: split {split} has {found:,} samples; {facts.splits[split]:,} were published")
         return Arrays(columns["image"], columns["label"])
 
     splits = {split: cache(partial(source, split)) for split in facts.splits}
     folds = partial(_stl10_folds, dir) if name == "stl10" else None
-    return Dataset(name, facts.num_classes, facts.class_names, splits, facts.mean, facts.std, folds=folds)
+    return Dataset(name, facts.num_classes, facts.class_names, splits, facts.mean, facts.std, folds=folds, notes=notes)
 
 
 # Finding and reading files
@@ -83,7 +87,7 @@ def find(name, dir, candidates, command):
     root = Path(dir).expanduser()
     for folder in (root, root / name, root / "FashionMNIST" / "raw"):
         for candidate in candidates:
-            if (folder / candidate).exists():
+            if (folder / candidate).is_file() or (folder / candidate).is_dir():  # reading a FIFO may never end
                 return folder / candidate
     raise DataError(
         f"{name}: found no {' or '.join(candidates)} in {root} or {root / name}; to get it: {command.format(dir=root)}"
@@ -114,7 +118,7 @@ def _expect(condition, text):
 def _members(path, wanted):
     """{name: bytes} of the wanted members of a .tar.gz, or of the folder it unpacks to."""
     if path.is_dir():
-        missing = [name for name in wanted if not (path / name).exists()]
+        missing = [name for name in wanted if not (path / name).is_file()]
         if missing:
             raise DataError(f"{path} has no {', '.join(missing)}")
         return {name: (path / name).read_bytes() for name in wanted}
@@ -235,7 +239,7 @@ def _stl10(dir, split):
     (path,), stem = _stl10_files(dir), split.replace("unlabelled", "unlabeled")
     files = [f"{stem}_X.bin", *([f"{stem}_y.bin"] if split != "unlabelled" else [])]
     with _parsing(path):
-        if path.is_dir() and (path / files[0]).exists():
+        if path.is_dir() and (path / files[0]).is_file():
             contents, pixels = _members(path, files[1:]), np.memmap(path / files[0], np.uint8, "r")
         else:
             contents = _members(path, files)
@@ -280,9 +284,9 @@ def _cifar10_jpeg(dir, split):
             content = content.tobytes()
             encoded = [content[a:b] for a, b in itertools.pairwise(ends.tolist())]
         _expect(len(encoded) == len(labels) > 0, f"{len(encoded)} images but {len(labels)} labels")
-        images = [
-            decode(each, f"{path}: image {i}" if isinstance(each, bytes) else each) for i, each in enumerate(encoded)
-        ]
+        names = [f"{path}: image {i}" if isinstance(each, bytes) else each for i, each in enumerate(encoded)]
+        with quiet():
+            images = [decode(each, name) for each, name in zip(encoded, names, strict=True)]
         return {"image": np.stack(images), "label": labels}
 
 
@@ -291,7 +295,14 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
 MOMENTS10 = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
 OFFICIAL = {
-    "fashion_mnist": Official(_fashion, _fashion_files, FASHION, mean=(72.94,), std=(90.02,)),  # 0.2860, 0.3530 of 255
+    "fashion_mnist": Official(
+        _fashion,
+        _fashion_files,
+        FASHION,
+        mean=(72.94,),  # 0.2860 and 0.3530 of 255
+        std=(90.02,),
+        splits={"train": 60_000, "test": 10_000},
+    ),
     "cifar10": Official(partial(_cifar, "cifar10"), partial(_cifar_files, "cifar10"), CIFAR10, **MOMENTS10),
     "cifar100": Official(
         partial(_cifar, "cifar100"),
@@ -307,7 +318,7 @@ OFFICIAL = {
         STL10,
         mean=(112.4, 109.1, 98.6),
         std=(68.4, 66.6, 68.5),
-        splits=("train", "test", "unlabelled"),
+        splits={"train": 5_000, "test": 8_000, "unlabelled": 100_000},
     ),
     "cifar10_jpeg": Official(_cifar10_jpeg, _jpeg_files, CIFAR10, **MOMENTS10),
 }

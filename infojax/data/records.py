@@ -52,9 +52,7 @@ class Records:
         return np.concatenate([self._rows(range(a, min(a + 10_000, len(self))))[1] for a in blocks])
 
 
-def open_records(
-    name, dir, version="", size=None, image_key="image", label_key="label", train_split="", test_split=""
-):
+def open_records(name, dir, version="", size=None, image_key="image", label_key="label", train_split="", test_split=""):
     """The set `name` (a TFDS name, with /CONFIG where it has several) prepared as ArrayRecord in dir.
 
     Args:

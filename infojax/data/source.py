@@ -127,7 +127,7 @@ def roles(where, splits, **chosen):
             found[role] = chosen[role]
         else:
             named = [split for name in usual for split in splits if split.lower() == name]
-            found |= {role: split for split in named[:1]}
+            found.update([(role, split) for split in named[:1]])
     if len(found) == 2 and found["train"] == found["test"]:
         raise DataError(f"{where}: {found['train']} cannot serve as train and as test")
     notes += [f"{where}: split {split} serves as {role}" for role, split in found.items() if split != role]
@@ -154,6 +154,11 @@ def near(name, known):
 def printable(text):
     """Text for a line on a terminal: what cannot be printed, as a line break in a file's name, becomes an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
+def counted(count, noun):
+    """ "1 picture" or "2 pictures"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def listing(names, most=3):

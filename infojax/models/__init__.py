@@ -13,7 +13,18 @@ from infojax.models.transformer import Transformer
 from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
 
-__all__ = ["MLP", "MODELS", "Output", "ResNet18", "ThesisCNN", "Transformer", "ViT", "WideResNet", "build", "options_of"]
+__all__ = [
+    "MLP",
+    "MODELS",
+    "Output",
+    "ResNet18",
+    "ThesisCNN",
+    "Transformer",
+    "ViT",
+    "WideResNet",
+    "build",
+    "options_of",
+]
 
 MODELS = {
     "wrn_28_2": partial(WideResNet, depth=28, width=2),

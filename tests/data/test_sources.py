@@ -191,13 +191,6 @@ def test_kinds_of_pictures(tmp_path, channels):
     np.testing.assert_array_equal(x, np.broadcast_to(ramp[None, :, :, None], (len(kinds), 8, 8, channels)))
 
 
-def test_floating_point_pictures_are_refused(tmp_path):
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "train" / "a" / "0.tif")
-    with refused("0.tif", "floating-point"):
-        open_dataset("folder", tmp_path, size=8).split("train").read([0])
-
-
 def test_digits():
     dataset = open_dataset()
     train, test = dataset.split("train"), dataset.split("test")
@@ -493,7 +486,7 @@ def test_not_an_idx_file(tmp_path):
 
 def test_folder_with_a_broken_picture(tmp_path):
     path = write_pictures(tmp_path) / "train" / "bee" / "1.png"
-    path.write_bytes(path.read_bytes()[:40])
+    path.write_bytes(path.read_bytes()[:-30])  # its header is whole
     source = open_dataset("folder", tmp_path, size=8).split("train")
     source.read([0, 1])
     with refused(path, "not a readable picture"):
