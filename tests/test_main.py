@@ -278,8 +278,13 @@ def folder_run(pictures, workdir):
     return main([config, *flags, '--config.data.options={"size": 16}', *SHORT, ONE_DEVICE, f"--workdir={workdir}"])
 
 
-def test_a_folder_of_pictures(pictures, tmp_path):
+def test_a_folder_of_pictures(pictures, tmp_path, capsys):
+    """What the data set notes is printed and kept."""
+    (pictures / "train" / "cat" / "Thumbs.db").write_bytes(b"")
     assert folder_run(pictures, tmp_path / "run") == 0
+    notes = json.loads((tmp_path / "run" / "config.json").read_text())["notes"]
+    assert "folder: left out: not named as pictures: 1 (train/cat/Thumbs.db)" in notes
+    assert set(notes) < set(capsys.readouterr().out.splitlines())
     assert rows_of(tmp_path / "run")[-1]["n"] == 8
 
 

@@ -18,8 +18,7 @@ SPLIT_NAMES = tuple(name for usual in ROLES.values() for name in usual)
 COLOURS = {
     "1": "black and white", "L": "grey", "LA": "grey with an alpha channel, which is dropped",
     "P": "with a palette", "P transparent": "with a palette and transparency, which is dropped",
-    "RGB": "in colour", "RGBA": "with an alpha channel, which is dropped", "F": "of floats",
-    "I": "of integers of more than 16 bits",
+    "RGB": "in colour", "RGBA": "with an alpha channel, which is dropped",
 }  # fmt: skip
 
 
@@ -327,31 +326,27 @@ def _pixels(paths, size, channels):
         why = "" if given else f" (their median shorter side, at most {LARGEST}; size=... chooses another)"
         notes.append(f"folder: pictures are {are}; all are resized, the shorter side to {size}{why}{cut}")
     scales = {}
-    for mode in ("I", "F"):
-        limits = [header.limits for header in found if header.mode == mode and header.limits]
-        if limits:
-            least, most = min(a for a, _ in limits), max(b for _, b in limits)
-            scales[mode] = scale_of(least, most, mode == "F")
-            kind, scale = "floats" if mode == "F" else "integers", scales[mode]
-            notes.append(
-                f"folder: {counted(len(limits), 'picture')} of 32-bit {kind} from {least:g} to {most:g}: "
-                f"{scale[0]:g} to {scale[1]:g} is taken as black to white"
-            )
+    for mode, largest in sorted({(h.mode, h.largest) for h in found if h.limits}, key=str):
+        limits = [h.limits for h in found if (h.mode, h.largest) == (mode, largest)]
+        least, most = min(a for a, _ in limits), max(b for _, b in limits)
+        scale = (0, largest) if largest else scales.setdefault(mode, scale_of(least, most, mode == "F"))
+        kind = "16-bit integers" if largest else "32-bit floats" if mode == "F" else "32-bit integers"
+        notes.append(
+            f"folder: {counted(len(limits), 'picture')} of {kind} from {least:g} to {most:g}: {scale[0]:g} to "
+            f"{scale[1]:g} is taken as black to white, in 8 bits"
+        )
     return shape, size, scales, notes + list(_conversions(found, channels))
 
 
 def _conversions(found, channels):
     modes = Counter(header.mode for header in found)
-    deep = sum(count for mode, count in modes.items() if mode.startswith("I;16"))
     kinds = [
         f"{count:,} {COLOURS.get(mode, 'in ' + mode)}"
         for mode, count in modes.most_common()
-        if mode != ("RGB" if channels == 3 else "L") and mode not in ("I", "F") and not mode.startswith("I;16")
+        if mode != ("RGB" if channels == 3 else "L") and mode[0] not in "IF"  # of which more is said above
     ]
     if kinds:
         yield f"folder: converted to {'RGB' if channels == 3 else 'grey'}: {'; '.join(kinds)}"
-    if deep:
-        yield f"folder: reduced from 16 bits per pixel to 8: {counted(deep, 'picture')}"
     turned, several = (sum(getattr(header, what) for header in found) for what in ("turned", "several"))
     if turned:
         yield f"folder: turned upright, as the EXIF data say: {counted(turned, 'picture')}"

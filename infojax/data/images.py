@@ -31,7 +31,8 @@ class Header(NamedTuple):
       mode: of Pillow, with " transparent" where a palette has a colour that is.
       turned: whether EXIF data say that it is stored lying or mirrored.
       several: whether the file holds more pictures than the first, which is read.
-      limits: smallest and largest value of pixels whose type does not tell their scale, or None.
+      limits: smallest and largest value of pixels of more than 8 bits, or None.
+      largest: value that becomes 255, where the type of such pixels tells it; else None.
     """
 
     size: tuple[int, int]
@@ -39,6 +40,7 @@ class Header(NamedTuple):
     turned: bool
     several: bool
     limits: tuple[float, float] | None
+    largest: int | None
 
 
 def decode(encoded, where=None, *, channels=3, size=None, scales=None):
@@ -77,7 +79,7 @@ def decode(encoded, where=None, *, channels=3, size=None, scales=None):
 
 
 def header(path):
-    """The `Header` of a picture file; its pixels are read only where their scale is not known without.
+    """The `Header` of a picture file; its pixels are read where they have more than 8 bits, for their limits.
 
     Raises:
       DataError: it is not a regular file, empty, or no picture.
@@ -91,7 +93,8 @@ def header(path):
             mode=image.mode + transparent,
             turned=orientation in TURNS,
             several=getattr(image, "is_animated", False),
-            limits=_limits(image) if image.mode in ("I", "F") and not _largest(image) else None,
+            limits=_limits(image) if image.mode[0] in "IF" else None,
+            largest=_largest(image),
         )
 
 

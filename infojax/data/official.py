@@ -275,7 +275,7 @@ def _cifar10_jpeg(dir, split):
     (path,) = _jpeg_files(dir)
     with _parsing(path):
         if path.is_dir():
-            files = [(c, f) for c, name in enumerate(CIFAR10) for f in sorted((path / split / name).glob("*.jpg"))]
+            files = [(c, f) for c, name in enumerate(CIFAR10) for f in sorted((path / split / name).glob("[!.]*.jpg"))]
             _expect(files, f"no {split}/{CIFAR10[0]}/*.jpg")
             encoded, labels = [str(f) for _, f in files], np.array([c for c, _ in files])
         else:

@@ -77,7 +77,11 @@ def open_records(name, dir, version="", size=None, image_key="image", label_key=
             f"tfds:{name}: no prepared set in {root / name}; to get it: {ours if name in PREPARED else ''}"
             f"with TensorFlow installed: tfds build {name} --file_format=array_record --data_dir={root}"
         )
-    builder = tfds.builder_from_directory(built[-1])
+    try:
+        builder = tfds.builder_from_directory(built[-1])
+    except Exception as error:  # of damaged JSON, in the reader's own types
+        detail = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(f"{built[-1]} is damaged ({detail}); prepare the set anew") from None
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         raise DataError(
             f"{built[-1]} is stored as {builder.info.file_format.value}, which only TensorFlow reads; convert it: "

@@ -43,6 +43,9 @@ MODELS = {
     "transformer": Transformer,
 }
 
+LEAST = {"stem_padding": 0}  # of whole numbers, alone or in a tuple; 1 where nothing is said
+BELOW = {"norm_decay": 1.0}  # of other numbers, which are at least 0
+
 
 def options_of(name):
     """What a network may be given, with its defaults, of which None is a whole number; {} for an unknown name."""
@@ -60,7 +63,7 @@ def build(name, num_classes, *, dtype="float32", **options):
       dtype: "float32" or "bfloat16", of the computation; parameters, statistics and losses stay float32.
       options: fields of its class, as `variant="google"`.
     Raises:
-      ValueError: unknown name, dtype or option; names the near ones.
+      ValueError: unknown name, dtype or option, and the near ones; an option out of range.
     """
 
     def unknown(kind, value, known):
@@ -75,7 +78,31 @@ def build(name, num_classes, *, dtype="float32", **options):
         raise unknown("dtype", dtype, ("float32", "bfloat16"))
     net = MODELS[name]
     known = [f for f in getattr(net, "func", net).__dataclass_fields__ if f not in ("parent", "name", "num_classes")]
-    for option in options:
+    defaults = options_of(name)
+    for option, value in options.items():
         if option not in known:
             raise unknown(f"option of {name},", option, known)
+        wanted = _refusal(option, value, defaults[option])
+        if wanted:
+            raise ValueError(f"{option} of {name} must be {wanted}, got {value!r}")
     return net(num_classes, dtype=jnp.dtype(dtype), **options)
+
+
+def _refusal(option, value, default):
+    """What an option must be, told by its default, or None where it is that; the nets know their words themselves."""
+
+    def whole(number):
+        return isinstance(number, int) and not isinstance(number, bool) and number >= LEAST.get(option, 1)
+
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "True or False"
+    if isinstance(default, float):
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if real and 0 <= value < BELOW[option] else f"at least 0 and below {BELOW[option]:g}"
+    if isinstance(default, tuple):
+        fits = isinstance(value, tuple | list) and all(map(whole, value))
+        return None if fits else f"whole numbers of at least {LEAST.get(option, 1)}"
+    if default is None or isinstance(default, int):
+        fits = whole(value) or (value is None and default is None)
+        return None if fits else f"a whole number of at least {LEAST.get(option, 1)}"
+    return None

@@ -39,7 +39,7 @@ class ThesisCNN(nn.Module):
     Returns:
       `Output`, features "layer1" to "layer3", (N, H', W', d_l).
     Raises:
-      ValueError: pooling leaves nothing of an image.
+      ValueError: not three channels, or pooling leaves nothing of an image.
     """
 
     num_classes: int
@@ -51,6 +51,8 @@ class ThesisCNN(nn.Module):
 
     @nn.compact
     def __call__(self, x, train, start=None, stop=None):
+        if len(self.channels) != 3:
+            raise ValueError(f"channels must be three, of the three blocks; got {self.channels}")
         stages, features = dict(zip(("layer1", "layer2", "layer3"), self.channels, strict=True)), {}
         for name, channels in cut(stages, start, stop).items():
             x = features[name] = self._block(x.astype(self.dtype), channels, name)

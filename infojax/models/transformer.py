@@ -29,7 +29,7 @@ class Transformer(nn.Module):
       `Output`; logits (N, p + 1), of every token as in the reference; embedding (N, dim), the residual stream at the
       last position; features "attention" and "mlp", (N, dim), the stream after each part.
     Raises:
-      ValueError: heads do not divide dim.
+      ValueError: heads do not divide dim, or samples have another length.
     References:
       Nanda, Chan, Lieberum, Smith, Steinhardt 2023, Progress measures for grokking via mechanistic interpretability.
     """
@@ -45,6 +45,8 @@ class Transformer(nn.Module):
     def __call__(self, x, train, start=None, stop=None):
         if self.dim % self.heads:
             raise ValueError(f"heads must divide dim; got {self.heads} and {self.dim}")
+        if start is None and x.shape[1] != self.length:
+            raise ValueError(f"length is {self.length}, but samples have {x.shape[1]} tokens")
         features = {}
         for name, layer in cut({"attention": self._attention, "mlp": self._mlp}, start, stop).items():
             x = features[name] = layer(x)

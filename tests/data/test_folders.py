@@ -373,8 +373,8 @@ def test_conversions_are_said(tmp_path):
     in_memory(dataset.split("train"))
     for part in (
         "1 grey", "1 with an alpha channel, which is dropped", "1 with a palette", "1 in CMYK",
-        "from 16 bits per pixel to 8: 1 picture", "turned upright, as the EXIF data say: 1 picture",
-        "the first of several pictures is read of 1 file",
+        "1 picture of 16-bit integers from 0 to 0: 0 to 65535 is taken", "the first of several pictures is read of 1 file",
+        "turned upright, as the EXIF data say: 1 picture",
     ):  # fmt: skip
         assert said(dataset, part), part
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infojax.models import MLP, MODELS, ResNet18, ViT, WideResNet, build
+from infojax.models import MLP, MODELS, ResNet18, ViT, WideResNet, build, options_of
 from infojax.models.vit import Block, sincos_positions
 
 KEY = jax.random.key(0)
@@ -109,6 +109,15 @@ def test_bfloat16_computes_and_float32_keeps(small):
         (lambda: build("perceiver?", 10), "there is wrn_28_2,"),
         (lambda: build("mlp", 10, width=3), "did you mean widths?"),
         (lambda: build("vit_tiny", 10, dtype="float23"), "did you mean float32?"),
+        (lambda: build("mlp", 10, widths=(8, 0)), "widths of mlp must be whole numbers of at least 1, got (8, 0)"),
+        (lambda: build("mlp", 10, widths=8), "got 8"),
+        (lambda: build("mlp", 10, norm=1), "norm of mlp must be True or False"),
+        (lambda: build("wrn_28_2", 10, width=2.0), "width of wrn_28_2 must be a whole number of at least 1, got 2.0"),
+        (lambda: build("wrn_28_2", 10, norm_decay=float("nan")), "at least 0 and below 1, got nan"),
+        (lambda: build("resnet18", 10, norm_decay=1), "at least 0 and below 1, got 1"),
+        (lambda: build("f_plus", 10, pool=0), "pool of f_plus must be a whole number"),
+        (lambda: build("f_plus", 10, channels=(8,)).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "must be three"),
+        (lambda: build("transformer", 10).init(KEY, jnp.zeros((1, 4), int), False), "length is 3, but samples have 4"),
         (lambda: ResNet18(3, stem="x").init(KEY, jnp.zeros((1, 8, 8, 3)), False), "cifar, imagenet; got 'x'"),
         (lambda: ViT(3, size="giant").init(KEY, jnp.zeros((1, 8, 8, 3)), False), "tiny, small, base, large"),
         (lambda: ViT(3, pool="max", patch=4).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "cls, mean"),
@@ -119,6 +128,15 @@ def test_bad_requests(call, says):
     with pytest.raises(ValueError, match=".") as error:
         call()
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_options_of(name):
+    """Every default is itself allowed, and nothing but plain values."""
+    options = options_of(name)
+    assert all(value is None or isinstance(value, bool | int | float | str | tuple) for value in options.values())
+    build(name, 5, **options)
+    assert options_of("no such net") == {} and options_of("mlp_100x8")["widths"] == (100,) * 8
 
 
 @pytest.mark.parametrize("name", MODELS)
