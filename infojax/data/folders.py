@@ -93,16 +93,28 @@ def _by_class(root, chosen):
             f"folder: {root} has no pictures as SPLIT/CLASS/*.jpg or CLASS/*.jpg{said}; name a split file, or arrange "
             "them so"
         )
-    if not depth and len(names) == 1:
-        raise DataError(
-            f"folder: all pictures of {root} lie in {printable(names[0])}, which would be the only class; if it holds "
-            f"the splits or classes, give data.dir {root / printable(names[0])}"
-        )
+    if not depth:
+        _check_classes(root, names)
     rows = {
         split: [(root / path, c) for c, name in enumerate(names) for path in by_folder.get((split, name), ())]
         for split in sorted({split for split, _ in by_folder})
     }
     return rows, names, [f"folder: left out: {_left_out(left)}"] if left else []
+
+
+def _check_classes(root, names):
+    """Refuses class folders that are something else: one around all others, or splits without class folders."""
+    if len(names) == 1 and names[0].lower() not in SPLIT_NAMES:
+        raise DataError(
+            f"folder: all pictures of {root} lie in {printable(names[0])}, which would be the only class; if it holds "
+            f"the splits or classes, give data.dir {root / printable(names[0])}"
+        )
+    splits = [name for name in names if name.lower() in SPLIT_NAMES]
+    if splits and (len(names) - len(splits) < 2 or {name.lower() for name in splits} - set(ROLES["train"])):
+        raise DataError(  # a train may be a class, beside others
+            f"folder: pictures of {root} lie in {', '.join(splits)} without class folders; arrange them as "
+            "SPLIT/CLASS/*.jpg, or name a split file"
+        )
 
 
 def _walk(root):

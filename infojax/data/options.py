@@ -30,8 +30,8 @@ class Number(NamedTuple):
         real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
         if real and self.least <= value <= self.most and math.isfinite(value):
             return None
-        below = f" and at most {self.most:g}" if math.isfinite(self.most) else ""
-        return f"at least {self.least:g}{below}" if real else f"a number of at least {self.least:g}{below}"
+        kind = "" if real and math.isfinite(value) else "a finite number of "
+        return f"{kind}at least {self.least:g}" + (f" and at most {self.most:g}" if math.isfinite(self.most) else "")
 
 
 class Text(NamedTuple):

@@ -175,7 +175,9 @@ def check_memory(where, values):
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if values > memory:
-        raise DataError(f"{where} takes {values / 1e9:,.1f} GB, and this machine has {memory / 1e9:,.1f} GB of memory")
+        raise DataError(
+            f"{where}: {values / 1e9:,.1f} GB are more than this machine's memory of {memory / 1e9:,.1f} GB"
+        )
 
 
 def in_memory(source, block=1000):

@@ -218,6 +218,41 @@ def test_a_folder_around_the_folder(tmp_path):
         open_dataset("folder", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("train/1.jpg", "test/2.jpg"), "lie in test, train without class folders"),
+        (("train/cat.1.jpg", "test1/2.jpg"), "lie in train without class folders"),
+        (("cat/1.jpg", "dog/1.jpg", "val/1.jpg"), "lie in val without class folders"),
+        (("train/1.jpg",), "lie in train without class folders"),
+        (("1.jpg", "2.jpg"), "(in no class folder: 2 (1.jpg, 2.jpg))"),
+    ],
+)
+def test_splits_are_no_classes(tmp_path, names, says):
+    with refused(says):
+        open_dataset("folder", write(tmp_path, *names))
+
+
+def test_pictures_without_labels_beside_labelled_ones(tmp_path):
+    write(four(tmp_path), "unlabelled/1.png")
+    dataset = open_dataset("folder", tmp_path)
+    assert dataset.num_classes == 2 and said(dataset, "in no class folder: 1 (unlabelled/1.png)")
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    four(tmp_path)
+    scandir = os.scandir
+
+    def refuses(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    with refused(tmp_path / "test/dog", "cannot be read (Permission denied)"):
+        open_dataset("folder", tmp_path)
+
+
 # Size
 
 
@@ -373,7 +408,7 @@ def test_conversions_are_said(tmp_path):
     in_memory(dataset.split("train"))
     for part in (
         "1 grey", "1 with an alpha channel, which is dropped", "1 with a palette", "1 in CMYK",
-        "1 picture of 16-bit integers from 0 to 0: 0 to 65535 is taken", "the first of several pictures is read of 1 file",
+        "1 picture of 16-bit integers from 0 to 0: 0 to 65535", "the first of several pictures is read of 1 file",
         "turned upright, as the EXIF data say: 1 picture",
     ):  # fmt: skip
         assert said(dataset, part), part

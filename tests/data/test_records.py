@@ -44,6 +44,29 @@ def test_fashion_mnist(prepared):
         assert source.labels.dtype == np.int32
 
 
+def test_parts_of_splits(prepared):
+    root, expected = prepared
+    dataset = open_dataset("tfds:fashion_mnist", root, train_split="train[:40%]", test_split="train[40%:]")
+    np.testing.assert_array_equal(in_memory(dataset.split("train")).x, expected["train"][0][:12])
+    np.testing.assert_array_equal(in_memory(dataset.split("test")).x, expected["train"][0][12:])
+    assert "tfds:fashion_mnist: split train[40%:] serves as test" in dataset.notes
+    assert "tfds:fashion_mnist: not used: split test" in dataset.notes
+    for part in ("train[:x]", "trian[:40%]"):
+        with refused("tfds:fashion_mnist", part):
+            open_dataset("tfds:fashion_mnist", root, train_split=part).split("train")
+    with refused("train_split is 'trian'; did you mean train?"):
+        open_dataset("tfds:fashion_mnist", root, train_split="trian")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}"])
+def test_damaged_metadata(prepared, tmp_path, content):
+    shutil.copytree(prepared[0] / "fashion_mnist", tmp_path / "fashion_mnist")
+    for name in ("features.json", "dataset_info.json"):
+        (tmp_path / "fashion_mnist" / "3.0.1" / name).write_text(content)
+        with refused(tmp_path / "fashion_mnist" / "3.0.1"):
+            open_dataset("tfds:fashion_mnist", tmp_path)
+
+
 def test_tfds_itself_reads_the_same(prepared):
     import tensorflow_datasets as tfds
 

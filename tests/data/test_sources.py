@@ -12,8 +12,19 @@ import pytest
 from formats import cifar_members, idx, refused, tar, write_fashion
 from PIL import Image
 
-from infojax.data import DataError, channel_moments, in_memory, labelled, open_dataset, order, stream
+from infojax.data import (
+    DATASETS,
+    DataError,
+    channel_moments,
+    in_memory,
+    labelled,
+    open_dataset,
+    options_of,
+    order,
+    stream,
+)
 from infojax.data.official import FASHION_FILES
+from infojax.data.options import RANGES, check_options
 from infojax.data.source import Arrays, check_labels
 from infojax.data.splits import CIFAR10_ONE_A_CLASS, balanced
 
@@ -451,11 +462,43 @@ def test_empty_and_wrong_jpeg_packs(tmp_path):
         open_dataset("cifar10_jpeg", tmp_path).split("train")
 
 
+def test_official_sets_of_other_sizes_are_said(tmp_path):
+    write_fashion(tmp_path)
+    dataset = open_dataset("fashion_mnist", tmp_path)
+    assert not dataset.notes
+    dataset.split("test"), dataset.split("test")
+    assert dataset.notes == ["fashion_mnist: split test has 20 samples; 10,000 were published"]
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "cifar-10-binary.tar.gz")
+    with refused("cifar10: found no"):
+        open_dataset("cifar10", tmp_path).split("train")
+    (tmp_path / "cifar-10-batches-bin").mkdir()
+    for i in range(1, 6):
+        os.mkfifo(tmp_path / "cifar-10-batches-bin" / f"data_batch_{i}.bin")
+    with refused("has no data_batch_1.bin"):
+        open_dataset("cifar10", tmp_path).split("train")
+
+
+def test_a_flipped_byte_of_a_jpeg_pack(tmp_path):
+    """Stored, so that only the checksum of the zip archive tells."""
+    content = np.frombuffer(jpeg(np.zeros((32, 32, 3), np.uint8))[0], np.uint8)
+    path = tmp_path / "cifar10_jpeg_q75.npz"
+    np.savez(path, train_jpeg=content, train_offsets=np.array([0, len(content)]), train_labels=np.zeros(1, int))
+    packed = bytearray(path.read_bytes())
+    packed[packed.index(content.tobytes()[-40:]) + 20] ^= 1
+    path.write_bytes(packed)
+    with refused(path, "truncated or damaged", "CRC"):
+        open_dataset("cifar10_jpeg", tmp_path).split("train")
+
+
 def test_cifar10_jpeg_as_a_folder(tmp_path):
     image = tmp_path / "CIFAR-10-images" / "test" / "bird" / "0001.jpg"
     image.parent.mkdir(parents=True)
     content, pixels = jpeg(np.full((32, 32, 3), 90, np.uint8))
     image.write_bytes(content)
+    (image.parent / "._0001.jpg").write_bytes(b"of macOS")
     x, y = open_dataset("cifar10_jpeg", tmp_path).split("test").read(np.arange(1))
     np.testing.assert_array_equal(x[0], pixels)
     assert y[0] == 2
@@ -549,6 +592,43 @@ def test_bad_split_file(tmp_path, content, says):
 def test_bad_requests(call, says):
     with refused(says):
         call()
+
+
+@pytest.mark.parametrize("name", [*DATASETS, "tfds:any"])
+def test_options_have_ranges_that_hold_their_defaults(name):
+    defaults = options_of(name)
+    assert set(RANGES.get(name.partition(":")[0], {})) == set(defaults)
+    check_options(name, defaults, defaults)
+    with refused(f"{name} has no option 'sise'"):
+        check_options(name, {"sise": 3}, defaults)
+    assert options_of("no such set") == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (dict(size=100_000), "synthetic: size must be at most 4,096, got 100000"),
+        (dict(size=True), "size must be a whole number of at least 1, got True"),
+        (dict(size=None), "size must be a whole number of at least 1, got None"),
+        (dict(noise=float("inf")), "noise must be a finite number of at least 0, got inf"),
+        (dict(noise="0.1"), "noise must be a finite number of at least 0, got '0.1'"),
+        (dict(num_train=2**30), "synthetic: 26,388.3 GB are more than this machine's memory of "),
+    ],
+)
+def test_options_out_of_range(options, says):
+    with refused(says):
+        open_dataset("synthetic", **options)
+
+
+def test_more_than_the_memory():
+    class Large:
+        shape = (4096, 4096, 3)
+
+        def __len__(self):
+            return 10**9
+
+    with refused("1,000,000,000 samples of 4096 x 4096 x 3: 50,331,648.0 GB are more than"):
+        in_memory(Large())
 
 
 def test_folder_without_pictures(tmp_path):
