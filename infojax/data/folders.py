@@ -1,6 +1,5 @@
 """A folder of pictures as a data set: which files are its samples, their classes, splits and one size."""
 
-import json
 import os
 from collections import Counter
 from functools import cache, partial
@@ -11,6 +10,7 @@ import numpy as np
 
 from infojax.data.images import SUFFIXES, Pictures, headers, scale_of
 from infojax.data.source import ROLES, DataError, Dataset, counted, listing, printable, roles
+from infojax.data.split_files import read_split_file
 
 LARGEST = 224  # pixels a side, where no size is given
 HIDDEN = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")  # what systems put beside files begins so
@@ -47,7 +47,7 @@ def folder(dir, split_file="", size=None, channels=3, train_split="", test_split
     if not root.is_dir():
         raise DataError(f"folder: {root} is not a folder; give data.dir the folder that holds the pictures")
     if split_file:
-        rows, names, notes = _listed(root, split_file)
+        rows, names, notes = read_split_file(root, split_file)
     else:
         rows, names, notes = _by_class(root, [split for split in (train_split, test_split) if split])
         test_fraction = test_fraction or 0.2 * (set(rows) == {""} and not (train_split or test_split))
@@ -166,112 +166,6 @@ def _left_out(left):
     return "; ".join(f"{reason}: {len(paths):,} ({listing(paths)})" for reason, paths in left.items())
 
 
-def _listed(root, split_file):
-    """As `_by_class`, of a split file."""
-    path = next((p for p in (root / split_file, Path(split_file).expanduser()) if _exists(p)), None)
-    if path is None:
-        raise DataError(f"folder: found no split file {split_file} in {root} or here")
-    try:
-        listed = json.loads(path.read_bytes(), object_pairs_hook=_no_key_twice)  # UTF-8, 16 or 32, with or without BOM
-        listed = {split: [(str(row[0]), row[1], *map(str, row[2:3])) for row in part] for split, part in listed.items()}
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
-        raise DataError(f"{path} is not {{split: [[path, label, class name], ...]}} ({error})") from None
-    rows, missing, foreign, outside = {}, [], [], []
-    for split, part in listed.items():
-        if not part:
-            raise DataError(f"{path}: split {split!r} lists no pictures")
-        rows[split] = []
-        for text, label, *_ in part:
-            if type(label) is not int or label < 0:
-                raise DataError(f"{path}: label {label!r} of {os.path.basename(text)} is not a number 0, 1, 2, ...")
-            picture, as_written = _place(root, text)
-            if picture is None:
-                missing.append(text)
-                continue
-            foreign += [text] * (not as_written)
-            outside += [text] * (not Path(os.path.abspath(picture)).is_relative_to(os.path.abspath(root)))
-            rows[split].append((picture, label))
-    if missing:
-        are = "which does not exist or is no regular file"
-        if len(missing) > 1:
-            are = f"{len(missing):,} pictures that do not exist or are no regular files"
-        raise DataError(f"{path} lists {listing(missing)}, {are}")
-    names, notes = _names_of(path, listed)
-    if foreign:
-        notes.append(f"folder: paths of {path.name} written for another system: {len(foreign):,} ({listing(foreign)})")
-    if outside:
-        notes.append(
-            f"folder: {path.name} lists {counted(len(outside), 'picture')} outside the folder: {listing(outside)}"
-        )
-    return rows, names, notes + _repeated(path.name, rows)
-
-
-def _names_of(path, listed):
-    """Class names of a split file and notes on them; refuses labels that leave one out or have two names."""
-    labels = {label for part in listed.values() for _, label, *_ in part}
-    if not labels:
-        raise DataError(f"{path}: no splits")
-    if max(labels) >= len(labels):
-        gap = next(c for c in range(len(labels) + 1) if c not in labels)
-        raise DataError(
-            f"{path}: no picture has label {gap}, but one has {max(labels)}; number the {len(labels)} classes from 0 on"
-        )
-    names = {}
-    for part in listed.values():
-        for text, label, *name in part:
-            if name and names.setdefault(label, name[0]) != name[0]:
-                raise DataError(
-                    f"{path}: label {label} is {names[label]!r} and, at {os.path.basename(text)}, {name[0]!r}"
-                )
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    notes = [
-        f"folder: {path.name} gives several labels to {counted(len(twice), 'class name')}: {listing(twice)}"
-    ] * bool(twice)
-    return tuple(names.get(c, str(c)) for c in range(len(labels))), notes
-
-
-def _no_key_twice(pairs):
-    twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if twice:
-        raise ValueError(f"it has {twice[0]!r} twice")
-    return dict(pairs)
-
-
-def _place(root, text):
-    """The file that a split file means, and whether it is written as on this system."""
-    slashed = text.replace("\\", "/")
-    for variant in dict.fromkeys((text, slashed, normalize("NFC", slashed), normalize("NFD", slashed))):
-        if variant and _exists(root / variant):
-            return root / variant, variant == text
-    return None, False
-
-
-def _exists(path):
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
-def _repeated(name, rows):
-    """Notes on pictures that are listed more than once: with two labels, in two splits, or in one."""
-    places = {}
-    for split, part in rows.items():
-        for path, label in part:
-            places.setdefault(os.path.normpath(path), []).append((split, label))
-    said = {"with two labels": [], "in two splits": [], "in one split": []}
-    for path, found in places.items():
-        if len(found) > 1:
-            labels, splits = ({each[i] for each in found} for i in (1, 0))
-            kind = "with two labels" if len(labels) > 1 else "in two splits" if len(splits) > 1 else "in one split"
-            said[kind].append(os.path.basename(path))
-    return [
-        f"folder: {name} lists {counted(len(paths), 'picture')} more than once, {kind}: {listing(paths)}"
-        for kind, paths in said.items()
-        if paths
-    ]
-
-
 # Splits
 
 
@@ -320,24 +214,27 @@ def _pixels(paths, size, channels):
     """(shape of all, size to resize to or None, scales of `decode`, notes) of picture files."""
     found = headers(paths)
     sides = np.array([header.size for header in found])
-    (low, high), one_size = (sides.min(0).tolist(), sides.max(0).tolist()), len(np.unique(sides, axis=0)) == 1
-    kept = one_size and (low == [size, size] if size else max(low) <= LARGEST)
-    notes = []
-    if kept:
+    low, high = sides.min(0).tolist(), sides.max(0).tolist()
+    spans = [f"{a}" if a == b else f"{a} to {b}" for a, b in zip(low, high, strict=True)]
+    if low == high and (low == [size, size] if size else max(low) <= LARGEST):
         shape, size = (*low, channels), None
-        notes.append(f"folder: all pictures are {low[0]} x {low[1]} pixels, and stay so")
+        note = f"folder: all pictures are {spans[0]} x {spans[1]} pixels, and stay so"
     else:
-        median = int(np.median(sides.min(1)))
-        given, size = bool(size), size or min(LARGEST, median)
-        shape = (size, size, channels)
-        are = (
-            f"{low[0]} x {low[1]}" if one_size else f"{low[0]} to {high[0]} pixels high and {low[1]} to {high[1]} wide"
-        )
-        cropped = int(np.sum(sides[:, 0] != sides[:, 1]))
+        how = "" if size else f" (their median shorter side, at most {LARGEST}; data.options.size chooses another)"
+        size = size or min(LARGEST, int(np.median(sides.min(1))))
+        shape, cropped = (size, size, channels), int(np.sum(sides[:, 0] != sides[:, 1]))
         cut = f", and the longer side of {cropped:,} of them is cut to its middle" if cropped else ""
-        why = "" if given else f" (their median shorter side, at most {LARGEST}; size=... chooses another)"
-        notes.append(f"folder: pictures are {are}; all are resized, the shorter side to {size}{why}{cut}")
-    scales = {}
+        note = (
+            f"folder: pictures are {spans[0]} pixels high and {spans[1]} wide; all are resized, the shorter side to "
+            f"{size}{how}{cut}"
+        )
+    scales, said = _scales(found)
+    return shape, size, scales, [note, *said, *_conversions(found, channels)]
+
+
+def _scales(found):
+    """({mode: (low, high)} as of `decode`, notes): one scale for all pictures of a type that does not tell it."""
+    scales, notes = {}, []
     for mode, largest in sorted({(h.mode, h.largest) for h in found if h.limits}, key=str):
         limits = [h.limits for h in found if (h.mode, h.largest) == (mode, largest)]
         least, most = min(a for a, _ in limits), max(b for _, b in limits)
@@ -347,7 +244,7 @@ def _pixels(paths, size, channels):
             f"folder: {counted(len(limits), 'picture')} of {kind} from {least:g} to {most:g}: {scale[0]:g} to "
             f"{scale[1]:g} is taken as black to white, in 8 bits"
         )
-    return shape, size, scales, notes + list(_conversions(found, channels))
+    return scales, notes
 
 
 def _conversions(found, channels):

@@ -83,9 +83,9 @@ class Dataset(NamedTuple):
         """
         name = self.roles.get(name, name)
         if name not in self.splits:
-            hint = ""
-            if name in ROLES and self.roles:
-                hint = f"; option {name}_split names one" + "; test_fraction=0.2 holds out a share" * (name == "test")
+            hint = f"; data.options.{name}_split names the one to take" if name in ROLES and self.roles else ""
+            if hint and (self.name, name) == ("folder", "test"):
+                hint += ", data.options.test_fraction=0.2 holds out a share of train"
             raise DataError(f"{self.name} has no split {name!r}{near(name, self.splits)}{hint}")
         source = self.splits[name]()
         if not len(source):

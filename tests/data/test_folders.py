@@ -270,7 +270,9 @@ def test_pictures_of_several_sizes_get_one(tmp_path):
     assert dataset.split("train").shape == (14, 14, 3)
     assert said(dataset, "10 to 14 pixels high and 16 to 20 wide", "the shorter side to 14", "of 3 of them is cut")
     large = open_dataset("folder", write(tmp_path / "large", "train/a/a.png", "train/b/a.png", size=(300, 250)))
-    assert large.split("train").shape == (224, 224, 3) and said(large, "are 250 x 300; all are resized", "to 224")
+    assert large.split("train").shape == (224, 224, 3) and said(
+        large, "are 250 pixels high and 300 wide; all are resized", "to 224"
+    )
     given = open_dataset("folder", tmp_path, size=5)
     assert given.split("train").shape == (5, 5, 3) and said(given, "all are resized, the shorter side to 5")
 
