@@ -279,7 +279,7 @@ def _cifar10_jpeg(dir, split):
             _expect(files, f"no {split}/{CIFAR10[0]}/*.jpg")
             encoded, labels = [str(f) for _, f in files], np.array([c for c, _ in files])
         else:
-            with np.load(path) as pack:
+            with open(path, "rb") as file, np.load(file) as pack:  # NumPy leaves a damaged file open
                 content, ends, labels = (pack[f"{split}_{part}"] for part in ("jpeg", "offsets", "labels"))
             content = content.tobytes()
             encoded = [content[a:b] for a, b in itertools.pairwise(ends.tolist())]
