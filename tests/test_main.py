@@ -218,7 +218,7 @@ BAD = {
     ),
     "subset seed": (["--config.data.train_samples=100", "--config.data.subset_seed=-1"], r"cannot be built.*[Ss]eed"),
     "pad": (["--config.data.pad=9"], r"pad must be in \[0, 8\)"),
-    "widths": (['--config.model.options={"widths": "ab"}'], r"cannot be built"),
+    "widths": (['--config.model.options={"widths": "ab"}'], r"widths of mlp must be whole numbers"),
     "warm-up": (["--config.optimizer.warmup_steps=5000"], r"warmup_steps must be from 0 to below"),
     "warm-up of what": (
         ["--config.optimizer.warmup_steps=5", "--config.optimizer.schedule=constant"], r"only the schedule cosine",

@@ -63,4 +63,4 @@ def options_of(name):
 
 def _opener(name):
     kind, _, rest = str(name).partition(":")
-    return partial(open_records, rest) if kind == "tfds" and rest else DATASETS.get(name)
+    return partial(open_records, rest) if kind == "tfds" and rest else DATASETS.get(str(name))

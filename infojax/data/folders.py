@@ -70,7 +70,7 @@ def folder(dir, split_file="", size=None, channels=3, train_split="", test_split
 
 def _by_class(root, chosen):
     """({split: [(path, label), ...]}, class names, notes); the only split is "" where the folder has none."""
-    found, left = _walk(root)
+    found, left, links = _walk(root)
     parts = [path.split("/") for path in found]
     splits = {p[0] for p in parts if len(p) > 2 and (p[0] in chosen or p[0].lower() in SPLIT_NAMES)}
     depth = 1 if splits else 0  # of the class folder
@@ -99,7 +99,9 @@ def _by_class(root, chosen):
         split: [(root / path, c) for c, name in enumerate(names) for path in by_folder.get((split, name), ())]
         for split in sorted({split for split, _ in by_folder})
     }
-    return rows, names, [f"folder: left out: {_left_out(left)}"] if left else []
+    again = _again(root, found) if links else []
+    notes = [f"folder: links lead again to {counted(len(again), 'picture')}: {listing(again)}"] if again else []
+    return rows, names, notes + [f"folder: left out: {_left_out(left)}"] * bool(left)
 
 
 def _check_classes(root, names):
@@ -118,9 +120,13 @@ def _check_classes(root, names):
 
 
 def _walk(root):
-    """Pictures below a folder, as paths relative to it in the order of their names, those of a folder before those of
-    the folders in it; and {reason: paths} of what was left out. Links are followed, but not to a folder around them."""
-    found, left, barren = [], {}, []
+    """What lies below a folder, by paths relative to it; links are followed, but not to a folder around them.
+
+    Returns:
+      pictures, in the order of their names, those of a folder before those of the folders in it; {reason: paths} of
+      what is left out; whether any of it is reached through a link.
+    """
+    found, left, barren, links = [], {}, [], False
     stack = [("", ())]
     while stack:
         here, above = stack.pop()
@@ -146,13 +152,22 @@ def _walk(root):
                 reason = "not regular files, or links to nothing"
             else:
                 found.append(path)
+            links |= not reason and entry.is_symlink()
             if reason:
                 left.setdefault(reason, []).append(path)
         barren += [here] * (not below)
         stack += reversed(below)
     filled = {path.rpartition("/")[0] for path in found}
     empty = [path for path in barren if path and path not in filled]
-    return found, left | ({"folders without pictures": empty} if empty else {})
+    return found, left | ({"folders without pictures": empty} if empty else {}), links
+
+
+def _again(root, paths):
+    """Paths of files that an earlier one of the paths leads to as well."""
+    first = {}
+    for path in paths:
+        first.setdefault(os.path.realpath(root / path), path)
+    return sorted(set(paths) - set(first.values()))
 
 
 def _is(entry, kind):

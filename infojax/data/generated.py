@@ -28,7 +28,7 @@ def synthetic(num_classes=10, size=32, channels=3, num_train=2000, num_test=500,
     Args:
       noise: standard deviation as a share of the range 0 to 1; about 1 hides the classes.
     """
-    check_memory("synthetic", 8 * max(num_train, num_test, num_classes) * size**2 * channels)
+    check_memory("synthetic", 3 * 8 * max(num_train, num_test, num_classes) * size**2 * channels)
     rng = np.random.default_rng(seed)
     waves = np.exp(2j * np.pi * np.outer(np.arange(-2, 3), np.arange(size) / size))  # five frequencies an axis
     weights = rng.normal(size=(num_classes, channels, 5, 5)) + 1j * rng.normal(size=(num_classes, channels, 5, 5))

@@ -106,7 +106,8 @@ def test_links_to_folders_and_files_are_followed(tmp_path):
     write(tmp_path / "set", "train/dog/a.png")
     (tmp_path / "set/train/cat").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set/train/dog/b.png").symlink_to(tmp_path / "elsewhere" / "b.png")
-    assert counts(open_dataset("folder", tmp_path / "set")) == [2, 2]
+    dataset = open_dataset("folder", tmp_path / "set")
+    assert counts(dataset) == [2, 2] and said(dataset, "links lead again to 1 picture: train/dog/b.png")
 
 
 def test_names_of_any_kind(tmp_path):

@@ -612,7 +612,7 @@ def test_options_have_ranges_that_hold_their_defaults(name):
         (dict(size=None), "size must be a whole number of at least 1, got None"),
         (dict(noise=float("inf")), "noise must be a finite number of at least 0, got inf"),
         (dict(noise="0.1"), "noise must be a finite number of at least 0, got '0.1'"),
-        (dict(num_train=2**30), "synthetic: 26,388.3 GB are more than this machine's memory of "),
+        (dict(num_train=2**30), "synthetic: 79,164.8 GB are more than this machine's memory of "),
     ],
 )
 def test_options_out_of_range(options, says):
