@@ -21,19 +21,20 @@ MODULES = {
 
 # The room on the left may import itself and what is on the right, nothing else of infojax: nothing
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
-BELOW = ("measures", "parallel", "processes", "models", "objectives", "data", "train", "evaluate", "report")
+BELOW = ("measures", "parallel", "processes", "outputs", "models", "objectives", "data", "train", "evaluate", "report")
 FEATURES = ("feature_arrays", "feature_files", "feature_sources")
 TASKS = (*BELOW, "analysis", *FEATURES)
 MAY_IMPORT = {
     "measures": (),
     "parallel": ("measures",),
     "processes": (),
+    "outputs": (),
     "models": (),
     "data": ("parallel",),
     "objectives": ("measures", "parallel"),
-    "train": ("objectives", "data", "models", "parallel", "processes"),
+    "train": ("objectives", "data", "models", "parallel", "processes", "outputs"),
     "evaluate": ("measures", "parallel", "objectives", "data", "train"),
-    "report": ("measures.theory", "train.board", "train.runlog"),
+    "report": ("measures.theory", "train.board", "train.runlog", "outputs"),
     "analysis": ("measures", "parallel", "processes", "report"),
     "feature_arrays": (),
     "feature_files": FEATURES[:1],

@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from infojax import outputs
 from infojax.report.tables import one_line
 
 STYLE = {
@@ -89,15 +90,14 @@ def svg_text(figure, prefix="figure") -> str:
 
 def save(directory, stem, figure, rows, prefix="figure") -> tuple[list[Path], str]:
     """Writes STEM.svg, .png and .csv; returns their paths and the SVG, with ids under `prefix`."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    svg, png, table = paths = [directory / f"{stem}.{kind}" for kind in ("svg", "png", "csv")]
     text = svg_text(figure, prefix)
-    svg.write_text(text, encoding="utf-8")
     figure.set_layout_engine("none")  # keeps the layout just made, half of the time of drawing
-    png.write_bytes(png_bytes(figure))
-    with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    paths = [Path(directory) / f"{stem}.{kind}" for kind in ("svg", "png", "csv")]
+    with outputs.at_once() as add:
+        for path, content in zip(paths, (text, png_bytes(figure), table.getvalue()), strict=True):
+            add(path, content)
     return paths, text
