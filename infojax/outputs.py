@@ -63,25 +63,35 @@ def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
                 folder.rmdir()
 
 
-def refusal(path) -> str:
-    """Why no file can be written at `path`, or "" where one can."""
+def refusal(path, folder=False) -> str:
+    """Why no file (or folder of files) can be written at `path`, or "" where one can."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         mode = None
     except OSError as error:
         return error.strerror
-    if mode is not None and stat.S_ISDIR(mode):
-        return "is a folder, expected a file"
-    if mode is not None and not (stat.S_ISREG(mode) or _is_stream(path)):
-        return "is neither a file nor a FIFO or character device"
+    if mode is not None and stat.S_ISDIR(mode) != folder:
+        return "is a file, expected a folder" if folder else "is a folder, expected a file"
+    if mode is not None and not (folder or stat.S_ISREG(mode) or _is_stream(path)):
+        return "is a block device or a socket, expected a file"
     needed = [path] if mode is not None else []
-    if not _is_stream(path):  # the folder changes where a file is replaced
+    if not _is_stream(path):  # a file is replaced, which changes the folder
         parent = Path(os.path.realpath(path) if os.path.islink(path) else path).absolute().parent
         if not parent.is_dir():
             return f"no folder {parent}; make it first"
         needed.append(parent)
     return "" if all(os.access(place, os.W_OK) for place in needed) else "no permission to write there"
+
+
+def is_stdout(path) -> bool:
+    """Whether `path` is the regular file that stdout or stderr goes to: replacing it would lose what is there."""
+    for number in (1, 2):
+        with suppress(OSError):
+            found = os.fstat(number)
+            if stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.stat(path)):
+                return True
+    return False
 
 
 def same_file(first, second) -> bool:

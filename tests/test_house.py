@@ -21,7 +21,8 @@ MODULES = {
 
 # The room on the left may import itself and what is on the right, nothing else of infojax: nothing
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
-BELOW = ("measures", "parallel", "processes", "outputs", "models", "objectives", "data", "train", "evaluate", "report")
+ROOMS = ("measures", "parallel", "models", "objectives", "data", "train", "evaluate", "report")
+BELOW = (*ROOMS, "processes", "outputs", "commands")
 FEATURES = ("feature_arrays", "feature_files", "feature_sources")
 TASKS = (*BELOW, "analysis", *FEATURES)
 MAY_IMPORT = {
@@ -29,12 +30,13 @@ MAY_IMPORT = {
     "parallel": ("measures",),
     "processes": (),
     "outputs": (),
+    "commands": (),
     "models": (),
     "data": ("parallel",),
     "objectives": ("measures", "parallel"),
     "train": ("objectives", "data", "models", "parallel", "processes", "outputs"),
     "evaluate": ("measures", "parallel", "objectives", "data", "train"),
-    "report": ("measures.theory", "train.board", "train.runlog", "outputs"),
+    "report": ("measures.theory", "train.board", "train.runlog", "outputs", "commands"),
     "analysis": ("measures", "parallel", "processes", "report"),
     "feature_arrays": (),
     "feature_files": FEATURES[:1],
