@@ -1,4 +1,4 @@
-"""What the commands share: flags that are checked, text on a terminal or into a pipe, and one line for whatever ends one."""
+"""What the commands share: checked flags, text for a terminal or a pipe, and one line for whatever ends them."""
 
 import argparse
 import math

@@ -36,11 +36,11 @@ def free_memory() -> float:
     return free
 
 
-def check_fits(what: str, size: int) -> None:
+def check_fits(what: str, size: int, fix: str = "save a smaller array") -> None:
     """Raises FeatureFileError where `size` bytes, which have to be held at once, are more than are free."""
     if size > (free := free_memory()):
         have = f"{size / 2**30:,.1f} GiB of memory, {free / 2**30:,.1f} are free"
-        raise FeatureFileError(f"{what} needs {have}; save a smaller array")
+        raise FeatureFileError(f"{what} needs {have}; {fix}")
 
 
 @contextmanager
@@ -216,7 +216,7 @@ class Checksum(NamedTuple):
 
 
 def raw_rows(path: Path, offset: int, layout: Layout, checksum: Checksum | None = None):
-    """Rows that lie uncompressed in the file from byte `offset` on; a checksum is compared once, at the first reading."""
+    """Rows that lie uncompressed in the file from byte `offset` on; a checksum is compared at the first reading."""
     unchecked = [] if checksum is None else [checksum]
 
     @contextmanager

@@ -155,8 +155,8 @@ def _check_shapes(layers: Iterable[StoredArray], labels, head, bias) -> None:
             raise FeatureFileError(f"{array.where} has shape {array.full_shape}, features must be (N, D) or (N, ...)")
         if labels is not None and labels.full_shape[:1] != array.full_shape[:1]:
             raise FeatureFileError(
-                f"{labels.where} has shape {labels.full_shape}, the labels must be ({array.full_shape[0]},), one per row "
-                f"of {array.where} {array}; pass another array with --labels, or --labels none"
+                f"{labels.where} has shape {labels.full_shape}, the labels must be ({array.full_shape[0]},), one per "
+                f"row of {array.where} {array}; pass another array with --labels, or --labels none"
             )
     for role, array, axes, expected in (("head", head, 2, "(C, D)"), ("bias", bias, 1, "(C,)")):
         if array is None:
@@ -170,14 +170,14 @@ def _check_shapes(layers: Iterable[StoredArray], labels, head, bias) -> None:
 
 
 def _used(path: str, layers: dict, roles: dict) -> str:
-    """`features z (60, 6) float64, labels y (60,) int64`: which array was read as what."""
+    """`z (60, 6) float64 as features, y (60,) int64 as labels`: which array was read as what."""
 
-    def named(array: StoredArray) -> str:
-        return f"{array.where.removeprefix(path).removeprefix(': ')} {array}".strip()
+    def named(array: StoredArray, role: str) -> str:
+        return f"{array.where.removeprefix(path).removeprefix(': ')} {array} as {role}".strip()
 
     several = list(layers) != ["features"]
-    first = f"{len(layers)} layers {_listed(layers)}" if several else f"features {named(layers['features'])}"
-    return ", ".join([first, *(f"{role} {named(array)}" for role, array in roles.items() if array is not None)])
+    first = f"{_listed(layers)} as layers" if several else named(layers["features"], "features")
+    return ", ".join([first, *(named(array, role) for role, array in roles.items() if array is not None)])
 
 
 def _unused(arrays: dict, layers: dict, roles: dict, declined: Iterable[str]) -> str:

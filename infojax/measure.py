@@ -25,7 +25,7 @@ import jax
 from infojax import outputs, processes
 from infojax.analysis import InputError, analyze
 from infojax.commands import Parser, UsageError, named, one_line, say, show, whole
-from infojax.feature_arrays import FeatureFileError, free_memory
+from infojax.feature_arrays import FeatureFileError, check_fits
 from infojax.feature_sources import Opened, Series, check_inputs, expand, open_features
 
 NAME = "infojax.measure"
@@ -76,20 +76,18 @@ def check_memory(opened: Opened, chunk: int) -> None:
 
     That is up to 4096 rows and a block of them, the means of the classes, and a few matrices over pairs of classes.
     """
-    free, classes = free_memory(), 1
+    classes = 1
     if opened.labels is not None:
         classes = int(opened.labels.max()) + 1 if opened.head is None else len(opened.head)
+    fewer = (
+        "save fewer columns, pooled or projected",
+        "measure some of the classes: their rows, and their part of the head",
+    )
     for rows in opened.layers.values():
         n, dim = rows.shape
-        needs = {
-            f"{rows.where} {rows} needs": (16 * dim * (min(n, 4096) + min(n, chunk)), "save fewer columns, pooled or projected"),
-            f"{classes:,} classes of {rows.where} {rows} need": (
-                24 * classes * (classes + dim), "measure some of the classes: their rows, and their part of the head",
-            ),
-        }  # fmt: skip
-        what, (size, fix) = max(needs.items(), key=lambda item: item[1][0])
-        if size > free:
-            raise FeatureFileError(f"{what} {size / 2**30:,.0f} GiB of memory, {free / 2**30:,.0f} are free; {fix}")
+        needs = 16 * dim * (min(n, 4096) + min(n, chunk)), 24 * classes * (classes + dim)
+        size, fix = max(zip(needs, fewer, strict=True))
+        check_fits(f"{rows.where} {rows} with {classes:,} classes", size, fix)
 
 
 def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dict:
@@ -170,7 +168,7 @@ def arrays_line(one: Series, used: dict[str, str]) -> str:
         alike.setdefault(used[file], []).append(file)
     parts = [f"{text} ({len(files)} files from {files[0]} on)" for text, files in alike.items()]
     left_out = f"; not read: {', '.join(one.left_out)}" if one.left_out else ""
-    return f"{one.argument}: {'; '.join(alike if one.steps is None else parts)}{left_out}"
+    return f"{one.argument}: read {'; '.join(alike if one.steps is None else parts)}{left_out}"
 
 
 def check_outputs(series: list[Series], args: argparse.Namespace) -> None:

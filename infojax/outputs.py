@@ -1,8 +1,8 @@
 """Files that commands write: whole, or as they were before.
 
 A regular file appears or is replaced in one step: its content goes to a temporary file in the same folder, which is
-then renamed. The target of a symbolic link is replaced and the link stays; an existing file keeps its permissions. FIFOs
-and character devices (/dev/null, a terminal) are written through, as a shell's `>` would.
+then renamed. The target of a symbolic link is replaced and the link stays; an existing file keeps its permissions.
+FIFOs and character devices (/dev/null, a terminal) are written through, as a shell's `>` would.
 """
 
 import os
