@@ -233,10 +233,12 @@ def write_outputs(series: list[Series], results: dict, args: argparse.Namespace)
         if args.html:
             add(args.html, draw_page(series, results))
         if args.figures:
-            with tempfile.TemporaryDirectory(prefix=".infojax.", dir=Path(args.figures).absolute().parent) as drawn:
+            target = Path(args.figures).absolute()
+            beside = target if target.exists() else target.parent
+            with tempfile.TemporaryDirectory(prefix=".infojax.", dir=beside) as drawn:
                 draw_figures(series, results, Path(drawn))
                 for path in sorted(path for path in Path(drawn).rglob("*") if path.is_file()):
-                    add(Path(args.figures) / path.relative_to(drawn), path.read_bytes())
+                    add(target / path.relative_to(drawn), path.read_bytes())
 
 
 # The command line

@@ -76,7 +76,7 @@ def refusal(path, folder=False) -> str:
     if mode is not None and not (folder or stat.S_ISREG(mode) or _is_stream(path)):
         return "is a block device or a socket, expected a file"
     needed = [path] if mode is not None else []
-    if not _is_stream(path):  # a file is replaced, which changes the folder
+    if not (needed and folder) and not _is_stream(path):  # a file is replaced, which changes its folder
         parent = Path(os.path.realpath(path) if os.path.islink(path) else path).absolute().parent
         if not parent.is_dir():
             return f"no folder {parent}; make it first"

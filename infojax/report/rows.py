@@ -1,8 +1,7 @@
 """The rows of a run folder as series: by split and quantity, over steps, with the interval of the mean over seeds."""
 
-import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +9,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from infojax.report.quantities import closed_limits, known
+from infojax.report.reading import read_rows, read_settings
 from infojax.train.board import COORDINATES
-from infojax.train.runlog import RunFolderError, read_rows
+from infojax.train.runlog import RunFolderError
 
 BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
@@ -40,6 +40,7 @@ class Study:
       layers: {name: depth}, by depth; empty where nothing was measured by layer.
       dims: {name: numbers a sample}, as far as the rows tell.
       clouds: {(run, split): {step: row}} of three-dimensional features: "cloud_x", "cloud_y", "cloud_z", "labels".
+      notes: what of the folder was left out, a line each.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Study:
     layers: dict
     dims: dict
     clouds: dict
+    notes: tuple = ()
 
 
 class Series(NamedTuple):
@@ -84,20 +86,11 @@ def read_study(folder) -> Study:
     for name in ("config.json", "metrics.jsonl"):
         if not (folder / name).is_file():
             raise RunFolderError(f"{folder}: no {name}; expected the folder of a run")
-    rows = read_rows(folder)
+    config, environment = read_settings(folder / "config.json"), read_settings(folder / "env.json")
+    rows, notes = read_rows(folder / "metrics.jsonl", (config.get("sweep") or {}).get("name") or "")
     if not rows:
-        raise RunFolderError(f"{folder / 'metrics.jsonl'}: no rows yet")
-    return study(rows, _settings(folder / "config.json"), _settings(folder / "env.json"), folder)
-
-
-def _settings(path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RunFolderError(f"{path}: is damaged; expected one JSON object")
-    return found
+        raise RunFolderError(notes[0] if notes else f"{folder / 'metrics.jsonl'}: no rows yet")
+    return replace(study(rows, config, environment, folder), notes=tuple(notes))
 
 
 def study(rows, config, environment=None, folder=".") -> Study:
@@ -153,7 +146,7 @@ def _order(value):
 
 def _swept(rows, config) -> tuple[str, dict]:
     """(name, {run: value}) of the hyper-parameter that the config sweeps, or ("", {})."""
-    name = config.get("sweep", {}).get("name", "")
+    name = (config.get("sweep") or {}).get("name") or ""
     return (name, {row["run"]: row[name] for row in rows if "run" in row and name in row}) if name else ("", {})
 
 
