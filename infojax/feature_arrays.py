@@ -39,7 +39,7 @@ def free_memory() -> float:
 def check_fits(what: str, size: int, fix: str = "save a smaller array") -> None:
     """Raises FeatureFileError where `size` bytes, which have to be held at once, are more than are free."""
     if size > (free := free_memory()):
-        have = f"{size / 2**30:,.1f} GiB of memory, {free / 2**30:,.1f} are free"
+        have = f"{size / 2**30:.3g} GiB of memory, {free / 2**30:.3g} are free"
         raise FeatureFileError(f"{what} needs {have}; {fix}")
 
 
@@ -55,7 +55,9 @@ def one_line_errors(where: object) -> Iterator[None]:
     except Exception as error:
         # Exception: zlib, zipfile, lzma, h5py, numpy and safetensors share no smaller class.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise FeatureFileError(f"{where}: cannot be read: {' '.join(reason.split())}") from error
+        reason = " ".join(reason.split())
+        reason = reason if len(reason) <= 200 else reason[:199] + "…"
+        raise FeatureFileError(f"{where}: cannot be read: {reason}") from error
 
 
 # (start, stop) -> those rows; within one pass the ranges ascend and do not overlap

@@ -8,6 +8,7 @@ file is read (HDF5 sets whose rows lie elsewhere are refused). A broken file end
 
 import difflib
 import json
+import os
 import stat
 import struct
 import warnings
@@ -101,10 +102,12 @@ def _open_safetensors(path: Path) -> dict[str, StoredArray]:
     header.pop("__metadata__", None)
     arrays = {}
     for name, entry in header.items():
-        dtype = np.dtype(SAFETENSORS_DTYPES.get(entry["dtype"], "V1"))  # V1: refused when chosen
+        known = entry["dtype"] in SAFETENSORS_DTYPES
+        dtype = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]] if known else "V1")
+        refusal = "" if known else f"has dtype {entry['dtype']}; save it as float32"
         begin = 8 + header_bytes + entry["data_offsets"][0]
         opener = raw_rows(path, begin, Layout(entry["shape"], dtype))
-        arrays[name] = StoredArray(f"{path}: {name}", entry["shape"], dtype, opener)
+        arrays[name] = StoredArray(f"{path}: {name}", entry["shape"], dtype, opener, refusal=refusal)
     return arrays
 
 
@@ -116,12 +119,14 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
         raise FeatureFileError(f"{path}: {need}") from error
     arrays = {}
 
-    def add(name, item):
+    def add(key, item):
+        name = os.fsdecode(key)  # bytes where it is not UTF-8
+
         @contextmanager
         def opener() -> Iterator[Read]:
             # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
             with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
-                dataset = file[name]
+                dataset = file[key]
                 yield lambda start, stop: dataset[start:stop]
 
         if not isinstance(item, h5py.Dataset) or item.shape is None:
@@ -183,6 +188,8 @@ def open_arrays(path: str | Path) -> dict[str, StoredArray]:
         mode = path.stat().st_mode if path.exists() else None
     if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise FeatureFileError(f"{path}: is no regular file, and rows are read several times; copy it into one")
+    if mode is None and path.is_symlink():
+        raise FeatureFileError(f"{path}: is a symbolic link to nothing")
     if mode is None or stat.S_ISDIR(mode):
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FeatureFileError(f"{path}: no such file{near(path.name, beside)}")

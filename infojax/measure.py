@@ -21,9 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from infojax import outputs, processes
-from infojax.analysis import InputError, analyze
+from infojax.analysis import MOST_EMPTY_CLASSES, InputError, analyze
 from infojax.commands import Parser, UsageError, named, one_line, say, show, whole
 from infojax.feature_arrays import FeatureFileError, check_fits
 from infojax.feature_sources import Opened, Series, check_inputs, expand, open_features
@@ -77,17 +78,16 @@ def check_memory(opened: Opened, chunk: int) -> None:
     That is up to 4096 rows and a block of them, the means of the classes, and a few matrices over pairs of classes.
     """
     classes = 1
-    if opened.labels is not None:
-        classes = int(opened.labels.max()) + 1 if opened.head is None else len(opened.head)
-    fewer = (
-        "save fewer columns, pooled or projected",
-        "measure some of the classes: their rows, and their part of the head",
-    )
+    if opened.head is not None:
+        classes = len(opened.head)
+    elif opened.labels is not None:  # more are refused by `analyze`
+        classes = min(int(opened.labels.max()) + 1, max(2 * len(np.unique(opened.labels)), MOST_EMPTY_CLASSES))
+    fewer = "save fewer columns, pooled or projected", "measure some of the classes: their rows, and of the head theirs"
     for rows in opened.layers.values():
         n, dim = rows.shape
         needs = 16 * dim * (min(n, 4096) + min(n, chunk)), 24 * classes * (classes + dim)
         size, fix = max(zip(needs, fewer, strict=True))
-        check_fits(f"{rows.where} {rows} with {classes:,} classes", size, fix)
+        check_fits(f"{opened.path}: {opened.used}: measuring it", size, fix)
 
 
 def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dict:

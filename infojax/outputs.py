@@ -71,6 +71,8 @@ def refusal(path, folder=False) -> str:
         mode = None
     except OSError as error:
         return error.strerror
+    if mode is None and not folder and os.fspath(path).endswith(os.sep):
+        return "names a folder, expected a file"
     if mode is not None and stat.S_ISDIR(mode) != folder:
         return "is a file, expected a folder" if folder else "is a folder, expected a file"
     if mode is not None and not (folder or stat.S_ISREG(mode) or _is_stream(path)):
