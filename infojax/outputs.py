@@ -43,7 +43,8 @@ def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
         # Its name does not grow with the target's, which may have as many characters as names can have.
         temporary = target.with_name(f".infojax.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         staged.append((temporary, target))
-        _create(temporary, data, target)
+        with _naming(path):
+            _create(temporary, data, target)
 
     try:
         yield add
@@ -52,7 +53,7 @@ def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
             staged.pop(0)
         made.clear()
         for path, data in streams:
-            with open(os.open(path, os.O_WRONLY), "wb") as stream:
+            with _naming(path), open(os.open(path, os.O_WRONLY), "wb") as stream:
                 stream.write(data)
     finally:
         for temporary, _ in staged:
@@ -111,6 +112,15 @@ def _is_stream(path) -> bool:
     except OSError:
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+@contextmanager
+def _naming(path) -> Iterator[None]:
+    """Errors name the file that was asked for, not a temporary one or none."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _create(temporary, data, target) -> None:

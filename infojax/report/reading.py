@@ -4,6 +4,8 @@ import json
 import math
 from pathlib import Path
 
+from infojax.report.quantities import QUANTITIES
+from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError
 
 MOST = 2**53  # whole numbers up to here are exact as floats
@@ -13,7 +15,7 @@ DEEPEST = 50  # levels of nested settings; readers of JSON end at some depth, in
 NUMBER = (int, float)
 OF_ROW = {
     "kind": str, "step": int, "run": int, "seed": int, "evaluator": str, "split": str, "n": int, "convention": str,
-    "layer": str, "depth": NUMBER, "dim": int,
+    "layer": str, "depth": NUMBER, "dim": int, "frozen": bool, "of_frozen": bool, **dict.fromkeys(COORDINATES, NUMBER),
 }  # fmt: skip
 OF_SETTINGS = {
     "name": str, "task": str, "num_classes": int, "steps": int, "steps_per_epoch": NUMBER, "sweep": dict,
@@ -33,7 +35,7 @@ def read_settings(path: Path) -> dict:
     if not path.is_file():
         raise RunFolderError(f"{path}: is no regular file; expected one JSON object")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or _depth(found) > DEEPEST:
@@ -53,17 +55,17 @@ def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
     A number that is not finite is None, as it is written; `swept` is a key that may hold text.
     """
     rows, damaged, text = [], {}, {}
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     cut_short = lines.pop()  # "" where the last line is whole
     for number, line in enumerate(lines, 1):
         row, problem = _row(line, swept)
         if problem:
             damaged.setdefault(problem, []).append(number)
             continue
-        for name in row.keys() - {*OF_ROW, swept, "frozen", "of_frozen", "end"}:
-            if isinstance(row[name], str | bool):
+        for name, value in row.items():
+            if name in QUANTITIES and name != swept and value is not None and type(value) not in NUMBER:
                 text.setdefault(name, []).append(number)
-            elif isinstance(row[name], float) and not math.isfinite(row[name]):
+            elif type(value) in NUMBER and not math.isfinite(value):
                 row[name] = None
         rows.append(row)
     if cut_short:
@@ -98,21 +100,36 @@ def _row(line, swept) -> tuple[dict | None, str]:
     for names in POINTS:
         if names[0] in row and not _same_length([row.get(name) for name in (*names, "labels")]):
             return None, f"{', '.join(names)} and labels must be lists of numbers of one length"
+    if "tsne_x" in row and not {"split", "n"} <= row.keys():
+        return None, "a map without split or n"
+    if "cloud_x" in row and not _fits(row):
+        return None, "means must be a list of three numbers per class, the labels positions in it"
     return row, ""
 
 
+def _fits(cloud) -> bool:
+    """Whether means and head, which may be absent, are lists of three numbers (None is not finite), a class each."""
+    means, head = cloud.get("means"), cloud.get("head", [])
+    threes = all(
+        isinstance(x, list)
+        and all(isinstance(v, list) and len(v) == 3 and all(c is None or _is(c, NUMBER) for c in v) for v in x)
+        for x in (means, head)
+    )
+    return threes and all(type(label) is int and 0 <= label < len(means) for label in cloud["labels"])
+
+
 def _is(value, kind) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and not (value != value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) and value == value
 
 
 def _named(kind) -> str:
-    names = {str: "text", int: "a whole number", NUMBER: "a number", dict: "an object"}
+    names = {str: "text", int: "a whole number", NUMBER: "a number", dict: "an object", bool: "true or false"}
     return names.get(kind, "a number or text")
 
 
 def _same_length(lists) -> bool:
     whole = all(isinstance(x, list) and all(_is(v, NUMBER) and abs(v) < 1e300 for v in x) for x in lists)
-    return whole and len({len(x) for x in lists}) == 1
+    return whole and len({len(x) for x in lists}) == 1 and bool(lists[0])
 
 
 def _depth(value) -> int:

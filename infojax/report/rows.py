@@ -264,9 +264,9 @@ def first_accurate(study, run, split, least=0.99) -> int | None:
 
 
 def num_classes(study) -> int | None:
-    """C >= 3 of the config, else None: no limit is drawn on a guess."""
+    """C of the config, from 3 to a million, else None: no limit is drawn on a guess."""
     found = study.config.get("num_classes")
-    return found if isinstance(found, int) and found >= 3 else None
+    return found if isinstance(found, int) and 3 <= found <= 10**6 else None
 
 
 def first_perfect(study, runs) -> dict[Any, int] | None:
