@@ -166,6 +166,13 @@ def test_the_rules_allow_what_they_should(module, source):
     assert broken_rules(module, source) == []
 
 
+def test_files_are_written_by_one_function():
+    """`infojax.outputs` keeps links, devices and the old file where a write fails; nothing else is to replace files."""
+    words = ("os.replace", ".write_text(", ".write_bytes(")
+    found = {m for m, path in MODULES.items() if any(word in path.read_text() for word in words)}
+    assert found == {"outputs"}
+
+
 def loaded_by(statement):
     """Packages outside the standard library that a fresh interpreter has after `statement`."""
     script = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
