@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -144,11 +145,10 @@ def titled(one: Series, layer: str) -> str:
     return one.argument if layer == "features" else f"{one.argument}: {layer}"
 
 
-def table(one: Series, reports: list[dict]) -> str:
-    """Plain text as wide as the terminal, at most 100 columns: a report, a row a layer, or a row a step."""
+def table(one: Series, reports: list[dict], width: int) -> str:
+    """Plain text of at most `width` columns: a report, a row a layer, or a row a step."""
     from infojax.report.tables import render_layers, render_trajectory
 
-    width = min(max(shutil.get_terminal_size((100, 24)).columns, 20), 100)
     if one.steps is not None:
         blocks = []
         for layer in reports[0]:
@@ -296,8 +296,12 @@ def run(args: argparse.Namespace) -> None:
             say(NAME, line)
         show(strict_json(results))
     else:
-        tables = (table(one, [results[file] for file in one.files]) for one in series)
-        show("\n\n".join(f"{each}\n\n{line}" for each, line in zip(tables, lines, strict=True)))
+        width = min(max(shutil.get_terminal_size((100, 24)).columns, 20), 100)
+        parts = []
+        for one, line in zip(series, lines, strict=True):
+            wrapped = textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
+            parts += [table(one, [results[file] for file in one.files], width), wrapped]
+        show("\n\n".join(parts))
     write_outputs(series, results, args)
 
 
