@@ -240,7 +240,7 @@ def raw_rows(path: Path, offset: int, layout: Layout, checksum: Checksum | None 
 
 
 def compressed_rows(path: Path, member: str, offset: int, layout: Layout):
-    """Rows of a compressed archive member, unpacked front to back in each pass; its end is held to the CRC-32.
+    """Rows of a compressed archive member, unpacked front to back in each pass; zipfile compares the CRC-32 at its end.
 
     In Fortran order the first row ends near the last byte, so such a member is loaded whole.
     """
@@ -254,7 +254,6 @@ def compressed_rows(path: Path, member: str, offset: int, layout: Layout):
                 check_fits(f"{path}: {member} in Fortran order", layout.shape[0] * layout.row_bytes)
                 turned = Layout(layout.shape[::-1], layout.dtype)
                 whole = _read_rows(stream, turned, turned.shape[0]).T
-                stream.read(1)
                 yield lambda start, stop: whole[start:stop]
                 return
 
@@ -265,10 +264,7 @@ def compressed_rows(path: Path, member: str, offset: int, layout: Layout):
                     _fill(stream, step * layout.row_bytes)
                     position += step
                 position = stop
-                rows = _read_rows(stream, layout, stop - start)
-                if stop == layout.shape[0]:
-                    stream.read(1)  # nothing is left, but zipfile compares the CRC-32 only when told so
-                return rows
+                return _read_rows(stream, layout, stop - start)
 
             yield read
 

@@ -124,11 +124,12 @@ def _naming(path) -> Iterator[None]:
 
 
 def _create(temporary, data, target) -> None:
-    """A new file with the permissions of the target, or those that the umask gives."""
+    """A new file with the owner and permissions of the target, from the start, or else those that the umask gives."""
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
+        with suppress(FileNotFoundError):
+            old, new = os.stat(target), os.stat(temporary)
+            with suppress(OSError):  # only root gives files away, and not on every file system
+                os.chown(temporary, old.st_uid, old.st_gid)
+            if old.st_mode != new.st_mode:
+                os.chmod(temporary, stat.S_IMODE(old.st_mode))
         file.write(data)
-    with suppress(FileNotFoundError):
-        old = os.stat(target)
-        with suppress(PermissionError):  # only root gives files away
-            os.chown(temporary, old.st_uid, old.st_gid)
-        os.chmod(temporary, stat.S_IMODE(old.st_mode))
