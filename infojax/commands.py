@@ -21,6 +21,17 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} -h)")
 
 
+class Once(argparse.Action):
+    """Stores the value of a flag that may be given once: of two values one would be dropped without a word."""
+
+    def __call__(self, parser, namespace, value, flag=None):
+        given = namespace.__dict__.setdefault("_given", set())
+        if self.dest in given:
+            parser.error(f"argument {flag}: given twice")
+        given.add(self.dest)
+        setattr(namespace, self.dest, value)
+
+
 def named(text: str) -> str:
     """An argparse type: a name or path, neither empty nor with a NUL, which no file name can hold."""
     if not text:

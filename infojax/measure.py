@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -26,7 +27,7 @@ import numpy as np
 
 from infojax import outputs, processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, analyze
-from infojax.commands import Parser, UsageError, named, one_line, say, show, whole
+from infojax.commands import Once, Parser, UsageError, named, one_line, say, show, whole
 from infojax.feature_arrays import FeatureFileError, check_fits
 from infojax.feature_sources import Opened, Series, check_inputs, expand, open_features
 
@@ -183,6 +184,8 @@ def check_outputs(series: list[Series], args: argparse.Namespace) -> None:
     if sys.stdout is None and not targets:
         raise UsageError("stdout is closed, and none of --json, --html and --figures is given")
     for number, (flag, target) in enumerate(targets.items()):
+        if target == "-":
+            raise UsageError(f"{flag} -: only --json goes to stdout; pass a name")
         for other in list(targets)[:number]:
             if outputs.same_file(target, targets[other]):
                 raise UsageError(f"{other} and {flag} both name {target}; pass two paths")
@@ -250,8 +253,10 @@ def make_parser() -> Parser:
     parser = Parser(
         "python -m infojax.measure", description=__doc__, epilog=EXAMPLES, formatter_class=raw, allow_abbrev=False
     )
-    add = parser.add_argument
-    add("files", nargs="+", type=named, metavar="FILE", help="features, a folder of step files, or digits")
+    add = partial(parser.add_argument, action=Once)
+    parser.add_argument(
+        "files", nargs="+", type=named, metavar="FILE", help="features, a folder of step files, or digits"
+    )
     add("--features", type=named, metavar="KEY", help="the array that holds the features")
     add("--layers", type=named, metavar="GLOB", help="measure all arrays with such names, one report each")
     for role in ("labels", "head", "bias"):
@@ -262,7 +267,7 @@ def make_parser() -> Parser:
     add("--ci", type=whole(20), metavar="N", help="95%% intervals from N resamples (200 is usual)")
     add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
     add("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="of the resamples (0)")
-    add("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     processes.add_flags(parser)
     return parser
 

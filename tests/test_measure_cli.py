@@ -559,6 +559,10 @@ def test_bad_files(capsys, data):
         (["digits", "--ci", "19"], "argument --ci: '19': expected a whole number from 20 on"),
         (["digits", "--features", "features", "--layers", "*"], "exclude each other"),
         (["digits", "--json"], "argument --json: expected one argument"),
+        (["digits", "--json", "a", "--json", "b"], "argument --json: given twice"),
+        (["digits", "--labels", "none", "--labels=none"], "argument --labels: given twice"),
+        (["digits", "--seed", "-1"], "argument --seed: '-1': expected a whole number from 0 to 4294967295"),
+        (["digits", "--html", "-"], "--html -: only --json goes to stdout"),
     ],
 )
 def test_bad_command_lines(capsys, argv, problem):

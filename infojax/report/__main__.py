@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from infojax import outputs
-from infojax.commands import Parser, UsageError, named, one_line, say, show
+from infojax.commands import Once, Parser, UsageError, named, one_line, say, show
 from infojax.report.rows import read_study
 from infojax.report.runs import write_comparison, write_run
 from infojax.train.runlog import RunFolderError
@@ -25,7 +25,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "folders", nargs="+", type=named, metavar="DIR", help="folder of a run: config.json, metrics.jsonl"
     )
-    parser.add_argument("--out", type=named, metavar="DIR", help="where the comparison of several goes (./comparison)")
+    parser.add_argument(
+        "--out", action=Once, type=named, metavar="DIR", help="where the comparison of several goes (./comparison)"
+    )
     return parser
 
 
