@@ -100,7 +100,8 @@ def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dic
     """
     # Wide rows come in smaller blocks; `analyze` pads each block to `chunk`, so it is told the true size.
     chunk = min(rows.block_rows(args.chunk) for rows in opened.layers.values())
-    check_memory(opened, chunk)
+    with processes.together():
+        check_memory(opened, chunk)
     common = {"ci": args.ci, "chunk": chunk, "seed": args.seed, "progress": progress, "distributed": args.distributed}
     common |= {"labels": opened.labels, "head": opened.head, "bias": opened.bias}
     try:

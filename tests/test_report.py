@@ -148,6 +148,16 @@ def test_columns_that_do_not_fit_follow_below(width):
     assert len(heads) == {40: 3, 60: 2, 80: 2, 100: 1}[width]
 
 
+def test_bounds_stand_below_a_comparison():
+    estimated = "on 4096 of 9999 rows drawn at random; estimated, in [0.826123, 0.826456] at 95%"
+    report = replace(full(), conventions=conventions(HEADED) | {"mir": f"a definition; {estimated}"})
+    for text in (
+        tables.render_layers({"a": full(), "b": report}, 60),
+        tables.render_trajectory([1, 2], [full(), report], 60),
+    ):
+        assert f"! {'layer b' if 'layer' in text else 'step 2'}: MIR {estimated}" in " ".join(text.split())
+
+
 def test_the_text_holds_every_measure_in_its_group():
     report = replace(full(), measures={"novel_measure": 1.5} | HEADED)
     blocks = tables.render_table(report).split("\n\n")

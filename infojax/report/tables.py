@@ -258,7 +258,7 @@ def render_table(report, width=100) -> str:
 
 
 def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, rows and notes of (name, report) pairs; a row of limits, and why there is a NaN."""
+    """Header, rows and notes of (name, report) pairs; a row of limits, why there is a NaN, the bounds of estimates."""
     reports = [report for _, report in pairs]
     keys = [k for k in KEY_COLUMNS if any(k in r.measures for r in reports)]
     rows, notes = [], {}
@@ -268,7 +268,9 @@ def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
         rows.append([name, f"{report.num_samples:,}", f"{report.dim:,}", *cells])
         absent = {k: report.reasons[k] for k in keys if k in report.reasons}
         reasons = [f"{KEY_COLUMNS[k]} nan ({reason})" for k, reason in absent.items()]
-        for note in [*reasons, *report.warnings]:
+        qualified = {k: report.conventions.get(k, "").partition("; ")[2] for k in keys}
+        bounds = [f"{KEY_COLUMNS[k]} {text}" for k, text in qualified.items() if "estimated" in text]
+        for note in [*reasons, *bounds, *report.warnings]:
             notes.setdefault(one_line(note), []).append(f"{label} {name}")
     limits = [{_number(r.limits, key, 4) for r in reports if key in r.measures} for key in keys]
     if any(limits) and set().union(*limits) != {""}:
