@@ -20,6 +20,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         raise UsageError(f"{message} (see {self.prog} -h)")
 
+    def _print_message(self, message: str, file=None):
+        show(message)
+
 
 class Once(argparse.Action):
     """Stores the value of a flag that may be given once: of two values one would be dropped without a word."""
@@ -57,6 +60,11 @@ def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     return parse
 
 
+def printable(text: object) -> str:
+    """One line without control characters: names come from files, and a terminal would obey them."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+
+
 def show(text: str) -> None:
     """Prints, also where stdout has no Unicode, as in some CI logs; a reader that has gone (`| head`) is no error."""
     if sys.stdout is None:  # closed by `>&-`
@@ -88,7 +96,7 @@ def say(name: str, message: object) -> None:
     """One line on stderr, after the name of the command."""
     if sys.stderr is not None:
         with suppress(OSError):
-            print(f"{name}: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+            print(f"{name}: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def one_line(name: str, work: Callable, errors: tuple) -> int:

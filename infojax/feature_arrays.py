@@ -33,6 +33,11 @@ def free_memory() -> float:
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):
             free = min(free, int(Path(limit).read_text()))
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # of Unix
+
+        limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], int(Path("/proc/self/statm").read_text().split()[0])
+        free = free if limit == resource.RLIM_INFINITY else min(free, limit - used * resource.getpagesize())
     return free
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from infojax import outputs, processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, analyze
-from infojax.commands import Once, Parser, UsageError, named, one_line, say, show, whole
+from infojax.commands import Once, Parser, UsageError, named, one_line, printable, say, show, whole
 from infojax.feature_arrays import FeatureFileError, check_fits
 from infojax.feature_sources import Opened, Series, check_inputs, expand, open_features
 
@@ -144,7 +144,7 @@ def strict_json(results: dict) -> str:
 
 def titled(one: Series, layer: str) -> str:
     """A layer of an argument; the layer of a single array has no name of its own."""
-    return one.argument if layer == "features" else f"{one.argument}: {layer}"
+    return printable(one.argument if layer == "features" else f"{one.argument}: {layer}")
 
 
 def table(one: Series, reports: list[dict], width: int) -> str:
@@ -160,7 +160,7 @@ def table(one: Series, reports: list[dict], width: int) -> str:
     [layers] = reports
     if list(layers) == ["features"]:
         return layers["features"].table(width=width)
-    return f"{one.argument}\n{render_layers(layers, width)}"
+    return f"{printable(one.argument)}\n{render_layers(layers, width)}"
 
 
 def arrays_line(one: Series, used: dict[str, str]) -> str:
@@ -170,7 +170,7 @@ def arrays_line(one: Series, used: dict[str, str]) -> str:
         alike.setdefault(used[file], []).append(file)
     parts = [f"{text} ({len(files)} files from {files[0]} on)" for text, files in alike.items()]
     left_out = f"; not read: {', '.join(one.left_out)}" if one.left_out else ""
-    return f"{one.argument}: read {'; '.join(alike if one.steps is None else parts)}{left_out}"
+    return printable(f"{one.argument}: read {'; '.join(alike if one.steps is None else parts)}{left_out}")
 
 
 def check_outputs(series: list[Series], args: argparse.Namespace) -> None:

@@ -598,6 +598,17 @@ def test_a_step_number_beyond_what_numbers_hold(capsys, data, steps):
     assert "the step number has 23 digits; expected at most 2^53" in refused(capsys, "run")
 
 
+def test_names_that_a_terminal_would_obey(capsys, data):
+    key = "z\x1b[31m\r\x07"
+    np.savez("f.npz", **{key: data["z"]})
+    assert refused(capsys, "f.npz").isprintable()
+    os.rename("f.npz", "a\x1b[2J\nb.npz")
+    for argv in (["--features", key], ["--layers", "*"], ["--features", key, "--json", "-"]):
+        assert main(["a\x1b[2J\nb.npz", *argv]) == 0
+        out, err = capsys.readouterr()
+        assert all(line.isprintable() for line in [*out.split("\n"), *err.split("\n")])
+
+
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 80000000000 bytes")])
 def test_memory_that_is_not_there(capsys, data, monkeypatch, error):
     np.savez("f.npz", **data)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from infojax.commands import printable as one_line  # names and reasons come from files
+
 # A measure belongs to the first group with a prefix of its name; unknown ones are shown last.
 GROUPS = {
     "Entropy and rank": ("entropy_f", "matrix", "effective", "rankme", "stable", "coding", "mean_"),
@@ -52,11 +54,6 @@ def format_value(value, digits=5) -> str:
     if 1e-3 <= abs(value) < 1e5:
         return f"{value:#.{digits}g}".rstrip(".")
     return f"{value:.{digits - 1}e}"
-
-
-def one_line(text) -> str:
-    """Names and reasons come from files: no control character may break the table."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def _number(numbers, key, digits=5) -> str:
