@@ -410,6 +410,7 @@ def test_names_are_not_mathematics():
     figure = figures.plot(made("cost $x_1$ and $\\frac$", measures=FREE))
     assert canvas.svg_text(figure)  # an invalid formula would raise
     assert r"\$x_1\$" in figure.get_suptitle()
+    assert canvas.svg_text(figures.plot(made("名\x1b[31m", measures=FREE)))  # nor a warning where a letter is missing
 
 
 VALUES = {

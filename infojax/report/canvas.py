@@ -7,6 +7,7 @@ import csv
 import functools
 import io
 import re
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -50,7 +51,8 @@ def styled(draw):
 
     @functools.wraps(draw)
     def call(*args, **kwargs):
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: its letters are drawn as boxes
             return draw(*args, **kwargs)
 
     return call

@@ -63,7 +63,8 @@ def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
             damaged.setdefault(problem, []).append(number)
             continue
         for name, value in row.items():
-            if name in QUANTITIES and name != swept and value is not None and type(value) not in NUMBER:
+            shown = (name in QUANTITIES or name.startswith("limit_")) and name != swept
+            if shown and value is not None and type(value) not in NUMBER:
                 text.setdefault(name, []).append(number)
             elif type(value) in NUMBER and not math.isfinite(value):
                 row[name] = None

@@ -173,7 +173,7 @@ def mean_interval(values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
     n, kept = finite.sum(0), np.where(finite, values, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mean = np.where(n > 0, kept.sum(0) / n, math.nan)
         squares = np.where(finite, (kept - mean) ** 2, 0.0).sum(0)
         half = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), 0.975) * np.sqrt(squares / (n - 1) / n), math.nan)
@@ -196,7 +196,8 @@ def series(study, split, quantity, runs, axis="step") -> Series | None:
     places = sorted({place for of_run in found.values() for place in of_run})
     table = [[of_run.get(place, math.nan) for place in places] for of_run in found.values()]
     mean, half, n = mean_interval(table)
-    return Series(np.array(places, np.float64), mean, mean - half, mean + half, n)
+    with np.errstate(invalid="ignore"):  # of numbers near the largest there is
+        return Series(np.array(places, np.float64), mean, mean - half, mean + half, n)
 
 
 def swept_places(study) -> dict:
