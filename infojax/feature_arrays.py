@@ -6,8 +6,9 @@ the file. `infojax.feature_files` says where in its file the rows of an array li
 
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,30 @@ class FeatureFileError(ValueError):
     """A feature file, or an array of it, that cannot be used; the message is one line."""
 
 
+def free_memory() -> float:
+    """Bytes that this process may still use: those of the machine, or of its control group if fewer; inf if unknown."""
+    free = math.inf
+    with suppress(OSError, ValueError):
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = sum(1024 * int(fields[name].split()[0]) for name in ("MemAvailable", "SwapFree") if name in fields)
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            free = min(free, int(Path(limit).read_text()))
+    with suppress(ImportError, OSError, ValueError):
+        import resource  # of Unix
+
+        limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], int(Path("/proc/self/statm").read_text().split()[0])
+        free = free if limit == resource.RLIM_INFINITY else min(free, limit - used * resource.getpagesize())
+    return free
+
+
+def check_fits(what: str, size: int, fix: str = "save a smaller array") -> None:
+    """Raises FeatureFileError where `size` bytes, which have to be held at once, are more than are free."""
+    if size > (free := free_memory()):
+        have = f"{size / 2**30:.3g} GiB of memory, {free / 2**30:.3g} are free"
+        raise FeatureFileError(f"{what} needs {have}; {fix}")
+
+
 @contextmanager
 def one_line_errors(where: object) -> Iterator[None]:
     """Turns what a damaged file makes the format libraries raise into one line."""
@@ -31,11 +56,13 @@ def one_line_errors(where: object) -> Iterator[None]:
     except FeatureFileError:
         raise
     except MemoryError as error:
-        raise FeatureFileError(f"{where}: too large to read at once; lower --chunk") from error
+        raise FeatureFileError(f"{where}: out of memory; lower --chunk, or save fewer rows or columns") from error
     except Exception as error:
         # Exception: zlib, zipfile, lzma, h5py, numpy and safetensors share no smaller class.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise FeatureFileError(f"{where}: cannot be read: {' '.join(reason.split())}") from error
+        reason = " ".join(reason.split())
+        reason = reason if len(reason) <= 200 else reason[:199] + "…"
+        raise FeatureFileError(f"{where}: cannot be read: {reason}") from error
 
 
 # (start, stop) -> those rows; within one pass the ranges ascend and do not overlap
@@ -46,12 +73,13 @@ class StoredArray:
     """An array (N, ...) in a file, as a matrix of N rows: the `Rows` that `infojax.analyze` takes.
 
     Attributes: `shape` (N, D), the axes after the first flattened; `full_shape` and `dtype` as
-    stored (native byte order); `where`, the file and the name. Nothing is read before `blocks`,
-    `take` or `load`, and each of them opens the file anew.
+    stored (native byte order); `where`, the file and the name; `refusal`, why its rows are not
+    read, or "". Nothing is read before `blocks`, `take` or `load`, and each of them opens the file anew.
     """
 
-    def __init__(self, where: str, full_shape: tuple, dtype: np.dtype, opener, in_memory=False):
+    def __init__(self, where: str, full_shape: tuple, dtype: np.dtype, opener, in_memory=False, refusal=""):
         self.where, self.full_shape, self.in_memory = where, tuple(full_shape), in_memory
+        self.refusal = refusal
         self.shape = (*self.full_shape[:1], math.prod(self.full_shape[1:]))
         # numpy has no name for bfloat16 and saves it as two raw bytes, like no other number.
         raw_bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and not dtype.fields
@@ -63,7 +91,9 @@ class StoredArray:
 
     def require_numbers(self) -> None:
         """Raises FeatureFileError unless this is an array of real numbers with at least one row."""
-        if self.dtype.hasobject:
+        if self.refusal:
+            problem = self.refusal
+        elif self.dtype.hasobject:
             problem = "holds pickled Python objects, which are never loaded; save it as numbers"
         elif np.issubdtype(self.dtype, np.complexfloating):
             problem = f"is complex ({self.dtype}); save its real and imaginary parts as columns"
@@ -120,6 +150,7 @@ class StoredArray:
     def load(self) -> np.ndarray:
         """The whole array in its stored shape: for labels, heads and biases."""
         self.require_numbers()
+        check_fits(f"{self.where} {self}", math.prod(self.shape) * self.dtype.itemsize)
         with self._reading() as read:
             return read(0, self.shape[0]).reshape(self.full_shape)
 
@@ -141,9 +172,12 @@ class Layout(NamedTuple):
     def check_length(self, path: Path, name: str, held: int) -> None:
         needed = math.prod(self.shape) * self.dtype.itemsize
         # The length of a pickle is not in its header; it is refused when it is chosen.
-        if held < needed and not self.dtype.hasobject:
-            problem = f"truncated: {name} needs {needed} bytes, the file has {held}"
-            raise FeatureFileError(f"{path}: {problem}")
+        if held == needed or self.dtype.hasobject:
+            return
+        problem = f"truncated: {name} needs {needed} bytes, the file has {held}"
+        if held > needed:
+            problem = f"{held - needed} bytes follow {name}; save one array only (a second numpy.save is never read)"
+        raise FeatureFileError(f"{path}: {problem}")
 
 
 def _fill(stream, nbytes: int) -> np.ndarray:
@@ -171,12 +205,33 @@ def _read_columns(file, offset: int, layout: Layout, start: int, stop: int) -> n
     return np.stack(columns).reshape(*layout.shape[:0:-1], stop - start).T
 
 
-def raw_rows(path: Path, offset: int, layout: Layout):
-    """Rows that lie uncompressed in the file from byte `offset` on."""
+class Checksum(NamedTuple):
+    """The CRC-32 that an archive gives for `size` bytes from `begin` on."""
+
+    begin: int
+    size: int
+    crc: int
+
+    def check(self, file) -> None:
+        found, left = 0, self.size
+        file.seek(self.begin)
+        while left:
+            piece = _fill(file, min(left, 2**24))
+            found, left = zlib.crc32(piece, found), left - len(piece)
+        if found != self.crc:
+            raise ValueError("its CRC-32 is wrong: the data are damaged; save or copy the file again")
+
+
+def raw_rows(path: Path, offset: int, layout: Layout, checksum: Checksum | None = None):
+    """Rows that lie uncompressed in the file from byte `offset` on; a checksum is compared at the first reading."""
+    unchecked = [] if checksum is None else [checksum]
 
     @contextmanager
     def opener() -> Iterator[Read]:
         with open(path, "rb") as file:
+            if unchecked:
+                unchecked[0].check(file)
+                unchecked.clear()
 
             def read(start, stop):
                 if layout.fortran:
@@ -190,7 +245,7 @@ def raw_rows(path: Path, offset: int, layout: Layout):
 
 
 def compressed_rows(path: Path, member: str, offset: int, layout: Layout):
-    """Rows of a compressed archive member, unpacked front to back in each pass.
+    """Rows of a compressed archive member, unpacked front to back in each pass; zipfile compares the CRC-32 at its end.
 
     In Fortran order the first row ends near the last byte, so such a member is loaded whole.
     """
@@ -201,6 +256,7 @@ def compressed_rows(path: Path, member: str, offset: int, layout: Layout):
             _fill(stream, offset)
             position = 0
             if layout.fortran:
+                check_fits(f"{path}: {member} in Fortran order", layout.shape[0] * layout.row_bytes)
                 turned = Layout(layout.shape[::-1], layout.dtype)
                 whole = _read_rows(stream, turned, turned.shape[0]).T
                 yield lambda start, stop: whole[start:stop]

@@ -1,13 +1,17 @@
 """Feature files: the arrays of an .npy, .npz, .safetensors or .h5 file by name.
 
 `open_arrays` reads headers and returns a `StoredArray` per array; `infojax.analyze` takes one in
-place of a matrix in memory. No code from a file is run: pickled arrays are refused. A broken file
-ends in one `FeatureFileError` line.
+place of a matrix in memory. No code from a file is run (pickled arrays are refused), and no other
+file is read (HDF5 sets whose rows lie elsewhere are refused). A broken file ends in one
+`FeatureFileError` line.
 """
 
 import difflib
 import json
+import os
+import stat
 import struct
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +21,7 @@ import ml_dtypes
 import numpy as np
 
 from infojax.feature_arrays import (
+    Checksum,
     FeatureFileError,
     Layout,
     Read,
@@ -42,12 +47,14 @@ def _npy_layout(stream) -> Layout:
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown .npy version {version}")
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    else:  # 3 differs from 2 in field names only, and arrays with fields are refused
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
-    if any(size < 0 for size in shape):
-        raise ValueError(f"negative size in shape {shape}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that Python 2 wrote the header
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:  # 3 differs from 2 in field names only, and arrays with fields are refused
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+    if any(type(size) is not int or size < 0 for size in shape):
+        raise ValueError(f"shape {shape} in its header; expected whole numbers from 0 on")
     return Layout(shape, dtype, fortran)
 
 
@@ -66,6 +73,8 @@ def _open_npz(path: Path) -> dict[str, StoredArray]:
             if not info.filename.endswith(".npy"):
                 continue
             name = info.filename.removesuffix(".npy")
+            if name in arrays:
+                raise FeatureFileError(f"{path}: holds two arrays named {name}; save them under different names")
             with archive.open(info) as stream:
                 layout, offset = _npy_layout(stream), stream.tell()
             layout.check_length(path, name, info.file_size - offset)
@@ -73,8 +82,8 @@ def _open_npz(path: Path) -> dict[str, StoredArray]:
                 # The data follow the member's own header: 30 bytes that end with two lengths.
                 file.seek(info.header_offset + 26)
                 lengths = struct.unpack("<HH", file.read(4))
-                begin = info.header_offset + 30 + sum(lengths) + offset
-                opener = raw_rows(path, begin, layout)
+                begin = info.header_offset + 30 + sum(lengths)
+                opener = raw_rows(path, begin + offset, layout, Checksum(begin, info.file_size, info.CRC))
             else:
                 opener = compressed_rows(path, info.filename, offset, layout)
             arrays[name] = StoredArray(f"{path}: {name}", layout.shape, layout.dtype, opener)
@@ -93,10 +102,12 @@ def _open_safetensors(path: Path) -> dict[str, StoredArray]:
     header.pop("__metadata__", None)
     arrays = {}
     for name, entry in header.items():
-        dtype = np.dtype(SAFETENSORS_DTYPES.get(entry["dtype"], "V1"))  # V1: refused when chosen
+        known = entry["dtype"] in SAFETENSORS_DTYPES
+        dtype = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]] if known else "V1")
+        refusal = "" if known else f"has dtype {entry['dtype']}; save it as float32"
         begin = 8 + header_bytes + entry["data_offsets"][0]
         opener = raw_rows(path, begin, Layout(entry["shape"], dtype))
-        arrays[name] = StoredArray(f"{path}: {name}", entry["shape"], dtype, opener)
+        arrays[name] = StoredArray(f"{path}: {name}", entry["shape"], dtype, opener, refusal=refusal)
     return arrays
 
 
@@ -108,16 +119,25 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
         raise FeatureFileError(f"{path}: {need}") from error
     arrays = {}
 
-    def add(name, item):
+    def add(key, item):
+        name = os.fsdecode(key)  # bytes where it is not UTF-8
+
         @contextmanager
         def opener() -> Iterator[Read]:
             # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
             with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
-                dataset = file[name]
+                dataset = file[key]
                 yield lambda start, stop: dataset[start:stop]
 
-        if isinstance(item, h5py.Dataset) and item.shape is not None:
-            arrays[name] = StoredArray(f"{path}: {name}", item.shape, item.dtype, opener)
+        if not isinstance(item, h5py.Dataset) or item.shape is None:
+            return
+        refusal = ""
+        if item.external or item.is_virtual:  # any file of this machine; where one is missing, zeros
+            kind = "external storage" if item.external else "a virtual data set"
+            refusal = (
+                f"is {kind}: its rows lie elsewhere, and read as zeros where they are missing; save a copy of them"
+            )
+        arrays[name] = StoredArray(f"{path}: {name}", item.shape, item.dtype, opener, refusal=refusal)
 
     with h5py.File(path, "r") as file:
         file.visititems(add)
@@ -164,7 +184,13 @@ def open_arrays(path: str | Path) -> dict[str, StoredArray]:
     if str(path) == DIGITS:
         return _open_digits()
     path = Path(path)
-    if not path.is_file():
+    with one_line_errors(path):
+        mode = path.stat().st_mode if path.exists() else None
+    if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise FeatureFileError(f"{path}: is no regular file, and rows are read several times; copy it into one")
+    if mode is None and path.is_symlink():
+        raise FeatureFileError(f"{path}: is a symbolic link to nothing")
+    if mode is None or stat.S_ISDIR(mode):
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FeatureFileError(f"{path}: no such file{near(path.name, beside)}")
     suffix = path.suffix.lower()

@@ -27,21 +27,27 @@ STEP_NAME = re.compile(r"step[_-]?(\d+)", re.IGNORECASE)
 
 
 class Opened(NamedTuple):
-    """What is measured in one file: rows (N, D) by layer, labels (N,), head (C, D), bias (C,)."""
+    """What is measured in one file: rows (N, D) by layer, labels (N,), head (C, D), bias (C,).
+
+    `used` says which array is which; `unused` names the arrays that nothing asked for, with the flag that would.
+    """
 
     path: str
     layers: dict[str, StoredArray]
     labels: np.ndarray | None
     head: np.ndarray | None
     bias: np.ndarray | None
+    used: str
+    unused: str
 
 
 class Series(NamedTuple):
-    """An argument: one file (`steps` is None), or a folder with a file a step."""
+    """An argument: one file (`steps` is None), or a folder with one file per step, and feature files it leaves out."""
 
     argument: str
     steps: list[int] | None
     files: list[str]
+    left_out: tuple[str, ...] = ()
 
 
 def _listed(arrays: dict[str, StoredArray], most: int = 12) -> str:
@@ -141,11 +147,17 @@ def integer_labels(array: StoredArray) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _check_shapes(layers: Iterable[StoredArray], head, bias) -> None:
+def _check_shapes(layers: Iterable[StoredArray], labels, head, bias) -> None:
+    """Refuses what cannot belong together, before anything but headers is read."""
     for array in layers:
         array.require_numbers()
         if len(array.full_shape) < 2:
             raise FeatureFileError(f"{array.where} has shape {array.full_shape}, features must be (N, D) or (N, ...)")
+        if labels is not None and labels.full_shape[:1] != array.full_shape[:1]:
+            raise FeatureFileError(
+                f"{labels.where} has shape {labels.full_shape}, the labels must be ({array.full_shape[0]},), one per "
+                f"row of {array.where} {array}; pass another array with --labels, or --labels none"
+            )
     for role, array, axes, expected in (("head", head, 2, "(C, D)"), ("bias", bias, 1, "(C,)")):
         if array is None:
             continue
@@ -155,6 +167,40 @@ def _check_shapes(layers: Iterable[StoredArray], head, bias) -> None:
                 f"{array.where} has shape {array.full_shape}, the {role} must be {expected}; "
                 f"pass another array with --{role}, or --{role} none"
             )
+
+
+def _used(path: str, layers: dict, roles: dict) -> str:
+    """`z (60, 6) float64 as features, y (60,) int64 as labels`: which array was read as what."""
+
+    def named(array: StoredArray, role: str) -> str:
+        return f"{array.where.removeprefix(path).removeprefix(': ')} {array} as {role}".strip()
+
+    several = list(layers) != ["features"]
+    first = f"{_listed(layers)} as layers" if several else named(layers["features"], "features")
+    return ", ".join([first, *(named(array, role) for role, array in roles.items() if array is not None)])
+
+
+def _unused(arrays: dict, layers: dict, roles: dict, declined: Iterable[str]) -> str:
+    """The arrays that are neither measured nor play a role, nor were declined by `none`, each with a flag for it."""
+    taken = [*layers.values(), *(array for array in roles.values() if array is not None)]
+    n, dim = next(iter(layers.values())).shape
+    left = []
+    for name, array in arrays.items():
+        known = any(name.lower() in ROLE_NAMES[role] for role in declined)
+        if known or any(array is other for other in taken):
+            continue
+        shape = array.full_shape
+        if shape in ((n,), (n, 1)):
+            flag = "labels"
+        elif len(shape) == 2 and shape[1] == dim and shape[0] != n:
+            flag = "head"
+        elif len(shape) == 1:
+            flag = "bias"
+        else:
+            flag = "features"
+        left.append(f"{name} {array} (--{flag} {shlex.quote(name)})")
+    more = [f"and {len(left) - 12} more"] if len(left) > 12 else []
+    return ", ".join(left[:12] + more)
 
 
 def open_features(path: str, features=None, layers=None, labels=None, head=None, bias=None) -> Opened:
@@ -169,14 +215,14 @@ def open_features(path: str, features=None, layers=None, labels=None, head=None,
       FeatureFileError: one line; an array that is missing, ambiguous or of another shape.
     """
     arrays = open_arrays(path)
-    labels, head, bias = (
-        _find(arrays, path, role, key) for role, key in (("labels", labels), ("head", head), ("bias", bias))
-    )
+    keys = {"labels": labels, "head": head, "bias": bias}
+    roles = {role: _find(arrays, path, role, key) for role, key in keys.items()}
+    labels, head, bias = roles.values()
     if layers is None:
         found = {"features": _find(arrays, path, "features", features)}
     else:
         found = _match_layers(arrays, path, layers, taken=[labels, head, bias])
-    _check_shapes(found.values(), head, bias)
+    _check_shapes(found.values(), labels, head, bias)
     if head is not None and labels is None:
         fix = "pass --labels KEY or FILE, or --head none"
         raise FeatureFileError(f"{head.where}: a head needs the labels of the rows; {fix}")
@@ -189,6 +235,8 @@ def open_features(path: str, features=None, layers=None, labels=None, head=None,
         None if labels is None else integer_labels(labels),
         None if head is None else head.load(),
         None if bias is None else bias.load(),
+        _used(path, found, roles),
+        _unused(arrays, found, roles, [role for role in roles if keys[role] == "none" and roles[role] is None]),
     )
 
 
@@ -196,25 +244,31 @@ def expand(argument: str) -> Series:
     """A file as it is; a folder as its `step_NUMBER` files, by number.
 
     Raises:
-      FeatureFileError: a folder without such files, with one without a number, or two of one step.
+      FeatureFileError: a folder without such files, with one without a usable number, or two of one step.
     """
     folder = Path(argument)
     if argument == DIGITS or not folder.is_dir():
         return Series(argument, None, [argument])
     by_step: dict[int, Path] = {}
+    left_out = []
     for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in OPENERS or not file.name.lower().startswith("step"):
-            continue  # labels.npy and the like may lie beside the steps
+        if file.suffix.lower() not in OPENERS:
+            continue
+        if not file.name.lower().startswith("step"):  # labels.npy and the like may lie beside the steps
+            left_out.append(file.name)
+            continue
         match = STEP_NAME.fullmatch(file.stem)
         if match is None:
             raise FeatureFileError(f"{file}: no step number in the name; expected step_NUMBER")
+        if int(match[1]) > 2**53:
+            raise FeatureFileError(f"{file}: the step number has {len(match[1])} digits; expected at most 2^53")
         other = by_step.setdefault(int(match[1]), file)
         if other != file:
             raise FeatureFileError(f"{folder}: {other.name} and {file.name} are the same step")
     if not by_step:
         raise FeatureFileError(f"{folder}: a folder without step files; expected step_NUMBER with {', '.join(OPENERS)}")
     steps = sorted(by_step)
-    return Series(argument, steps, [str(by_step[step]) for step in steps])
+    return Series(argument, steps, [str(by_step[step]) for step in steps], tuple(left_out))
 
 
 def check_inputs(series: Iterable[Series], **flags) -> None:

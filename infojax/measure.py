@@ -1,28 +1,37 @@
 """Measures saved features: `python -m infojax.measure FILE [FILE|DIR ...]`, no model, no training.
 
 One file gives a table of measures; a folder of `step_*.npz` (or another kind) gives a row per step.
-Rows are read in blocks, so a file may be larger than memory. Bad input ends in one line and code 2. With --distributed
-this is one of several processes (`infojax.processes`), all started alike and seeing the same files: each reads a part
-of the rows of every file and their moments are merged; process 0 prints and writes.
+Rows are read in blocks, so a file may be larger than memory. With --distributed this is one of several processes
+(`infojax.processes`), all started alike and seeing the same files: each reads a part of the rows of every file and
+their moments are merged; process 0 prints and writes. Exit codes: 0 done; 2 bad input, or an output that cannot be
+written, told in one line; 130 interrupted by Ctrl-C.
 """
 
 import argparse
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
+import textwrap
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from infojax import processes
-from infojax.analysis import InputError, analyze
-from infojax.feature_arrays import FeatureFileError
+from infojax import outputs, processes
+from infojax.analysis import MOST_EMPTY_CLASSES, InputError, analyze
+from infojax.commands import Once, Parser, UsageError, named, one_line, printable, say, show, whole
+from infojax.feature_arrays import FeatureFileError, check_fits
 from infojax.feature_sources import Opened, Series, check_inputs, expand, open_features
 
+NAME = "infojax.measure"
 EXAMPLES = """examples:
   python -m infojax.measure digits                         the bundled digits: features and labels
   python -m infojax.measure features.npz                   arrays found by name: features, labels, head, bias
@@ -35,10 +44,6 @@ EXAMPLES = """examples:
 names found without a flag, in any case:
   features, feats, embeddings, z, x, h;  labels, y, targets;  head, weight, w;  bias, b
 """
-
-
-class UsageError(ValueError):
-    """A command line that cannot be carried out; the message is one line."""
 
 
 # The measurement
@@ -69,23 +74,50 @@ def progress_bar(shown: bool, files: int) -> Iterator[Callable]:
         yield start
 
 
+def check_memory(opened: Opened, chunk: int) -> None:
+    """Raises FeatureFileError where the least that `analyze` needs, in float64, is more than what is free.
+
+    That is up to 4096 rows and a block of them, the means of the classes, and a few matrices over pairs of classes.
+    """
+    classes = 1
+    if opened.head is not None:
+        classes = len(opened.head)
+    elif opened.labels is not None:  # more are refused by `analyze`
+        classes = min(int(opened.labels.max()) + 1, max(2 * len(np.unique(opened.labels)), MOST_EMPTY_CLASSES))
+    fewer = "save fewer columns, pooled or projected", "measure some of the classes: their rows, and of the head theirs"
+    for rows in opened.layers.values():
+        n, dim = rows.shape
+        needs = 16 * dim * (min(n, 4096) + min(n, chunk)), 24 * classes * (classes + dim)
+        size, fix = max(zip(needs, fewer, strict=True))
+        check_fits(f"{opened.path}: {opened.used}: measuring it", size, fix)
+
+
 def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dict:
     """{layer: Report} of one file; a single array is the layer `features`.
 
     Raises:
-      FeatureFileError: what `infojax.analyze` refuses, with the file's name before it.
+      FeatureFileError: what `infojax.analyze` refuses, with the file's name before it, or too little memory.
     """
     # Wide rows come in smaller blocks; `analyze` pads each block to `chunk`, so it is told the true size.
     chunk = min(rows.block_rows(args.chunk) for rows in opened.layers.values())
+    with processes.together():
+        check_memory(opened, chunk)
     common = {"ci": args.ci, "chunk": chunk, "seed": args.seed, "progress": progress, "distributed": args.distributed}
     common |= {"labels": opened.labels, "head": opened.head, "bias": opened.bias}
     try:
         if args.layers is None:
-            return {"features": analyze(opened.layers["features"], name=opened.path, **common)}
-        reports = analyze(opened.layers, **common)
-        return {layer: reports[layer] for layer in opened.layers}
+            reports = {"features": analyze(opened.layers["features"], name=opened.path, **common)}
+        else:
+            reports = analyze(opened.layers, **common)
     except InputError as error:
         raise FeatureFileError(f"{opened.path}: {str(error).removeprefix(f'{opened.path}: ')}") from error
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fix = "lower --chunk, or measure fewer columns or classes"
+        raise FeatureFileError(f"{opened.path}: out of memory measuring {opened.used}; {fix}") from error
+    unused = [f"arrays that were not used: {opened.unused}"] if opened.unused else []
+    return {layer: replace(reports[layer], warnings=(*reports[layer].warnings, *unused)) for layer in opened.layers}
 
 
 # What comes out
@@ -98,13 +130,13 @@ def strict_json(results: dict) -> str:
     """
 
     def entry(report) -> dict:
-        measures, warnings = {}, [str(warning) for warning in report.warnings]
+        measures, told = {}, [str(warning) for warning in report.warnings]
         for name, value in report.measures.items():
             value = float(value)
             measures[name] = value if math.isfinite(value) else None
             if measures[name] is None:
-                warnings.append(f"{name} is {value}: {report.reasons.get(name, 'no finite value')}")
-        return {"measures": measures, "conventions": dict(report.conventions), "warnings": warnings}
+                told.append(f"{name} is {value}: {report.reasons.get(name, 'no finite value')}")
+        return {"measures": measures, "conventions": dict(report.conventions), "warnings": told}
 
     table = {f: {name: entry(r) for name, r in layers.items()} for f, layers in results.items()}
     return json.dumps(table, indent=2, allow_nan=False) + "\n"
@@ -112,34 +144,33 @@ def strict_json(results: dict) -> str:
 
 def titled(one: Series, layer: str) -> str:
     """A layer of an argument; the layer of a single array has no name of its own."""
-    return one.argument if layer == "features" else f"{one.argument}: {layer}"
+    return printable(one.argument if layer == "features" else f"{one.argument}: {layer}")
 
 
-def table(one: Series, reports: list[dict]) -> str:
-    """Plain text of at most 100 columns: a report, a row a layer, or a row a step."""
+def table(one: Series, reports: list[dict], width: int) -> str:
+    """Plain text of at most `width` columns: a report, a row a layer, or a row a step."""
     from infojax.report.tables import render_layers, render_trajectory
 
     if one.steps is not None:
         blocks = []
         for layer in reports[0]:
-            rows = render_trajectory(one.steps, [report[layer] for report in reports])
+            rows = render_trajectory(one.steps, [report[layer] for report in reports], width)
             blocks.append(f"{titled(one, layer)}\n{rows}")
         return "\n\n".join(blocks)
     [layers] = reports
     if list(layers) == ["features"]:
-        return layers["features"].table(width=100)
-    return f"{one.argument}\n{render_layers(layers)}"
+        return layers["features"].table(width=width)
+    return f"{printable(one.argument)}\n{render_layers(layers, width)}"
 
 
-def show(text: str) -> None:
-    """Prints also where stdout has no Unicode, as in some CI logs."""
-    encoding = sys.stdout.encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.translate(str.maketrans("─…·", "-~."))
-        text = text.encode(encoding, "replace").decode(encoding)
-    print(text, end="" if text.endswith("\n") else "\n")
+def arrays_line(one: Series, used: dict[str, str]) -> str:
+    """What was read of an argument, in one line; files of a folder whose arrays differ are told apart."""
+    alike = {}
+    for file in one.files:
+        alike.setdefault(used[file], []).append(file)
+    parts = [f"{text} ({len(files)} files from {files[0]} on)" for text, files in alike.items()]
+    left_out = f"; not read: {', '.join(one.left_out)}" if one.left_out else ""
+    return printable(f"{one.argument}: read {'; '.join(alike if one.steps is None else parts)}{left_out}")
 
 
 def check_outputs(series: list[Series], args: argparse.Namespace) -> None:
@@ -149,23 +180,24 @@ def check_outputs(series: list[Series], args: argparse.Namespace) -> None:
         inputs += [key, key.rpartition(":")[0]]
     if args.html and len({tuple(one.steps) for one in series if one.steps is not None}) > 1:
         raise UsageError("--html: the folders have different steps; write a page for each")
-    if args.html and args.html == args.json:
-        raise UsageError(f"--json and --html both name {args.html}; pass two files")
-    for flag, target in (("--json", args.json), ("--html", args.html), ("--figures", args.figures)):
-        if target is None or (flag == "--json" and target == "-"):
-            continue
-        path = Path(target)
-        parent = path.absolute().parent
-        if not parent.is_dir():
-            raise UsageError(f"{flag} {target}: no folder {parent}; make it first")
-        wants_folder = flag == "--figures"
-        if path.exists() and path.is_dir() != wants_folder:
-            kind = "a file, expected a folder" if wants_folder else "a folder, expected a file"
-            raise UsageError(f"{flag} {target}: is {kind}")
-        if path.exists() and any(os.path.exists(i) and os.path.samefile(path, i) for i in inputs):
+    targets = {"--json": args.json, "--html": args.html, "--figures": args.figures}
+    targets = {flag: to for flag, to in targets.items() if to is not None and (flag, to) != ("--json", "-")}
+    if sys.stdout is None and not targets:
+        raise UsageError("stdout is closed, and none of --json, --html and --figures is given")
+    for number, (flag, target) in enumerate(targets.items()):
+        if target == "-":
+            raise UsageError(f"{flag} -: only --json goes to stdout; pass a name")
+        for other in list(targets)[:number]:
+            if outputs.same_file(target, targets[other]):
+                raise UsageError(f"{other} and {flag} both name {target}; pass two paths")
+        if problem := outputs.refusal(target, folder=flag == "--figures"):
+            raise UsageError(f"{flag} {target}: {problem}")
+        if os.path.exists(target) and any(os.path.exists(i) and os.path.samefile(target, i) for i in inputs):
             raise UsageError(f"{flag} {target}: is also an input, and would be overwritten")
-        if not os.access(path if path.is_dir() else parent, os.W_OK):
-            raise UsageError(f"{flag} {target}: no permission to write there")
+        if outputs.is_stdout(target):
+            raise UsageError(
+                f"{flag} {target}: is also where the table goes; pass --json - for numbers alone on stdout"
+            )
 
 
 def draw_page(series: list[Series], results: dict) -> str:
@@ -198,57 +230,22 @@ def draw_figures(series: list[Series], results: dict, folder: Path) -> None:
 
 
 def write_outputs(series: list[Series], results: dict, args: argparse.Namespace) -> None:
-    """Writes beside the targets first and renames when all of it is there: nothing half written."""
-    with ExitStack() as cleanup:
-        renames = []
-
-        def staged(target: str) -> Path:
-            path = Path(target)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            cleanup.callback(lambda: temporary.unlink(missing_ok=True))
-            renames.append((temporary, path))
-            return temporary
-
+    """Writes what the flags ask for, all of it or nothing."""
+    with outputs.at_once() as add:
         if args.json not in (None, "-"):
-            staged(args.json).write_text(strict_json(results), encoding="utf-8")
+            add(args.json, strict_json(results))
         if args.html:
-            page = draw_page(series, results)
-            staged(args.html).write_text(page, encoding="utf-8")
+            add(args.html, draw_page(series, results))
         if args.figures:
-            target = Path(args.figures)
-            parent = target.absolute().parent
-            folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir=parent)))
-            draw_figures(series, results, folder)
-            drawn = [path for path in folder.rglob("*") if path.is_file()]
-            renames += [(path, target / path.relative_to(folder)) for path in drawn]
-        for temporary, path in renames:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(temporary, path)
+            target = Path(args.figures).absolute()
+            beside = target if target.exists() else target.parent
+            with tempfile.TemporaryDirectory(prefix=".infojax.", dir=beside) as drawn:
+                draw_figures(series, results, Path(drawn))
+                for path in sorted(path for path in Path(drawn).rglob("*") if path.is_file()):
+                    add(target / path.relative_to(drawn), path.read_bytes())
 
 
 # The command line
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, with one line and no usage text for an error."""
-
-    def error(self, message: str):
-        raise UsageError(f"{message} (see python -m infojax.measure -h)")
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from {least} on")
-        return number
-
-    return parse
 
 
 def make_parser() -> Parser:
@@ -257,19 +254,21 @@ def make_parser() -> Parser:
     parser = Parser(
         "python -m infojax.measure", description=__doc__, epilog=EXAMPLES, formatter_class=raw, allow_abbrev=False
     )
-    add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="features, a folder of step files, or digits")
-    add("--features", metavar="KEY", help="the array that holds the features")
-    add("--layers", metavar="GLOB", help="measure all arrays with such names, one report each")
+    add = partial(parser.add_argument, action=Once)
+    parser.add_argument(
+        "files", nargs="+", type=named, metavar="FILE", help="features, a folder of step files, or digits"
+    )
+    add("--features", type=named, metavar="KEY", help="the array that holds the features")
+    add("--layers", type=named, metavar="GLOB", help="measure all arrays with such names, one report each")
     for role in ("labels", "head", "bias"):
-        add(f"--{role}", metavar="KEY|FILE", help="an array of FILE, a file, FILE:KEY, or none")
-    add("--json", metavar="FILE", help="write the numbers; - is stdout, in place of the table")
-    add("--html", metavar="FILE", help="write one self-contained page")
-    add("--figures", metavar="DIR", help="write figures, and curves over steps for a folder")
+        add(f"--{role}", type=named, metavar="KEY|FILE", help="an array of FILE, a file, FILE:KEY, or none")
+    add("--json", type=named, metavar="FILE", help="write the numbers; - is stdout, in place of the table")
+    add("--html", type=named, metavar="FILE", help="write one self-contained page")
+    add("--figures", type=named, metavar="DIR", help="write figures, and curves over steps for a folder")
     add("--ci", type=whole(20), metavar="N", help="95%% intervals from N resamples (200 is usual)")
     add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
-    add("--seed", type=whole(0), default=0, metavar="N", help="of the resamples (0)")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="of the resamples (0)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
     processes.add_flags(parser)
     return parser
 
@@ -287,40 +286,43 @@ def run(args: argparse.Namespace) -> None:
             check_outputs(series, args)
         check_inputs(series, **flags)
     processes.same(files=files)
-    results = {}
-    with progress_bar(first and sys.stderr.isatty() and not args.quiet, len(files)) as start:
+    results, used = {}, {}
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    with progress_bar(first and terminal and not args.quiet, len(files)) as start:
         for file in files:
             with processes.together():
                 opened = open_features(file, **flags)
             processes.same(**{str(layer): list(rows.shape) for layer, rows in opened.layers.items()})
-            results[file] = measure_file(opened, args, start(file))
+            results[file], used[file] = measure_file(opened, args, start(file)), opened.used
     if not first:
         return
+    lines = [arrays_line(one, used) for one in series]
     if args.json == "-":
+        for line in lines:
+            say(NAME, line)
         show(strict_json(results))
     else:
-        show("\n\n".join(table(one, [results[file] for file in one.files]) for one in series))
+        width = min(max(shutil.get_terminal_size((100, 24)).columns, 20), 100)
+        parts = []
+        for one, line in zip(series, lines, strict=True):
+            wrapped = textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
+            parts += [table(one, [results[file] for file in one.files], width), wrapped]
+        show("\n\n".join(parts))
     write_outputs(series, results, args)
 
 
-def one_line(work: Callable) -> int:
-    """The exit code of work(); 2 for bad input, after one line on stderr."""
-    try:
-        return work() or 0
-    except (UsageError, FeatureFileError, processes.ProcessError, OSError) as error:
-        print(f"infojax.measure: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-
-
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit code: 0, or 2 after one line on stderr."""
+    """The command; returns its exit code."""
+    errors = (FeatureFileError, processes.ProcessError)
 
     def command():
         args = make_parser().parse_args(argv)
-        return processes.run(lambda: one_line(lambda: run(args)), args, "infojax.measure")
+        return processes.run(lambda: one_line(NAME, lambda: run(args), errors), args, NAME)
 
-    return one_line(command)
+    return one_line(NAME, command, errors)
 
 
 if __name__ == "__main__":
+    if not sys.warnoptions:  # what libraries warn of stands in the reports, with its reason
+        warnings.simplefilter("ignore")
     sys.exit(main())

@@ -1,6 +1,7 @@
 """Readers against the libraries that write the formats, damaged files, and memory."""
 
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -203,6 +204,117 @@ def test_npz_with_damaged_compression(tmp_path):
     data = bytearray((tmp_path / "f.npz").read_bytes())
     data[5000:5040] = bytes(40)
     assert "f.npz: z: cannot be read:" in message(write(tmp_path / "f.npz", bytes(data)))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("read", ["blocks", "take", "load"])
+def test_a_stored_member_is_held_to_its_checksum(tmp_path, order, read):
+    array = np.random.default_rng(0).normal(size=(20_000, 3))  # more than zipfile reads with the header
+    np.savez(tmp_path / "f.npz", z=np.asarray(array, order=order), y=np.arange(3))
+    data = bytearray((tmp_path / "f.npz").read_bytes())
+    data[300_000] ^= 1  # a value that looks as good as any
+    arrays = open_arrays(write(tmp_path / "f.npz", bytes(data)))
+    assert arrays["y"].load().tolist() == [0, 1, 2]  # the other member is whole
+    with pytest.raises(FeatureFileError, match="f.npz: z: cannot be read: its CRC-32 is wrong: the data are damaged"):
+        {"blocks": lambda z: list(z.blocks(8)), "take": lambda z: z.take(np.arange(5)), "load": lambda z: z.load()}[
+            read
+        ](arrays["z"])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_compressed_member_is_held_to_its_checksum(tmp_path, order):
+    array = np.asarray(np.random.default_rng(0).normal(size=(20_000, 3)), order=order)
+    np.savez_compressed(tmp_path / "f.npz", z=array)
+    with zipfile.ZipFile(tmp_path / "f.npz") as archive:
+        crc = archive.infolist()[0].CRC.to_bytes(4, "little")
+    data = (tmp_path / "f.npz").read_bytes()
+    assert data.count(crc) == 2  # before the member and in the archive's directory
+    write(tmp_path / "f.npz", data.replace(crc, bytes(4)))
+    assert "Bad CRC-32" in message(tmp_path / "f.npz")
+
+
+def header(shape, descr="<f8") -> bytes:
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        ("(True, 8)", "shape (True, 8) in its header; expected whole numbers from 0 on"),
+        ("(-1, 8)", "shape (-1, 8) in its header"),
+        ("(1.0, 8)", "shape is not valid"),
+        ("(10000000000000000000000000, 8)", "truncated: the array needs 640000000000000000000000000 bytes"),
+        ("(" * 3000 + ")" * 3000, "cannot be read"),
+    ],
+)
+def test_shapes_that_are_none(tmp_path, shape, problem):
+    text = message(write(tmp_path / "f.npy", header(shape) + bytes(64)))
+    assert problem in text and len(text) < 400
+
+
+def test_an_array_behind_the_array_is_not_dropped(tmp_path):
+    text = message(write(tmp_path / "f.npy", npy_bytes() * 2))
+    assert "368 bytes follow the array; save one array only" in text
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
+        archive.writestr("z.npy", npy_bytes())
+        archive.writestr("z.npy", npy_bytes())
+    assert "holds two arrays named z" in message(tmp_path / "f.npz")
+
+
+def test_a_header_of_python_2_raises_no_warning(tmp_path):
+    array = np.arange(8.0).reshape(4, 2)
+    write(tmp_path / "f.npy", header("(4L, 2L)") + array.tobytes())
+    np.testing.assert_array_equal(open_arrays(tmp_path / "f.npy")["features"].load(), array)
+
+
+def test_hdf5_rows_that_lie_in_other_files_are_refused(tmp_path):
+    (tmp_path / "secret").write_bytes(bytes(range(96)))
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["here"] = np.ones((4, 3))
+        file.create_dataset("outside", (4, 3), "f8", external=[(str(tmp_path / "secret"), 0, 96)])
+        layout = h5py.VirtualLayout((4, 3), "f8")
+        layout[:2] = h5py.VirtualSource("missing.h5", "z", (2, 3))
+        file.create_virtual_dataset("parts", layout)
+    arrays = open_arrays(tmp_path / "f.h5")
+    assert arrays["here"].load().sum() == 12  # they are no obstacle to the others
+    assert "outside is external storage: its rows lie elsewhere" in message(tmp_path / "f.h5", "outside")
+    assert "parts is a virtual data set: its rows lie elsewhere" in message(tmp_path / "f.h5", "parts")
+
+
+def test_hdf5_names_that_are_not_text(tmp_path):
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset(b"z\xff", data=np.ones((4, 3)))
+    [(name, array)] = open_arrays(tmp_path / "f.h5").items()
+    assert name == "z\udcff" and array.load().sum() == 12
+
+
+def test_safetensors_of_a_dtype_without_a_number(tmp_path):
+    text = b'{"z":{"dtype":"F8_E8M0","shape":[4,3],"data_offsets":[0,12]}}'
+    write(tmp_path / "f.safetensors", len(text).to_bytes(8, "little") + text + bytes(12))
+    assert "z has dtype F8_E8M0; save it as float32" in message(tmp_path / "f.safetensors")
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "f.npy")
+    os.symlink("f.npy", tmp_path / "link.npy")
+    os.symlink("nothing", tmp_path / "dangling.npy")
+    for name in ("f.npy", "link.npy"):
+        assert "is no regular file, and rows are read several times" in message(tmp_path / name)
+    assert "is a symbolic link to nothing" in message(tmp_path / "dangling.npy")
+
+
+def test_an_array_that_memory_cannot_hold_is_named(tmp_path, monkeypatch):
+    np.savez(tmp_path / "f.npz", z=np.ones((20, 3)))
+    monkeypatch.setattr(feature_arrays, "free_memory", lambda: 100.0)
+    with pytest.raises(FeatureFileError, match=r"f.npz: z \(20, 3\) float64 needs .* GiB of memory, .* are free"):
+        open_arrays(tmp_path / "f.npz")["z"].load()
+    monkeypatch.undo()
+    assert 2**26 < feature_arrays.free_memory() < 2**50
 
 
 def test_archive_without_arrays(tmp_path):

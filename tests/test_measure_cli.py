@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import warnings
 from pathlib import Path
 
 import jax
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from infojax import feature_arrays, measure
+from infojax import feature_arrays, measure, outputs
 from infojax.measure import main
 
 # Nearly all tests measure arrays of these sizes with labels, head and bias: one compilation for all.
@@ -135,6 +137,43 @@ def test_none_leaves_a_recognised_array_out(capsys, data):
     np.savez("f.npz", **data)
     found = run_json(capsys, "f.npz", "--labels", "none", "--head", "none", "--bias", "none")
     assert "nc1" not in found["f.npz"]["features"]["measures"]
+
+
+def test_what_is_used_and_what_is_not_is_said(capsys, data):
+    z, y, w = data["z"], data["y"], data["W"]
+    np.savez("f.npz", z=z, other_y=y, other_w=w, other_b=np.zeros(CLASSES), maps=np.zeros((NUM_ROWS, 2, 2)))
+    assert main(["f.npz", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"infojax.measure: f.npz: read z ({NUM_ROWS}, {DIM}) float64 as features\n"
+    [warning] = (w for w in json.loads(out)["f.npz"]["features"]["warnings"] if "not used" in w)
+    assert warning == (
+        "arrays that were not used: other_y (60,) int64 (--labels other_y), other_w (3, 6) float64 (--head other_w), "
+        "other_b (3,) float64 (--bias other_b), maps (60, 2, 2) float64 (--features maps)"
+    )
+    flags = ["--labels", "other_y", "--head", "other_w", "--bias", "other_b"]
+    assert main(["f.npz", *flags]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "not used: maps (60, 2, 2) float64 (--features maps)" in out
+    assert out.endswith(
+        "f.npz: read z (60, 6) float64 as features, other_y (60,) int64 as labels, other_w (3, 6) float64 as head, "
+        "other_b (3,) float64 as bias"
+    )
+    np.savez("g.npz", **data)  # an array that a flag declines is not spoken of, and neither are those of other files
+    assert main(["g.npz", "--labels", "none", "--head", "none", "--bias", "none"]) == 0
+    assert "not used" not in capsys.readouterr().out
+    assert main(["g.npz", "--labels", "f.npz:other_y", "--head", "none", "--bias", "none"]) == 0
+    out = capsys.readouterr().out
+    assert "f.npz: other_y (60,) int64 as labels" in out and "not used: y (60,)" in out
+
+
+def test_files_of_a_folder_that_are_left_out_are_said(capsys, data, steps):
+    np.savez("run/epoch_3.npz", **data)
+    np.savez("run/step_200.npz", z=data["z"], y=data["y"])
+    assert main(["run"]) == 0
+    line = " ".join(capsys.readouterr().out.rpartition("\n\n")[2].split())
+    assert line.startswith("run: read z (60, 6) float64 as features, y (60,) int64 as labels, W (3, 6)")
+    assert "(3 files from run/step_5.npz on); z" in line and "(1 files from run/step_200.npz on)" in line
+    assert line.endswith("; not read: epoch_3.npz")
 
 
 def test_convolution_maps_are_flattened(capsys, data):
@@ -303,8 +342,99 @@ def test_outputs_are_checked_before_the_long_work(capsys, data, monkeypatch):
         error = refused(capsys, "f.npz", "--labels", labels, "--json", "y.npy")
         assert "--json y.npy: is also an input" in error
     assert "both name o" in refused(capsys, "f.npz", "--json", "o", "--html", "o")
-    monkeypatch.setattr(measure.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     assert "--json o.json: no permission" in refused(capsys, "f.npz", "--json", "o.json")
+
+
+def test_one_file_for_two_outputs(capsys, data):
+    np.savez("f.npz", **data)
+    Path("old").write_text("")
+    os.symlink("old", "link")
+    for first, second in (("o", "./o"), ("old", "link"), (str(Path.cwd() / "o"), "o")):
+        assert f"--json and --html both name {second}" in refused(capsys, "f.npz", "--json", first, "--html", second)
+    assert "--html and --figures both name d" in refused(capsys, "f.npz", "--html", "d", "--figures", "d")
+    os.symlink("f.npz", "input")
+    assert "is also an input" in refused(capsys, "f.npz", "--html", "input")
+
+
+def test_outputs_go_through_links_and_fifos(capsys, data):
+    np.savez("f.npz", z=data["z"])
+    Path("real.json").write_text("old")
+    os.chmod("real.json", 0o640)
+    os.symlink("real.json", "link.json")
+    os.mkfifo("page")
+    read = []
+    reader = threading.Thread(target=lambda: read.append(Path("page").read_text()), daemon=True)
+    reader.start()
+    assert main(["f.npz", "--json", "link.json", "--html", "page"]) == 0
+    reader.join(20)
+    assert read[0].lower().startswith("<!doctype html") and Path("page").is_fifo()
+    assert Path("link.json").is_symlink() and Path("real.json").stat().st_mode & 0o777 == 0o640
+    capsys.readouterr()
+    assert json.loads(Path("real.json").read_text()) == run_json(capsys, "f.npz")
+
+
+def test_an_output_that_is_stdout(data, tmp_path):
+    np.savez("f.npz", **data)
+    with open("log", "w") as log:
+        saved = os.dup(1)
+        os.dup2(log.fileno(), 1)
+        try:
+            problem = outputs.is_stdout("./log"), outputs.is_stdout("f.npz")
+        finally:
+            os.dup2(saved, 1)
+            os.close(saved)
+    assert problem == (True, False)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(data, monkeypatch):
+    np.savez("f.npz", **data)
+    for argv in (["f.npz"], ["f.npz", "--json", "-"], ["f.npz", "--json", "o.json"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        errors = io.StringIO()
+        with open(writing, "w") as pipe:
+            monkeypatch.setattr(sys, "stdout", pipe)
+            monkeypatch.setattr(sys, "stderr", errors)
+            assert main(argv) == 0
+            print(flush=True)  # as at the end of the process: what is left goes nowhere
+        assert "Broken pipe" not in errors.getvalue() and errors.getvalue().count("\n") == (argv[-1] == "-")
+    assert json.loads(Path("o.json").read_text())
+
+
+def test_a_stdout_that_is_closed_or_full(capsys, data, monkeypatch):
+    np.savez("f.npz", **data)
+
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", Full())
+        assert main(["f.npz"]) == 2
+    assert capsys.readouterr().err == "infojax.measure: stdout: No space left on device\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert main(["f.npz"]) == 2
+        assert main(["f.npz", "--json", "o.json"]) == 0
+    assert "stdout is closed, and none of --json, --html and --figures is given" in capsys.readouterr().err
+    assert json.loads(Path("o.json").read_text())
+
+
+def test_values_that_overflow_warn_in_the_report_alone(capsys, data):
+    np.savez("f.npz", **(data | {"z": data["z"] * 1e200, "W": data["W"] * 1e200}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["f.npz"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_table_is_as_wide_as_the_terminal(capsys, data, monkeypatch):
+    np.savez("f.npz", z=data["z"])
+    for columns, widest in (("40", 40), ("60", 60), ("200", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main(["f.npz"]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) == widest
 
 
 def test_progress_reaches_a_terminal_only(data, monkeypatch):
@@ -429,6 +559,10 @@ def test_bad_files(capsys, data):
         (["digits", "--ci", "19"], "argument --ci: '19': expected a whole number from 20 on"),
         (["digits", "--features", "features", "--layers", "*"], "exclude each other"),
         (["digits", "--json"], "argument --json: expected one argument"),
+        (["digits", "--json", "a", "--json", "b"], "argument --json: given twice"),
+        (["digits", "--labels", "none", "--labels=none"], "argument --labels: given twice"),
+        (["digits", "--seed", "-1"], "argument --seed: '-1': expected a whole number from 0 to 4294967295"),
+        (["digits", "--html", "-"], "--html -: only --json goes to stdout"),
     ],
 )
 def test_bad_command_lines(capsys, argv, problem):
@@ -440,6 +574,69 @@ def test_help_shows_examples(capsys):
         main(["-h"])
     assert end.value.code == 0
     assert "python -m infojax.measure digits" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--json", "--html", "--figures", "--features", "--layers", "--labels", "FILE"])
+def test_empty_names(capsys, data, flag):
+    np.savez("f.npz", **data)
+    for text, problem in (("", "is empty; expected a name"), ("a\0b", "holds a NUL character")):
+        argv = [text] if flag == "FILE" else ["f.npz", flag, text]
+        assert f"argument {flag}: " in (said := refused(capsys, *argv)) and problem in said
+
+
+def test_labels_of_another_length_are_not_read(capsys, data, monkeypatch):
+    np.savez("f.npz", z=data["z"], y=np.zeros(61, int))
+    monkeypatch.setattr(feature_arrays.StoredArray, "load", lambda self: pytest.fail("read"))
+    assert refused(capsys, "f.npz") == (
+        "f.npz: y has shape (61,), the labels must be (60,), one per row of f.npz: z (60, 6) float64; pass another "
+        "array with --labels, or --labels none"
+    )
+
+
+def test_a_step_number_beyond_what_numbers_hold(capsys, data, steps):
+    np.savez("run/step_12345678901234567890123.npz", **data)
+    assert "the step number has 23 digits; expected at most 2^53" in refused(capsys, "run")
+
+
+def test_names_that_a_terminal_would_obey(capsys, data):
+    key = "z\x1b[31m\r\x07"
+    np.savez("f.npz", **{key: data["z"]})
+    assert refused(capsys, "f.npz").isprintable()
+    os.rename("f.npz", "a\x1b[2J\nb.npz")
+    for argv in (["--features", key], ["--layers", "*"], ["--features", key, "--json", "-"]):
+        assert main(["a\x1b[2J\nb.npz", *argv]) == 0
+        out, err = capsys.readouterr()
+        assert all(line.isprintable() for line in [*out.split("\n"), *err.split("\n")])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 80000000000 bytes")])
+def test_memory_that_is_not_there(capsys, data, monkeypatch, error):
+    np.savez("f.npz", **data)
+    used = "z (60, 6) float64 as features, y (60,) int64 as labels, W (3, 6) float64 as head, b (3,) float64 as bias"
+    monkeypatch.setattr(measure, "analyze", lambda *_, **__: (_ for _ in ()).throw(error))
+    fix = "lower --chunk, or measure fewer columns or classes"
+    assert refused(capsys, "f.npz", "--json", "o") == f"f.npz: out of memory measuring {used}; {fix}"
+    monkeypatch.setattr(feature_arrays, "free_memory", lambda: 5000.0)  # before anything is computed
+    assert f"f.npz: {used}: measuring it needs 1.07e-05 GiB of memory, 4.66e-06 are free; save fewer" in refused(
+        capsys, "f.npz"
+    )
+    np.savez("f.npz", **(data | {"W": np.ones((20, DIM)), "b": np.zeros(20)}))
+    assert "are free; measure some of the classes" in refused(capsys, "f.npz")
+
+
+def test_control_c_is_one_line(capsys, data, monkeypatch):
+    np.savez("f.npz", **data)
+    before = sorted(Path.cwd().iterdir())
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for name in ("analyze", "draw_figures"):
+        with monkeypatch.context() as patch:
+            patch.setattr(measure, name, interrupted)
+            assert main(["f.npz", "--json", "o.json", "--figures", "figures"]) == 130
+        assert capsys.readouterr().err == "infojax.measure: interrupted\n"
+        assert sorted(Path.cwd().iterdir()) == before
 
 
 # The real command

@@ -1,6 +1,7 @@
 """Tables, figures and the page: nothing left out, nothing cut off, and the same bytes each time."""
 
 import csv
+import io
 import math
 import os
 import re
@@ -102,6 +103,59 @@ def test_no_line_is_longer_than_the_width(width, classes):
     lines += tables.render_trajectory([1, 10**9], [report, report], width).splitlines()
     assert max(map(len, lines)) <= width
     assert sum(len(line) == width for line in lines) >= 1  # and the room is used
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+@pytest.mark.parametrize("kind", ["text", "rich", "html"])
+def test_numbers_names_and_bounds_are_never_cut(kind, width):
+    estimated = "on 4096 of 100000 rows drawn at random; estimated, in [0.826123, 0.826456] at 95%"
+    report = full("a-name-" * 20, 25)
+    report = replace(
+        report,
+        measures=report.measures | {"matrix_entropy_alpha_0.5": 1.0},
+        conventions=report.conventions | {"mir": f"the definition of MIR, which goes on and on; {estimated}"},
+        intervals={"nc1": Interval(0.06, 0.07, 0.065, 0.002, 600), "mir": Interval(-1.5e-5, 0.9, 0.065, 0.002, 600)},
+    )
+    if kind == "html":
+        text = re.sub(r"<[^>]*>", " ", tables.html_table(report))
+    elif kind == "text":
+        text = report.table(width)
+    else:
+        screen = rich.console.Console(width=width, record=True, file=io.StringIO())
+        screen.print(report)
+        text = screen.export_text()
+    words = " ".join(text.split())
+    assert estimated in words
+    for number in ("[0.06000, 0.07000]", "[-1.500e-05, 0.9000]", "n = 1,200, d = 64, C = 25"):
+        assert number in words
+    for key, value in report.measures.items():
+        assert key in words and tables.format_value(value) in words
+    for value in report.limits.values():
+        assert tables.format_value(value) in words
+    for key, values in report.per_class.items():
+        assert key in words and tables.format_value(values.max()) in words or key == "count"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_columns_that_do_not_fit_follow_below(width):
+    reports = {name: full(name) for name in ("early", "late")}
+    lines = tables.render_layers(reports, width).splitlines()
+    heads = [line.split() for line in lines if line.startswith("  layer")]
+    assert [word for head in heads for word in head[1:]] == (
+        ["n", "d", "entropy", "eff.", "rank", "NC1", "MIR", "HDR", "NC3", "NC4", "CDNV"]
+    )
+    assert [line.split()[0] for line in lines] == ["layer", "early", "late", "limit"] * len(heads)
+    assert len(heads) == {40: 3, 60: 2, 80: 2, 100: 1}[width]
+
+
+def test_bounds_stand_below_a_comparison():
+    estimated = "on 4096 of 9999 rows drawn at random; estimated, in [0.826123, 0.826456] at 95%"
+    report = replace(full(), conventions=conventions(HEADED) | {"mir": f"a definition; {estimated}"})
+    for text in (
+        tables.render_layers({"a": full(), "b": report}, 60),
+        tables.render_trajectory([1, 2], [full(), report], 60),
+    ):
+        assert f"! {'layer b' if 'layer' in text else 'step 2'}: MIR {estimated}" in " ".join(text.split())
 
 
 def test_the_text_holds_every_measure_in_its_group():
@@ -356,6 +410,7 @@ def test_names_are_not_mathematics():
     figure = figures.plot(made("cost $x_1$ and $\\frac$", measures=FREE))
     assert canvas.svg_text(figure)  # an invalid formula would raise
     assert r"\$x_1\$" in figure.get_suptitle()
+    assert canvas.svg_text(figures.plot(made("名\x1b[31m", measures=FREE)))  # nor a warning where a letter is missing
 
 
 VALUES = {

@@ -151,7 +151,7 @@ def analyze(
         raise InputError(f"ci is {ci}; expected at least 20 subsamples (200 is usual)")
     if chunk < 1:
         raise InputError(f"chunk is {chunk}; expected at least 1 row")
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), np.errstate(all="ignore"):  # what overflows is nan, with its reason
         progress = progress or (lambda *_: None)
         found = measure_rows(rows, y, w, b, chunk, name, progress, seed, distributed=distributed)
         report = describe(found, name)

@@ -7,6 +7,8 @@ import os
 import platform
 import sys
 
+from infojax import outputs
+
 BENCHES = {
     "scale": "joint entropies of up to a million samples, streamed moments, bytes and work a device of a pod",
     "measures": "speed, memory and float32 error of the measures against the dense N x N route",
@@ -71,8 +73,7 @@ def main(argv=None):
     for kind in dict.fromkeys(row.get("kind") for row in rows):
         print_table([row for row in rows if row.get("kind") == kind])
     if args.json:
-        with open(args.json, "w") as f:
-            f.write(lines)
+        outputs.write(args.json, lines)
     return 0
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import infojax as ij
+from infojax import outputs
 from infojax.bench.torch_rows import beside
 from infojax.data import strong, transforms, weak
 from infojax.models import build
@@ -321,7 +322,7 @@ def run(quick=False, minutes=10.0, out=None):
                 file.write(json.dumps(rows[-1]) + "\n")
                 file.flush()
                 print(json.dumps(rows[-1]), flush=True)
-    (folder / "gpu.md").write_text(markdown(rows), encoding="utf-8")
+    outputs.write(folder / "gpu.md", markdown(rows))
     return rows
 
 

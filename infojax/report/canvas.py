@@ -7,12 +7,14 @@ import csv
 import functools
 import io
 import re
+import warnings
 from pathlib import Path
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from infojax import outputs
 from infojax.report.tables import one_line
 
 STYLE = {
@@ -49,7 +51,8 @@ def styled(draw):
 
     @functools.wraps(draw)
     def call(*args, **kwargs):
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: its letters are drawn as boxes
             return draw(*args, **kwargs)
 
     return call
@@ -89,15 +92,14 @@ def svg_text(figure, prefix="figure") -> str:
 
 def save(directory, stem, figure, rows, prefix="figure") -> tuple[list[Path], str]:
     """Writes STEM.svg, .png and .csv; returns their paths and the SVG, with ids under `prefix`."""
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    svg, png, table = paths = [directory / f"{stem}.{kind}" for kind in ("svg", "png", "csv")]
     text = svg_text(figure, prefix)
-    svg.write_text(text, encoding="utf-8")
     figure.set_layout_engine("none")  # keeps the layout just made, half of the time of drawing
-    png.write_bytes(png_bytes(figure))
-    with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    paths = [Path(directory) / f"{stem}.{kind}" for kind in ("svg", "png", "csv")]
+    with outputs.at_once() as add:
+        for path, content in zip(paths, (text, png_bytes(figure), table.getvalue()), strict=True):
+            add(path, content)
     return paths, text

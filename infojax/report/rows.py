@@ -1,8 +1,7 @@
 """The rows of a run folder as series: by split and quantity, over steps, with the interval of the mean over seeds."""
 
-import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +9,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from infojax.report.quantities import closed_limits, known
+from infojax.report.reading import read_rows, read_settings
 from infojax.train.board import COORDINATES
-from infojax.train.runlog import RunFolderError, read_rows
+from infojax.train.runlog import RunFolderError
 
 BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
@@ -40,6 +40,7 @@ class Study:
       layers: {name: depth}, by depth; empty where nothing was measured by layer.
       dims: {name: numbers a sample}, as far as the rows tell.
       clouds: {(run, split): {step: row}} of three-dimensional features: "cloud_x", "cloud_y", "cloud_z", "labels".
+      notes: what of the folder was left out, a line each.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Study:
     layers: dict
     dims: dict
     clouds: dict
+    notes: tuple = ()
 
 
 class Series(NamedTuple):
@@ -84,20 +86,11 @@ def read_study(folder) -> Study:
     for name in ("config.json", "metrics.jsonl"):
         if not (folder / name).is_file():
             raise RunFolderError(f"{folder}: no {name}; expected the folder of a run")
-    rows = read_rows(folder)
+    config, environment = read_settings(folder / "config.json"), read_settings(folder / "env.json")
+    rows, notes = read_rows(folder / "metrics.jsonl", (config.get("sweep") or {}).get("name") or "")
     if not rows:
-        raise RunFolderError(f"{folder / 'metrics.jsonl'}: no rows yet")
-    return study(rows, _settings(folder / "config.json"), _settings(folder / "env.json"), folder)
-
-
-def _settings(path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RunFolderError(f"{path}: is damaged; expected one JSON object")
-    return found
+        raise RunFolderError(notes[0] if notes else f"{folder / 'metrics.jsonl'}: no rows yet")
+    return replace(study(rows, config, environment, folder), notes=tuple(notes))
 
 
 def study(rows, config, environment=None, folder=".") -> Study:
@@ -153,7 +146,7 @@ def _order(value):
 
 def _swept(rows, config) -> tuple[str, dict]:
     """(name, {run: value}) of the hyper-parameter that the config sweeps, or ("", {})."""
-    name = config.get("sweep", {}).get("name", "")
+    name = (config.get("sweep") or {}).get("name") or ""
     return (name, {row["run"]: row[name] for row in rows if "run" in row and name in row}) if name else ("", {})
 
 
@@ -180,7 +173,7 @@ def mean_interval(values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
     n, kept = finite.sum(0), np.where(finite, values, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         mean = np.where(n > 0, kept.sum(0) / n, math.nan)
         squares = np.where(finite, (kept - mean) ** 2, 0.0).sum(0)
         half = np.where(n > 1, stdtrit(np.maximum(n - 1, 1), 0.975) * np.sqrt(squares / (n - 1) / n), math.nan)
@@ -203,7 +196,8 @@ def series(study, split, quantity, runs, axis="step") -> Series | None:
     places = sorted({place for of_run in found.values() for place in of_run})
     table = [[of_run.get(place, math.nan) for place in places] for of_run in found.values()]
     mean, half, n = mean_interval(table)
-    return Series(np.array(places, np.float64), mean, mean - half, mean + half, n)
+    with np.errstate(invalid="ignore"):  # of numbers near the largest there is
+        return Series(np.array(places, np.float64), mean, mean - half, mean + half, n)
 
 
 def swept_places(study) -> dict:
@@ -271,9 +265,9 @@ def first_accurate(study, run, split, least=0.99) -> int | None:
 
 
 def num_classes(study) -> int | None:
-    """C >= 3 of the config, else None: no limit is drawn on a guess."""
+    """C of the config, from 3 to a million, else None: no limit is drawn on a guess."""
     found = study.config.get("num_classes")
-    return found if isinstance(found, int) and found >= 3 else None
+    return found if isinstance(found, int) and 3 <= found <= 10**6 else None
 
 
 def first_perfect(study, runs) -> dict[Any, int] | None:

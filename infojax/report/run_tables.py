@@ -207,7 +207,7 @@ def phases_table(study, split="test") -> tuple[list[str], list[list[str]]]:
 
 def warnings_of(study) -> list[str]:
     """What a reader must know before the numbers."""
-    found = []
+    found = list(study.notes)
     for run, step in study.frozen.items():
         seed = f" (seed {study.seeds[run]})" if run in study.seeds else ""
         found.append(

@@ -3,9 +3,9 @@
 The summary loads no drawing.
 """
 
-import os
 from pathlib import Path
 
+from infojax import outputs
 from infojax.report.rows import read_study
 from infojax.report.run_tables import text_lines
 
@@ -19,7 +19,9 @@ def write_run(folder) -> Path:
     from infojax.report.run_page import run_page
 
     study = read_study(folder)
-    return _written(study.folder, run_page(study, study.folder / "figures"))
+    path = study.folder / "report.html"
+    outputs.write(path, run_page(study, study.folder / "figures"))
+    return path
 
 
 def write_comparison(folders, out) -> Path:
@@ -27,18 +29,11 @@ def write_comparison(folders, out) -> Path:
     from infojax.report.run_page import comparison_page
 
     studies, out = [read_study(folder) for folder in folders], Path(out)
-    return _written(out, comparison_page(studies, out / "figures"))
+    path = out / "report.html"
+    outputs.write(path, comparison_page(studies, out / "figures"))
+    return path
 
 
 def summary_lines(folder) -> list[str]:
     """The last evaluation as a table of fixed width: mean ± half of the 95% interval over seeds, and limits."""
     return text_lines(read_study(folder))
-
-
-def _written(folder, page) -> Path:
-    """The whole page or the old one."""
-    path = folder / "report.html"
-    partial = path.with_name("report.html.partial")
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
-    return path

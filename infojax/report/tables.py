@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from infojax.commands import printable as one_line  # names and reasons come from files
+
 # A measure belongs to the first group with a prefix of its name; unknown ones are shown last.
 GROUPS = {
     "Entropy and rank": ("entropy_f", "matrix", "effective", "rankme", "stable", "coding", "mean_"),
@@ -52,11 +54,6 @@ def format_value(value, digits=5) -> str:
     if 1e-3 <= abs(value) < 1e5:
         return f"{value:#.{digits}g}".rstrip(".")
     return f"{value:.{digits - 1}e}"
-
-
-def one_line(text) -> str:
-    """Names and reasons come from files: no control character may break the table."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
 def _number(numbers, key, digits=5) -> str:
@@ -160,23 +157,29 @@ def _decimal_pad(cells) -> list[str]:
 
 
 def _grid_lines(header, rows, width) -> list[str]:
-    """Right-aligned columns under their names, the first (and a sparkline) to the left."""
+    """Right-aligned columns under their names, the first (and a sparkline) to the left.
+
+    Columns that do not fit follow in a further grid, after the first column again.
+    """
     left = (header[0], "by class")
     table = zip(header, *rows, strict=True)
     columns = [[name, *(x if name in left else _decimal_pad(x))] for name, *x in table]
-    widths = [max(map(len, column)) for column in columns]
-    widths[0] = min(widths[0], max(width // 3, 8))
-    columns[0] = [x if len(x) <= widths[0] else "…" + x[1 - widths[0] :] for x in columns[0]]
-    while len(widths) > 2 and sum(widths) + 2 * len(widths) > width:
-        widths.pop()
-    lines = []
-    for cells in zip(*columns[: len(widths)], strict=True):
-        padded = [
-            cell.ljust(w) if name in left else cell.rjust(w)
-            for cell, w, name in zip(cells, widths, header, strict=False)
-        ]
-        lines.append("  " + "  ".join(padded).rstrip())
+    first = max(map(len, columns[0]))
+    first = min(first, max(width // 3, 8))
+    columns[0] = [x if len(x) <= first else "…" + x[1 - first :] for x in columns[0]]
+    columns = [[cell.ljust(w) if x[0] in left else cell.rjust(w) for cell in x] for x, w in _with_widths(columns)]
+    lines, rest = [], columns[1:]
+    while rest:
+        fits = 1
+        while fits < len(rest) and 2 + first + sum(2 + len(x[0]) for x in rest[: fits + 1]) <= width:
+            fits += 1
+        lines += ["  " + "  ".join(cells).rstrip() for cells in zip(columns[0], *rest[:fits], strict=True)]
+        rest = rest[fits:]
     return lines
+
+
+def _with_widths(columns):
+    return [(column, max(map(len, column))) for column in columns]
 
 
 def _wrapped(text, width, first="  ", then="  ") -> list[str]:
@@ -193,14 +196,35 @@ def _column(name, cells) -> dict[str, str]:
 
 
 def _measure_lines(row, columns, names, width) -> list[str]:
-    start = "  " + _cut(row.key, names).ljust(names) + "  "
+    """A row of the table. Names and numbers are never cut: what does not fit stands on lines of its own.
+
+    Of a convention the definition may be cut (it is whole in the HTML and in the Report), but not what follows its
+    first semicolon: the rows that were used, the bounds of an estimate.
+    """
+    long = len(row.key) > names
+    start = "  " + ("" if long else row.key).ljust(names) + "  "
+    above = _wrapped(row.key, width) if long else []
     if row.reason:
         limit = f"; limit {row.limit}" if row.limit else ""
-        return _wrapped(f"{row.value} ({row.reason}){limit}", width, start, " " * len(start))
-    line = start + "  ".join(column[row.key] for column in columns if column[""])
-    room = width - len(line) - 2
-    # Cut shorter than this a convention says nothing; it is whole in the HTML and in the Report.
-    return [line + "  " + _cut(row.convention, room) if room >= 20 else line]
+        return above + _wrapped(f"{row.value} ({row.reason}){limit}", width, start, " " * len(start))
+    line, below = start[:-2], []
+    for name, column in columns.items():
+        if column[""] and not below and len(line) + 2 + len(column[""]) <= width:
+            line += "  " + column[row.key]
+        elif column[""]:
+            below.append(f"{name} {column[row.key].strip()}" if column[row.key].strip() else "")
+    room, (definition, _, rest) = width - len(line) - 2, row.convention.partition("; ")
+    # Cut shorter than this a definition says nothing.
+    if room >= 20:
+        fits = len(row.convention) <= room
+        line += "  " + (row.convention if fits else _cut(definition + ";" * bool(rest), room))
+        rest = "" if fits else rest
+    indent = width - room if room >= 40 else 4
+    return [*above, line, *_below(filter(None, [*below, rest]), indent, width)]
+
+
+def _below(texts, indent, width) -> list[str]:
+    return [line for text in texts for line in _wrapped(text, width, " " * indent, " " * indent)]
 
 
 def render_table(report, width=100) -> str:
@@ -210,9 +234,9 @@ def render_table(report, width=100) -> str:
     shown = [row for row in rows if not row.reason]
     names = min(max((len(row.key) for row in rows), default=0), max(width * 9 // 20, 12))
     fields = {"value": "value", "limit": "limit", "interval": "95% interval"}
-    columns = [_column(fields[f], {row.key: getattr(row, f) for row in shown}) for f in fields]
+    columns = {fields[f]: _column(fields[f], {row.key: getattr(row, f) for row in shown}) for f in fields}
     title = Row("", "", "", "", "convention" if any(r.convention for r in rows) else "", "")
-    lines = [headline(report), "─" * width, *_measure_lines(title, columns, names, width)]
+    lines = [*_wrapped(headline(report), width, "", ""), "─" * width, *_measure_lines(title, columns, names, width)[:1]]
     for group, members in groups.items():
         lines += ["", group]
         lines += [line for row in members for line in _measure_lines(row, columns, names, width)]
@@ -231,7 +255,7 @@ def render_table(report, width=100) -> str:
 
 
 def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, rows and notes of (name, report) pairs; a row of limits, and why there is a NaN."""
+    """Header, rows and notes of (name, report) pairs; a row of limits, why there is a NaN, the bounds of estimates."""
     reports = [report for _, report in pairs]
     keys = [k for k in KEY_COLUMNS if any(k in r.measures for r in reports)]
     rows, notes = [], {}
@@ -241,7 +265,9 @@ def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
         rows.append([name, f"{report.num_samples:,}", f"{report.dim:,}", *cells])
         absent = {k: report.reasons[k] for k in keys if k in report.reasons}
         reasons = [f"{KEY_COLUMNS[k]} nan ({reason})" for k, reason in absent.items()]
-        for note in [*reasons, *report.warnings]:
+        qualified = {k: report.conventions.get(k, "").partition("; ")[2] for k in keys}
+        bounds = [f"{KEY_COLUMNS[k]} {text}" for k, text in qualified.items() if "estimated" in text]
+        for note in [*reasons, *bounds, *report.warnings]:
             notes.setdefault(one_line(note), []).append(f"{label} {name}")
     limits = [{_number(r.limits, key, 4) for r in reports if key in r.measures} for key in keys]
     if any(limits) and set().union(*limits) != {""}:

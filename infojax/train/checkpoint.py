@@ -1,5 +1,6 @@
 """Checkpoints of a `State`. The only place that knows orbax."""
 
+import itertools
 import math
 import warnings
 from pathlib import Path
@@ -104,7 +105,9 @@ class Checkpoints:
                 warnings.warn(f"{self.folder}: checkpoint {step} is damaged, skipped ({_line(error)})", stacklevel=2)
                 with together():
                     if jax.process_index() == 0:
-                        (self.folder / str(step)).rename(self.folder / f"damaged.{step}")
+                        names = (f"damaged.{step}{f'.{n}' * (n > 0)}" for n in itertools.count())
+                        free = next(name for name in names if not (self.folder / name).exists())
+                        (self.folder / str(step)).rename(self.folder / free)
                 self._manager.reload()
         if list(self.folder.glob("damaged.*")):
             raise CheckpointError(f"{self.folder}: no checkpoint can be read; remove it to start anew")

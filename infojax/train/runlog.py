@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from infojax import outputs
 from infojax.processes import same, together
 from infojax.train.board import Board
 
@@ -55,8 +56,8 @@ class RunFolder:
         if known.exists() and self.metrics.exists():  # else nothing has been done yet
             _same_run(self.folder, _settings(known), config)
         self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(known, json.dumps(config, indent=2, sort_keys=True))
-        _replace(self.folder / "env.json", json.dumps(environment(), indent=2))
+        outputs.write(known, json.dumps(config, indent=2, sort_keys=True))
+        outputs.write(self.folder / "env.json", json.dumps(environment(), indent=2))
 
     @property
     def metrics(self):
@@ -70,7 +71,7 @@ class RunFolder:
         with together():
             if self._writes:
                 kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
-                _replace(self.metrics, "".join(kept))
+                outputs.write(self.metrics, "".join(kept))
                 self._board = Board(self.folder / "tensorboard", step)
 
     def row(self, kind, step, **values):
@@ -96,7 +97,7 @@ class RunFolder:
     def status(self, **values):
         """Replaces status.json, so that whoever reads it sees a whole one."""
         if self._writes:
-            _replace(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
+            outputs.write(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
 
     def close(self):
         if self._rows is not None:
@@ -173,13 +174,6 @@ def _plain(value):
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path, text):
-    """The whole file or the old one, whenever the process is stopped."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def _settings(path):

@@ -83,6 +83,17 @@ def test_a_damaged_newest_one_is_skipped(tmp_path, damage):
     assert Checkpoints(tmp_path).restore(state())[0] == 2
 
 
+def test_one_that_is_damaged_again_finds_another_name(tmp_path):
+    store = written(tmp_path, [1, 2])
+    (tmp_path / "damaged.2" / "default").mkdir(parents=True)
+    for path in (tmp_path / "2" / "default").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.warns(UserWarning, match="checkpoint 2 is damaged, skipped"):
+        assert store.restore(state())[0] == 1
+    assert {path.name for path in tmp_path.iterdir()} >= {"1", "damaged.2", "damaged.2.1"}
+
+
 def test_an_unfinished_one_is_ignored(tmp_path):
     store = written(tmp_path, [1])
     (tmp_path / "2.orbax-checkpoint-tmp").mkdir()

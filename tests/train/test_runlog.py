@@ -99,7 +99,7 @@ def test_status_is_replaced_whole(tmp_path):
     for step in (1, 2):
         run.status(step=step, state="training")
     assert json.loads((tmp_path / "status.json").read_text())["step"] == 2
-    assert not list(tmp_path.glob("*.partial"))
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "env.json", "status.json"}
 
 
 def events(folder):

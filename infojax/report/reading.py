@@ -1,0 +1,148 @@
+"""The files of a run folder, as they may be found after years: what cannot be used is left out, counted and said."""
+
+import json
+import math
+from pathlib import Path
+
+from infojax.report.quantities import QUANTITIES
+from infojax.train.board import COORDINATES
+from infojax.train.runlog import RunFolderError
+
+MOST = 2**53  # whole numbers up to here are exact as floats
+DEEPEST = 50  # levels of nested settings; readers of JSON end at some depth, in an error of their own
+
+# What figures and tables rely on; other keys may hold anything.
+NUMBER = (int, float)
+OF_ROW = {
+    "kind": str, "step": int, "run": int, "seed": int, "evaluator": str, "split": str, "n": int, "convention": str,
+    "layer": str, "depth": NUMBER, "dim": int, "frozen": bool, "of_frozen": bool, **dict.fromkeys(COORDINATES, NUMBER),
+}  # fmt: skip
+OF_SETTINGS = {
+    "name": str, "task": str, "num_classes": int, "steps": int, "steps_per_epoch": NUMBER, "sweep": dict,
+    "sweep.name": str, "report": dict, "report.x_scale": str, "path.fork": int, "versions": dict, "git": str,
+}  # fmt: skip
+POINTS = ("tsne_x", "tsne_y"), ("cloud_x", "cloud_y", "cloud_z")  # lists, each as long as "labels"
+
+
+def read_settings(path: Path) -> dict:
+    """The JSON object of a file; {} where there is none.
+
+    Raises:
+      RunFolderError: it is no JSON object, or a setting that figures rely on has another type.
+    """
+    if not path.exists():
+        return {}
+    if not path.is_file():
+        raise RunFolderError(f"{path}: is no regular file; expected one JSON object")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or _depth(found) > DEEPEST:
+        raise RunFolderError(f"{path}: is damaged; expected one JSON object")
+    for key, kind in OF_SETTINGS.items():
+        part, _, inner = key.rpartition(".")
+        holder = found.get(part) if part else found
+        value = holder.get(inner) if isinstance(holder, dict) else None
+        if value is not None and not _is(value, kind):
+            raise RunFolderError(f"{path}: {key} is {str(value)[:40]!r}, expected {_named(kind)}")
+    return found
+
+
+def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
+    """(rows, notes): the rows that can be used, and in one line each what was left out and why.
+
+    A number that is not finite is None, as it is written; `swept` is a key that may hold text.
+    """
+    rows, damaged, text = [], {}, {}
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+    cut_short = lines.pop()  # "" where the last line is whole
+    for number, line in enumerate(lines, 1):
+        row, problem = _row(line, swept)
+        if problem:
+            damaged.setdefault(problem, []).append(number)
+            continue
+        for name, value in row.items():
+            shown = (name in QUANTITIES or name.startswith("limit_")) and name != swept
+            if shown and value is not None and type(value) not in NUMBER:
+                text.setdefault(name, []).append(number)
+            elif type(value) in NUMBER and not math.isfinite(value):
+                row[name] = None
+        rows.append(row)
+    if cut_short:
+        damaged["cut short"] = [len(lines) + 1]
+    notes = [f"{name} is no number in {_places(at)}: left out there" for name, at in text.items()]
+    if damaged:
+        count = sum(map(len, damaged.values()))
+        reasons = "; ".join(f"{problem} ({_places(at)})" for problem, at in damaged.items())
+        notes.insert(0, f"{count} of {len(lines) + bool(cut_short)} lines are damaged and left out: {reasons}")
+    return rows, [f"{path}: {note}" for note in notes]
+
+
+def _row(line, swept) -> tuple[dict | None, str]:
+    """(row, "") or (None, what is wrong with it)."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None, "not JSON"
+    if not isinstance(row, dict):
+        return None, "not a JSON object"
+    for key in ("kind", "step"):
+        if key not in row:
+            return None, f"no {key}"
+    for key, value in row.items():
+        kind = OF_ROW.get(key, (*NUMBER, str) if key == swept else None)
+        if kind and not _is(value, kind):
+            return None, f"{key} is {str(value)[:40]!r}, expected {_named(kind)}"
+        if isinstance(value, int) and abs(value) > (MOST if kind else 1e300):
+            return None, f"{key} has {len(str(value))} digits"
+    if row["step"] < 0:
+        return None, "step is negative"
+    for names in POINTS:
+        if names[0] in row and not _same_length([row.get(name) for name in (*names, "labels")]):
+            return None, f"{', '.join(names)} and labels must be lists of numbers of one length"
+    if "tsne_x" in row and not {"split", "n"} <= row.keys():
+        return None, "a map without split or n"
+    if "cloud_x" in row and not _fits(row):
+        return None, "means must be a list of three numbers per class, the labels positions in it"
+    return row, ""
+
+
+def _fits(cloud) -> bool:
+    """Whether means and head, which may be absent, are lists of three numbers (None is not finite), a class each."""
+    means, head = cloud.get("means"), cloud.get("head", [])
+    threes = all(
+        isinstance(x, list)
+        and all(isinstance(v, list) and len(v) == 3 and all(c is None or _is(c, NUMBER) for c in v) for v in x)
+        for x in (means, head)
+    )
+    return threes and all(type(label) is int and 0 <= label < len(means) for label in cloud["labels"])
+
+
+def _is(value, kind) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) and value == value
+
+
+def _named(kind) -> str:
+    names = {str: "text", int: "a whole number", NUMBER: "a number", dict: "an object", bool: "true or false"}
+    return names.get(kind, "a number or text")
+
+
+def _same_length(lists) -> bool:
+    whole = all(isinstance(x, list) and all(_is(v, NUMBER) and abs(v) < 1e300 for v in x) for x in lists)
+    return whole and len({len(x) for x in lists}) == 1 and bool(lists[0])
+
+
+def _depth(value) -> int:
+    depth, level = 0, [value]
+    while level:
+        level = [
+            part for x in level if isinstance(x, dict | list) for part in (x.values() if isinstance(x, dict) else x)
+        ]
+        depth += 1
+    return depth
+
+
+def _places(numbers) -> str:
+    shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
+    return f"line{'s' * (len(numbers) > 1)} {shown}"
