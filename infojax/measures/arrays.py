@@ -47,13 +47,17 @@ def as_square(k, name="gram"):
 
 
 def sample_weights(weights, n, dtype):
-    """Non-negative weights (N,) as floats; ones for None."""
+    """Non-negative weights (N,) as floats; ones for None.
+
+    A weight of zero selects nothing: the derivative of every measure with respect to it is zero, on any number of
+    devices, and not the one-sided derivative, which would need the row; rows of weight zero may hold anything.
+    """
     if weights is None:
         return jnp.ones(n, dtype)
     weights = jnp.asarray(weights).astype(dtype)
     if weights.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one a sample; got {weights.shape}")
-    return weights
+        raise ValueError(f"weights must have shape ({n},), one per sample; got {weights.shape}")
+    return jnp.where(weights == 0, 0, weights)
 
 
 def on_host(*arrays):
