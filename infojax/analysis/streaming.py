@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.analysis.parts import merged, own_part
-from infojax.measures import arrays, collapse, entropy, head_interplay, passes, spectra, variability
+from infojax.measures import arrays, collapse, entropy, head_interplay, passes, separation, spectra, variability
 from infojax.measures.estimate import Estimate, estimate_interplay, estimate_interplay_from_stats
 from infojax.measures.moments import ClassStats
 
@@ -94,13 +94,14 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, thorough=True, dist
     scatter = "within" if dim <= DIRECT_ROWS and not direct else None
     per_class = not direct and num_classes * dim * dim <= SCATTER_BUDGET
     unit_scatter = None if direct or dim > DIRECT_ROWS else ("class" if per_class else "within")
-    first = partial(_first_pass, rows, labels, part, num_classes, chunk, name, progress, scatter, unit_scatter)
+    scale = _scale(rows, chunk)
+    first = partial(_first_pass, rows, scale, labels, part, num_classes, chunk, name, progress, scatter, unit_scatter)
     raw, unit, zero_rows = merged(first, distributed)
     zero_rows = int(zero_rows)
-    around = partial(_second_pass, rows, labels, part, raw, w, b, unit_scatter, chunk, progress)
+    around = partial(_second_pass, rows, scale, labels, part, raw, w, b, unit_scatter, chunk, progress)
     second, unit_centered, energies = merged(around, distributed)
 
-    subset = rows.take(sample).astype(np.float64) if direct or scatter is None or y is not None else None
+    subset = rows.take(sample).astype(np.float64) / scale if direct or scatter is None or y is not None else None
     sampled, estimated = {}, {}
     if direct or scatter is None:
         spectrum, spectrum_centered, singular = _direct_spectra(subset)
@@ -116,11 +117,12 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, thorough=True, dist
         values, class_values = _collapse_values(raw, second, energies, w)
         values = {key: float(value) for key, value in values.items()}
         class_values = {key: np.asarray(value) for key, value in class_values.items()}
+        class_values["nc2_norm"] = scale * class_values["nc2_norm"]
         class_values["entropy"] = _class_entropies(subset if direct else unit, labels, num_classes)
         if not (direct or per_class):
             del class_values["entropy"]
         if thorough:
-            values["silhouette"] = _silhouette(subset, labels[sample])
+            values["silhouette"] = separation.silhouette(subset, labels[sample])
             if not direct:
                 sampled["silhouette"] = len(sample)
     if w is not None:
@@ -184,8 +186,17 @@ def _sample(n, size, seed):
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
 
 
-def _blocks(rows, labels, part, chunk, progress, phase):
-    """(features, labels, weights) of equal sizes as jax arrays: the last block is padded with weight zero."""
+def _scale(rows, chunk):
+    """The power of two nearest to the largest entry of the first rows, by which all are divided, without rounding.
+
+    Nothing in a report depends on it but the norms of the class means; squares would overflow and underflow.
+    """
+    first = np.abs(next(rows.blocks(min(chunk, rows.shape[0]), 0, rows.shape[0])).astype(np.float64))
+    return np.asarray(arrays.power_of_two(jnp.asarray(first.max(initial=0))))
+
+
+def _blocks(rows, scale, labels, part, chunk, progress, phase):
+    """(features / scale, labels, weights) of equal sizes as jax arrays: the last block is padded with weight zero."""
     start, stop = part
     size = 0
     for block in rows.blocks(min(chunk, rows.shape[0]), *part):
@@ -193,6 +204,7 @@ def _blocks(rows, labels, part, chunk, progress, phase):
         size = size or count  # wide rows may come in blocks smaller than asked for
         z = np.zeros((size, rows.shape[1]))
         z[:count] = block
+        z /= scale
         y = np.full(size, -1, np.int32)
         y[:count] = labels[start : start + count]
         yield jnp.asarray(z), jnp.asarray(y), jnp.asarray((np.arange(size) < count).astype(np.float64))
@@ -210,10 +222,10 @@ def _first_block(raw, unit, zero_rows, z, y, w):
     return raw.update(z, y, w), unit.update(u, y, w), zero_rows, jnp.argmin(finite), finite.all()
 
 
-def _first_pass(rows, labels, part, num_classes, chunk, name, progress, scatter, unit_scatter):
+def _first_pass(rows, scale, labels, part, num_classes, chunk, name, progress, scatter, unit_scatter):
     empty = partial(ClassStats.init, num_classes, rows.shape[1], dtype=jnp.float64)
     raw, unit, zero_rows = empty(scatter=scatter), empty(scatter=unit_scatter), jnp.zeros(())
-    for k, (z, y, w) in enumerate(_blocks(rows, labels, part, chunk, progress, "class means")):
+    for k, (z, y, w) in enumerate(_blocks(rows, scale, labels, part, chunk, progress, "class means")):
         raw, unit, zero_rows, worst, finite = _first_block(raw, unit, zero_rows, z, y, w)
         if not finite:
             row = part[0] + k * len(z) + int(worst)
@@ -230,15 +242,15 @@ def _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w):
     return jax.tree.map(jnp.add, second, added), unit.update(u, y, w), energies
 
 
-def _second_pass(rows, labels, part, raw, head, bias, unit_scatter, chunk, progress):
+def _second_pass(rows, scale, labels, part, raw, head, bias, unit_scatter, chunk, progress):
     """`SecondPass`, moments of the centred unit rows, and within energies of each distinct S_B."""
     num_classes, dim = raw.mean.shape
     unit = ClassStats.init(num_classes, dim, scatter=unit_scatter, dtype=jnp.float64)
     inverses, mean, floor = _around_means(raw)
     zeros = jnp.zeros(num_classes)
     carry = (passes.SecondPass(zeros, zeros, zeros), unit, dict.fromkeys(inverses, zeros))
-    head, bias = (None if x is None else jnp.asarray(x) for x in (head, bias))
-    for z, y, w in _blocks(rows, labels, part, chunk, progress, "around the means"):
+    head, bias = passes.same_classifier(head, bias, scale)
+    for z, y, w in _blocks(rows, scale, labels, part, chunk, progress, "around the means"):
         # Blocks would queue up in memory faster than they are worked off.
         carry = jax.block_until_ready(_second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w))
     return carry
@@ -306,17 +318,6 @@ def _class_entropies(source, labels, num_classes):
         ]
     counts = np.bincount(labels, minlength=num_classes)
     return np.array([spectrum_entropy(p) if n else np.nan for p, n in zip(spectra_of, counts, strict=True)])
-
-
-def _silhouette(z, labels):
-    present = len(np.unique(labels))
-    if not 2 <= present < len(labels):
-        return float("nan")
-    import sklearn
-    from sklearn.metrics import silhouette_score
-
-    with sklearn.config_context(working_memory=32):  # MiB of distances at a time, instead of all N^2
-        return float(silhouette_score(z, labels))
 
 
 def spectrum_entropy(p, alpha=1.0):

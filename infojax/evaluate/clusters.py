@@ -1,8 +1,9 @@
-"""How features cluster by class, by scikit-learn: silhouette, and the map of t-SNE."""
+"""How features cluster by class: silhouette, and the map of scikit-learn's t-SNE."""
 
 import numpy as np
 
 from infojax.evaluate.derived import weights_of
+from infojax.measures.separation import silhouette
 
 
 def clusters(seen):
@@ -11,15 +12,7 @@ def clusters(seen):
     Davies-Bouldin's index is in `neural_collapse`.
     """
     z, labels = np.asarray(seen.said["raw"].embedding), np.asarray(seen.sample.labels)
-    yield "silhouette", _silhouette(z, labels)
-
-
-def _silhouette(z, labels):
-    if not np.isfinite(z).all() or not 2 <= len(np.unique(labels)) < len(labels):
-        return float("nan")
-    from sklearn.metrics import silhouette_score
-
-    return float(silhouette_score(z, labels))
+    yield "silhouette", silhouette(z, labels) if np.isfinite(z).all() else float("nan")
 
 
 def tsne(through, sample, runs, seed=0):
@@ -39,6 +32,7 @@ def tsne(through, sample, runs, seed=0):
             z = np.asarray(through(*weights_of(networks[number]), sample.x).embedding)
             if not np.isfinite(z).all() or z.shape[1] < 2 or len(np.unique(z, axis=0)) < 3:
                 continue  # nothing to map; scikit-learn would divide by no variance
+            z = z - z.mean(axis=0, dtype=np.float64).astype(z.dtype)  # far from the origin its distances have no digits
             place = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(z)
             x, y = np.round(place.T.astype(np.float64), 3).tolist()
             labels = np.asarray(sample.labels).tolist()

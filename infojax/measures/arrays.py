@@ -1,4 +1,5 @@
-"""What every measure does to its arguments: checks and types, products in full precision, roots and quotients at zero.
+"""What every measure does to its arguments: checks and types, products in full precision, roots and quotients at zero,
+and a scale at which squares neither overflow nor underflow.
 
 Everything is computed in float32 or better, whatever dtype comes in, with matrix products at `precision="highest"` (the
 default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
@@ -107,3 +108,24 @@ def host_view(a):
 def product(*factors):
     """Product of several matrices, in the cheapest order."""
     return jnp.linalg.multi_dot(factors, precision="highest")
+
+
+@jax.jit
+def power_of_two(largest):
+    """The power of two nearest to a positive number, in float32 within 2^-126 and 2^126; 1 for 0, inf and nan.
+
+    Dividing by it rounds nothing. It is constant under differentiation.
+    """
+    info = jnp.finfo(largest.dtype)
+    largest = jax.lax.stop_gradient(largest)
+    largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    # Within these bounds its reciprocal is a normal number too.
+    bounded = jnp.clip(largest, info.tiny, 1 / info.tiny)
+    return jax.lax.reduce_precision(bounded, exponent_bits=info.nexp, mantissa_bits=0)
+
+
+@jax.jit
+def normalised(x):
+    """x / s and s, the power of two nearest to the largest absolute value in x."""
+    s = power_of_two(jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
+    return x / s, s

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays
+from infojax.measures import arrays, scale
 from infojax.measures.moments import class_stats
-from infojax.measures.passes import second_pass
+from infojax.measures.passes import same_classifier, second_pass
 from infojax.measures.separation import cdnv_from_stats, davies_bouldin_from_sums
 from infojax.measures.simplex import duality_gap, means_and_head, nc2_from_means, nc2_from_stats, nc3_from_stats
 from infojax.measures.variability import between_inverse, nc1_convention, nc1_from_energy
@@ -71,10 +71,17 @@ def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, conven
     """
     if head is not None:
         num_classes = arrays.as_rows(head, "head").shape[0]
+    z, s = scale.normalised_samples(z, labels, num_classes, weights)
     stats = class_stats(z, labels, num_classes, weights=weights)
     inverse = None if nc1_convention(convention).quotient else between_inverse(stats, convention=convention)
-    sums = second_pass(stats, z, labels, head, bias, inverse=inverse, weights=weights)
-    return collapse_from_passes(stats, sums, head, convention=convention)
+    classifier = same_classifier(head, bias, s)
+    sums = second_pass(stats, z, labels, *classifier, inverse=inverse, weights=weights)
+    return with_unit(collapse_from_passes(stats, sums, head, convention=convention), s)
+
+
+def with_unit(found, s):
+    """`NeuralCollapse` of z from that of z / s: the norms of the class means are all that has a unit."""
+    return found._replace(per_class=found.per_class._replace(nc2_norm=s * found.per_class.nc2_norm))
 
 
 @partial(jax.jit, static_argnames="convention")

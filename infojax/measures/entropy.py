@@ -45,9 +45,15 @@ def density_from_gram(k, weights=None):
 @jax.jit
 def _weighted_density(k, w):
     root = arrays.safe_sqrt(w)
-    unused = (w[:, None] <= 0) | (w[None, :] <= 0)
-    k = root[:, None] * jnp.where(unused, 0, k) * root[None, :]
+    k = root[:, None] * used_block(k, w) * root[None, :]
     return arrays.safe_divide(k, jnp.trace(k))
+
+
+@jax.jit
+def used_block(k, w):
+    """K with zeros in the rows and columns of weight zero, up to a power of two that brings its entries near one."""
+    unused = (w[:, None] <= 0) | (w[None, :] <= 0)
+    return arrays.normalised(jnp.where(unused, 0, k))[0]
 
 
 def smaller_density(u, p):
@@ -222,7 +228,7 @@ def effective_rank(a):
     References:
       Roy and Vetterli, "The effective rank", EUSIPCO 2007.
     """
-    s = singular_values(arrays.as_rows(a, "matrix"))
+    s = singular_values(arrays.normalised(arrays.as_rows(a, "matrix"))[0])
     total = jnp.sum(s)
     p = arrays.safe_divide(s, total)
     entropy = -jnp.sum(jnp.where(p == 0, 0, p * jnp.log(jnp.where(p == 0, 1, p))))
@@ -254,7 +260,7 @@ def rankme(z, eps=1e-7):
       Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
       representations by their rank", ICML 2023, equation 1.
     """
-    s = singular_values(arrays.as_rows(z))
+    s = singular_values(arrays.normalised(arrays.as_rows(z))[0])
     total = jnp.sum(s)
     p = arrays.safe_divide(s, total) + eps
     return jnp.where(total == 0, 0, jnp.exp(-jnp.sum(p * jnp.log(p))))
@@ -268,7 +274,7 @@ def stable_rank(a):
     Returns:
       0-d array in [1, rank A]; 0 for a zero matrix.
     """
-    s = singular_values(arrays.as_rows(a, "matrix"))
+    s = singular_values(arrays.normalised(arrays.as_rows(a, "matrix"))[0])
     top = jnp.max(s, initial=0)
     return jnp.sum(arrays.safe_divide(s, top) ** 2)
 

@@ -11,7 +11,7 @@ different n. A ratio with a zero denominator is nan, with zero gradient.
 import jax.numpy as jnp
 
 from infojax.measures import arrays, spectra
-from infojax.measures.entropy import density_from_gram, entropy_of_density, smaller_density
+from infojax.measures.entropy import density_from_gram, entropy_of_density, smaller_density, used_block
 
 
 def _pair_entropies(z1, z2, alpha, center, weights):
@@ -47,6 +47,7 @@ def _pair_entropies_from_gram(k1, k2, alpha, weights):
     # A sample without a direction in one set has a zero diagonal there; it is left out of all three.
     w = arrays.sample_weights(weights, len(k1), k1.dtype)
     w = jnp.where((jnp.diagonal(k1) <= 0) | (jnp.diagonal(k2) <= 0), 0, w)
+    k1, k2 = used_block(k1, w), used_block(k2, w)  # their product would overflow and underflow long before them
     return spectra.in_turn(lambda k: entropy_of_density(density_from_gram(k, w), alpha), k1, k2, k1 * k2)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, moments
+from infojax.measures import arrays, moments, scale
 from infojax.measures.moments import class_stats
 from infojax.measures.simplex import means_and_head
 from infojax.measures.variability import class_weights, energies
@@ -39,11 +39,12 @@ def second_pass(stats, z, labels, head=None, bias=None, *, inverse=None, weights
       `SecondPass`.
     """
     z, labels, w = moments.samples_around(stats, z, labels, weights)
+    s = arrays.normalised(stats.mean)[1]
     scorers = None if head is None else _scorers(stats, head, bias)
 
     def add(sums, *block):
         deviation, owners, w = moments.deviations(*block, stats.mean)
-        distance = _lengths(deviation)
+        distance = _lengths(deviation, s)
         energy = jnp.zeros_like(w) if inverse is None else energies(inverse, deviation)
         differ = jnp.zeros_like(w) if scorers is None else _disagreement(scorers, block[0], owners, distance)
         added = (moments.class_sums(w * x, owners, stats.num_classes) for x in (energy, distance, differ))
@@ -54,14 +55,30 @@ def second_pass(stats, z, labels, head=None, bias=None, *, inverse=None, weights
 
 
 @jax.jit
-def _lengths(rows):
-    return arrays.safe_sqrt(jnp.sum(rows * rows, axis=1))
+def _lengths(rows, s):
+    return s * arrays.safe_sqrt(jnp.sum((rows / s) ** 2, axis=1))
+
+
+def same_classifier(head, bias, s):
+    """Head and bias of moderate scale with which features divided by s get the class that they had; None stays None."""
+    if head is None:
+        return None, bias
+    head = arrays.as_rows(head, "head")
+    if bias is None:
+        return arrays.normalised(head)[0], None
+    bias = arrays.as_float(bias)
+    dtype = jnp.promote_types(head.dtype, bias.dtype)
+    head, bias = head.astype(dtype), bias.astype(dtype)
+    largest = [jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0) for x in (head, bias)]
+    common = arrays.power_of_two(jnp.maximum(*largest))
+    return head / common, bias / common / s
 
 
 class _Scorers(NamedTuple):
     """Linear scores whose argmax is the head's class and the nearest centre, and what else decides NC4.
 
-    ||z - mu_c||^2 = ||z - mu_C||^2 - 2 <m_c, z> + 2 <m_c, mu_C> + ||m_c||^2 with m_c = mu_c - mu_C.
+    ||z - mu_c||^2 = ||z - mu_C||^2 - 2 <m_c, z> + 2 <m_c, mu_C> + ||m_c||^2 with m_c = mu_c - mu_C; scores of centres
+    are divided by a power of two near the largest class mean.
     """
 
     head: jax.Array
@@ -74,6 +91,7 @@ class _Scorers(NamedTuple):
 
 @jax.jit
 def _scorers(stats, head, bias):
+    stats, s = scale.normalised_stats(stats)
     means, _, mask = means_and_head(stats, head)
     head = arrays.as_rows(head, "head").astype(means.dtype)
     bias = jnp.zeros(len(head), means.dtype) if bias is None else arrays.as_float(bias).astype(means.dtype)
@@ -85,7 +103,7 @@ def _scorers(stats, head, bias):
     apart = 0.999 * (square[:, None] + square[None, :]) - 2 * arrays.matmul(means, means.T)
     apart = jnp.where(mask[None, :] & ~jnp.eye(len(mask), dtype=bool), apart, jnp.inf)
     return _Scorers(
-        head, bias, means, jnp.where(mask, offset, -jnp.inf), 0.499 * arrays.safe_sqrt(jnp.min(apart, axis=1)),
+        head, bias, means, jnp.where(mask, s * offset, -jnp.inf), 0.499 * s * arrays.safe_sqrt(jnp.min(apart, axis=1)),
         poison=0 * (jnp.sum(head) + jnp.sum(bias)),
     )  # fmt: skip
 
@@ -126,6 +144,8 @@ def nc4(z, labels, head, bias=None, *, weights=None):
       Papyan, Han and Donoho, PNAS 2020.
     """
     head = arrays.as_rows(head, "head")
+    z, s = scale.normalised_samples(z, labels, head.shape[0], weights)
+    head, bias = same_classifier(head, bias, s)
     stats = class_stats(z, labels, head.shape[0], weights=weights)
     disagreement = second_pass(stats, z, labels, head, bias, weights=weights).disagreement
     return arrays.safe_divide(jnp.sum(disagreement), jnp.sum(stats.count), jnp.nan)

@@ -1,12 +1,13 @@
-"""How far classes lie apart for their width: CDNV and the Davies-Bouldin index, means over pairs of classes.
+"""How far classes lie apart for their width: CDNV, the Davies-Bouldin index and the silhouette.
 
 Classes without samples are left out: C then means the number of classes present. Class means mu_c, their mean mu_C.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from infojax.measures import arrays
+from infojax.measures import arrays, scale
 from infojax.measures.moments import class_stats
 from infojax.measures.passes import second_pass
 from infojax.measures.variability import mean_rounding
@@ -19,6 +20,7 @@ def cdnv_from_stats(stats):
     Returns:
       CDNV (0-d) and (C,) means over c' != c; nan for absent classes.
     """
+    stats, _ = scale.normalised_stats(stats)
     present = stats.count > 0
     variance = arrays.safe_divide(stats.squares, stats.count)
     distance = _squared_distances(stats)
@@ -57,21 +59,25 @@ def cdnv(z, labels, num_classes=None, *, weights=None):
     References:
       Galanti, Gyorgy and Hutter, "On the role of neural collapse in transfer learning", ICLR 2022.
     """
+    z, _ = scale.normalised_samples(z, labels, num_classes, weights)
     return cdnv_from_stats(class_stats(z, labels, num_classes, weights=weights))[0]
 
 
 @jax.jit
 def davies_bouldin_from_sums(stats, distance):
     """Davies-Bouldin index from `ClassStats` and the sums `SecondPass.distance`; see `davies_bouldin`."""
+    stats, s = scale.normalised_stats(stats)
     present = stats.count > 0
-    spread = arrays.safe_divide(distance, stats.count)
+    spread = arrays.safe_divide(distance / s, stats.count)
     apart = arrays.safe_sqrt(_squared_distances(stats))
     both = spread[:, None] + spread[None, :]
-    ratio = arrays.safe_divide(both, apart, jnp.where(both > mean_rounding(stats), jnp.inf, jnp.nan))
     pair = present[:, None] & present[None, :] & ~jnp.eye(len(present), dtype=bool)
+    # 0 / 0: nan enters last, since the derivative of a maximum passes it on even where it counts for nothing.
+    neither = pair & (apart <= 0) & ~(both > mean_rounding(stats))
+    ratio = arrays.safe_divide(both, apart, jnp.where(neither, 0, jnp.inf))
     worst = jnp.max(jnp.where(pair, ratio, 0), axis=1, initial=0)
-    mean = arrays.safe_divide(jnp.sum(worst), jnp.sum(present), jnp.nan)
-    return jnp.where(jnp.sum(present) > 1, mean, jnp.nan)
+    mean = arrays.safe_divide(jnp.sum(worst), jnp.sum(present))
+    return jnp.where((jnp.sum(present) > 1) & ~jnp.any(neither), mean, jnp.nan)
 
 
 def davies_bouldin(z, labels, num_classes=None, *, weights=None):
@@ -87,5 +93,52 @@ def davies_bouldin(z, labels, num_classes=None, *, weights=None):
     References:
       Davies and Bouldin 1979.
     """
+    z, _ = scale.normalised_samples(z, labels, num_classes, weights)
     stats = class_stats(z, labels, num_classes, weights=weights)
     return davies_bouldin_from_sums(stats, second_pass(stats, z, labels, weights=weights).distance)
+
+
+def silhouette(z, labels, block=256):
+    """Mean over samples of (b - a) / max(a, b), Euclidean: 1 at collapse; on the host, in float64, O(N^2 D).
+
+    a is the mean distance to the other samples of the same class, b the smallest mean distance to the samples of
+    another class; samples alone in their class count as 0, as in scikit-learn's silhouette_score. Distances to a class
+    are computed about its mean, so that neither a shift of all features nor classes far from each other cost digits:
+    about the origin |x|^2 + |y|^2 - 2 <x, y> cancels.
+
+    Args:
+      z: (N, D) finite features; labels: (N,) integers; concrete.
+      block: samples worked on at a time.
+    Returns:
+      float; nan with fewer than two classes, or if every class has one sample.
+    References:
+      Rousseeuw 1987.
+    """
+    z, (classes, owner) = np.asarray(z, np.float64), np.unique(np.asarray(labels), return_inverse=True)
+    if not 2 <= len(classes) < len(z):
+        return float("nan")
+    z = z / np.asarray(arrays.power_of_two(jnp.asarray(np.abs(z).max(initial=0))))
+    counts = np.bincount(owner)
+    mean = np.empty((len(z), len(classes)))  # distance of each sample to each class
+    for c, count in enumerate(counts):
+        members = np.flatnonzero(owner == c)
+        # The mean of differences from a member: the sum of numbers far from zero would be rounded.
+        center = z[members[0]] + np.mean(z[members] - z[members[0]], axis=0)
+        others = z[members] - center
+        for first in range(0, len(z), block):
+            rows = slice(first, first + block)
+            square = _square_distances(z[rows] - center, others)
+            square[np.arange(first, first + len(square))[:, None] == members[None, :]] = 0
+            mean[rows, c] = np.sqrt(square).sum(axis=1) / np.maximum(count - (owner[rows] == c), 1)
+    own = mean[np.arange(len(z)), owner]
+    mean[np.arange(len(z)), owner] = np.inf
+    other = mean.min(axis=1)
+    larger = np.maximum(own, other)
+    value = np.divide(other - own, larger, out=np.zeros_like(larger), where=larger > 0)
+    return float(np.mean(np.where(counts[owner] > 1, value, 0)))
+
+
+def _square_distances(x, y):
+    """|x_i - y_j|^2 (n, m) of rows near the origin."""
+    square = np.sum(x * x, axis=1)[:, None] + np.sum(y * y, axis=1)[None, :] - 2 * (x @ y.T)
+    return np.maximum(square, 0)

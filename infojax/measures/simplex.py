@@ -8,9 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays
+from infojax.measures import arrays, scale
 from infojax.measures.moments import class_stats
-from infojax.measures.variability import centered_means, mean_rounding, significant
+from infojax.measures.variability import significant_means
 
 
 class NC2(NamedTuple):
@@ -39,7 +39,7 @@ def nc2_from_means(means, present=None):
     """
     means = arrays.as_rows(means, "means")
     mask = jnp.ones(means.shape[0], bool) if present is None else present
-    m = jnp.where(mask[:, None], means, 0)
+    m, s = arrays.normalised(jnp.where(mask[:, None], means, 0))
     c = jnp.sum(mask).astype(means.dtype)
     enough = c > 1
     others = jnp.where(enough, c - 1, 1)
@@ -56,7 +56,7 @@ def nc2_from_means(means, present=None):
     etf_distance = _distance_to_etf(gram, mask)
     return NC2(
         *(jnp.where(enough, x, jnp.nan) for x in (equinorm, equiangularity, etf_distance)),
-        norms=jnp.where(mask, norms, jnp.nan),
+        norms=jnp.where(mask, s * norms, jnp.nan),
         angles=jnp.where(mask & enough, angles, jnp.nan),
     )
 
@@ -77,7 +77,7 @@ def nc2_from_stats(stats):
 
     Means closer to mu_C than their rounding error count as zero.
     """
-    return nc2_from_means(significant(centered_means(stats, "classes"), mean_rounding(stats)), stats.count > 0)
+    return nc2_from_means(significant_means(stats), stats.count > 0)
 
 
 def nc2(z, labels, num_classes=None, *, weights=None):
@@ -88,7 +88,9 @@ def nc2(z, labels, num_classes=None, *, weights=None):
     Returns:
       `NC2` (equinorm, equiangularity, etf_distance, and per-class norms and angles).
     """
-    return nc2_from_stats(class_stats(z, labels, num_classes, weights=weights))
+    z, s = scale.normalised_samples(z, labels, num_classes, weights)
+    found = nc2_from_stats(class_stats(z, labels, num_classes, weights=weights))
+    return found._replace(norms=s * found.norms)
 
 
 def nc3_from_stats(stats, head, *, convention="papyan"):
@@ -100,11 +102,10 @@ def nc3_from_stats(stats, head, *, convention="papyan"):
     """
     if convention not in ("papyan", "etf"):
         raise ValueError(f"convention must be papyan or etf; got {convention!r}")
-    gap = duality_gap(stats, head)
-    means, w, mask = means_and_head(stats, head)
     if convention == "papyan":
-        return jnp.sum(gap)
-    return _distance_to_etf(arrays.matmul(w, means.T), mask)
+        return jnp.sum(duality_gap(stats, head))
+    means, w, mask = means_and_head(stats, head)
+    return _distance_to_etf(arrays.matmul(arrays.normalised(w)[0], arrays.normalised(means)[0].T), mask)
 
 
 def means_and_head(stats, head):
@@ -113,16 +114,19 @@ def means_and_head(stats, head):
     if head.shape != stats.mean.shape:
         raise ValueError(f"head must be (C, D) = {stats.mean.shape}; got {head.shape}")
     mask = stats.count > 0
-    means = significant(centered_means(stats, "classes"), mean_rounding(stats))
-    return means, jnp.where(mask[:, None], head, 0), mask
+    return significant_means(stats), jnp.where(mask[:, None], head, 0), mask
 
 
 @jax.jit
 def duality_gap(stats, head):
     """(C,) contributions || w_c / ||W||_F - m_c / ||M||_F ||^2 of the classes to Papyan's NC3."""
     means, w, _ = means_and_head(stats, head)
-    scaled = [arrays.safe_divide(x, arrays.safe_sqrt(jnp.sum(x * x)), jnp.nan) for x in (w, means)]
-    return jnp.sum((scaled[0] - scaled[1]) ** 2, axis=1)
+    rows = [arrays.normalised(x)[0] for x in (w, means)]
+    norms = [arrays.safe_sqrt(jnp.sum(x * x)) for x in rows]
+    first, second = (arrays.safe_divide(x, norm) for x, norm in zip(rows, norms, strict=True))
+    # nan enters last: a derivative that passes through one is nan, even where it counts for nothing.
+    vanishes = (norms[0] <= 0) | (norms[1] <= 0)
+    return jnp.where(vanishes, jnp.nan, jnp.sum((first - second) ** 2, axis=1))
 
 
 def nc3(z, labels, head, *, convention="papyan", weights=None):
@@ -141,4 +145,5 @@ def nc3(z, labels, head, *, convention="papyan", weights=None):
       ValueError: shapes do not fit, unknown convention.
     """
     head = arrays.as_rows(head, "head")
+    z, _ = scale.normalised_samples(z, labels, head.shape[0], weights)
     return nc3_from_stats(class_stats(z, labels, head.shape[0], weights=weights), head, convention=convention)

@@ -14,7 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures.arrays import host_view, matmul, on_host, product, safe_divide, safe_sqrt, sample_weights, total
+from infojax.measures.arrays import (
+    host_view,
+    matmul,
+    on_host,
+    power_of_two,
+    product,
+    safe_divide,
+    safe_sqrt,
+    sample_weights,
+    total,
+)
 
 
 class SpectralFunction(NamedTuple):
@@ -33,8 +43,8 @@ def unit_rows(z, floor=0.0):
     """L2-normalised rows, and which rows have a direction at all.
 
     u_i = z_i / ||z_i||, invariant to the scale of each row. A row whose largest entry is at most `floor` or tiny / eps
-    (1e-31 in float32, 1e-292 in float64) has no direction: it comes back as zeros, with zero gradient.
-    Entries above 2^126 (8.5e37) in float32 give nan: their reciprocals are no normal floats.
+    (1e-31 in float32, 1e-292 in float64; below it smaller entries lose digits) has no direction: it comes back as
+    zeros, with zero gradient.
 
     Args:
       z: (N, D) features, float32 or float64.
@@ -43,11 +53,11 @@ def unit_rows(z, floor=0.0):
       (N, D) unit or zero rows, and (N,) booleans that are True for unit rows.
     """
     info = jnp.finfo(z.dtype)
-    # Scaling by the largest entry first keeps the squares from under- and overflowing. The map is
-    # homogeneous of degree 0 in z, so the scale may be held constant when differentiating.
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(z), axis=1, keepdims=True, initial=0))
-    live = ~(scale <= jnp.maximum(floor, info.tiny / info.eps))
-    y = z / jnp.where(live, scale, 1)
+    # A power of two near the largest entry keeps the squares from under- and overflowing. The map is homogeneous of
+    # degree 0 in z, so the scale may be held constant when differentiating. Rows with inf become nan.
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(z), axis=1, keepdims=True, initial=0))
+    live = ~(largest <= jnp.maximum(floor, info.tiny / info.eps))
+    y = z / jnp.where(jnp.isfinite(largest), power_of_two(largest), largest)
     norm = safe_sqrt(jnp.sum(y * y, axis=1, keepdims=True))
     # Not a > test: a row holding nan stays nan instead of silently counting as zero.
     return jnp.where(live, y / jnp.where(live, norm, 1), 0), live[:, 0]
@@ -72,15 +82,17 @@ def directions(z, weights=None, center=False, axis=None):
         # A row equal to the mean must become zero, not the unit vector of a rounding error.
         largest = jnp.max(jnp.abs(jax.lax.stop_gradient(z)), initial=0)
         largest = largest if axis is None else jax.lax.pmax(largest, axis)
-        mean = safe_divide(total(matmul(w[None], z), axis), total(jnp.sum(w), axis))
-        return mean, 16 * jnp.finfo(z.dtype).eps * largest
+        s = power_of_two(largest)
+        mean = safe_divide(total(matmul(w[None], z / s), axis), total(jnp.sum(w), axis))
+        return s, mean, 16 * jnp.finfo(z.dtype).eps * (largest / s)
 
     def neither(z):
-        return jnp.zeros((1, z.shape[1]), z.dtype), jnp.zeros((), z.dtype)
+        zero = jnp.zeros((), z.dtype)
+        return zero + 1, jnp.zeros((1, z.shape[1]), z.dtype), zero
 
     # `center` is traced, so that both choices share one compilation.
-    mean, floor = jax.lax.cond(center, mean_and_rounding, neither, z)
-    u, live = unit_rows(z - mean, floor)
+    s, mean, floor = jax.lax.cond(center, mean_and_rounding, neither, z)
+    u, live = unit_rows(z / s - mean, floor)
     mass = jnp.where(live, w, 0)
     return u, safe_divide(mass, total(jnp.sum(mass), axis))
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, moments, roots
+from infojax.measures import arrays, moments, roots, scale
 from infojax.measures.moments import ClassStats, class_stats
 
 
@@ -70,6 +70,12 @@ def significant(rows, noise):
     return jnp.where(zero, 0, rows)
 
 
+def significant_means(stats):
+    """mu_c - mu_C (C, D); zero for absent classes and for means closer to mu_C than their rounding error."""
+    stats, s = scale.normalised_stats(stats)
+    return s * significant(centered_means(stats, "classes"), mean_rounding(stats))
+
+
 def _between_factor(stats, convention):
     """F (C, D) with S_B = F^T F."""
     root = arrays.safe_sqrt(class_weights(stats, convention.between))
@@ -90,13 +96,14 @@ def between_inverse(stats, *, convention="thesis"):
     Returns:
       (D, C) or (D, D).
     """
+    stats, s = scale.normalised_stats(stats)
     factor = _between_factor(stats, nc1_convention(convention))
     eps, (num_classes, dim) = jnp.finfo(factor.dtype).eps, factor.shape
     norm = arrays.safe_sqrt(jnp.sum(factor * factor))
     rtol = jax.lax.stop_gradient(
         jnp.maximum(10 * eps * max(num_classes, dim) ** 0.5, arrays.safe_divide(mean_rounding(stats), norm))
     )
-    return (roots.pseudo_inverse if num_classes < dim else roots.inverse_root)(factor, rtol)
+    return (roots.pseudo_inverse if num_classes < dim else roots.inverse_root)(factor, rtol) / s
 
 
 def energies(inverse, deviation):
@@ -143,11 +150,12 @@ def nc1_from_energy(energy, stats, *, convention="thesis"):
       classes.
     """
     rule = nc1_convention(convention)
+    stats, _ = scale.normalised_stats(stats)
     if rule.quotient:
         return _trace_quotient(stats, rule)
     present = stats.count > 0
-    scale = arrays.safe_divide(1.0, jnp.sum(present)) if rule.per_class else 1.0
-    value = scale * arrays.safe_divide(energy, stats.count)
+    share = arrays.safe_divide(1.0, jnp.sum(present)) if rule.per_class else 1.0
+    value = share * arrays.safe_divide(energy, stats.count)
     defined = _has_between(stats, rule)
     total = jnp.sum(class_weights(stats, rule.within) * value)
     return jnp.where(defined, total, jnp.nan), jnp.where(defined & present, value, jnp.nan)
@@ -195,6 +203,7 @@ def nc1(z, labels, num_classes=None, *, convention="thesis", weights=None):
       Zhu et al. 2021 (tding1); He and Su, PNAS 2023; Tirer et al. 2023 (quotient).
     """
     rule = nc1_convention(convention)
+    z, _ = scale.normalised_samples(z, labels, num_classes, weights)
     stats = class_stats(z, labels, num_classes, weights=weights)
     energy = stats.squares
     if not rule.quotient:
@@ -217,6 +226,7 @@ def nc1_from_stats(stats, *, convention="thesis"):
       ValueError: unknown convention, or the statistics lack the scatter it needs.
     """
     rule = nc1_convention(convention)
+    stats, _ = scale.normalised_stats(stats)
     if rule.quotient:
         return _trace_quotient(stats, rule)[0]
     if stats.kind is None or (rule.within == "classes" and stats.kind != "class"):
@@ -230,8 +240,8 @@ def nc1_from_stats(stats, *, convention="thesis"):
     trace = jnp.tensordot(stats.scatter, inverse, axes=2, precision="highest")
     if stats.kind == "class":
         return nc1_from_energy(trace, stats, convention=convention)[0]
-    scale = arrays.safe_divide(1.0, jnp.sum(stats.count > 0)) if rule.per_class else 1.0
-    value = scale * arrays.safe_divide(trace, jnp.sum(stats.count))
+    share = arrays.safe_divide(1.0, jnp.sum(stats.count > 0)) if rule.per_class else 1.0
+    value = share * arrays.safe_divide(trace, jnp.sum(stats.count))
     return jnp.where(_has_between(stats, rule), value, jnp.nan)
 
 
@@ -261,14 +271,14 @@ def nc1_one_pass(count, sums, second_moment):
     """
     second_moment = arrays.as_square(second_moment, "second_moment")
     count, sums = (jnp.asarray(x).astype(second_moment.dtype) for x in (count, sums))
-    mean = arrays.safe_divide(sums, count[:, None])
+    mean, s = arrays.normalised(arrays.safe_divide(sums, count[:, None]))
     stats = ClassStats(count, mean, jnp.zeros_like(count))
     root = between_inverse(stats)
     inverse = arrays.matmul(root, root.T)
     total = jnp.sum(count)
-    center = arrays.safe_divide(jnp.sum(sums, axis=0), total)
+    center = arrays.safe_divide(jnp.sum(sums / s, axis=0), total)
     factor = _between_factor(stats, NC1_CONVENTIONS["thesis"])
-    raw = arrays.safe_divide(second_moment, total)
+    raw = arrays.safe_divide(second_moment / s / s, total)
     terms = [raw, center[:, None] * center[None, :], arrays.matmul(factor.T, factor)]
     value = jnp.sum(inverse * (terms[0] - terms[1] - terms[2]))
     # Each product of the trace carries a relative rounding error of its own; they add up in absolute value.
@@ -302,7 +312,7 @@ def equi_separation(values, depth=None):
     positive = values > 0
     y = jnp.log(jnp.where(positive, values, 1))
     # Differences from the first entry are exactly zero for constant values; from a rounded mean they are not.
-    x, y = (v - v[:1] - jnp.mean(v - v[:1]) for v in (x, y))
-    scale = arrays.safe_sqrt(jnp.sum(x * x)) * arrays.safe_sqrt(jnp.sum(y * y))
-    r = jnp.clip(arrays.safe_divide(jnp.sum(x * y), scale, jnp.nan), -1, 1)
-    return jnp.where(jnp.all(positive), r, jnp.nan)
+    x, y = (arrays.normalised(v - v[:1] - jnp.mean(v - v[:1]))[0] for v in (x, y))
+    norms = arrays.safe_sqrt(jnp.sum(x * x)) * arrays.safe_sqrt(jnp.sum(y * y))
+    r = jnp.clip(arrays.safe_divide(jnp.sum(x * y), norms), -1, 1)
+    return jnp.where(jnp.all(positive) & ~(norms <= 0), r, jnp.nan)

@@ -18,6 +18,7 @@ from infojax.measures import (
     head_interplay,
     moments,
     passes,
+    scale,
     spectra,
     variability,
 )
@@ -123,6 +124,7 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None, mesh=None):
 def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, convention="thesis", weights=None, mesh=None):
     """`infojax.neural_collapse` of samples split over devices: two passes, O(C D) moved in each."""
     num_classes = num_classes if head is None else len(head)
+    z, s = scale.normalised_samples(z, labels, num_classes, weights)
     stats = class_stats(z, labels, num_classes, weights=weights, mesh=mesh)
     quotient = variability.nc1_convention(convention).quotient
     inverse = None if quotient else variability.between_inverse(stats, convention=convention)
@@ -131,8 +133,9 @@ def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, conven
         sums = passes.second_pass(stats, z, labels, head, bias, inverse=inverse, weights=weights)
         return arrays.total(sums, AXIS)
 
-    sums = over_samples(local, mesh, z, labels, weights, stats, head, bias, inverse)
-    return collapse.collapse_from_passes(stats, sums, head, convention=convention)
+    classifier = passes.same_classifier(head, bias, s)
+    sums = over_samples(local, mesh, z, labels, weights, stats, *classifier, inverse)
+    return collapse.with_unit(collapse.collapse_from_passes(stats, sums, head, convention=convention), s)
 
 
 @compiled_on_mesh(head_interplay.interplay, "center")

@@ -1,0 +1,58 @@
+"""Samples and class moments at every scale: divided by a power of two before anything is squared, which rounds nothing.
+
+A measure that is homogeneous of degree zero may hold that power constant when it is differentiated: the derivative is
+the right one. Only entries below the smallest normal number (1.2e-38 in float32, 2.2e-308 in float64) are lost, which
+XLA takes for zero; features that are all below 1e-31 (1e-292) have lost some of their digits to that.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.measures import arrays, moments
+
+# Features whose largest entry lies in this range have squares that any float type holds: they need no scaling.
+MODERATE = (2.0**-24, 2.0**24)
+
+
+@jax.jit
+def normalised_stats(stats):
+    """`ClassStats` of features divided by s, and s, the power of two nearest to the largest entry of a class mean."""
+    mean, s = arrays.normalised(stats.mean)
+    scatter = None if stats.scatter is None else stats.scatter / s / s
+    return replace(stats, mean=mean, squares=stats.squares / s / s, scatter=scatter), s
+
+
+def normalised_samples(z, labels, num_classes=None, weights=None):
+    """z / s and s, the power of two nearest to the largest entry of the samples that count.
+
+    Concrete arrays on the CPU whose entries are moderate come back as they are, not copied, with s = 1.
+
+    Args:
+      z, labels, num_classes, weights: as `class_stats` takes them.
+    """
+    num_classes = moments.infer_num_classes(labels, num_classes)
+    z, labels, w = moments.checked_samples(z, labels, weights)
+    if not arrays.on_host(z, labels, w):
+        return _divided_samples(z, labels, w, num_classes)
+    rows = np.asarray(z)
+    largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
+    largest = np.max(largest[np.asarray(_counted(labels, w, num_classes))], initial=0)
+    if not largest > 0 or MODERATE[0] <= largest <= MODERATE[1]:
+        return z, jnp.ones((), z.dtype)
+    s = arrays.power_of_two(jnp.asarray(largest))
+    return z / s, s
+
+
+@partial(jax.jit, static_argnums=3)
+def _divided_samples(z, labels, w, num_classes):
+    counted = _counted(labels, w, num_classes)[:, None]
+    s = arrays.power_of_two(jnp.max(jnp.where(counted, jnp.abs(z), 0), initial=0))
+    return z / s, s
+
+
+def _counted(labels, w, num_classes):
+    return (labels >= 0) & (labels < num_classes) & (w > 0)
