@@ -5,46 +5,131 @@ Everything is computed in float32 or better, whatever dtype comes in, with matri
 default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
 """
 
+import numbers
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def as_float(x):
+def as_array(x, name):
+    """x as an array that JAX takes: NumPy arrays of numbers in native byte order, lists, and what has __array__ or
+    __dlpack__ (torch tensors); JAX arrays as they are.
+
+    Raises:
+      ValueError: no array of numbers, or masked values, of which JAX knows nothing.
+    """
+    if isinstance(x, jax.Array):  # tracers, too
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        if masked := int(np.ma.count_masked(x)):
+            raise ValueError(
+                f"{name} is a masked array with {masked} masked values: leave those rows out, or give them weight zero"
+            )
+        x = x.data
+    if hasattr(x, "detach"):
+        x = x.detach().cpu()
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if not hasattr(x, "__dlpack__"):
+            raise ValueError(
+                f"{name} must be an array of numbers; got {_kind(x)} of rows of unequal lengths"
+            ) from error
+        return jax.dlpack.from_dlpack(x)
+    if array.dtype == object and array.size:
+        array = _numbers_of_objects(array, name, x)
+    if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, np.number):  # jax's knows bfloat16
+        raise ValueError(f"{name} must be an array of numbers; got {_kind(x)} of {array.dtype}")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _numbers_of_objects(array, name, x):
+    """An object array whose entries are all numbers as one of these."""
+    kinds = {type(entry) for entry in array.flat}
+    if not all(issubclass(kind, numbers.Real | np.bool_) for kind in kinds):
+        named = ", ".join(sorted(kind.__name__ for kind in kinds)[:3])
+        raise ValueError(f"{name} must be an array of numbers; got {_kind(x)} with entries of type {named}")
+    return array.astype(np.int64 if all(issubclass(kind, numbers.Integral) for kind in kinds) else np.float64)
+
+
+def _kind(x):
+    return f"a {type(x).__name__}" if type(x).__module__ == "builtins" else f"an array ({type(x).__name__})"
+
+
+def as_float(x, name="array"):
     """x as a jax array of its own float type, at least float32; integers and booleans become the default float."""
-    x = jnp.asarray(x)
+    x = jnp.asarray(as_array(x, name))
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        raise TypeError(f"expected a real array, got {x.dtype}")
+        raise TypeError(f"{name} must be a real array, got {x.dtype}: pass its real and imaginary parts as columns")
     floating = jnp.issubdtype(x.dtype, jnp.floating)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32) if floating else jnp.result_type(float))
 
 
 def as_rows(z, name="features"):
     """z as a float (N, D) array; raises ValueError for any other rank."""
-    z = as_float(z)
+    z = as_float(z, name)
     if z.ndim != 2:
-        what = "(C, D), one row a class" if name == "head" else "(N, D), one row a sample"
+        what = "(C, D), one row per class" if name == "head" else "(N, D), one row per sample"
         raise ValueError(f"{name} must be {what}; got shape {z.shape}")
     return z
 
 
-def as_labels(labels, n):
-    """labels as an (n,) integer array of at least 32 bits, which counts any number of classes; booleans are 0 and 1."""
-    labels = jnp.asarray(labels)
+def as_labels(labels, n=None):
+    """labels as an (n,) integer array of at least 32 bits, which counts any number of classes; booleans are 0 and 1.
+
+    Any length, and any shape, for n None.
+    """
+    if not isinstance(labels, jax.Array):
+        kind = np.asarray(labels, dtype=object if isinstance(labels, list | tuple) else None)
+        if kind.dtype.kind in "US" or (kind.dtype == object and any(isinstance(entry, str) for entry in kind.flat)):
+            raise ValueError("labels are strings; pass numpy.unique(labels, return_inverse=True)[1]")
+    labels = jnp.asarray(as_array(labels, "labels"))
     labels = labels.astype(jnp.int32) if labels.dtype == bool else labels
-    if labels.shape != (n,):
-        raise ValueError(f"labels must have shape ({n},), one a row of the features; got {labels.shape}")
+    if n is not None and labels.shape != (n,):
+        fix = {(n, 1): ": pass labels[:, 0]"}.get(labels.shape, "")
+        fix = ": pass labels.argmax(1) if they are one-hot" if labels.ndim == 2 and not fix else fix
+        raise ValueError(f"labels must have shape ({n},), one per row of the features; got {labels.shape}{fix}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f"labels must be integers; got {labels.dtype}")
+        raise ValueError(f"labels must be integers; got {labels.dtype}: pass labels.astype(int) if they are whole")
     return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
 
 
 def as_square(k, name="gram"):
     """k as a float (n, n) array; raises ValueError for any other shape."""
-    k = as_float(k)
+    k = as_float(k, name)
     if k.ndim != 2 or k.shape[0] != k.shape[1]:
         raise ValueError(f"{name} must be a square matrix; got shape {k.shape}")
     return k
+
+
+def whole_number(value, name, least):
+    """A static whole number of at least `least`, as an int."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        shape = getattr(value, "shape", None)
+        got = f"an array of shape {shape}" if shape else repr(value)
+        raise ValueError(f"{name} must be a whole number; got {got}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}; got {number}")
+    return number
+
+
+def positive(value, name):
+    """A number above zero, if it is concrete; a traced one passes."""
+    if isinstance(value, jax.core.Tracer):
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a positive number; got {value!r}") from None
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name} must be a positive number; got {number}")
+    return value
 
 
 def sample_weights(weights, n, dtype):
@@ -55,9 +140,12 @@ def sample_weights(weights, n, dtype):
     """
     if weights is None:
         return jnp.ones(n, dtype)
-    weights = jnp.asarray(weights).astype(dtype)
+    weights = as_float(weights, "weights").astype(dtype)
     if weights.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one per sample; got {weights.shape}")
+    if on_host(weights) and (negative := np.asarray(weights) < 0).any():
+        at = int(np.argmax(negative))
+        raise ValueError(f"weights must be non-negative; that of row {at} is {weights[at]}")
     return jnp.where(weights == 0, 0, weights)
 
 

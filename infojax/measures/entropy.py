@@ -69,6 +69,7 @@ def weighted(u, p):
 
 def density_of_features(z, weights=None, center=False):
     """`smaller_density` of the directions of z (N, D); see `spectra.directions`."""
+    weights = arrays.sample_weights(weights, len(z), z.dtype)
     return spectra.smaller_gram(_density_factor(z, weights, center))
 
 
@@ -93,6 +94,23 @@ def _renyi_terms(alpha):
             SpectralFunction(lambda x: power.value(x) - 1, power.divided),
         )
     return lambda x: x**alpha, power
+
+
+def order_of(alpha):
+    """alpha as a number from 0 to infinity, both included.
+
+    Raises:
+      ValueError: it is no such number, or traced: each order is a program of its own.
+    """
+    if isinstance(alpha, jax.core.Tracer):
+        raise ValueError("alpha is traced, but must be a static number: jit with static_argnames='alpha'")
+    try:
+        number = float(alpha)
+    except (TypeError, ValueError):
+        raise ValueError(f"alpha must be a number from 0 to infinity; got {alpha!r}") from None
+    if not number >= 0:
+        raise ValueError(f"alpha must be a number from 0 to infinity; got {number}")
+    return number
 
 
 def near_one(alpha):
@@ -124,20 +142,25 @@ def _power_divided(a, b, p):
 def entropy_of_density(rho, alpha=1.0, samples=0):
     """Entropy of a trace-one positive semi-definite rho, in nats; 0 for rho = 0.
 
-    H_1 = -tr(rho log rho); H_alpha = log(tr rho^alpha) / (1 - alpha), alpha > 0; H_2 = -log ||rho||_F^2 without a
-    decomposition. An entropy below the rounding error of a rank-one density is returned as exactly 0.
+    H_1 = -tr(rho log rho); H_alpha = log(tr rho^alpha) / (1 - alpha); H_2 = -log ||rho||_F^2 without a decomposition;
+    H_0 = log rank, of the eigenvalues that are not noise (`spectra.support`), with derivative 0; H_inf = -log of the
+    largest eigenvalue, whose derivative is a subgradient where that is repeated. An entropy below the rounding error of
+    a rank-one density is returned as exactly 0.
 
     Args:
       rho: (n, n).
-      alpha: order, a static positive number; 1 is the von Neumann entropy, exactly.
+      alpha: order, a static number from 0 to infinity; 1 is the von Neumann entropy, exactly.
       samples: how many terms were summed to rho, whose rounding errors add up.
     Returns:
       0-d array in [0, log n].
     """
-    alpha = float(alpha)
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"alpha must be a positive finite number; got {alpha}")
-    if alpha == 2:
+    alpha = order_of(alpha)
+    if alpha in (0, np.inf):
+        w = spectra.eigenvalues(rho)
+        top = jnp.max(w, initial=0)
+        rank = jnp.where(jnp.isnan(top), top, jnp.maximum(jnp.sum(w > 0), 1))
+        entropy = jnp.log(stop_gradient(rank)) if alpha == 0 else -jnp.log(jnp.where(top <= 0, 1, top))
+    elif alpha == 2:
         purity = jnp.sum(rho * rho)
         entropy = -jnp.log(jnp.where(purity <= 0, 1, purity))
     else:
@@ -171,14 +194,15 @@ def matrix_entropy(z, *, alpha=1.0, center=False, weights=None):
 
     Args:
       z: (N, D) features of any float or integer type; computed in float32 or better.
-      alpha: order, a static positive number; 1 (the papers') is the von Neumann entropy.
+      alpha: order, a static number from 0 to infinity; 1 (the papers') is the von Neumann entropy, 0 the log of the
+        rank, infinity -log of the largest eigenvalue.
       center: subtract the (weighted) feature mean before the rows are normalised. The papers do not.
       weights: (N,) non-negative sample weights; a 0/1 mask equals the subset, in value and gradient. The
         derivative with respect to a zero weight is defined as zero.
     Returns:
       0-d array, nats, in [0, log rank]. Zero rows are left out; no rows at all give 0.
     Raises:
-      ValueError: z is not (N, D), alpha is not positive and finite.
+      ValueError: z is not (N, D), weights are negative, alpha is negative or traced.
     References:
       Song et al. 2024, Definition of matrix entropy; Skean et al. 2023 for alpha != 1.
     """
@@ -191,12 +215,12 @@ def matrix_entropy_from_gram(k, *, alpha=1.0, weights=None):
 
     Args:
       k: (n, n) symmetric positive semi-definite; its diagonal need not be 1.
-      alpha: order, a static positive number.
+      alpha: order, a static number from 0 to infinity.
       weights: (n,) non-negative or None.
     Returns:
       0-d array, nats; 0 for a zero matrix.
     Raises:
-      ValueError: k is not square, alpha is not positive and finite.
+      ValueError: k is not square, alpha is negative or traced.
     """
     return entropy_of_density(density_from_gram(k, weights), alpha)
 
@@ -214,7 +238,16 @@ def singular_values(a):
     return jnp.where(s <= max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0), 0, s)
 
 
-def effective_rank(a):
+def _weighted_singular_values(a, weights, name):
+    """`singular_values` of rows sqrt(w_i) a_i at a moderate scale."""
+    a = arrays.as_rows(a, name)
+    if weights is not None:
+        w = arrays.sample_weights(weights, len(a), a.dtype)
+        a = weighted(jnp.where(w[:, None] <= 0, 0, a), w)
+    return singular_values(arrays.normalised(a)[0])
+
+
+def effective_rank(a, *, weights=None):
     """Effective rank exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j, of the singular values s_i of A.
 
     Not the same number as `effective_rank_from_gram(gram(a))`, whose p_i are the *squared* singular values of the
@@ -222,13 +255,14 @@ def effective_rank(a):
 
     Args:
       a: (N, D) matrix, used as it is: not centred, rows not normalised.
+      weights: (N,) non-negative or None; row i counts as sqrt(w_i) a_i, so that a 0/1 mask equals the subset.
     Returns:
       0-d array in [1, min(N, D)]; 0 for a zero matrix. First derivatives are right at repeated singular
       values; second derivatives need distinct ones.
     References:
       Roy and Vetterli, "The effective rank", EUSIPCO 2007.
     """
-    s = singular_values(arrays.normalised(arrays.as_rows(a, "matrix"))[0])
+    s = _weighted_singular_values(a, weights, "matrix")
     total = jnp.sum(s)
     p = arrays.safe_divide(s, total)
     entropy = -jnp.sum(jnp.where(p == 0, 0, p * jnp.log(jnp.where(p == 0, 1, p))))
@@ -248,33 +282,36 @@ def effective_rank_from_gram(k, *, weights=None):
     return jnp.where(jnp.trace(rho) == 0, 0, jnp.exp(entropy_of_density(rho)))
 
 
-def rankme(z, eps=1e-7):
+def rankme(z, eps=1e-7, *, weights=None):
     """RankMe: exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j + eps, of the singular values s_i of Z.
 
     Args:
       z: (N, D) features, used as they are.
       eps: the paper's 1e-7. Ports use 1e-5, which reads 1.26 on a rank-one 2048-dimensional matrix.
+      weights: (N,) non-negative or None, as in `effective_rank`; a mask of rows leaves as many singular values as N
+        rows have, each with its eps.
     Returns:
       0-d array; 0 for a zero matrix.
     References:
       Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
       representations by their rank", ICML 2023, equation 1.
     """
-    s = singular_values(arrays.normalised(arrays.as_rows(z))[0])
+    s = _weighted_singular_values(z, weights, "features")
     total = jnp.sum(s)
     p = arrays.safe_divide(s, total) + eps
     return jnp.where(total == 0, 0, jnp.exp(-jnp.sum(p * jnp.log(p))))
 
 
-def stable_rank(a):
+def stable_rank(a, *, weights=None):
     """Stable rank ||A||_F^2 / ||A||_2^2.
 
     Args:
       a: (N, D) matrix, used as it is.
+      weights: (N,) non-negative or None, as in `effective_rank`.
     Returns:
       0-d array in [1, rank A]; 0 for a zero matrix.
     """
-    s = singular_values(arrays.normalised(arrays.as_rows(a, "matrix"))[0])
+    s = _weighted_singular_values(a, weights, "matrix")
     top = jnp.max(s, initial=0)
     return jnp.sum(arrays.safe_divide(s, top) ** 2)
 
@@ -295,7 +332,7 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None):
     Returns:
       0-d array, nats.
     Raises:
-      ValueError: unknown form.
+      ValueError: unknown form, mu that is not positive.
     References:
       Tan et al., "Information Flow in Self-Supervised Learning", ICML 2024; Yu et al., MCR^2, NeurIPS 2020.
     """
@@ -309,6 +346,7 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None):
 
 def coding_rate_of_moment(small, mass, dim, mu=1.0, form="code"):
     """`coding_rate` from the smaller Gram of the weighted unit rows and the sum of the weights of non-zero rows."""
+    mu = arrays.positive(mu, "mu")
     scales = {
         "code": lambda: (mu / dim, 1.0, 0.0),
         "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),

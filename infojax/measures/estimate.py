@@ -18,7 +18,7 @@ from infojax.measures.entropy import density_of_features, entropy_of_density, sm
 from infojax.measures.head_interplay import Interplay
 from infojax.measures.interval import Estimate, certain, ratio, total_of
 from infojax.measures.joint import joint_entropy
-from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks
+from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks, takes_stats
 from infojax.measures.operators import HeadRows, Matrix, Pairs
 from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Stage, estimate_entropy_of, on_one_device
 
@@ -45,6 +45,9 @@ class Effort(NamedTuple):
 
 
 def _effort(given):
+    if unknown := given.keys() - set(Effort._fields):
+        alpha = "; only alpha = 1 is estimated, and matrix_entropy(alpha=2) needs no estimate" * ("alpha" in unknown)
+        raise TypeError(f"unknown keyword {sorted(unknown)[0]!r}; expected {', '.join(Effort._fields)}{alpha}")
     effort = Effort(**given)
     if not 0 < effort.confidence < 1 or not effort.tolerance > 0:
         raise ValueError(f"confidence must lie in (0, 1) and tolerance be positive; got {effort}")
@@ -113,6 +116,7 @@ def estimate_interplay(
     return _assemble(features, operator, unit_head, class_p, mean, counts.sum(), effort, compiled)
 
 
+@takes_stats
 def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_device, **effort):
     """`estimate_interplay` from streamed moments, without the samples.
 

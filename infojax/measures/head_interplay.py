@@ -14,6 +14,7 @@ import numpy as np
 from infojax.measures import arrays, class_blocks, roots, spectra
 from infojax.measures.entropy import entropy_of_density, smaller_density, weighted
 from infojax.measures.joint import hdr_of, mi_of, mir_of
+from infojax.measures.moments import takes_stats
 
 
 def head_rows(head, labels):
@@ -25,7 +26,7 @@ def head_rows(head, labels):
     Returns:
       (N, D).
     """
-    head, labels = arrays.as_rows(head, "head"), jnp.asarray(labels)
+    head, labels = arrays.as_rows(head, "head"), arrays.as_labels(labels)
     labels = arrays.as_labels(labels, labels.size)
     known = (labels >= 0) & (labels < head.shape[0])
     return jnp.where(known[:, None], head[jnp.where(known, labels, 0)], 0)
@@ -81,10 +82,10 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     (n, dim), num_classes = z.shape, head.shape[0]
     if route not in (None, "gram", "classes"):
         raise ValueError(f"route must be 'gram', 'classes' or None; got {route!r}")
-    host = arrays.on_host(z, labels, head) and (weights is None or arrays.on_host(jnp.asarray(weights)))
+    w = arrays.sample_weights(weights, n, dtype)
+    host = arrays.on_host(z, labels, head, w)
     if route is None:
         route = "gram" if n <= num_classes * min(n, dim) and not host else "classes"
-    w = arrays.sample_weights(weights, n, dtype)
     u, p, labels, unit_head, class_p, mean = weighted_directions(z, labels, head, w, center)
     if route == "gram":
         factors, owner = weighted(u, p), labels
@@ -111,6 +112,7 @@ def weighted_directions(z, labels, head, weights, center, axis=None):
     return u, p, labels, w, arrays.total(class_p, axis), arrays.total(mean, axis)
 
 
+@takes_stats
 def interplay_from_stats(stats, head):
     """`interplay` from streamed moments: exact, without the samples.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures import arrays, roots
-from infojax.measures.moments import class_stats
+from infojax.measures.moments import class_stats, takes_stats
 
 
 class SquaredError(NamedTuple):
@@ -43,6 +43,7 @@ def squared_error(z, labels, head, bias=None, *, weights=None):
     return squared_error_from_stats(class_stats(z, labels, len(head), weights=weights, scatter="within"), head, bias)
 
 
+@takes_stats
 @jax.jit
 def squared_error_from_stats(stats, head, bias=None):
     """`SquaredError` from `ClassStats` with scatter="within", the (C, D) head and the (C,) bias or None.

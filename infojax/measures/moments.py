@@ -7,7 +7,8 @@ means (with Chan, Golub and LeVeque's correction of the mean's rounding error), 
 """
 
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from inspect import signature
 
 import jax
 import jax.numpy as jnp
@@ -122,11 +123,39 @@ def _add(*terms):
 def infer_num_classes(labels, num_classes):
     """num_classes, or the largest label plus one where the labels are concrete."""
     if num_classes is not None:
-        return num_classes
+        return arrays.whole_number(num_classes, "num_classes", 1)
     if isinstance(labels, jax.core.Tracer):
         raise ValueError("num_classes must be given inside jit, grad or vmap: it sets the shape of the result")
-    labels = np.asarray(labels)
+    labels = np.asarray(arrays.as_array(labels, "labels"))
     return max(int(labels.max()) + 1, 1) if labels.size else 1
+
+
+# What functions of `ClassStats` take besides: name -> axes, of C classes, D columns or any number.
+_BESIDES = {"head": "**", "bias": "C", "inverse": "D*", "energy": "C", "distance": "C"}
+
+
+def takes_stats(f):
+    """Checks the arguments of a function of `ClassStats`, before JAX refuses them in words of its own."""
+    arguments_of = signature(f)
+
+    @wraps(f)
+    def checked(*arguments, **options):
+        given = arguments_of.bind(*arguments, **options).arguments
+        stats = given["stats"]
+        if not isinstance(stats, ClassStats):
+            raise TypeError(f"stats must be ClassStats, as class_stats makes them; got {type(stats).__name__}")
+        sizes = dict(zip("CD", stats.mean.shape, strict=True))
+        for name in _BESIDES.keys() & given.keys():
+            if given[name] is None:
+                continue
+            given[name] = x = arrays.as_float(given[name], name)
+            axes = _BESIDES[name]
+            if x.ndim != len(axes) or any(sizes.get(axis, n) != n for axis, n in zip(axes, x.shape, strict=True)):
+                form = ", ".join(str(sizes.get(axis, "...")) for axis in axes) + "," * (len(axes) == 1)
+                raise ValueError(f"{name} must have shape ({form}); got {x.shape}")
+        return f(**given)
+
+    return checked
 
 
 def checked_samples(z, labels, weights):
@@ -208,8 +237,8 @@ def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None):
     """
     if scatter not in SCATTERS:
         raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
-    num_classes = infer_num_classes(labels, num_classes)
-    z, labels, w = checked_samples(z, labels, weights)
+    given, (z, labels, w) = labels, checked_samples(z, labels, weights)
+    num_classes = infer_num_classes(given, num_classes)  # of labels that jit has not traced
     host = arrays.on_host(z, labels, w)
     # Blocks that stay in a CPU's cache are 5 times faster than whole arrays; accelerators want it whole.
     count, mean, squares = _first_moments(z, labels, w, num_classes, CACHED_ROWS if host else max(len(w), 1))

@@ -27,6 +27,7 @@ class SecondPass(NamedTuple):
     disagreement: jax.Array
 
 
+@moments.takes_stats
 def second_pass(stats, z, labels, head=None, bias=None, *, inverse=None, weights=None):
     """`SecondPass` of one batch around the class means of all samples.
 
@@ -66,7 +67,7 @@ def same_classifier(head, bias, s):
     head = arrays.as_rows(head, "head")
     if bias is None:
         return arrays.normalised(head)[0], None
-    bias = arrays.as_float(bias)
+    bias = arrays.as_float(bias, "bias")
     dtype = jnp.promote_types(head.dtype, bias.dtype)
     head, bias = head.astype(dtype), bias.astype(dtype)
     largest = [jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0) for x in (head, bias)]
@@ -94,7 +95,7 @@ def _scorers(stats, head, bias):
     stats, s = scale.normalised_stats(stats)
     means, _, mask = means_and_head(stats, head)
     head = arrays.as_rows(head, "head").astype(means.dtype)
-    bias = jnp.zeros(len(head), means.dtype) if bias is None else arrays.as_float(bias).astype(means.dtype)
+    bias = jnp.zeros(len(head), means.dtype) if bias is None else arrays.as_float(bias, "bias").astype(means.dtype)
     if bias.shape != (len(head),):
         raise ValueError(f"bias must have shape ({len(head)},); got {bias.shape}")
     center = arrays.matmul(class_weights(stats, "classes")[None], stats.mean)

@@ -34,8 +34,8 @@ def normalised_samples(z, labels, num_classes=None, weights=None):
     Args:
       z, labels, num_classes, weights: as `class_stats` takes them.
     """
-    num_classes = moments.infer_num_classes(labels, num_classes)
-    z, labels, w = moments.checked_samples(z, labels, weights)
+    given, (z, labels, w) = labels, moments.checked_samples(z, labels, weights)
+    num_classes = moments.infer_num_classes(given, num_classes)
     if not arrays.on_host(z, labels, w):
         return _divided_samples(z, labels, w, num_classes)
     rows = np.asarray(z)

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, scale
-from infojax.measures.moments import class_stats
+from infojax.measures.moments import class_stats, takes_stats
 from infojax.measures.passes import second_pass
 from infojax.measures.variability import mean_rounding
 
 
+@takes_stats
 @jax.jit
 def cdnv_from_stats(stats):
     """CDNV and its mean over partners for each class, from `ClassStats`; see `cdnv`.
@@ -63,6 +64,7 @@ def cdnv(z, labels, num_classes=None, *, weights=None):
     return cdnv_from_stats(class_stats(z, labels, num_classes, weights=weights))[0]
 
 
+@takes_stats
 @jax.jit
 def davies_bouldin_from_sums(stats, distance):
     """Davies-Bouldin index from `ClassStats` and the sums `SecondPass.distance`; see `davies_bouldin`."""

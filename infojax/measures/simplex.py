@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures import arrays, scale
-from infojax.measures.moments import class_stats
+from infojax.measures.moments import class_stats, takes_stats
 from infojax.measures.variability import significant_means
 
 
@@ -23,7 +23,6 @@ class NC2(NamedTuple):
     angles: jax.Array  # (C,) mean |cos + 1 / (C - 1)| to the other classes
 
 
-@jax.jit
 def nc2_from_means(means, present=None):
     """NC2 of C vectors m_c: class means minus their mean, or head rows (as they are, the published practice).
 
@@ -38,7 +37,16 @@ def nc2_from_means(means, present=None):
       `NC2`; nan with fewer than two classes, or where all vectors vanish.
     """
     means = arrays.as_rows(means, "means")
-    mask = jnp.ones(means.shape[0], bool) if present is None else present
+    if present is None:
+        return _nc2(means, jnp.ones(len(means), bool))
+    present = jnp.asarray(arrays.as_array(present, "present"))
+    if present.shape != (len(means),):
+        raise ValueError(f"present must have shape ({len(means)},), one per class; got {present.shape}")
+    return _nc2(means, present.astype(bool))
+
+
+@jax.jit
+def _nc2(means, mask):
     m, s = arrays.normalised(jnp.where(mask[:, None], means, 0))
     c = jnp.sum(mask).astype(means.dtype)
     enough = c > 1
@@ -72,6 +80,7 @@ def _distance_to_etf(a, mask):
     return jnp.where((norm > 0) & (c > 1), arrays.safe_sqrt(jnp.sum(gap * gap)), jnp.nan)
 
 
+@takes_stats
 def nc2_from_stats(stats):
     """`NC2` of the class means about their own mean, m_c = mu_c - mu_C, from `ClassStats`; see `nc2_from_means`.
 
@@ -93,6 +102,7 @@ def nc2(z, labels, num_classes=None, *, weights=None):
     return found._replace(norms=s * found.norms)
 
 
+@takes_stats
 def nc3_from_stats(stats, head, *, convention="papyan"):
     """NC3 from `ClassStats`: papyan || W / ||W||_F - M / ||M||_F ||_F^2, or etf; 0-d, see `nc3`.
 

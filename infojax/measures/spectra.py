@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures.arrays import (
+    as_rows,
     host_view,
     matmul,
     on_host,
@@ -38,7 +39,6 @@ class SpectralFunction(NamedTuple):
     divided: Callable
 
 
-@jax.jit
 def unit_rows(z, floor=0.0):
     """L2-normalised rows, and which rows have a direction at all.
 
@@ -47,11 +47,16 @@ def unit_rows(z, floor=0.0):
     zeros, with zero gradient.
 
     Args:
-      z: (N, D) features, float32 or float64.
+      z: (N, D) features; computed in float32 or better.
       floor: scalar or (N, 1); what counts as zero, for instance the rounding error of a subtraction.
     Returns:
       (N, D) unit or zero rows, and (N,) booleans that are True for unit rows.
     """
+    return _unit_rows(as_rows(z), floor)
+
+
+@jax.jit
+def _unit_rows(z, floor):
     info = jnp.finfo(z.dtype)
     # A power of two near the largest entry keeps the squares from under- and overflowing. The map is homogeneous of
     # degree 0 in z, so the scale may be held constant when differentiating. Rows with inf become nan.
@@ -63,7 +68,6 @@ def unit_rows(z, floor=0.0):
     return jnp.where(live, y / jnp.where(live, norm, 1), 0), live[:, 0]
 
 
-@partial(jax.jit, static_argnames="axis")
 def directions(z, weights=None, center=False, axis=None):
     """Unit rows of z and the probability of each sample: the ingredients of the density sum_i p_i u_i u_i^T.
 
@@ -75,7 +79,11 @@ def directions(z, weights=None, center=False, axis=None):
     Returns:
       u (N, D), p (N,). Rows without a direction have p = 0; p sums to 1, or to 0 if no sample is left.
     """
-    w = sample_weights(weights, z.shape[0], z.dtype)
+    return _directions(z, sample_weights(weights, z.shape[0], z.dtype), center, axis)
+
+
+@partial(jax.jit, static_argnames="axis")
+def _directions(z, w, center, axis):
     z = jnp.where(w[:, None] <= 0, 0, z)
 
     def mean_and_rounding(z):

@@ -26,11 +26,12 @@ Three statements of the literature hold only with a condition that is easy to lo
 """
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from infojax.measures import arrays
 
 
 class Limits(NamedTuple):
@@ -190,7 +191,7 @@ def etf(num_classes: int, dim: int | None = None) -> np.ndarray:
     """
     classes = _classes(num_classes)
     smallest = max(classes - 1, 1)
-    dim = smallest if dim is None else operator.index(dim)
+    dim = smallest if dim is None else arrays.whole_number(dim, "dim", 1)
     if dim < smallest:
         raise ValueError(f"dim is {dim}, but a simplex ETF of {classes} classes needs dim >= {smallest}")
     rows = np.zeros((classes, dim))
@@ -254,10 +255,7 @@ def random_head_entropy(num_classes: int, dim: int) -> float:
 
 
 def _classes(value: int, name: str = "num_classes") -> int:
-    value = operator.index(value)
-    if value < 1:
-        raise ValueError(f"{name} is {value}, but must be at least 1")
-    return value
+    return arrays.whole_number(value, name, 1)
 
 
 def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) -> np.ndarray:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from infojax.measures import arrays
+
 _ORDERS = ("most_significant_first", "least_significant_first")
 
 
@@ -54,7 +56,7 @@ def relabel(labels, num_classes, *, num_digits=None, order="most_significant_fir
     num_classes = _base(num_classes)
     if order not in _ORDERS:
         raise ValueError(f"order is {order!r}, but must be one of {', '.join(map(repr, _ORDERS))}")
-    labels = jnp.asarray(labels)
+    labels = jnp.asarray(arrays.as_array(labels, "labels"))
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(f"labels must be a vector of integers, but is {labels.dtype} of shape {labels.shape}")
     if jnp.iinfo(labels.dtype).bits < 64:
@@ -127,20 +129,15 @@ def v_information(cross_entropy, num_classes, *, base=2):
     >>> float(v_information(0.0, 8))
     3.0
     """
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}, but must be at least 1")
+    num_classes = arrays.whole_number(num_classes, "num_classes", 1)
     if not 1 < base < math.inf:
         raise ValueError(f"base is {base}, but must be a finite number above 1")
-    cross_entropy = jnp.asarray(cross_entropy)
-    dtype = jnp.promote_types(cross_entropy.dtype, jnp.float32)
-    return (math.log(num_classes) - cross_entropy.astype(dtype)) / math.log(base)
+    cross_entropy = arrays.as_float(cross_entropy, "cross_entropy")
+    return (math.log(num_classes) - cross_entropy) / math.log(base)
 
 
 def _base(num_classes):
-    num_classes = operator.index(num_classes)
-    if num_classes < 2:
-        raise ValueError(f"num_classes is {num_classes}, but digits need a base of at least 2 classes")
-    return num_classes
+    return arrays.whole_number(num_classes, "num_classes", 2)  # digits need a base
 
 
 def _width(labels, valid, num_classes, given):

@@ -9,6 +9,7 @@ mu_G, mean of the class means mu_C.
 """
 
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -29,18 +30,18 @@ class Convention(NamedTuple):
 
 
 # Balanced classes make them agree up to the factor C (and the quotient apart). Read from the released codes.
-NC1_CONVENTIONS = {
+NC1_CONVENTIONS = MappingProxyType({
     "thesis": Convention("samples", "samples", "samples"),
     "papyan": Convention("samples", "classes", "classes"),
     "tding1": Convention("samples", "classes", "samples", per_class=True),
     "rhubarbwu": Convention("samples", "classes", "classes", per_class=True),
     "equi_separation": Convention("classes", "classes", "samples"),
     "trace_quotient": Convention("samples", "classes", "classes", quotient=True),
-}
+})  # fmt: skip
 
 
 def nc1_convention(name):
-    if name not in NC1_CONVENTIONS:
+    if not isinstance(name, str) or name not in NC1_CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(NC1_CONVENTIONS)}; got {name!r}")
     return NC1_CONVENTIONS[name]
 
@@ -82,6 +83,7 @@ def _between_factor(stats, convention):
     return root[:, None] * centered_means(stats, convention.center)
 
 
+@moments.takes_stats
 @partial(jax.jit, static_argnames="convention")
 def between_inverse(stats, *, convention="thesis"):
     """A root T (D, min(C, D)) of S_B^+ = T T^T: the energy d^T S_B^+ d of a deviation d is ||T^T d||^2.
@@ -116,6 +118,7 @@ def _squared_lengths(rows):
     return jnp.sum(rows * rows, axis=1)
 
 
+@moments.takes_stats
 def within_energy(inverse, stats, z, labels, weights=None):
     """Sums over the samples of each class of (z_i - mu_c)^T S_B^+ (z_i - mu_c): the second pass of NC1.
 
@@ -136,6 +139,7 @@ def within_energy(inverse, stats, z, labels, weights=None):
     return moments.fold_blocks(add, zeros, moments.BLOCK_ROWS, z, labels, w)
 
 
+@moments.takes_stats
 @partial(jax.jit, static_argnames="convention")
 def nc1_from_energy(energy, stats, *, convention="thesis"):
     """NC1 and its value for each class from the sums of `within_energy`.
@@ -211,6 +215,7 @@ def nc1(z, labels, num_classes=None, *, convention="thesis", weights=None):
     return nc1_from_energy(energy, stats, convention=convention)[0]
 
 
+@moments.takes_stats
 def nc1_from_stats(stats, *, convention="thesis"):
     """NC1 from moments that hold the within-class scatter; see `nc1`.
 
@@ -270,7 +275,14 @@ def nc1_one_pass(count, sums, second_moment):
       Thesis "Compression in DNNs", equation 2.1.
     """
     second_moment = arrays.as_square(second_moment, "second_moment")
-    count, sums = (jnp.asarray(x).astype(second_moment.dtype) for x in (count, sums))
+    count, sums = arrays.as_float(count, "count"), arrays.as_rows(sums, "sums")
+    shape = (*count.shape, len(second_moment))
+    if count.ndim != 1 or sums.shape != shape:
+        raise ValueError(
+            f"count must be (C,), sums (C, D), second_moment (D, D); got {count.shape}, {sums.shape}, "
+            f"{second_moment.shape}"
+        )
+    count, sums = (x.astype(second_moment.dtype) for x in (count, sums))
     mean, s = arrays.normalised(arrays.safe_divide(sums, count[:, None]))
     stats = ClassStats(count, mean, jnp.zeros_like(count))
     root = between_inverse(stats)
@@ -303,10 +315,10 @@ def equi_separation(values, depth=None):
     References:
       He and Su, "A law of data separation in deep learning", PNAS 2023; the thesis uses the three hidden layers.
     """
-    values = arrays.as_float(values)
+    values = arrays.as_float(values, "values")
     if values.ndim != 1:
         raise ValueError(f"values must be (L,), one NC1 a layer; got shape {values.shape}")
-    x = jnp.arange(values.shape[0], dtype=values.dtype) if depth is None else arrays.as_float(depth)
+    x = jnp.arange(values.shape[0], dtype=values.dtype) if depth is None else arrays.as_float(depth, "depth")
     if x.shape != values.shape:
         raise ValueError(f"depth must be {values.shape}, one a layer; got shape {x.shape}")
     positive = values > 0

@@ -583,10 +583,10 @@ def test_a_weight_that_is_no_number_gives_nan(bad):
 # --- arguments -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("alpha", [0, -1.0, math.inf, math.nan])
-def test_order_must_be_positive_and_finite(alpha):
+@pytest.mark.parametrize("alpha", [-1.0, -math.inf, math.nan])
+def test_order_must_not_be_negative(alpha):
     for f in (ij.matrix_entropy, ij.matrix_entropy_from_gram):
-        with pytest.raises(ValueError, match="alpha must be a positive finite number; got"):
+        with pytest.raises(ValueError, match="alpha must be a number from 0 to infinity; got"):
             f(np.eye(3), alpha=alpha)
 
 
@@ -601,7 +601,7 @@ def test_wrong_shapes_are_named():
         with pytest.raises(ValueError, match=r"gram must be a square matrix; got shape \(2, 3\)"):
             f(np.ones((2, 3)))
     for f, x in ((ij.matrix_entropy, np.ones((4, 2))), (ij.matrix_entropy_from_gram, np.eye(4))):
-        with pytest.raises(ValueError, match=r"weights must have shape \(4,\), one a sample; got \(3,\)"):
+        with pytest.raises(ValueError, match=r"weights must have shape \(4,\), one per sample; got \(3,\)"):
             f(x, weights=np.ones(3))
     with pytest.raises(ValueError, match="form must be one of code, paper, mcr2; got 'tcr'"):
         ij.coding_rate(np.ones((4, 2)), form="tcr")

@@ -1,0 +1,253 @@
+"""Every public function takes the arrays that people have, and refuses the others in words that name the argument."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import infojax as ij
+
+N, D, C = 12, 4, 3
+RNG = np.random.default_rng(0)
+Y = (np.arange(N) % C).astype(np.int32)
+Z = (RNG.normal(size=(C, D))[Y] + 0.3 * RNG.normal(size=(N, D))).astype(np.float32)
+W = RNG.normal(size=(C, D)).astype(np.float32)
+K = np.cov(RNG.normal(size=(N, 5))).astype(np.float32)
+STATS = ij.class_stats(Z, Y, C, scatter="class")
+WITHIN = ij.class_stats(Z, Y, C, scatter="within")
+UNIT = ij.class_stats(ij.unit_rows(Z)[0], Y, C, scatter="class")
+SUMS = ij.second_pass(STATS, Z, Y, W, inverse=ij.between_inverse(STATS))
+
+# Function -> its arguments; names in capitals are replaced by wrong ones in turn.
+CALLS = {
+    "between_inverse": {"stats": STATS},
+    "cdnv": {"z": Z, "labels": Y, "weights": np.ones(N)},
+    "cdnv_from_stats": {"stats": STATS},
+    "class_stats": {"z": Z, "labels": Y, "weights": np.ones(N)},
+    "coding_rate": {"z": Z, "weights": np.ones(N)},
+    "collapse_from_passes": {"stats": STATS, "sums": SUMS, "head": W},
+    "davies_bouldin": {"z": Z, "labels": Y, "weights": np.ones(N)},
+    "davies_bouldin_from_sums": {"stats": STATS, "distance": SUMS.distance},
+    "effective_rank": {"a": Z, "weights": np.ones(N)},
+    "effective_rank_from_gram": {"k": K, "weights": np.ones(N)},
+    "eigenspace_jsd": {"k1": K, "k2": K},
+    "equi_separation": {"values": np.array([3.0, 2.0, 1.5])},
+    "estimate_interplay": {"z": Z, "labels": Y, "head": W, "weights": np.ones(N)},
+    "estimate_interplay_from_stats": {"stats": UNIT, "head": W},
+    "estimate_joint_entropy": {"z1": Z, "z2": Z[:, :2], "weights": np.ones(N)},
+    "estimate_matrix_entropy": {"z": Z, "weights": np.ones(N)},
+    "estimate_matrix_entropy_from_gram": {"k": K},
+    "etf": {"num_classes": C},
+    "gram": {"z": Z},
+    "head_rows": {"head": W, "labels": Y},
+    "interplay": {"z": Z, "labels": Y, "head": W, "weights": np.ones(N)},
+    "interplay_from_stats": {"stats": UNIT, "head": W},
+    "matrix_cross_entropy": {"p": K, "q": K},
+    "matrix_entropy": {"z": Z, "weights": np.ones(N)},
+    "matrix_entropy_from_gram": {"k": K, "weights": np.ones(N)},
+    "matrix_jsd": {"k1": K, "k2": K},
+    "nc1": {"z": Z, "labels": Y, "weights": np.ones(N)},
+    "nc1_from_energy": {"energy": SUMS.energy, "stats": STATS},
+    "nc1_from_stats": {"stats": STATS},
+    "nc1_one_pass": {"count": np.bincount(Y), "sums": np.ones((C, D)), "second_moment": Z.T @ Z},
+    "nc2": {"z": Z, "labels": Y, "weights": np.ones(N)},
+    "nc2_from_means": {"means": W},
+    "nc2_from_stats": {"stats": STATS},
+    "nc3": {"z": Z, "labels": Y, "head": W, "weights": np.ones(N)},
+    "nc3_from_stats": {"stats": STATS, "head": W},
+    "nc4": {"z": Z, "labels": Y, "head": W, "bias": np.ones(C), "weights": np.ones(N)},
+    "nc_limits": {"num_classes": C},
+    "neural_collapse": {"z": Z, "labels": Y, "head": W, "bias": np.ones(C), "weights": np.ones(N)},
+    "random_head_entropy": {"num_classes": C, "dim": D},
+    "rankme": {"z": Z, "weights": np.ones(N)},
+    "relabel": {"labels": Y, "num_classes": C},
+    "second_pass": {"stats": STATS, "z": Z, "labels": Y},
+    "spectrum_jsd": {"k1": K, "k2": K},
+    "squared_error": {"z": Z, "labels": Y, "head": W, "bias": np.ones(C), "weights": np.ones(N)},
+    "squared_error_from_stats": {"stats": WITHIN, "head": W},
+    "stable_rank": {"a": Z, "weights": np.ones(N)},
+    "unit_rows": {"z": Z},
+    "v_information": {"cross_entropy": np.float32(0.3), "num_classes": C},
+    "within_energy": {"inverse": ij.between_inverse(STATS), "stats": STATS, "z": Z, "labels": Y},
+    **{name: {"z1": Z, "z2": Z[:, :2], "weights": np.ones(N)} for name in ("hdr", "joint_entropy", "mir")},
+    "mutual_information": {"z1": Z, "z2": Z[:, :2], "weights": np.ones(N)},
+    **{f"{name}_from_gram": {"k1": K, "k2": K} for name in ("hdr", "joint_entropy", "mir", "mutual_information")},
+}
+# What a message may call an argument.
+ALIASES = {"z": "features", "a": "matrix", "k": "gram", "num_classes": "num_classes|dim", "energy": "stats"}
+COUNTS = ("num_classes", "dim")
+WORDS_OF_LIBRARIES = ("jax", "JAX value", "Tracer", "hash", "broadcast", "dtype mismatch", "attribute", "interpret")
+
+
+def wrong(name, value):
+    """(what, a wrong value) for an argument."""
+    if name in ("stats", "sums"):
+        return [("an array", Z)]
+    if name in COUNTS:
+        return [("an array", W), ("zero", 0), ("a string", "ten"), ("a fraction", 2.5)]
+    value = np.asarray(value)
+    found = [("a string", "features"), ("a dict", {"a": 1}), ("strings", np.full(value.shape, "x"))]
+    found += [("objects", np.full(value.shape, None, object)), ("complex", value.astype(complex))]
+    if value.ndim:
+        found += [("another rank", np.ones((*value.shape, 1, 1), value.dtype))]
+        found += [("masked", np.ma.masked_array(value, np.arange(value.size).reshape(value.shape) == 0))]
+    if name in ("labels", "weights", "bias"):
+        found += [("another length", value[:-1])]
+    if name in ("labels",):
+        found += [("fractions", value + 0.5)]
+    if name == "weights":
+        found += [("negative", -value)]
+    return found
+
+
+def test_every_public_function_is_in_the_table():
+    public = {name for name in ij.__all__ if inspect.isfunction(getattr(ij, name))}
+    assert public - {"analyze"} == set(CALLS)
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_what_does_not_fit_is_refused_in_words(function):
+    call, given = getattr(ij, function), CALLS[function]
+    call(**given)
+    problems = []
+    for name, value in given.items():
+        for what, bad in wrong(name, value):
+            if (function, name, what) in TAKEN:
+                continue
+            try:
+                call(**given | {name: bad})
+            except (ValueError, TypeError) as error:
+                text = str(error).splitlines()[0] if str(error) else ""
+                named = any(word in text for word in (name, *ALIASES.get(name, "").split("|")) if word)
+                if not named or any(word in str(error) for word in WORDS_OF_LIBRARIES) or "\n" in str(error):
+                    problems.append(f"{name} = {what}: {type(error).__name__} {str(error)[:120]!r}")
+            except Exception as error:
+                problems.append(f"{name} = {what}: {type(error).__name__} {str(error)[:120]!r}")
+            else:
+                problems.append(f"{name} = {what}: accepted")
+    assert not problems, "\n".join(problems)
+
+
+# (function, argument, what) that is meant to work
+TAKEN = {
+    ("v_information", "cross_entropy", "another rank"),
+    ("head_rows", "labels", "another length"),
+    ("relabel", "labels", "another length"),
+}
+
+
+# Arrays that people have
+
+FORMS = {
+    "big-endian": lambda z: z.astype(">f4"),
+    "longdouble": lambda z: z.astype(np.longdouble),
+    "objects": lambda z: z.astype(object),
+    "nested lists": lambda z: z.tolist(),
+    "float64": lambda z: z.astype(np.float64),
+    "masked, nothing of it": lambda z: np.ma.masked_array(z),
+    "transposed": lambda z: np.asfortranarray(z),
+    "jax": jnp.asarray,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_an_array_is_taken(form):
+    """Values are those of the plain array, of features, labels, weights and head alike."""
+    y = {"big-endian": Y.astype(">i2"), "objects": Y.astype(object), "nested lists": Y.tolist()}.get(form, Y)
+    z, w, weights = FORMS[form](Z), FORMS[form](W), FORMS[form](np.ones(N, np.float32))
+    for name in ("matrix_entropy", "effective_rank", "nc1", "nc3", "interplay", "unit_rows", "class_stats"):
+        given = {"z": z, "a": z, "labels": y, "head": w, "weights": weights}
+        plain = {"z": Z, "a": Z, "labels": Y, "head": W, "weights": np.ones(N, np.float32)}
+        names = inspect.signature(getattr(ij, name)).parameters
+        found, expected = (
+            jax.tree.leaves(getattr(ij, name)(**{key: args[key] for key in args.keys() & names.keys()}))
+            for args in (given, plain)
+        )
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_half_precision_integers_and_torch():
+    half = Z.astype(np.float16)
+    assert ij.unit_rows(half)[0].dtype == jnp.float32
+    np.testing.assert_allclose(ij.unit_rows([[3, 4]])[0], [[0.6, 0.8]], rtol=1e-6)
+    for z in (half, jnp.asarray(half, jnp.bfloat16)):
+        assert float(ij.matrix_entropy(z)) == pytest.approx(
+            float(ij.matrix_entropy(np.asarray(z, np.float32))), rel=1e-6
+        )
+    torch = pytest.importorskip("torch")
+    for dtype in (torch.float32, torch.bfloat16):
+        z = torch.tensor(Z, dtype=dtype, requires_grad=True)
+        expected = float(ij.matrix_entropy(z.detach().float().numpy()))
+        assert float(ij.matrix_entropy(z)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_is_masked_is_named():
+    with pytest.raises(ValueError, match="features is a masked array with 1 masked values: leave those rows out"):
+        ij.nc1(np.ma.masked_equal(Z, Z[3, 2]), Y)
+
+
+def test_strings_and_fractions_as_labels():
+    with pytest.raises(ValueError, match=r"labels are strings; pass numpy.unique\(labels, return_inverse=True\)\[1\]"):
+        ij.nc1(Z, np.array(["cat", "dog", "emu"])[Y])
+    with pytest.raises(ValueError, match="labels are strings"):
+        ij.nc1(Z, np.array(["cat", "dog", "emu"], object)[Y])
+    with pytest.raises(ValueError, match=r"labels must have shape \(12,\).*pass labels\[:, 0\]"):
+        ij.nc1(Z, Y[:, None])
+    with pytest.raises(ValueError, match=r"labels must have shape \(12,\).*argmax"):
+        ij.nc1(Z, np.eye(C)[Y])
+    with pytest.raises(ValueError, match=r"num_classes must be a whole number; got an array of shape \(3, 4\)"):
+        ij.nc1(Z, Y, W)
+    with pytest.raises(ValueError, match="num_classes is 9, but the head has 3 rows"):
+        ij.neural_collapse(Z, Y, W, num_classes=9)
+
+
+def test_other_values_are_refused():
+    with pytest.raises(ValueError, match="weights must be non-negative; that of row 3 is -0.5"):
+        ij.matrix_entropy(Z, weights=np.where(np.arange(N) == 3, -0.5, 1))
+    for mu in (0.0, -1.0, np.nan, "one"):
+        with pytest.raises(ValueError, match="mu must be a positive number"):
+            ij.coding_rate(Z, mu)
+    with pytest.raises(ValueError, match="alpha is traced, but must be a static number"):
+        jax.jit(lambda alpha: ij.matrix_entropy(Z, alpha=alpha))(1.5)
+    with pytest.raises(TypeError, match="unknown keyword 'tol'; expected tolerance, confidence"):
+        ij.estimate_interplay(Z, Y, W, tol=1e-3)
+    with pytest.raises(TypeError, match="unknown keyword 'alpha'.*only alpha = 1 is estimated"):
+        ij.estimate_matrix_entropy(Z, alpha=2)
+    with pytest.raises(TypeError):
+        ij.NC1_CONVENTIONS["mine"] = ij.NC1_CONVENTIONS["thesis"]
+
+
+@pytest.mark.parametrize("measure", [ij.effective_rank, ij.rankme, ij.stable_rank])
+def test_a_mask_of_rows_is_the_subset(measure):
+    mask = (np.arange(N) % 4 != 1).astype(np.float32)  # nine rows, more than columns
+    z = np.where(mask[:, None] > 0, Z, np.nan)
+    assert float(measure(z, weights=mask)) == pytest.approx(float(measure(Z[mask > 0])), rel=1e-5)
+    repeated = np.repeat(Z, 1 + (np.arange(N) == 2), axis=0)
+    assert float(measure(Z, weights=1.0 + (np.arange(N) == 2))) == pytest.approx(float(measure(repeated)), rel=1e-5)
+
+
+# Orders 0 and infinity
+
+
+def test_entropies_of_order_zero_and_infinity():
+    with jax.enable_x64(True):
+        z = np.asarray(Z, np.float64)
+        u = z / np.linalg.norm(z, axis=1, keepdims=True)
+        p = np.linalg.eigvalsh(u.T @ u / N)
+        for f, argument in ((ij.matrix_entropy, z), (ij.matrix_entropy_from_gram, u @ u.T)):
+            assert float(f(argument, alpha=0)) == pytest.approx(np.log(D), rel=1e-12)
+            assert float(f(argument, alpha=np.inf)) == pytest.approx(-np.log(p.max()), rel=1e-9)
+            assert float(f(argument, alpha=200.0)) == pytest.approx(-np.log(p.max()), rel=1e-2)
+        flat = np.c_[z[:, :2], np.zeros((N, 2))]
+        assert float(ij.matrix_entropy(flat, alpha=0)) == pytest.approx(np.log(2), rel=1e-12)
+        assert float(ij.matrix_entropy(np.zeros((3, 2)), alpha=0)) == 0
+        assert np.isnan(ij.matrix_entropy(np.full((3, 2), np.nan), alpha=0))
+        assert float(ij.joint_entropy(z, z[:, :2], alpha=0)) <= np.log(N)
+        direction = np.random.default_rng(1).normal(size=z.shape)
+        top = lambda t: float(ij.matrix_entropy(z + t * direction, alpha=np.inf))  # noqa: E731
+        gradient = jax.grad(lambda z: ij.matrix_entropy(z, alpha=np.inf))(jnp.asarray(z))
+        assert float(jnp.sum(gradient * direction)) == pytest.approx((top(1e-5) - top(-1e-5)) / 2e-5, rel=1e-6)
+        assert not np.any(jax.grad(lambda z: ij.matrix_entropy(z, alpha=0))(jnp.asarray(z)))
