@@ -187,21 +187,54 @@ def test_limits_follow_the_mean_energy():
         assert found.measures[key] == pytest.approx(found.limits[key], abs=1e-7), key
 
 
+def test_rows_that_are_left_out(data):
+    """Negative labels and ignore_index are the subset, in every measure, and in a stream of blocks; and are counted."""
+    z, y, head, bias = data
+    hidden = np.arange(len(y)) % 7 == 3
+    plain = ij.analyze(z[~hidden], y[~hidden], head, bias)
+    for mark, options in ((-1, {}), (-100, {}), (255, dict(ignore_index=255))):
+        marked = np.where(hidden, mark, y)
+        for chunk in (4096, 5):
+            found = ij.analyze(z, marked, head, bias, chunk=chunk, **options)
+            assert found.measures == pytest.approx(plain.measures, rel=1e-9, nan_ok=True)
+            assert found.warnings[0] == f"{hidden.sum()} of {len(y)} rows are left out: their label is {mark}"
+    lonely = ij.analyze(z, np.where(hidden, 255, y)).warnings
+    assert any("the label 255 stands apart" in line and "ignore_index=255" in line for line in lonely)
+
+
+def test_strings_are_numbered_in_sorted_order(data):
+    z, y, head, bias = data
+    names = np.array(["ant", "bee", "cat", "dog"])
+    plain = ij.analyze(z, y, head, bias)
+    for labels in (names[y], names[y].astype(object), names[y].tolist(), names[y].astype("S")):
+        found = ij.analyze(z, labels, head, bias)
+        assert found.measures == pytest.approx(plain.measures, nan_ok=True)
+        assert found.class_names == tuple(names) and found.to_dict()["class_names"] == names.tolist()
+        assert found.warnings[0] == "labels are strings, numbered in sorted order: ant 0, bee 1, cat 2, dog 3"
+
+
+def test_a_head_of_uneven_rows_is_doubted(data):
+    z, y, head, _ = data
+    uneven = head * np.array([1.0, 1, 1, 60])[:, None]
+    assert any("the head of a cosine classifier" in line for line in ij.analyze(z, y, uneven).warnings)
+    assert not any("cosine" in line for line in ij.analyze(z, y, head).warnings)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(features=np.ones(5)), "features has shape (5,); expected (N, D), one row a sample"),
+        (dict(features=np.ones(5)), "features has shape (5,); expected (N, D), one row per sample"),
         (
             dict(features=np.zeros((0, 3)), labels=None),
             "features has shape (0, 3): no samples or no columns",
         ),
-        (dict(features=[[1, 2], [3]]), "features: not an array of numbers (rows of different lengths?)"),
+        (dict(features=[[1, 2], [3]]), "features must be an array of numbers; got a list of rows of unequal lengths"),
         (dict(features=np.ones((120, 8)) * 1j), "features has dtype complex128; expected real numbers"),
-        (dict(features=np.full((120, 8), "a")), "features has dtype <U1; expected real numbers"),
-        (dict(labels=np.zeros(3, int)), "labels has shape (3,); expected (120,), one a row of the features"),
+        (dict(features=np.full((120, 8), "a")), "features must be an array of numbers; got an array (ndarray) of <U1"),
+        (dict(labels=np.zeros(3, int)), "labels has shape (3,); expected (120,), one per row of the features"),
         (dict(labels=np.zeros((120, 4))), "pass labels.argmax(1) if one-hot"),
         (dict(labels=np.full(120, 0.5)), "labels has dtype float64; expected integers 0, ..., C - 1"),
-        (dict(labels=np.full(120, -1)), "labels holds -1; expected 0, ..., C - 1: drop those rows or relabel them"),
+        (dict(labels=np.full(120, -1)), "labels: all 120 rows are left out, their label is -1"),
         (dict(labels=np.full(120, 9)), "labels go up to 9, head has 4 classes (rows); expected 0, ..., 3"),
         (dict(labels=1 + np.arange(120) % 4), "expected 0, ..., 3: pass labels - 1 if they count from 1"),
         (dict(labels=np.arange(120) % 3 * 2**31), "labels go up to 4294967296, head has 4 classes"),
@@ -215,7 +248,18 @@ def test_limits_follow_the_mean_energy():
         (dict(head=np.ones((4, 7))), "head has shape (4, 7); expected (C, D) with D = 8, the features' columns"),
         (dict(head=np.full((4, 8), np.inf)), "head holds nan or inf"),
         (dict(bias=np.full(4, np.nan)), "bias holds nan or inf; expected finite numbers"),
-        (dict(bias=np.ones(3)), "bias has shape (3,); expected (4,), one a class"),
+        (
+            dict(labels=np.full(120, np.nan)),
+            "labels holds nan or inf; expected integers 0, ..., C - 1, with -1 for rows",
+        ),
+        (dict(labels=["a"] * 119 + [3]), "labels are strings, but 3 is among them"),
+        (dict(features=np.ma.masked_less(np.arange(960.0).reshape(120, 8), 3)), "masked array with 3 masked values"),
+        (dict(head=np.ones((4, 9))), "if its last column is the bias, pass head[:, :-1] and bias=head[:, -1]"),
+        (
+            dict(labels=np.arange(120) % 2, head=np.ones((1, 8)), bias=None),
+            "for two classes with one logit pass the head [-w/2, w/2] and the bias [-b/2, b/2]",
+        ),
+        (dict(bias=np.ones(3)), "bias has shape (3,); expected (4,), one per class"),
         (dict(head=None), "bias was given without a head"),
         (dict(ci=5), "ci is 5; expected at least 20 subsamples"),
         (dict(chunk=0), "chunk is 0; expected at least 1 row"),

@@ -32,6 +32,7 @@ class Report:
       conventions: name -> how it is defined. warnings: what a statistician would point out.
       per_class: name -> (C,) array. spectrum: eigenvalues of the density of the unit rows, descending.
       renyi: alpha -> entropy. intervals: name -> `Interval`, if asked for.
+      class_names: of labels that were strings, in the order of their numbers.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Report:
     spectrum: np.ndarray
     renyi: dict[float, float]
     intervals: dict[str, Interval] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     def table(self, width=100):
         """The report as fixed-width text."""
@@ -81,6 +83,7 @@ class Report:
             "per_class": {key: np.asarray(value).tolist() for key, value in self.per_class.items()},
             "renyi": {str(alpha): value for alpha, value in self.renyi.items()},
             "intervals": {key: value._asdict() for key, value in self.intervals.items()},
+            "class_names": list(self.class_names),
         }
 
     def to_frame(self):

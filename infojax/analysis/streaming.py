@@ -64,6 +64,31 @@ class ArrayRows:
         return np.asarray(self.array[indices])
 
 
+class KeptRows:
+    """Some of the rows of `Rows`, by their ascending indices."""
+
+    def __init__(self, rows, index):
+        self.rows, self.index = rows, index
+        self.shape, self.dtype, self.in_memory = (len(index), rows.shape[1]), rows.dtype, rows.in_memory
+
+    def blocks(self, chunk, start, stop):
+        if start >= stop:
+            return
+        index, at, waiting = self.index[start:stop], int(self.index[start]), []
+        for block in self.rows.blocks(chunk, at, int(index[-1]) + 1):
+            waiting.append(block[index[np.searchsorted(index, at) : np.searchsorted(index, at + len(block))] - at])
+            at += len(block)
+            if sum(map(len, waiting)) >= chunk:  # blocks of equal sizes, as others give them
+                full = np.concatenate(waiting)
+                yield full[:chunk]
+                waiting = [full[chunk:]]
+        if any(map(len, waiting)):
+            yield np.concatenate(waiting)
+
+    def take(self, indices):
+        return self.rows.take(self.index[indices])
+
+
 class Measured(NamedTuple):
     """What was measured of one array, before it is put into words. Arrays are numpy float64."""
 

@@ -140,7 +140,8 @@ def takes_stats(f):
 
     @wraps(f)
     def checked(*arguments, **options):
-        given = arguments_of.bind(*arguments, **options).arguments
+        bound = arguments_of.bind(*arguments, **options)
+        given = bound.arguments
         stats = given["stats"]
         if not isinstance(stats, ClassStats):
             raise TypeError(f"stats must be ClassStats, as class_stats makes them; got {type(stats).__name__}")
@@ -153,7 +154,7 @@ def takes_stats(f):
             if x.ndim != len(axes) or any(sizes.get(axis, n) != n for axis, n in zip(axes, x.shape, strict=True)):
                 form = ", ".join(str(sizes.get(axis, "...")) for axis in axes) + "," * (len(axes) == 1)
                 raise ValueError(f"{name} must have shape ({form}); got {x.shape}")
-        return f(**given)
+        return f(*bound.args, **bound.kwargs)
 
     return checked
 

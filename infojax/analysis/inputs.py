@@ -1,0 +1,174 @@
+"""The arguments of `analyze`, in every form that people have them, as rows, labels, head and bias; or one line."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from infojax.analysis.streaming import ArrayRows, InputError, KeptRows
+from infojax.measures import arrays
+
+# Labels may skip classes (a sample of few of them), up to this many; beyond, half of the classes must occur.
+MOST_EMPTY_CLASSES = 2000
+UNEVEN_ROWS = 5  # ratio of the lengths of a head's rows beyond which it may be the head of a cosine classifier
+
+
+class Inputs(NamedTuple):
+    """What is measured; `said` is what was left out, numbered or doubted, a line each."""
+
+    rows: object
+    labels: np.ndarray | None
+    head: np.ndarray | None
+    bias: np.ndarray | None
+    class_names: tuple[str, ...]
+    said: tuple[str, ...]
+
+
+def to_numpy(x, name):
+    """x as a numpy array of numbers: numpy, jax, torch (through dlpack where numpy has no such type), memmap, lists."""
+    try:
+        return np.asarray(arrays.as_array(x, name))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def inputs_of(features, labels, head, bias, name, ignore_index) -> Inputs:
+    """The checked arguments of `analyze` for one array.
+
+    Raises:
+      InputError: names the argument, what it was, what was expected, and the fix.
+    """
+    rows, said, names = rows_of(features, name), [], ()
+    y = None if labels is None else to_numpy(labels, "labels") if _numeric(labels) else _strings(labels)
+    if y is not None:
+        y = _labels(y, rows.shape[0])
+        if y.dtype.kind in "US":
+            names, y = np.unique(y, return_inverse=True)
+            names = tuple(str(one) for one in names)
+            said.append(f"labels are strings, numbered in sorted order: {_listed(names)}")
+        left_out = y < 0 if ignore_index is None else (y < 0) | (y == ignore_index)
+        if left_out.any():
+            marks = ", ".join(map(str, np.unique(y[left_out])[:3]))
+            said.append(f"{left_out.sum()} of {len(y)} rows are left out: their label is {marks}")
+            if left_out.all():
+                raise InputError(f"labels: all {len(y)} rows are left out, their label is {marks}")
+            rows, y = KeptRows(rows, np.flatnonzero(~left_out)), y[~left_out]
+    if bias is not None and head is None:
+        raise InputError("bias was given without a head; pass both or neither")
+    w, b = (None, None) if head is None else _head(head, bias, y, rows.shape[1])
+    if w is not None and b is None:
+        lengths = np.linalg.norm(w, axis=1)
+        if lengths.min() > 0 and lengths.max() > UNEVEN_ROWS * lengths.min():
+            said.append(
+                f"the head's rows have lengths from {lengths.min():.3g} to {lengths.max():.3g}: if it is the head of a "
+                "cosine classifier, where they mean nothing, pass head / norm of each row"
+            )
+    if y is not None:
+        if w is None:
+            said += _inferred_classes(y)
+        y = y.astype(np.int32)
+    return Inputs(rows, y, w, b, names, tuple(said))
+
+
+def _listed(names, most=6):
+    shown = ", ".join(f"{one} {i}" for i, one in enumerate(names[:most]))
+    return shown + (f", ... ({len(names)} classes)" if len(names) > most else "")
+
+
+def _numeric(labels):
+    """Whether labels are no strings."""
+    if isinstance(labels, jax.Array | np.ma.MaskedArray) or hasattr(labels, "detach"):
+        return True
+    kinds = np.asarray(labels, dtype=object if isinstance(labels, list | tuple) else None)
+    return kinds.dtype.kind not in "USO" or not any(isinstance(one, str | bytes) for one in kinds.flat)
+
+
+def _strings(labels):
+    """Labels as strings; refuses what is neither."""
+    kinds = np.asarray(labels, dtype=object)
+    other = next((one for one in kinds.flat if not isinstance(one, str | bytes)), None)
+    if other is not None:
+        raise InputError(f"labels are strings, but {other!r} is among them; expected strings or integers alone")
+    return np.array([one.decode() if isinstance(one, bytes) else str(one) for one in kinds.flat]).reshape(kinds.shape)
+
+
+def rows_of(features, name):
+    """`Rows` of an array, or what has these already."""
+    if hasattr(features, "blocks") and hasattr(features, "take"):
+        rows = features
+    else:
+        array = to_numpy(features, name)
+        if array.ndim < 2:
+            raise InputError(f"{name} has shape {array.shape}; expected (N, D), one row per sample")
+        rows = ArrayRows(array)
+    if 0 in rows.shape:
+        raise InputError(f"{name} has shape {tuple(rows.shape)}: no samples or no columns to measure")
+    # jax's issubdtype knows bfloat16 and the float8 types as numbers, numpy's does not.
+    if not (jax.numpy.issubdtype(rows.dtype, np.number) or rows.dtype == bool):
+        raise InputError(f"{name} has dtype {rows.dtype}; expected real numbers")
+    if np.issubdtype(rows.dtype, np.complexfloating):
+        raise InputError(f"{name} has dtype {rows.dtype}; expected real numbers (pass abs, real or imag)")
+    return rows
+
+
+def _labels(y, n):
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2 and len(y) == n:
+        raise InputError(f"labels has shape {y.shape}; expected ({n},) integers: pass labels.argmax(1) if one-hot")
+    if y.shape != (n,):
+        raise InputError(f"labels has shape {y.shape}; expected ({n},), one per row of the features")
+    if np.issubdtype(y.dtype, np.floating):
+        if not np.isfinite(y).all():
+            raise InputError("labels holds nan or inf; expected integers 0, ..., C - 1, with -1 for rows to leave out")
+        y = y.astype(np.int64) if (y == np.round(y)).all() else y
+    if not (y.dtype.kind in "US" or np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
+        raise InputError(f"labels has dtype {y.dtype}; expected integers 0, ..., C - 1")
+    if y.dtype == np.uint64 and y.max() > np.iinfo(np.int64).max:
+        raise InputError(f"labels go up to {y.max()}; expected 0, ..., C - 1")
+    return y if y.dtype.kind in "US" else y.astype(np.int64)
+
+
+def _inferred_classes(labels):
+    """Refuses labels that would make most of the C x C tables empty, and too large for memory; doubts a lonely one."""
+    found = np.unique(labels)
+    top = int(found[-1])
+    mark = f"; if {top} marks rows to leave out, pass ignore_index={top} (--ignore-index {top})"
+    if top >= max(2 * len(found), MOST_EMPTY_CLASSES):
+        raise InputError(
+            f"labels go up to {top} but only {len(found)} values occur; expected 0, ..., C - 1: pass "
+            f"numpy.unique(labels, return_inverse=True)[1], or the head if it has so many rows{mark}"
+        )
+    if len(found) > 2 and top - found[-2] > max(len(found), 2):
+        return [f"the label {top} stands apart from the others, which end at {found[-2]}{mark}"]
+    return []
+
+
+def _head(head, bias, labels, dim):
+    w = to_numpy(head, "head").astype(np.float64)
+    if w.ndim != 2:
+        raise InputError(f"head has shape {w.shape}; expected (C, D) = (classes, {dim})")
+    if w.shape[1] != dim:
+        fix = ": pass head.T" if w.shape[0] == dim else ""
+        if w.shape[1] == dim + 1:
+            fix = ": if its last column is the bias, pass head[:, :-1] and bias=head[:, -1]"
+        raise InputError(f"head has shape {w.shape}; expected (C, D) with D = {dim}, the features' columns{fix}")
+    if labels is None:
+        raise InputError("head was given without labels; MIR, HDR, NC3 and NC4 need the label of each row")
+    if len(w) == 1 and labels.max() == 1:
+        raise InputError(
+            "head has one row, the labels two classes; for two classes with one logit pass the head [-w/2, w/2] and "
+            "the bias [-b/2, b/2]"
+        )
+    if labels.max() >= len(w):
+        raise InputError(
+            f"labels go up to {labels.max()}, head has {len(w)} classes (rows); expected 0, ..., {len(w) - 1}"
+            + (": pass labels - 1 if they count from 1" if labels.min() == 1 and labels.max() == len(w) else "")
+        )
+    b = None if bias is None else to_numpy(bias, "bias").astype(np.float64).reshape(-1)
+    if b is not None and b.shape != (len(w),):
+        raise InputError(f"bias has shape {b.shape}; expected ({len(w)},), one per class")
+    for name, array in (("head", w), ("bias", b)):
+        if array is not None and not np.isfinite(array).all():
+            raise InputError(f"{name} holds nan or inf; expected finite numbers")
+    return w, b
