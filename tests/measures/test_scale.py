@@ -148,8 +148,11 @@ def precision(request):
         yield request.param
 
 
-def same_up_to_rounding(a, b):
-    return np.allclose(a, b, rtol=0, atol=4 * np.finfo(b.dtype).eps * np.max(np.abs(b)))
+def same_gradient(small, slope, s):
+    """Whether small * s = slope, up to last digits and to terms of `small` below the smallest normal number."""
+    info = np.finfo(slope.dtype)
+    atol = 4 * info.eps * np.max(np.abs(slope)) + 4 * float(info.tiny) * float(s)
+    return np.allclose(np.asarray(small) * s, slope, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("which", SCALES)
@@ -163,9 +166,8 @@ def test_scale_changes_no_digit(precision, which):
     assert all(np.isfinite(value) for value in expected.values())
     assert all(np.isfinite(slope).all() for row in slopes.values() for slope in row)
     assert [name for name in values if values[name] != expected[name]] == []
-    # Entries of a gradient that are 1e-8 of its largest one are below the smallest normal number and become zero.
-    scaled = {name: [np.asarray(g) * s for g, s in zip(row, factors, strict=True)] for name, row in gradients.items()}
-    assert [name for name in scaled if not all(map(same_up_to_rounding, scaled[name], slopes[name]))] == []
+    wrong = [name for name in values if not all(map(same_gradient, gradients[name], slopes[name], factors))]
+    assert wrong == []
 
 
 # Degenerate input
@@ -258,3 +260,47 @@ def test_a_report_knows_no_scale(scale):
 def test_powers_of_two():
     x = np.array([1, 3.4e38, 1.2e-38, 0, np.inf, np.nan, 5], np.float32)
     assert [float(power_of_two(v)) for v in x] == [1, 2.0**126, 2.0**-126, 1, 1, 1, 4]
+
+
+# The shift
+
+
+CENTRED = ("nc1", "nc2", "nc3", "cdnv", "davies_bouldin", "matrix_entropy centred", "mir centred", "neural_collapse")
+
+
+def test_a_shift_costs_no_more_digits_than_the_features_lose():
+    with jax.enable_x64(True):
+        z, w, head, bias, *grams = example("float64")
+        expected, _ = at_scale_one("float64")
+        values, gradients = value_and_gradients(LABELS, CLASSES, z + 2.0**30, w, head, bias, *grams)
+        shifted = [
+            name
+            for name in values
+            if (name.startswith(CENTRED) or name.endswith(" centred")) and "head" not in name and "nc4" not in name
+        ]
+        assert len(shifted) > 30
+        for name in shifted:
+            # A class mean is rounded to 2^-24, the distances are of order one, and no measure squares an error.
+            np.testing.assert_allclose(values[name], expected[name], rtol=0, atol=2.0**-16, err_msg=name)
+            assert all(np.isfinite(g).all() for g in gradients[name]), name
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
+def test_moments_whose_squares_are_numbers_know_no_scale(scale):
+    """Squares and scatter are in the units of the features squared: 1e-12 and 1e12 leave float32 room for them."""
+    z, w, *_ = example("float32")
+
+    @jax.jit
+    def values(z):
+        stats = ij.class_stats(z, LABELS, CLASSES, weights=w, scatter="class")
+        sums = ij.second_pass(stats, z, LABELS, weights=w)
+        weighed = jnp.where(LABELS[:, None] == jnp.arange(CLASSES)[None, :], w[:, None], 0)
+        raw = [weighed.sum(0), *(jnp.matmul(a.T, z, precision="highest") for a in (weighed, w[:, None] * z))]
+        return [
+            *(ij.nc1_from_stats(stats, convention=c) for c in ij.NC1_CONVENTIONS),
+            ij.cdnv_from_stats(stats)[0],
+            ij.davies_bouldin_from_sums(stats, sums.distance),
+            ij.nc1_one_pass(*raw).value,
+        ]
+
+    np.testing.assert_array_equal(values(z * np.float32(scale)), values(z))
