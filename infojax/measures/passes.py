@@ -72,7 +72,7 @@ def same_classifier(head, bias, s):
     head, bias = head.astype(dtype), bias.astype(dtype)
     largest = [jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0) for x in (head, bias)]
     common = arrays.power_of_two(jnp.maximum(*largest))
-    return head / common, bias / common / s
+    return head / common, bias / common * (1 / s)  # XLA would turn / common / s into / (common s), which overflows
 
 
 class _Scorers(NamedTuple):

@@ -22,8 +22,10 @@ MODERATE = (2.0**-24, 2.0**24)
 def normalised_stats(stats):
     """`ClassStats` of features divided by s, and s, the power of two nearest to the largest entry of a class mean."""
     mean, s = arrays.normalised(stats.mean)
-    scatter = None if stats.scatter is None else stats.scatter / s / s
-    return replace(stats, mean=mean, squares=stats.squares / s / s, scatter=scatter), s
+    # Not / s / s, which XLA turns into / (s s): that overflows.
+    inverse = 1 / s
+    scatter = None if stats.scatter is None else stats.scatter * inverse * inverse
+    return replace(stats, mean=mean, squares=stats.squares * inverse * inverse, scatter=scatter), s
 
 
 def normalised_samples(z, labels, num_classes=None, weights=None):

@@ -119,7 +119,7 @@ def silhouette(z, labels, block=256):
     z, (classes, owner) = np.asarray(z, np.float64), np.unique(np.asarray(labels), return_inverse=True)
     if not 2 <= len(classes) < len(z):
         return float("nan")
-    z = z / np.asarray(arrays.power_of_two(jnp.asarray(np.abs(z).max(initial=0))))
+    z = np.ldexp(z, -np.frexp(np.abs(z).max(initial=0))[1])
     counts = np.bincount(owner)
     mean = np.empty((len(z), len(classes)))  # distance of each sample to each class
     for c, count in enumerate(counts):

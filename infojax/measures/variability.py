@@ -290,7 +290,7 @@ def nc1_one_pass(count, sums, second_moment):
     total = jnp.sum(count)
     center = arrays.safe_divide(jnp.sum(sums / s, axis=0), total)
     factor = _between_factor(stats, NC1_CONVENTIONS["thesis"])
-    raw = arrays.safe_divide(second_moment / s / s, total)
+    raw = arrays.safe_divide(second_moment * (1 / s) * (1 / s), total)
     terms = [raw, center[:, None] * center[None, :], arrays.matmul(factor.T, factor)]
     value = jnp.sum(inverse * (terms[0] - terms[1] - terms[2]))
     # Each product of the trace carries a relative rounding error of its own; they add up in absolute value.
