@@ -115,7 +115,7 @@ class StoredArray:
     def _convert(self, rows: np.ndarray) -> np.ndarray:
         if rows.dtype.kind == "V" and rows.dtype != self.dtype:
             rows = rows.view(self.dtype)
-        return rows.astype(self.dtype, copy=False)
+        return rows if self.dtype.kind in "US" else rows.astype(self.dtype, copy=False)
 
     def block_rows(self, limit: int) -> int:
         """How many rows one block holds where at most `limit` are asked for: fewer if they are very wide."""
@@ -148,8 +148,9 @@ class StoredArray:
         return taken
 
     def load(self) -> np.ndarray:
-        """The whole array in its stored shape: for labels, heads and biases."""
-        self.require_numbers()
+        """The array in its stored shape: for labels, which may be strings, heads and biases."""
+        if self.dtype.kind not in "US":
+            self.require_numbers()
         check_fits(f"{self.where} {self}", math.prod(self.shape) * self.dtype.itemsize)
         with self._reading() as read:
             return read(0, self.shape[0]).reshape(self.full_shape)

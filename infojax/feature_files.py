@@ -127,17 +127,18 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
             # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
             with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
                 dataset = file[key]
-                yield lambda start, stop: dataset[start:stop]
+                dataset = dataset.asstr() if text else dataset
+                yield lambda start, stop: dataset[start:stop].astype(str) if text else dataset[start:stop]
 
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
-        refusal = ""
+        text, refusal = h5py.check_string_dtype(item.dtype) is not None, ""
         if item.external or item.is_virtual:  # any file of this machine; where one is missing, zeros
             kind = "external storage" if item.external else "a virtual data set"
             refusal = (
                 f"is {kind}: its rows lie elsewhere, and read as zeros where they are missing; save a copy of them"
             )
-        arrays[name] = StoredArray(f"{path}: {name}", item.shape, item.dtype, opener, refusal=refusal)
+        arrays[name] = StoredArray(f"{path}: {name}", item.shape, np.dtype(str) if text else item.dtype, opener, refusal=refusal)
 
     with h5py.File(path, "r") as file:
         file.visititems(add)

@@ -23,6 +23,13 @@ ROLE_NAMES = {
     "head": ("head", "weight", "w"),
     "bias": ("bias", "b"),
 }
+# Names taken where none of these is there and only one array has such a name; a head of these, where it fits.
+LIKELY_NAMES = {
+    "features": ("feature", "embedding", "representations", "representation"),
+    "labels": ("label", "target", "class", "y_true"),
+    "head": tuple(f"{name}.weight" for name in ("fc", "classifier", "head", "lm_head", "linear")),
+    "bias": tuple(f"{name}.bias" for name in ("fc", "classifier", "head", "lm_head", "linear")),
+}
 STEP_NAME = re.compile(r"step[_-]?(\d+)", re.IGNORECASE)
 
 
@@ -62,6 +69,8 @@ def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredAr
     `prefix` is what a flag's value needs before the name: `FILE:` for an array of another file.
     """
     found = {name: a for name, a in arrays.items() if name.lower() in ROLE_NAMES[role]}
+    likely = {name: a for name, a in arrays.items() if name.lower() in LIKELY_NAMES[role]}
+    found = found or (likely if len(likely) == 1 else {})
     if len(found) == 1:
         return next(iter(found.values()))
     if not found and role != "features":
@@ -123,19 +132,23 @@ def _match_layers(arrays: dict, path: str, pattern: str, taken: list) -> dict[st
     return layers
 
 
-def integer_labels(array: StoredArray) -> np.ndarray:
-    """Labels (N,) as int64, from integers, whole floats or a column (N, 1).
+def stored_labels(array: StoredArray) -> np.ndarray:
+    """Labels (N,) as int64, from integers, whole floats or a column (N, 1); or as strings.
 
     Raises:
       FeatureFileError: one-hot rows, fractions, or no numbers.
     """
-    array.require_numbers()
+    strings = array.dtype.kind in "US" and not array.refusal
+    if not strings:
+        array.require_numbers()
     if array.shape[1] > 1:
         raise FeatureFileError(
             f"{array.where} has shape {array.full_shape}, labels must be (N,); "
             "if its rows are one-hot, save labels.argmax(axis=1)"
         )
     labels = array.load().reshape(-1)
+    if strings:
+        return labels
     if labels.dtype.kind not in "biu":
         labels = labels.astype(np.float64)
         wrong = np.flatnonzero(~((np.abs(labels) < 2**53) & (labels == np.round(labels))))
@@ -167,6 +180,17 @@ def _check_shapes(layers: Iterable[StoredArray], labels, head, bias) -> None:
                 f"{array.where} has shape {array.full_shape}, the {role} must be {expected}; "
                 f"pass another array with --{role}, or --{role} none"
             )
+
+
+def _named(array, arrays) -> str:
+    return next((name.lower() for name, other in arrays.items() if other is array), "")
+
+
+def _fits(head, arrays, layers, labels) -> bool:
+    """Whether a head can be that of the features; one whose name says no more than that it is one of a network's."""
+    if head is None or _named(head, arrays) in ROLE_NAMES["head"]:
+        return True
+    return labels is not None and len(head.full_shape) == 2 and any(head.shape[1] == rows.shape[1] for rows in layers)
 
 
 def _used(path: str, layers: dict, roles: dict) -> str:
@@ -222,6 +246,10 @@ def open_features(path: str, features=None, layers=None, labels=None, head=None,
         found = {"features": _find(arrays, path, "features", features)}
     else:
         found = _match_layers(arrays, path, layers, taken=[labels, head, bias])
+    if keys["head"] is None and not _fits(head, arrays, found.values(), labels):
+        roles["head"] = head = None
+    if keys["bias"] is None and head is None and _named(bias, arrays) not in ROLE_NAMES["bias"]:
+        roles["bias"] = bias = None
     _check_shapes(found.values(), labels, head, bias)
     if head is not None and labels is None:
         fix = "pass --labels KEY or FILE, or --head none"
@@ -232,7 +260,7 @@ def open_features(path: str, features=None, layers=None, labels=None, head=None,
     return Opened(
         path,
         found,
-        None if labels is None else integer_labels(labels),
+        None if labels is None else stored_labels(labels),
         None if head is None else head.load(),
         None if bias is None else bias.load(),
         _used(path, found, roles),

@@ -43,6 +43,8 @@ EXAMPLES = """examples:
 
 names found without a flag, in any case:
   features, feats, embeddings, z, x, h;  labels, y, targets;  head, weight, w;  bias, b
+and where these are not there: feature, embedding, representations;  label, target, class, y_true;
+  fc.weight, classifier.weight, head.weight, lm_head.weight, linear.weight, and their .bias
 """
 
 
@@ -83,7 +85,9 @@ def check_memory(opened: Opened, chunk: int) -> None:
     if opened.head is not None:
         classes = len(opened.head)
     elif opened.labels is not None:  # more are refused by `analyze`
-        classes = min(int(opened.labels.max()) + 1, max(2 * len(np.unique(opened.labels)), MOST_EMPTY_CLASSES))
+        found = np.unique(opened.labels)
+        classes = len(found) if found.dtype.kind in "US" else int(found[-1]) + 1
+        classes = min(classes, max(2 * len(found), MOST_EMPTY_CLASSES))
     fewer = "save fewer columns, pooled or projected", "measure some of the classes: their rows, and of the head theirs"
     for rows in opened.layers.values():
         n, dim = rows.shape
@@ -103,7 +107,7 @@ def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dic
     with processes.together():
         check_memory(opened, chunk)
     common = {"ci": args.ci, "chunk": chunk, "seed": args.seed, "progress": progress, "distributed": args.distributed}
-    common |= {"labels": opened.labels, "head": opened.head, "bias": opened.bias}
+    common |= {"labels": opened.labels, "head": opened.head, "bias": opened.bias, "ignore_index": args.ignore_index}
     try:
         if args.layers is None:
             reports = {"features": analyze(opened.layers["features"], name=opened.path, **common)}
@@ -268,6 +272,7 @@ def make_parser() -> Parser:
     add("--ci", type=whole(20), metavar="N", help="95%% intervals from N resamples (200 is usual)")
     add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
     add("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="of the resamples (0)")
+    add("--ignore-index", type=whole(0), metavar="N", help="leave out rows of this label, as those of negative ones")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     processes.add_flags(parser)
     return parser
