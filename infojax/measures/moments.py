@@ -35,6 +35,9 @@ class ClassStats:
       squares: (C,) weighted sums of squared distances to the class mean.
       scatter: None, the pooled within-class scatter (D, D), or the scatter of each class (C, D, D):
         sums of w (z - mean)(z - mean)^T.
+
+    Squares and scatter have the unit of the features squared: in float32, divide features beyond 1e-15 or 1e15 by a
+    power of two first. The measures that take samples do so themselves.
     """
 
     count: jax.Array
