@@ -138,7 +138,9 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
             refusal = (
                 f"is {kind}: its rows lie elsewhere, and read as zeros where they are missing; save a copy of them"
             )
-        arrays[name] = StoredArray(f"{path}: {name}", item.shape, np.dtype(str) if text else item.dtype, opener, refusal=refusal)
+        arrays[name] = StoredArray(
+            f"{path}: {name}", item.shape, np.dtype(str) if text else item.dtype, opener, refusal=refusal
+        )
 
     with h5py.File(path, "r") as file:
         file.visititems(add)

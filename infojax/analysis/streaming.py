@@ -106,6 +106,7 @@ class Measured(NamedTuple):
     interplay_counts: np.ndarray | None
     sampled: dict[str, int]  # measure family -> rows used, where not all
     estimated: dict[str, Estimate]  # measure -> its bounds, where it was not computed exactly
+    coinciding: tuple[int, int] | None = None  # the first two classes whose means coincide
 
 
 def measure_rows(rows, y, w, b, chunk, name, progress, seed, thorough=True, distributed=False):
@@ -173,8 +174,19 @@ def measure_rows(rows, y, w, b, chunk, name, progress, seed, thorough=True, dist
     return Measured(
         n, dim, None if y is None else np.asarray(raw.count), zero_rows,
         spectrum, spectrum_centered, singular, values, class_values, flow, flow_centered, flow_counts,
-        sampled, estimated,
+        sampled, estimated, _coinciding(raw) if y is not None and not np.isfinite(values["cdnv"]) else None,
     )  # fmt: skip
+
+
+def _coinciding(stats):
+    """The first two classes with samples whose means are the same up to rounding, or None."""
+    present, mean = np.flatnonzero(np.asarray(stats.count) > 0), np.asarray(stats.mean)
+    rounding = float(variability.mean_rounding(stats))
+    for i, one in enumerate(present):
+        apart = np.linalg.norm(mean[present[i + 1 :]] - mean[one], axis=1)
+        if (apart <= rounding).any():
+            return int(one), int(present[i + 1 + np.argmax(apart <= rounding)])
+    return None
 
 
 def _estimated_interplay(rows, labels, head, stats, seed, progress):

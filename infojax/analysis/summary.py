@@ -4,7 +4,7 @@ import numpy as np
 
 from infojax.analysis.reports import Report
 from infojax.analysis.streaming import spectrum_entropy
-from infojax.measures.limits import limits_at_collapse
+from infojax.measures.limits import geometry_at_collapse, has_simplex, limits_at_collapse
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
@@ -49,7 +49,7 @@ CONVENTIONS = SPECTRAL | {
     "nc3_etf": "distance of the normalised W M^T to the simplex ETF",
     "nc4": "share of samples where head (with bias) and nearest class centre disagree",
     "cdnv": "mean over pairs (v_c + v_c') / (2 |mu_c - mu_c'|^2)",
-    "davies_bouldin": "as scikit-learn's davies_bouldin_score",
+    "davies_bouldin": "mean of the worst (s_c + s_c')/|mu_c - mu_c'|; scikit-learn's where no means coincide",
     "silhouette": "scikit-learn's silhouette_score, Euclidean",
 }  # fmt: skip
 # Which rows a measure used, where not all: family -> measures.
@@ -62,7 +62,7 @@ FAMILIES = {
 
 def describe(found, name):
     """`Report` of `streaming.Measured`."""
-    measures = _measures(found)
+    measures, (limits, bounds) = _measures(found), _limits(found)
     keys = list(measures)
     return Report(
         name=name,
@@ -70,10 +70,10 @@ def describe(found, name):
         dim=found.dim,
         num_classes=None if found.counts is None else len(found.counts),
         measures=measures,
-        limits={key: value for key, value in _limits(found).items() if key in measures and np.isfinite(value)},
+        limits={key: value for key, value in limits.items() if key in measures and np.isfinite(value)},
         conventions={key: CONVENTIONS[key] + _rows_used(found, key) + _bounds(found, key) for key in keys},
-        warnings=tuple(_warnings(found)),
-        reasons={key: _reason(key, found) for key in keys if not np.isfinite(measures[key])},
+        warnings=tuple(_warnings(found) + _unreachable(found, [key for key in keys if key in bounds])),
+        reasons={key: _reason(key, found, measures[key]) for key in keys if not np.isfinite(measures[key])},
         per_class=found.per_class,
         spectrum=found.spectrum,
         renyi={alpha: spectrum_entropy(found.spectrum, alpha) for alpha in ALPHAS},
@@ -103,22 +103,30 @@ def _measures(found):
 
 
 def _limits(found):
-    """Values at exact neural collapse, with the counts and the mean energy of what was measured."""
+    """Values at exact neural collapse, with the counts, mean energy and dimensions of what was measured; bounds."""
     if found.counts is None:
-        return {}
-    zero_at_collapse = [key for key in found.values if key[:2] == "nc"] + ["cdnv", "davies_bouldin"]
-    limits = dict.fromkeys(zero_at_collapse, 0.0) | {"silhouette": 1.0}
+        return {}, set()
     counts = found.counts if found.interplay_counts is None else found.interplay_counts
-    if np.sum(counts > 0) < 2:
-        return {}
-    raw, centered = limits_at_collapse(counts, found.values["mean_energy"])
+    present = int(np.sum(counts > 0))
+    if present < 2:
+        return {}, set()
+    zero_at_collapse = [key for key in found.values if key[:3] == "nc1"] + ["nc4", "cdnv", "davies_bouldin"]
+    limits = dict.fromkeys(zero_at_collapse, 0.0) | {"silhouette": 1.0}
+    geometry, bounds = geometry_at_collapse(len(counts), present, found.dim)
+    limits |= geometry
+    if not has_simplex(len(counts), found.dim):
+        most = min(found.dim, present)
+        spectral = {"entropy_features": np.log(most), "entropy_features_centered": np.log(most)}
+        spectral |= {"effective_rank_from_gram": most, "entropy_head": np.log(most)}
+        return limits | {key: float(value) for key, value in spectral.items()}, bounds | spectral.keys()
+    raw, centered = limits_at_collapse(counts, found.values["mean_energy"], found.dim)
     names = ("joint_entropy", "mutual_information", "mir", "hdr")
     limits["entropy_features"] = raw.entropy_features
     limits["entropy_features_centered"] = centered.entropy_features
     limits["effective_rank_from_gram"] = float(np.exp(raw.entropy_features))
-    limits |= {"entropy_head": raw.entropy_head, "entropy_head_weights": float(np.log(len(counts) - 1))}
+    limits["entropy_head"] = raw.entropy_head
     limits |= {key: getattr(raw, key) for key in names}
-    return limits | {f"{key}_centered": getattr(centered, key) for key in names}
+    return limits | {f"{key}_centered": getattr(centered, key) for key in names}, bounds
 
 
 def _rows_used(found, key):
@@ -161,6 +169,18 @@ def _warnings(found):
     return warnings + _class_warnings(found.counts)
 
 
+def _unreachable(found, bounds):
+    """What stands for the limits of a simplex that does not fit into the dimensions."""
+    if found.counts is None or np.sum(found.counts > 0) < 2 or has_simplex(len(found.counts), found.dim):
+        return []
+    classes = len(found.counts)
+    named = f"; shown as limits are bounds: {', '.join(bounds)}" if bounds else ""
+    return [
+        f"C > D + 1 ({classes} classes, {found.dim} columns): a simplex of {classes} classes needs {classes - 1} "
+        f"dimensions; what depends on its angles has no limit here{named}"
+    ]
+
+
 def _class_warnings(counts):
     warnings, present = [], counts[counts > 0].astype(int)
     missing = np.flatnonzero(counts == 0)
@@ -182,9 +202,14 @@ def _class_warnings(counts):
     return warnings
 
 
-def _reason(key, found):
+def _reason(key, found, value):
     if found.counts is not None and np.sum(found.counts > 0) < 2:
         return "fewer than two classes have samples"
+    if key in ("cdnv", "davies_bouldin") and found.coinciding:
+        one, other = found.coinciding
+        if np.isinf(value):
+            return f"inf: classes {one} and {other} have the same mean and spread around it"
+        return f"0/0: classes {one} and {other} have the same mean and no spread around it"
     if key.startswith(("mir", "hdr")):
         return "0/0: an entropy is zero (all directions equal up to sign, or two opposite head rows)"
     if key.startswith("silhouette"):

@@ -39,7 +39,7 @@ def interplay(seen):
     counts = np.bincount(np.asarray(labels), minlength=len(head))
     estimates = [estimate_interplay(z, labels, head, center=center) for center in (False, True)]
     raw, centered = (found.values for found in estimates)
-    limits = (None, None) if np.sum(counts > 0) < 2 else limits_at_collapse(counts, float(raw.mean_energy))
+    limits = (None, None) if np.sum(counts > 0) < 2 else limits_at_collapse(counts, float(raw.mean_energy), z.shape[1])
     for suffix, found, limit, of in (
         ("", raw, limits[0], estimates[0]),
         ("_centered", centered, limits[1], estimates[1]),
@@ -48,9 +48,10 @@ def interplay(seen):
             yield f"mir{suffix}_error", (of.mir.upper - of.mir.lower) / 2
         for name in Limits._fields:
             yield name + suffix, float(getattr(found, name))
-            if limit is not None:
+            if limit is not None and np.isfinite(getattr(limit, name)):
                 yield f"limit_{name}{suffix}", getattr(limit, name)
     yield "mean_energy", float(raw.mean_energy)
+    yield "embedding_dim", z.shape[1]
     yield "effective_rank_from_gram", float(jnp.exp(raw.entropy_features))
     yield "entropy_head_weights", float(matrix_entropy(head))
     means = _class_means(z, labels, counts)

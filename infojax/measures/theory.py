@@ -50,6 +50,7 @@ def nc_limits(
     *,
     counts: Sequence[float] | np.ndarray | None = None,
     mean_energy: float = 0.0,
+    dim: int | None = None,
 ) -> Limits:
     r"""Entropies, MIR and HDR of features against their head rows at exact neural collapse.
 
@@ -82,15 +83,17 @@ def nc_limits(
       mean_energy: s in [q, 1], the squared norm of the (count-weighted) mean of the L2-normalised
         features. The default 0.0 stands for the centred simplex, t = 0, whatever the counts. A
         value that misses the interval by less than 1e-6 is taken for rounding.
+      dim: D, columns of features and head; None means enough. A simplex needs D >= C - 1, and a
+        common mean beside it, s > q, needs D >= C.
 
     Returns:
       Limits of Python floats, entropies in nats. A ratio of zero by zero is NaN: MIR where one
       entropy is 0 (C = 2, s = 1, a single class), HDR where both are (C = 2 with s = 0, a single
-      class).
+      class). All are NaN where D < C - 1: there is no simplex.
 
     Raises:
       ValueError: C < 1, counts that are not C finite non-negative numbers with a positive sum, or a
-        mean energy that no collapsed features with these counts can have.
+        mean energy that no collapsed features with these counts and dimensions can have.
 
     References:
       Song et al., Exploring Information-Theoretic Metrics Associated with Neural Collapse in
@@ -106,6 +109,13 @@ def nc_limits(
     p = _frequencies(classes, counts)
     b_head = _etf_correlation(classes)
     t = _mean_share(classes, p, mean_energy)
+    if dim is not None and arrays.whole_number(dim, "dim", 1) < classes - 1:
+        return Limits(*[math.nan] * len(Limits._fields))
+    if dim == classes - 1 and t > 1e-6:
+        raise ValueError(
+            f"mean_energy is {mean_energy:.6g}, but in {dim} dimensions a simplex of {classes} classes leaves no room "
+            "for a common mean"
+        )
     b_features = t + (1 - t) * b_head
     entropy_features = _entropy(_spectrum(p, b_features))
     entropy_head = _entropy(_spectrum(p, b_head))

@@ -63,6 +63,11 @@ QUANTITIES = {
     "barrier_loss": Quantity("barrier of loss", "", 5),
     "barrier_loss_recomputed": Quantity("barrier of loss, statistics recomputed", "", 5),
 }
+# Those whose limits are those of a simplex of C classes, which needs C - 1 dimensions.
+OF_A_SIMPLEX = {
+    "entropy_head_weights", "entropy_means", "effective_rank_means", "mir_means", "nc2_equiangularity",
+    "nc2_etf_distance", "nc2_equiangularity_head", "nc2_etf_distance_head",
+}  # fmt: skip
 # Variants of a quantity have its colour.
 ENDINGS = ("_ema", "_recomputed", "_layerwise")
 BARRIERS = tuple(name for name in QUANTITIES if name.startswith("barrier"))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from infojax.report.quantities import closed_limits, known
+from infojax.report.quantities import OF_A_SIMPLEX, closed_limits, known
 from infojax.report.reading import read_rows, read_settings
 from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError
@@ -210,7 +210,7 @@ def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
     """The limit at each place of `series`; None where the quantity has none, or it is not known."""
     limit = known(quantity).limit
     measured = series(study, split, quantity, runs, axis)
-    if measured is None or limit == "":
+    if measured is None or limit == "" or (quantity in OF_A_SIMPLEX and not _simplex_fits(study, split)):
         return None
     if isinstance(limit, str) and not limit.startswith("limit_"):
         classes = num_classes(study)
@@ -222,6 +222,13 @@ def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
         return None
     heights = dict(zip(moving.place, moving.mean, strict=True))
     return np.array([heights.get(place, math.nan) for place in measured.place])
+
+
+def _simplex_fits(study, split) -> bool:
+    """Whether the embedding has C - 1 dimensions; runs that do not say how many it has are taken to have enough."""
+    found = study.values.get(("step", split, "embedding_dim"), {}).values()
+    dims = [dim for of_run in found for dim in of_run.values()]
+    return not dims or min(dims) >= (num_classes(study) or 0) - 1
 
 
 def at_end(study, split, quantity, runs, steps=None) -> np.ndarray:
