@@ -180,6 +180,11 @@ def entropy_of_density(rho, alpha=1.0, samples=0):
     return _noise_to_zero(entropy, rho.shape[0], samples)
 
 
+def entropy_of_spectrum(w, samples=0):
+    """`entropy_of_density`, alpha = 1, from the eigenvalues of `spectra.eigenvalues`: the same number."""
+    return _noise_to_zero(spectra.spectral_sum(_renyi_terms(1)[0], w), w.shape[0], samples)
+
+
 @jax.jit
 def _noise_to_zero(entropy, size, samples):
     noise = jnp.maximum(size, 32 * jnp.sqrt(samples)) * jnp.finfo(entropy.dtype).eps

@@ -14,10 +14,10 @@ import numpy as np
 
 from infojax.measures import arrays, head_interplay, spectra
 from infojax.measures.class_blocks import class_second_moments
-from infojax.measures.entropy import density_of_features, entropy_of_density, smaller_density, weighted
+from infojax.measures.entropy import density_of_features, entropy_of_spectrum, smaller_density, weighted
 from infojax.measures.head_interplay import Interplay
-from infojax.measures.interval import Estimate, certain, ratio, total_of
-from infojax.measures.joint import joint_entropy
+from infojax.measures.interval import Estimate, computed, ratio, total_of
+from infojax.measures.joint import pair_densities
 from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks, takes_stats
 from infojax.measures.operators import HeadRows, Matrix, Pairs
 from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Stage, estimate_entropy_of, on_one_device
@@ -57,7 +57,7 @@ def _effort(given):
 class InterplayEstimate(NamedTuple):
     """`Interplay` with an `Estimate` for each entropy and for what is made of them.
 
-    The exact ones have lower = upper = value. `values` is the plain `Interplay`.
+    Those of exact routes have bounds of their rounding. `values` is the plain `Interplay`.
     """
 
     entropy_features: Estimate
@@ -77,7 +77,15 @@ class InterplayEstimate(NamedTuple):
 
 
 def estimate_interplay(
-    z, labels, head, *, weights=None, center=False, compiled=on_one_device, exact=head_interplay.interplay, **effort
+    z,
+    labels,
+    head,
+    *,
+    weights=None,
+    center=False,
+    compiled=on_one_device,
+    exact=head_interplay.interplay_and_spectra,
+    **effort,
 ):
     """`interplay` for any number of samples, classes and columns: exact where that is cheap, else estimated.
 
@@ -101,7 +109,7 @@ def estimate_interplay(
     sides = np.minimum(counts, dim)
     if not sides.any() or (sides.sum() <= effort.exact_side and min(n, dim) <= effort.exact_side):
         route = "classes" if sides.sum() < counts.sum() else "gram"
-        return _exact(exact(z, labels, head, weights=jnp.where(p > 0, w, 0), center=center), route)
+        return _exact(*exact(z, labels, head, weights=jnp.where(p > 0, w, 0), center=center), n, route, sides.sum())
     unit_head, class_p, labels, counts = _present(unit_head, class_p, labels, counts)
     rows = weighted(u, p)
     del u  # as large as the features
@@ -131,10 +139,10 @@ def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_de
         raise ValueError("estimate_interplay_from_stats needs ClassStats.init(..., scatter='class')")
     effort = _effort(effort)
     if stats.mean.size <= effort.exact_side:
-        return _exact(head_interplay.interplay_from_stats(stats, head), "classes")
+        found = head_interplay.assemble_with_spectra(*head_interplay.ingredients_of_stats(stats, head))
+        return _exact(*found, float(jnp.sum(stats.count)), "classes", stats.mean.size)
     second, unit_head, class_p, mean, count = head_interplay.class_moments(stats, arrays.as_rows(head, "head"))
-    exact = float(entropy_of_density(jnp.sum(second, axis=0), 1, int(count)))
-    features = certain(exact)
+    features = _computed(jnp.sum(second, axis=0), int(count))
     operator = compiled(FACTORED)(second, unit_head)
     return _assemble(features, operator, unit_head, class_p, mean, float(count), effort, compiled)
 
@@ -154,8 +162,7 @@ def estimate_joint_entropy(z1, z2, *, weights=None, center=False, compiled=on_on
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     n = len(z1)
     if len(z2) != n or min(n, z1.shape[1] * z2.shape[1]) <= effort.exact_side:
-        exact = float(joint_entropy(z1, z2, weights=weights, center=center))
-        return certain(exact)
+        return _computed(pair_densities(z1, z2, center, weights)[2], n)
     dtype = jnp.promote_types(z1.dtype, z2.dtype)
     u, p = spectra.directions(z1.astype(dtype), weights, center)
     v, q = spectra.directions(z2.astype(dtype), weights, center)
@@ -176,8 +183,7 @@ def estimate_matrix_entropy(z, *, weights=None, center=False, compiled=on_one_de
     effort = _effort(effort)
     z = arrays.as_rows(z)
     if min(z.shape) <= effort.exact_side and compiled is on_one_device:
-        exact = float(entropy_of_density(density_of_features(z, weights, center), 1, len(z)))
-        return certain(exact)
+        return _computed(density_of_features(z, weights, center), len(z))
     return entropy_of_rows(weighted(*spectra.directions(z, weights, center)), effort, len(z), compiled)
 
 
@@ -256,9 +262,7 @@ def packed(rows, labels, head, sample, shape=None, compiled=on_one_device):
 def entropy_of_rows(rows, effort, samples, compiled=on_one_device):
     """H of the density B^T B of weighted rows: exact on the smaller side, or estimated."""
     if min(rows.shape) <= effort.exact_side:
-        rho = spectra.smaller_gram(rows)
-        exact = float(entropy_of_density(rho, 1, samples))
-        return certain(exact)
+        return _computed(spectra.smaller_gram(rows), samples)
     one = jnp.ones((1, 1), rows.dtype)
     labels = jnp.zeros(len(rows), jnp.int32)
     return _estimate(packed(rows, labels, one, jnp.arange(len(rows)), None, compiled), effort, compiled)
@@ -283,8 +287,7 @@ def _present(unit_head, class_p, labels, counts):
 
 def _assemble(features, operator, unit_head, class_p, mean, num_samples, effort, compiled):
     if min(unit_head.shape) <= effort.exact_side:
-        exact = float(entropy_of_density(smaller_density(unit_head, class_p)))
-        head = certain(exact)
+        head = _computed(smaller_density(unit_head, class_p), len(unit_head))
     else:
         head = entropy_of_rows(weighted(unit_head, class_p), effort, len(unit_head))
     joint = _estimate(operator, effort, compiled)
@@ -303,12 +306,18 @@ def assembled(features, head, joint, mean_energy, num_samples, num_classes_prese
     )  # fmt: skip
 
 
-def _exact(found, route):
-    def estimate(x):
-        return certain(float(x), route)
+def _computed(rho, samples, route="gram"):
+    w = spectra.eigenvalues(rho)
+    return computed(float(entropy_of_spectrum(w, samples)), w, samples, route)
 
-    *entropies, mean_energy, num_samples, present = found
-    return InterplayEstimate(*map(estimate, entropies), float(mean_energy), float(num_samples), int(present))
+
+def _exact(found, spectra_of, samples, route, side):
+    """`InterplayEstimate` of what was computed: the values are those of `Interplay`; side: of the joint matrix."""
+    sides = (None, None, int(side))
+    entropies = [computed(float(h), w, samples, route, k) for h, w, k in zip(found[:3], spectra_of, sides, strict=True)]
+    bounded = assembled(*entropies, found.mean_energy, found.num_samples, found.num_classes_present)
+    ratios = {name: float(getattr(found, name)) for name in ("mutual_information", "mir", "hdr")}
+    return bounded._replace(**{name: getattr(bounded, name)._replace(value=value) for name, value in ratios.items()})
 
 
 __all__ = [

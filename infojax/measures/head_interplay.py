@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, class_blocks, roots, spectra
-from infojax.measures.entropy import entropy_of_density, smaller_density, weighted
+from infojax.measures.entropy import entropy_of_density, entropy_of_spectrum, smaller_density, weighted
 from infojax.measures.joint import hdr_of, mi_of, mir_of
 from infojax.measures.moments import takes_stats
 
@@ -76,6 +76,16 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     References:
       Song et al. 2024, Definitions of MIR and HDR; Theorem 3 for the limits.
     """
+    return assemble(*ingredients(z, labels, head, weights, center, route))
+
+
+def interplay_and_spectra(z, labels, head, *, weights=None, center=False):
+    """`interplay`, and the eigenvalues of its three densities: features, head, both."""
+    return assemble_with_spectra(*ingredients(z, labels, head, weights, center))
+
+
+def ingredients(z, labels, head, weights=None, center=False, route=None):
+    """What `assemble` takes."""
     z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
     dtype = jnp.promote_types(z.dtype, head.dtype)
     z, head, labels = z.astype(dtype), head.astype(dtype), arrays.as_labels(labels, z.shape[0])
@@ -97,7 +107,7 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
         second = class_blocks.class_second_moments(weighted(u, p), labels, num_classes)
         factors, owner = factors_of_moments(second)
         features = jnp.sum(second, axis=0)
-    return assemble(features, factors, owner, unit_head, class_p, mean, jnp.sum(p > 0), n)
+    return features, factors, owner, unit_head, class_p, mean, jnp.sum(p > 0), n
 
 
 @partial(jax.jit, static_argnames="axis")
@@ -126,8 +136,13 @@ def interplay_from_stats(stats, head):
     """
     if stats.scatter is None or stats.scatter.ndim != 3:
         raise ValueError("interplay_from_stats needs the scatter of each class: ClassStats.init(..., scatter='class')")
+    return assemble(*ingredients_of_stats(stats, head))
+
+
+def ingredients_of_stats(stats, head):
+    """What `assemble` takes, from streamed moments."""
     second, unit_head, class_p, mean, total = class_moments(stats, arrays.as_rows(head, "head"))
-    return assemble(jnp.sum(second, axis=0), *factors_of_moments(second), unit_head, class_p, mean, total, total)
+    return jnp.sum(second, axis=0), *factors_of_moments(second), unit_head, class_p, mean, total, total
 
 
 @jax.jit
@@ -146,14 +161,26 @@ def class_moments(stats, head):
 
 
 def assemble(features, factors, owner, unit_head, class_p, mean, num_samples, samples):
-    # The factors may come from decompositions too: nothing else is decomposed before they are known.
-    densities = (
+    """`Interplay` of a density of the features, factors of the classes, and what is known of the head."""
+    densities = _densities(features, factors, owner, unit_head, class_p)
+    entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples), *densities)
+    return _interplay_of(*entropies, class_p, mean, num_samples)
+
+
+def assemble_with_spectra(features, factors, owner, unit_head, class_p, mean, num_samples, samples):
+    """The same numbers, and the eigenvalues of the three densities; not to be differentiated."""
+    found = spectra.in_turn(spectra.eigenvalues, *_densities(features, factors, owner, unit_head, class_p))
+    entropies = [entropy_of_spectrum(w, samples) for w in found]
+    return _interplay_of(*entropies, class_p, mean, num_samples), found
+
+
+def _densities(features, factors, owner, unit_head, class_p):
+    return (
+        # The factors may come from decompositions too: nothing else is decomposed before they are known.
         spectra.after(features, factors),
         smaller_density(unit_head, class_p),
         _joint_density(factors, owner, unit_head),
     )
-    entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples), *densities)
-    return _interplay_of(*entropies, class_p, mean, num_samples)
 
 
 @jax.jit

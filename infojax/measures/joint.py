@@ -16,6 +16,12 @@ from infojax.measures.entropy import density_from_gram, entropy_of_density, smal
 
 def _pair_entropies(z1, z2, alpha, center, weights):
     """H(G1), H(G2), H(G1 o G2) over the samples that have a direction in both sets."""
+    densities = pair_densities(z1, z2, center, weights)
+    return spectra.in_turn(lambda rho: entropy_of_density(rho, alpha, len(z1)), *densities)
+
+
+def pair_densities(z1, z2, center=False, weights=None):
+    """Densities of G1, G2 and G1 o G2 over the samples that have a direction in both sets, on their smaller sides."""
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     if z1.shape[0] != z2.shape[0]:
         raise ValueError(
@@ -36,8 +42,7 @@ def _pair_entropies(z1, z2, alpha, center, weights):
     else:
         root = arrays.safe_sqrt(p)[:, None]
         joint = arrays.matmul(u1 * root, (u1 * root).T) * arrays.matmul(u2, u2.T)
-    densities = smaller_density(u1, p), smaller_density(u2, p), joint
-    return spectra.in_turn(lambda rho: entropy_of_density(rho, alpha, n), *densities)
+    return smaller_density(u1, p), smaller_density(u2, p), joint
 
 
 def _pair_entropies_from_gram(k1, k2, alpha, weights):

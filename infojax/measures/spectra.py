@@ -168,7 +168,7 @@ def _on_support(g, w):
 
 
 @partial(jax.jit, static_argnums=0)
-def _spectral_sum(f, w):
+def spectral_sum(f, w):
     return jnp.sum(_on_support(f, w))
 
 
@@ -218,7 +218,7 @@ def trace_function(f: Callable, slope: SpectralFunction, k):
     Returns:
       0-d array.
     """
-    return _spectral_sum(f, eigenvalues(k))
+    return spectral_sum(f, eigenvalues(k))
 
 
 @trace_function.defjvp

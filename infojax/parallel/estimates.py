@@ -9,7 +9,7 @@ from infojax.measures import arrays, estimate
 from infojax.measures.operators import ROWS, with_placement
 from infojax.measures.trace import OPERATOR, on_one_device
 from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
-from infojax.parallel.samples import interplay
+from infojax.parallel.samples import interplay_and_spectra
 
 
 @cache
@@ -53,8 +53,8 @@ def estimate_interplay(z, labels, head, *, weights=None, center=False, mesh=None
     weights = arrays.sample_weights(weights, len(z), z.dtype)
     z, labels, weights = _padded(mesh, (z, 0), (jnp.asarray(labels), -1), (weights, 0))
     return estimate.estimate_interplay(
-        z, labels, head, weights=weights, center=center, compiled=on_devices(mesh), exact=partial(interplay, mesh=mesh),
-        **effort,
+        z, labels, head, weights=weights, center=center, compiled=on_devices(mesh),
+        exact=partial(interplay_and_spectra, mesh=mesh), **effort,
     )  # fmt: skip
 
 

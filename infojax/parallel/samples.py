@@ -146,17 +146,28 @@ def interplay(z, labels, head, *, weights=None, center=False, mesh=None):
     of classes (a reduce-scatter of C D^2 numbers), and decomposed where they lie; then the factors, C D rows, are
     gathered for the one joint spectrum. Where that is too large: `estimate_interplay`.
     """
+    return head_interplay.assemble(*_ingredients(z, labels, head, weights, center, mesh))
+
+
+@compiled_on_mesh(head_interplay.interplay_and_spectra, "center")
+def interplay_and_spectra(z, labels, head, *, weights=None, center=False, mesh=None):
+    """`interplay`, and the eigenvalues of its three densities."""
+    return head_interplay.assemble_with_spectra(*_ingredients(z, labels, head, weights, center, mesh))
+
+
+def _ingredients(z, labels, head, weights, center, mesh):
+    """What `head_interplay.assemble` takes."""
     z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
     num_classes, dim = len(head), z.shape[1]
     if len(z) <= num_classes * min(len(z), dim):
-        return head_interplay.interplay(z, labels, head, weights=weights, center=center)
+        return head_interplay.ingredients(z, labels, head, weights, center)
     second, rho, unit_head, class_p, mean, count = class_moments(z, labels, head, weights, center, mesh)
     factors = map_matrices(head_interplay.factor, mesh)(second)
     # Gathered here: left to itself the compiler gathers what is made of them, piece by piece.
     factors = jax.lax.with_sharding_constraint(factors, jax.NamedSharding(mesh, WHOLE))[:num_classes]
     owner = jnp.repeat(jnp.arange(num_classes), dim, total_repeat_length=num_classes * dim)
     rows = factors.reshape(num_classes * dim, dim)
-    return head_interplay.assemble(rho, rows, owner, unit_head, class_p, mean, count, len(z))
+    return rho, rows, owner, unit_head, class_p, mean, count, len(z)
 
 
 def class_moments(z, labels, head, weights, center, mesh):

@@ -368,7 +368,7 @@ def test_head_rows():
     np.testing.assert_array_equal(got, [[4, 5], [0, 1], [0, 0], [0, 0], [2, 3], [0, 0]])
     gradient = jax.grad(lambda head: jnp.sum(ij.head_rows(head, jnp.array([2, 2, -1, 3, 1]))))(head)
     np.testing.assert_array_equal(gradient, [[0, 0], [1, 1], [2, 2]])
-    with pytest.raises(ValueError, match=r"head must be \(C, D\), one row a class; got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"head must be \(C, D\), one row per class; got shape \(3,\)"):
         ij.head_rows(np.ones(3), [0])
 
 
@@ -762,11 +762,11 @@ def test_wrong_arguments_are_named():
             f(np.eye(3), np.eye(4))
         with pytest.raises(ValueError, match=r"k2 must be a square matrix; got shape \(3, 4\)"):
             f(np.eye(3), np.ones((3, 4)))
-    with pytest.raises(ValueError, match=r"labels must have shape \(8,\), one a row of the features; got \(7,\)"):
+    with pytest.raises(ValueError, match=r"labels must have shape \(8,\), one per row of the features; got \(7,\)"):
         ij.interplay(z, labels[:7], head)
     with pytest.raises(ValueError, match="route must be 'gram', 'classes' or None; got 'dense'"):
         ij.interplay(z, labels, head, route="dense")
-    with pytest.raises(ValueError, match=r"head must be \(C, D\), one row a class; got shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"head must be \(C, D\), one row per class; got shape \(5,\)"):
         ij.interplay(z, labels, head[0])
     with pytest.raises(ValueError, match=r"weights must have shape \(8,\)"):
         ij.interplay(z, labels, head, weights=np.ones((8, 1)))
