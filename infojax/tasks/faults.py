@@ -105,6 +105,8 @@ def tamer(config):
     found = values(config, ("optimizer.lr",))
     if value_of(config, "objective.term") not in (None, "off"):
         found += values(config, ("objective.strength",))
+    if (value_of(config, "optimizer.weight_decay") or 0) > 1:
+        found += values(config, ("optimizer.weight_decay",))
     ways = [f"Lower {' or '.join(found)}"] if found else []
     if (value_of(config, "objective.temperature") or 1) < 1:
         ways += [f"raise {values(config, ('objective.temperature',))[0]}"]
