@@ -14,7 +14,6 @@ Ctrl-C; 143 stopped by SIGTERM, after saving if a step was made. Each but 0 come
 import os
 import signal
 import sys
-import threading
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -52,10 +51,9 @@ def _run(argv):
 
     config = None
     try:
-        with _terminated(faults.Terminated):
-            with together():
-                config, workdir, dry_run = parse(argv)
-            load(config.task).run(config, workdir, dry_run)
+        with together():
+            config, workdir, dry_run = parse(argv)
+        load(config.task).run(config, workdir, dry_run)
     except BaseException as error:
         known = faults.explain(error, config)
         if known is None:
@@ -64,26 +62,6 @@ def _run(argv):
         say(NAME, line)
         return code
     return 0
-
-
-@contextmanager
-def _terminated(error):
-    """SIGTERM raises an error, except in a loop that trains, which saves first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_):
-        raise error
-
-    before = signal.getsignal(signal.SIGTERM)
-    if before == signal.SIG_DFL:  # else somebody else, as jax.distributed, listens
-        signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        if before == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -102,11 +80,27 @@ def _quiet():
         sys.unraisablehook = hook
 
 
-if __name__ == "__main__":
-    code = main()
-    if code == 1:  # threads of orbax may wait minutes for a checkpoint that failed, and then say so at length
+def _stop(*_):
+    """SIGTERM outside of the loop that trains, which saves first: nothing is lost.
+
+    The process ends here: an error could be swallowed by whatever code the signal came to.
+    """
+    say(NAME, "stopped by SIGTERM before the first step or after the last; the same command continues")
+    os._exit(143)
+
+
+def _leave(code):
+    """Ends the process; where something failed, without waiting for what others left behind.
+
+    Threads of orbax wait minutes for a checkpoint that failed, and a compilation that was interrupted may crash.
+    """
+    if code:
         for stream in filter(None, (sys.stdout, sys.stderr)):
             with suppress(OSError):
                 stream.flush()
         os._exit(code)
-    sys.exit(code)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    _leave(main())

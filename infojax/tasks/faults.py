@@ -25,10 +25,6 @@ OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOM
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-class Terminated(BaseException):
-    """SIGTERM came where nothing has to be saved; no `except Exception` on the way takes it for a fault."""
-
-
 class SystemFailed(Exception):
     """The machine did not do what a run needs: the disk is full, or a folder is gone; the message is one line."""
 
@@ -56,8 +52,6 @@ def explain(error, config=None):
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, f"interrupted; {CONTINUES}"
-    if isinstance(error, Terminated):
-        return PREEMPTED, f"stopped by SIGTERM; {CONTINUES}"
     if isinstance(error, Preempted):
         return PREEMPTED, f"{text}; {CONTINUES}"
     if isinstance(error, NonFiniteError):

@@ -319,7 +319,7 @@ _finite = jax.jit(all_finite)
 
 @contextmanager
 def _termination():
-    """Yields a function that tells whether SIGTERM came; the handler before it is put back.
+    """Yields a function that tells whether SIGTERM came; the handler before it is put back, and hears what came late.
 
     Inside another loop (an evaluator that trains) nothing is caught: that one is to finish, the outer one stops. With
     jax.distributed, JAX has a handler of its own, which tells all processes.
@@ -336,6 +336,8 @@ def _termination():
         _looping.reset(token)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+    if before is not None and came.is_set():  # after the last time that the loop asked; no error ended it
+        signal.raise_signal(signal.SIGTERM)
 
 
 _looping = ContextVar("a loop is running", default=False)
