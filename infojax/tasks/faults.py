@@ -22,7 +22,7 @@ SIZES = (
 )  # fmt: skip
 # System errors that no other input would have avoided; others are bad input until the run has begun.
 OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.ESTALE, errno.EMFILE}
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50, "E": 2**60}
 
 
 class SystemFailed(Exception):
@@ -80,11 +80,11 @@ def out_of_memory(error):
 
 def asked(text):
     """ ": 37.3 GiB were asked for", of the message of an allocation that failed; "" where it does not say."""
-    found = re.search(r"alloca\w+ ([\d.]+) ?([KMGT]?)i?B?(?:ytes?)?\b", text, re.IGNORECASE)
+    found = re.search(r"alloca\D+(\d+(?:\.\d+)?) ?([KMGTPE]?)i?B", text, re.IGNORECASE)
     if found is None:
         return ""
-    size = float(found[1].rstrip(".")) * UNITS[found[2].upper()]
-    unit = next((unit for unit in "TGMK" if size >= UNITS[unit]), "")
+    size = float(found[1]) * UNITS[found[2].upper()]
+    unit = next((unit for unit in "EPTGMK" if size >= UNITS[unit]), "")
     return f": {size / UNITS[unit]:.3g} {unit + 'iB' if unit else 'bytes'} asked for at once"
 
 
@@ -104,7 +104,7 @@ def tamer(config):
     ways = [f"Lower {' or '.join(found)}"] if found else []
     if (value_of(config, "objective.temperature") or 1) < 1:
         ways += [f"raise {values(config, ('objective.temperature',))[0]}"]
-    if (value_of(config, "optimizer.clip") or 1) == 0:
+    if value_of(config, "optimizer.clip") == 0:
         ways += ["bound the gradient with optimizer.clip=1"]
     if name := value_of(config, "sweep.name"):
         ways += [f"leave the largest or smallest {name} out of sweep.values"]
