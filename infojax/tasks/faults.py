@@ -55,7 +55,7 @@ def explain(error, config=None):
     if isinstance(error, Preempted):
         return PREEMPTED, f"{text}; {CONTINUES}"
     if isinstance(error, NonFiniteError):
-        return NON_FINITE, f"{text}. {tamer(config)}"
+        return NON_FINITE, f"{text}. {untrained(config) if text.startswith('step 0:') else tamer(config)}"
     if out_of_memory(error):
         return FAILED, f"out of memory{asked(text)}{lower(config)}"
     if isinstance(error, UnwrittenError):
@@ -92,6 +92,12 @@ def lower(config):
     """ "; lower objective.batch_size (64) or ...": the sizes of a config."""
     found = [text for text in values(config, SIZES) if not text.endswith(" (1)")]
     return f"; lower {' or '.join(found)}" if found else ""
+
+
+def untrained(config):
+    """What is to blame where no step was made."""
+    found = values(config, ("data.scale", "model.dtype"))
+    return f"No step was made yet: the data or the network is to blame{', see ' * bool(found)}{' and '.join(found)}"
 
 
 def tamer(config):

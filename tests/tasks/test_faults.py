@@ -77,6 +77,9 @@ def test_training_that_is_not_finite_names_the_keys():
         "step 3: loss is nan. Lower optimizer.lr (0.1) or objective.strength (3.0) or "
     )
     assert "optimizer.weight_decay (5.0), raise objective.temperature (0.01), " in line and "another --workdir" in line
+    scaled = ConfigDict(dict(optimizer=dict(lr=0.1), data=dict(scale=1e-39)))
+    line = explain(NonFiniteError("step 0: embedding of train became NaN or Inf"), scaled)[1]
+    assert "optimizer.lr" not in line and line.endswith("the data or the network is to blame, see data.scale (1e-39)")
     calm = ConfigDict(dict(optimizer=dict(lr=0.1), objective=dict(term="off", strength=3.0, temperature=1.0)))
     assert "strength" not in (line := explain(NonFiniteError("x"), calm)[1]) and "temperature" not in line
 
