@@ -7,51 +7,60 @@ After the colon a preset and the choices that other keys derive from; other keys
 --workdir is the run folder, by default runs/NAME/CHOICES; --dry_run prints the config, shapes and costs, and runs
 nothing. The run folder is all there is: the same command continues a run that was stopped. With --distributed this is
 one of several processes (`infojax.processes`), all started alike; all see the run folder. Exit codes: 0 done; 1 the
-machine failed; 2 bad input, told in one line; 3 training left the finite numbers; 143 stopped by SIGTERM after saving.
+machine failed (memory, a full disk, a folder that is gone); 2 bad input; 3 training became NaN or Inf; 130 stopped by
+Ctrl-C; 143 stopped by SIGTERM, after saving if a step was made. Each but 0 comes with one line.
 """
 
 import os
+import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
-FAILED, BAD_INPUT, NON_FINITE, PREEMPTED = 1, 2, 3, 143
+from infojax.commands import one_line, say, show
+
+NAME = "infojax.main"
 
 
 def main(argv=None):
     """The command; returns its exit code."""
-    argv = sys.argv if argv is None else ["infojax.main", *argv]
+    argv = sys.argv if argv is None else [NAME, *argv]
     if {"-h", "--help", "--helpfull"} & set(argv):
-        print(__doc__)
+        show(__doc__)
         return 0
+    with _quiet():
+        return one_line(NAME, partial(_start, argv), ())
+
+
+def _start(argv):
     from infojax import processes
+    from infojax.tasks.faults import BAD_INPUT
 
     try:
         settings, rest = processes.split_flags(argv[1:])
-        with _quiet():
-            return processes.run(partial(_run, [argv[0], *rest]), settings, "infojax.main", stops=True)
+        return processes.run(partial(_run, [argv[0], *rest]), settings, NAME, stops=True)
     except processes.ProcessError as error:
-        return _say(error, BAD_INPUT)
+        say(NAME, error)
+        return BAD_INPUT
 
 
 def _run(argv):
-    from infojax.data import DataError
-    from infojax.processes import ProcessError, together
-    from infojax.tasks import load
-    from infojax.tasks.config import ConfigError
+    from infojax.processes import together
+    from infojax.tasks import faults, load
     from infojax.tasks.flags import parse
-    from infojax.tasks.smoke import SmokeError
-    from infojax.train.checkpoint import CheckpointError
-    from infojax.train.loop import NonFiniteError, Preempted
-    from infojax.train.runlog import RunFolderError
 
-    codes = {SmokeError: FAILED, NonFiniteError: NON_FINITE, Preempted: PREEMPTED}
+    config = None
     try:
         with together():
             config, workdir, dry_run = parse(argv)
         load(config.task).run(config, workdir, dry_run)
-    except (ConfigError, DataError, RunFolderError, CheckpointError, ProcessError, OSError, *codes) as error:
-        return _say(error, codes.get(type(error), BAD_INPUT))
+    except BaseException as error:
+        known = faults.explain(error, config)
+        if known is None:
+            raise
+        code, line = known
+        say(NAME, line)
+        return code
     return 0
 
 
@@ -71,10 +80,27 @@ def _quiet():
         sys.unraisablehook = hook
 
 
-def _say(error, code):
-    print(f"infojax.main: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
+def _stop(*_):
+    """SIGTERM outside of the loop that trains, which saves first: nothing is lost.
+
+    The process ends here: an error could be swallowed by whatever code the signal came to.
+    """
+    say(NAME, "stopped by SIGTERM before the first step or after the last; the same command continues")
+    os._exit(143)
+
+
+def _leave(code):
+    """Ends the process; where something failed, without waiting for what others left behind.
+
+    Threads of orbax wait minutes for a checkpoint that failed, and a compilation that was interrupted may crash.
+    """
+    if code:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, _stop)
+    _leave(main())

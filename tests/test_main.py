@@ -1,6 +1,8 @@
 """The command: what it leaves, how it continues, and how it says what is wrong."""
 
+import errno
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,7 @@ from PIL import Image
 
 from infojax.data import open_dataset
 from infojax.main import main
-from infojax.train.runlog import read_rows
+from infojax.train.runlog import RunFolder, read_rows
 
 ROOT = Path(__file__).parents[1]
 TINY = f"--config={ROOT}/configs/interplay.py:tiny,model=mlp"
@@ -186,6 +188,86 @@ def test_an_error_in_a_config_file_says_where(tmp_path, capsys):
     assert "mine.py, line 2: name 'undefined_thing' is not defined" in capsys.readouterr().err
 
 
+# Runs that fail
+
+
+def gone(folder):
+    shutil.rmtree(folder)
+
+
+def full(folder):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def interrupted(folder):
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "says"),
+    [
+        (gone, 1, "metrics.jsonl: was removed or replaced while the run wrote to it"),
+        (full, 1, "No space left on device; once that is mended the same command continues"),
+        (interrupted, 130, "interrupted; the same command continues"),
+    ],
+)
+def test_a_run_that_is_cut_off(what, code, says, tmp_path, capfd, monkeypatch):
+    """One line; what clean-up then runs into, as the disk is still full, does not take the place of the cause."""
+    folder, row, status = tmp_path / "run", RunFolder.row, RunFolder.status
+
+    def cut(self, kind, step, **values):
+        row(self, kind, step, **values)
+        if step == 10:
+            what(folder)
+
+    def also_full(self, **values):
+        if what is full and values["state"] == "stopped":
+            raise OSError(errno.ENOSPC, "status")
+        status(self, **values)
+
+    monkeypatch.setattr(RunFolder, "row", cut)
+    monkeypatch.setattr(RunFolder, "status", also_full)
+    assert main([TINY, *SHORT, ONE_DEVICE, f"--workdir={folder}"]) == code
+    said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("step ")]
+    assert len(said) == 1 and said[0].startswith("infojax.main: ") and says in said[0]
+
+
+def test_training_that_is_not_finite(tmp_path, capfd):
+    """Nothing is logged: the evaluation sees it. Its row stays, and LAPACK is not asked."""
+    wild = ["--config.optimizer.lr=1e8", "--config.log.every=0"]
+    assert main([TINY, *SHORT, *wild, ONE_DEVICE, f"--workdir={tmp_path}"]) == 3
+    error = capfd.readouterr().err
+    says = "infojax.main: step 23: embedding of train became NaN or Inf; the last good checkpoint is of step 0. Lower "
+    assert says + "optimizer.lr (100000000.0)" in error and "DLASCL" not in error and "Traceback" not in error
+    assert rows_of(tmp_path)[-1]["not_finite"] == "embedding"
+
+
+def test_a_group_says_which_run_stopped(tmp_path, capsys):
+    sweep = ["--config.sweep.name=lr", "--config.sweep.values=0.1", "--config.sweep.values=1e30"]
+    assert main([TINY, *SHORT, ONE_DEVICE, *sweep, f"--workdir={tmp_path}"]) == 0
+    assert "the run of lr 1e+30, seed 0 became NaN or Inf after step" in capsys.readouterr().out
+
+
+def test_sigterm_while_it_compiles(tmp_path):
+    """Before the first step nothing has to be saved: one line, at once."""
+    command = [sys.executable, "-m", "infojax.main", TINY, *SHORT, ONE_DEVICE, f"--workdir={tmp_path}"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as running:
+        while "compiling the step" not in (line := running.stderr.readline()) and line:
+            pass
+        running.send_signal(signal.SIGTERM)
+        said = [line for line in running.stderr.read().splitlines() if line.startswith("infojax.main")]
+    assert running.returncode == 143 and len(said) == 1 and "the same command continues" in said[0]
+
+
+def test_the_codes_are_those_that_the_help_names(capsys):
+    from infojax.tasks import faults
+
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out.partition("Exit codes: 0 done; ")[2]
+    for code in (faults.FAILED, faults.BAD_INPUT, faults.NON_FINITE, faults.INTERRUPTED, faults.PREEMPTED):
+        assert re.search(rf"\b{code} [a-z]", said), code
+
+
 # Bad input: one line, code 2, nothing half written
 
 BAD = {
@@ -242,8 +324,6 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input(name, tmp_path, capsys, monkeypatch):
-    import re
-
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
     arguments, message = BAD[name]
     base = [] if any(a.startswith("--config=") for a in arguments) or name == "no config" else [TINY]

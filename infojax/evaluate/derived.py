@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.evaluate.forward import on_sample
+from infojax.evaluate.forward import not_finite, on_sample
 from infojax.measures.estimate import assembled, estimate_joint_entropy, estimate_matrix_entropy
 
 SCOPES = {"global": "", "layer": "_layerwise"}  # of the smallest weights -> ending of the names of their numbers
@@ -67,6 +67,9 @@ def along_path(look, pairs, weights, which="raw", refreshed=None):
         like weights, and are of no network; with it both are measured, the second as "..._recomputed".
     """
 
+    def kept(name, value):
+        return isinstance(value, float) or name == "not_finite"
+
     def run(networks):
         for pair in pairs:
             ends, rows = [weights_of(networks[i], which) for i in pair], []
@@ -75,7 +78,7 @@ def along_path(look, pairs, weights, which="raw", refreshed=None):
                 row = look(network)
                 if refreshed is not None:
                     again = look(refreshed(network))
-                    row |= {f"{name}_recomputed": x for name, x in again.items() if isinstance(x, float)}
+                    row |= {f"{name}_recomputed": x for name, x in again.items() if kept(name, x)}
                 rows.append(row)
                 yield {"run": pair[0], "runs": list(pair), "weight": float(weight), **row}
             yield {"run": pair[0], "runs": list(pair), "split": rows[0]["split"], **dict(_barriers(weights, rows))}
@@ -85,9 +88,11 @@ def along_path(look, pairs, weights, which="raw", refreshed=None):
 
 def _barriers(weights, rows):
     for ending in ("", "_recomputed"):
-        if f"loss{ending}" in rows[0]:
-            yield f"barrier_loss{ending}", barrier(weights, [row[f"loss{ending}"] for row in rows])
-            yield f"barrier_error{ending}", barrier(weights, [100 - 100 * row[f"accuracy{ending}"] for row in rows])
+        if any(f"loss{ending}" in row for row in rows):
+            # A network on the line whose outputs are not finite has neither: the barrier is nan.
+            losses, accuracies = ([row.get(name + ending, np.nan) for row in rows] for name in ("loss", "accuracy"))
+            yield f"barrier_loss{ending}", barrier(weights, losses)
+            yield f"barrier_error{ending}", barrier(weights, [100 - 100 * accuracy for accuracy in accuracies])
 
 
 def refreshing(net, transform, x, batch_size):
@@ -148,8 +153,9 @@ def by_sparsity(net, through, sample, measures, sparsities):
     def run(networks):
         for number, network in enumerate(networks):
             whole = weights_of(network)
-            before = through(*whole, sample.x).embedding
-            look = looking(net, through, sample, (*measures, partial(against, before)))
+            before = through(*whole, sample.x)
+            compared = () if not_finite({"raw": before}) else (partial(against, before.embedding),)
+            look = looking(net, through, sample, (*measures, *compared))
             for sparsity in sparsities:
                 row = {"run": number, "sparsity": float(sparsity)}
                 for scope, ending in SCOPES.items():

@@ -59,9 +59,12 @@ class Seen(NamedTuple):
 def on_sample(net, through, sample, measures):
     """An evaluator's `run`: the network "net" sees the sample once with each set of weights, then all measures look.
 
+    Outputs that are not finite are measured by nothing: decompositions of them fail or never end. "not_finite" then
+    names the output; after a loss that is not finite, though the logits are, it names that loss.
+
     Args:
       through: `forward` of the net, one for all samples: each is compiled by itself.
-      measures: generators of (name, value) of `Seen`.
+      measures: generators of (name, value) of `Seen`; of their values only losses have to be finite.
     """
 
     def run(evaluated):
@@ -69,10 +72,25 @@ def on_sample(net, through, sample, measures):
         head, bias = net.head(here(evaluated["raw"][0]["net"])) if net.head else (None, None)
         yield "split", sample.split
         yield "n", len(sample.labels)
-        for measure in measures:
-            yield from measure(Seen(sample, said, head, bias))
+        found = not_finite(said)
+        for measure in () if found else measures:
+            for name, value in measure(Seen(sample, said, head, bias)):
+                yield name, value
+                if not found and name.split("_")[0] == "loss" and not np.isfinite(value):
+                    found = name
+        if found:
+            yield "not_finite", found
 
     return run
+
+
+def not_finite(said):
+    """Name of the first output that is not finite, as "embedding" or "logits_ema", of {"raw": `Said`, ...}; or None."""
+    for name, outputs in said.items():
+        for output, values in (("embedding", outputs.embedding), ("logits", outputs.logits)):
+            if not jnp.all(jnp.isfinite(values)):
+                return output if name == "raw" else f"{output}_{name}"
+    return None
 
 
 def forward(net, transform, batch_size=512, devices=1):

@@ -65,8 +65,8 @@ def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), conv
     """(params, model_state, x, labels, stats=None) -> {layer: tr(S_W S_B^+) (0-d)} by depth.
 
     All layers in one forward pass a batch, in two passes over one `partition`; memory O(C D) a layer and one batch of
-    features. With `stats`, {layer: `ClassStats`} of an earlier first pass over all of the classes, their means are
-    taken, and only the second pass is made.
+    features. A layer whose features are not finite has nan. With `stats`, {layer: `ClassStats`} of an earlier first
+    pass over all of the classes, their means are taken, and only the second pass is made.
 
     Args:
       net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
@@ -89,7 +89,8 @@ def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), conv
     def second(energies, inverses, stats, params, model_state, x, labels):
         found = features(params, model_state, x)
         return {
-            name: energies[name] + within_energy(inverses[name], stats[name], z, labels) for name, z in found.items()
+            name: energy + within_energy(inverses[name], stats[name], found[name], labels)
+            for name, energy in energies.items()
         }
 
     def run(params, model_state, x, labels, stats=None):
@@ -102,11 +103,18 @@ def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), conv
             stats = {name: ClassStats.init(num_classes, int(np.prod(shapes[name]))) for name in names}
             for part in parts:
                 stats = first(stats, params, model_state, x[part], labels[part])
-        inverses = {name: between_inverse(found, convention=convention) for name, found in stats.items()}
-        energies = {name: jnp.zeros(num_classes) for name in stats}
+        inverses = {
+            name: between_inverse(found, convention=convention)
+            for name, found in stats.items()
+            if jnp.all(jnp.isfinite(found.mean))  # else its decomposition fails
+        }
+        if not inverses:
+            return dict.fromkeys(names, jnp.nan)
+        energies = {name: jnp.zeros(num_classes) for name in inverses}
         for part in parts:
             energies = second(energies, inverses, stats, params, model_state, x[part], labels[part])
-        return {name: nc1_from_energy(energies[name], stats[name], convention=convention)[0] for name in names}
+        found = {name: nc1_from_energy(energies[name], stats[name], convention=convention)[0] for name in inverses}
+        return {name: found.get(name, jnp.nan) for name in names}
 
     return run
 

@@ -15,7 +15,8 @@ DEEPEST = 50  # levels of nested settings; readers of JSON end at some depth, in
 NUMBER = (int, float)
 OF_ROW = {
     "kind": str, "step": int, "run": int, "seed": int, "evaluator": str, "split": str, "n": int, "convention": str,
-    "layer": str, "depth": NUMBER, "dim": int, "frozen": bool, "of_frozen": bool, **dict.fromkeys(COORDINATES, NUMBER),
+    "layer": str, "depth": NUMBER, "dim": int, "frozen": bool, "of_frozen": bool, "not_finite": str,
+    **dict.fromkeys(COORDINATES, NUMBER),
 }  # fmt: skip
 OF_SETTINGS = {
     "name": str, "task": str, "num_classes": int, "steps": int, "steps_per_epoch": NUMBER, "sweep": dict,

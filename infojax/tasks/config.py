@@ -161,6 +161,8 @@ def buildable(what):
     except (ConfigError, DataError, ProcessError, OSError, MemoryError):
         raise
     except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # memory of a device, which says so in this way
+            raise
         raise ConfigError(f"{what} of this config cannot be built: {one_line(error)}") from error
 
 

@@ -16,11 +16,12 @@ from infojax.parallel import from_own_rows, here, make_mesh, map_matrices, own_r
 from infojax.processes import same, share, together
 from infojax.tasks import supervised
 from infojax.tasks.config import buildable
+from infojax.tasks.faults import SystemFailed
 from infojax.tasks.train import begin, say_once
 from infojax.train.checkpoint import Checkpoints
 
 
-class SmokeError(RuntimeError):
+class SmokeError(SystemFailed):
     """What failed, in one line."""
 
 

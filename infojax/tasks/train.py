@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from infojax.commands import show
 from infojax.data import near
 from infojax.evaluate import fixed_sample, forward
 from infojax.objectives import Context, Objective, Seeds, init_state
-from infojax.parallel import make_mesh, map_matrices, replicated, sharded_views, whole
+from infojax.parallel import here, make_mesh, map_matrices, replicated, sharded_views, whole
 from infojax.processes import together
 from infojax.tasks.config import ConfigError, buildable, plain
+from infojax.tasks.faults import underway
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.cost import estimate
 from infojax.train.loop import every, fit, log_spaced
@@ -28,7 +31,7 @@ from infojax.train.step import HOW, make_step, map_runs, stack
 def say_once(text):
     """Prints, in one process."""
     if jax.process_index() == 0:
-        print(text, flush=True)
+        show(text)
 
 
 class Run(NamedTuple):
@@ -186,29 +189,38 @@ def train(study, config, workdir, dry_run=False, say=say_once):
     with together():
         evaluators = list(study.evaluators(look_of(study, config, views, runs, mesh), due))
     begun = time.perf_counter()
-    try:
-        with store, progress.shown(folder):
-            state = fit(
-                objective, state, constants, seeds, step,
-                until=total,
-                evaluators=evaluators,
-                rows=folder,
-                checkpoints=store,
-                log=every(config.log.every, total),
-                save=every(config.checkpoint.every, total),
-                progress=progress,
-                steps_per_call=calls,
-                runs=[run.facts for run in runs] if grouped(runs) else (),
-            )  # fmt: skip
-    finally:
-        folder.close()
+    with underway(workdir), folder, store, progress.shown(folder):
+        state = fit(
+            objective, state, constants, seeds, step,
+            until=total,
+            evaluators=evaluators,
+            rows=folder,
+            checkpoints=store,
+            log=every(config.log.every, total),
+            save=every(config.checkpoint.every, total),
+            progress=progress,
+            steps_per_call=calls,
+            runs=[run.facts for run in runs] if grouped(runs) else (),
+        )  # fmt: skip
     say(f"trained in {time.perf_counter() - begun:.0f} s; rows in {folder.metrics}")
+    if grouped(runs):
+        say_frozen(runs, state, say)
     if config.report.draw and jax.process_index() == 0:
         from infojax.report.runs import summary_lines, write_run
 
-        say("\n".join(summary_lines(workdir)))
-        say(write_run(workdir))
+        with underway(workdir):
+            say("\n".join(summary_lines(workdir)))
+            say(str(write_run(workdir)))
     return state
+
+
+def say_frozen(runs, state, say):
+    """Names the runs of a group whose state stayed behind, as `map_runs` leaves it where a number is not finite."""
+    steps = np.asarray(here(state.step))
+    for run, step in zip(runs, steps, strict=True):
+        if step < steps.max():
+            facts = ", ".join(f"{name} {value}" for name, value in run.facts.items())
+            say(f"the run of {facts} became NaN or Inf after step {step:,}: its rows are marked frozen from there on")
 
 
 def look_of(study, config, views, runs, mesh=None):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -13,6 +14,10 @@ from infojax.processes import same, together
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or does not fit; the message is one line."""
+
+
+class UnwrittenError(CheckpointError):
+    """The system could not write a checkpoint: a full disk, a folder that is gone."""
 
 
 class Checkpoints:
@@ -48,7 +53,7 @@ class Checkpoints:
         """Writes the state of a step; returns before it is on disk, and its arrays may be donated right away.
 
         Raises:
-          CheckpointError: this one or the last could not be written, as on a full disk; earlier ones are intact.
+          UnwrittenError: this one or the last could not be written, as on a full disk; earlier ones are intact.
         """
         try:
             self._manager.save(step, args=self._ocp.args.StandardSave(state), metrics=metrics)
@@ -59,7 +64,7 @@ class Checkpoints:
         """Returns when everything is on disk.
 
         Raises:
-          CheckpointError: it could not be written.
+          UnwrittenError: as of `save`.
         """
         try:
             self._manager.wait_until_finished()
@@ -67,19 +72,25 @@ class Checkpoints:
             raise self._failed("newest", error) from None
 
     def close(self):
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *_):
         """Closes; not where a collective broke as another process has gone: what is being saved then stays partial."""
-        if not (jax.process_count() > 1 and kind and issubclass(kind, jax.errors.JaxRuntimeError)):
+        if jax.process_count() > 1 and kind and issubclass(kind, jax.errors.JaxRuntimeError):
+            return
+        with suppress(*[Exception] * bool(kind)):  # what ended the run is what is told
             self.close()
 
     def _failed(self, step, error):
-        return CheckpointError(f"{self.folder}: checkpoint {step} was not written ({_line(error)}); earlier ones stay")
+        if not self.folder.is_dir():
+            return UnwrittenError(f"{self.folder}: checkpoint {step} was not written, the folder is gone")
+        return UnwrittenError(f"{self.folder}: checkpoint {step} was not written ({_line(error)}); earlier ones stay")
 
     def restore(self, like):
         """(step, state) of the newest readable checkpoint, or None where there is none.

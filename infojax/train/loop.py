@@ -2,7 +2,7 @@
 
 At step k, that is after k updates (k = 0, 1, ..., until):
   1. log, if k is due: a row of kind "train" with the metrics of the update that led here; not finite ends the run
-  2. evaluate, if k is due: rows of kind "eval"
+  2. evaluate, if k is due: rows of kind "eval"; one that says "not_finite" ends the run, but not a group of several
   3. checkpoint, if k is due, or if the run was asked to stop (SIGTERM): rows are flushed first, the state is finite
   4. update
 An objective that says at a due step that it is finished ends the run there, as if that step were the last.
@@ -31,7 +31,7 @@ NOT_OF_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several 
 
 
 class NonFiniteError(RuntimeError):
-    """Training left the finite numbers; the message names the step and the quantity."""
+    """A number of training became NaN or Inf; the message names the step, the quantity and the last checkpoint."""
 
 
 class Preempted(Exception):
@@ -44,10 +44,11 @@ class Evaluator(NamedTuple):
     Attributes:
       name: of its rows.
       due: step -> whether it runs there.
-      run: {"raw": (params, model_state), ...} of `Objective.evaluated` -> yields (name, value), which make a row.
+      run: {"raw": (params, model_state), ...} of `Objective.evaluated` -> yields (name, value), which make a row. The
+        value "not_finite" names what of the network is NaN or Inf; other values may be.
       together: `run` takes a list of these, one a run, and yields whole rows, dicts; "run" says whose one is (0 by
-        default), "runs" which ones it is made of where these are several. A row of a frozen run is marked "frozen", one
-        that is made of one "of_frozen".
+        default), "runs" which ones it is made of where these are several. A row of a frozen run, or of one of a group
+        that is "not_finite", is marked "frozen"; one that is made of a frozen run "of_frozen".
     """
 
     name: str
@@ -105,7 +106,8 @@ def fit(
       steps_per_call: updates in one call of the device; 1 on CPU, where a loop inside a program is slower.
       runs: of several runs in one program (`map_runs`), what tells each apart, as {"seed": 0}: part of its rows.
     Raises:
-      NonFiniteError: a logged loss or a state about to be saved is not finite; the last good checkpoint stays.
+      NonFiniteError: a logged loss, an evaluation or a state about to be saved is not finite, of all runs of a group;
+        the last good checkpoint stays.
       Preempted: SIGTERM came, to any process; CheckpointError: a checkpoint could not be written; ValueError: fed
         several steps a call.
     """
@@ -120,7 +122,7 @@ def fit(
         while True:
             ends = k >= until or (k == restored or keeper.due(k)) and keeper.finished(k, state)
             if k != restored:  # else all of this was done before the checkpoint
-                keeper.measure(k, state, metrics, until if ends else k)
+                keeper.measure(k, state, metrics, until if ends else k, ends)
             stopping = asked()
             if k != restored and (save(k) or stopping or ends):
                 keeper.checkpoint(k, state)
@@ -191,13 +193,13 @@ class _Keeper:
         with self._timed("first_calls"):
             return jax.block_until_ready(step(*arguments))
 
-    def measure(self, k, state, metrics, place):
+    def measure(self, k, state, metrics, place, ends=False):
         """What is due at `place`: at step k, or, where the run ends early, at its end."""
         self.measured.clear()
-        if not self.due(place):
+        if not self.due(place) and not ends:
             return
         jax.block_until_ready(state)  # what was dispatched is the steps' time
-        # A frozen run stays at the step where it left the finite numbers.
+        # A frozen run stays at the step before its numbers were no longer finite.
         frozen = [{"frozen": True} if step < k else {} for step in np.atleast_1d(state.step)] if self.runs else [{}]
         if metrics is not None and self.log(place):
             with self._timed("rows"):
@@ -205,18 +207,29 @@ class _Keeper:
                 metrics.pop("frozen", None)
                 for run, values in enumerate(self._by_run(metrics)):
                     self._write(k, "train", run, values | frozen[run])
-            if not self.runs:
-                _check(k, metrics)
-        if self.runs and all(frozen):
-            raise NonFiniteError(f"step {k}: every run left the finite numbers and was frozen before")
+            for name in ("loss", "grad_norm"):
+                if not self.runs and not np.isfinite(metrics.get(name, 0.0)):
+                    raise self.not_finite(k, f"{name} is {metrics[name]}")
+        if all(frozen):
+            raise self.not_finite(k, "the loss or the weights of every run became NaN or Inf, and all are frozen")
+        self._evaluate(k, state, place, frozen)
+
+    def _evaluate(self, k, state, place, frozen):
+        """The rows of the evaluators that are due; marks the runs whose network is not finite as frozen."""
         for evaluator in self.evaluators:
             if evaluator.due(k) or evaluator.due(place):
                 self.progress(k, {"phase": evaluator.name})
                 for values in self._evaluated(evaluator, self._by_run(self.objective.evaluated(state))):
                     run = values.pop("run", 0)
                     others = any(frozen[i] for i in values.pop("runs", ()))
+                    # Networks that were made of the trained one say nothing of its training.
+                    lost = "not_finite" in values and not COORDINATES.keys() & values.keys()
+                    frozen[run] = frozen[run] or ({"frozen": True} if lost and self.runs else {})
                     mark = frozen[run] or ({"of_frozen": True} if others else {})
                     self._write(k, "eval", run, {"evaluator": evaluator.name, **values, **mark})
+                    if lost and (not self.runs or all(frozen)):
+                        text = f"{values['not_finite']} of {values.get('split', 'the evaluation')} became NaN or Inf"
+                        raise self.not_finite(k, text + ", in every run" * bool(self.runs))
                     for name, value in values.items():
                         if isinstance(value, float) and not mark and not NOT_OF_A_SPLIT & values.keys():
                             self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
@@ -255,10 +268,18 @@ class _Keeper:
             return
         with self._timed("checkpoint"):
             if not bool(_finite(state)):
-                raise NonFiniteError(f"step {k}: the state is not finite; no checkpoint of it was written")
+                raise self.not_finite(k, "the state is not finite and was not saved")
             if self.rows:
                 self.rows.flush()
             self.checkpoints.save(k, state, {name: float(np.mean(found)) for name, found in self.measured.items()})
+
+    def not_finite(self, k, text):
+        """The error that ends the run."""
+        if self.checkpoints:
+            self.checkpoints.wait()
+            saved = [step for step in self.checkpoints.steps() if step <= k]
+            text += f"; the last good checkpoint is of step {saved[-1]}" if saved else "; there is no checkpoint before"
+        return NonFiniteError(f"step {k}: {text}")
 
     def finish(self, k, begun):
         """Everything is on the disk; where the time went is the last row, if there was any work."""
@@ -296,15 +317,9 @@ def _repeated(step, count):
 _finite = jax.jit(all_finite)
 
 
-def _check(step, metrics):
-    for name in ("loss", "grad_norm"):
-        if not np.isfinite(metrics.get(name, 0.0)):
-            raise NonFiniteError(f"step {step}: {name} is {metrics[name]}")
-
-
 @contextmanager
 def _termination():
-    """Yields a function that tells whether SIGTERM came; the handler before it is put back.
+    """Yields a function that tells whether SIGTERM came; the handler before it is put back, and hears what came late.
 
     Inside another loop (an evaluator that trains) nothing is caught: that one is to finish, the outer one stops. With
     jax.distributed, JAX has a handler of its own, which tells all processes.
@@ -321,6 +336,8 @@ def _termination():
         _looping.reset(token)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+    if before is not None and came.is_set():  # after the last time that the loop asked; no error ended it
+        signal.raise_signal(signal.SIGTERM)
 
 
 _looping = ContextVar("a loop is running", default=False)

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ class Progress:
         """While it is open there is a line on the terminal; `folder` gets the heartbeat."""
         self.folder, state = folder, "stopped"
         try:
-            if self.on and self.stream.isatty() and os.environ.get("TERM") != "dumb":
+            if self.on and self.stream is not None and self.stream.isatty() and os.environ.get("TERM") != "dumb":
                 from rich.console import Console
                 from rich.live import Live
 
@@ -49,7 +49,8 @@ class Progress:
         finally:
             self.live = None
             if folder is not None:
-                folder.status(step=self.step, total=self.total, state=state)
+                with suppress(*[OSError] * (state == "stopped")):  # what ended the run is what is told
+                    folder.status(step=self.step, total=self.total, state=state)
 
     def __call__(self, step, values):
         if not self.on:
@@ -116,10 +117,11 @@ class Progress:
                     keep(name, values[name])
 
     def _show(self, text, now, always=False):
-        if self.live is not None:
-            from rich.text import Text
+        with suppress(OSError):  # whoever read the lines has gone; the run goes on
+            if self.live is not None:
+                from rich.text import Text
 
-            self.live.update(Text(text), refresh=True)
-        elif always or now - self.printed > LINE_SECONDS:
-            print(text, file=self.stream, flush=True)
-            self.printed = now
+                self.live.update(Text(text), refresh=True)
+            elif self.stream is not None and (always or now - self.printed > LINE_SECONDS):
+                print(text, file=self.stream, flush=True)
+                self.printed = now

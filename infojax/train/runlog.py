@@ -1,5 +1,6 @@
 """The run folder: config.json, env.json, metrics.jsonl (the truth), tensorboard/, status.json. Written by process 0."""
 
+import errno
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -88,9 +90,15 @@ class RunFolder:
             self._board.row(kind, int(step), now, values)
 
     def flush(self):
-        """Puts every row on the disk; called before a checkpoint is written."""
+        """Puts every row on the disk; called before a checkpoint is written.
+
+        Raises:
+          OSError: the disk is full, or the file was removed or replaced since: rows would go nowhere.
+        """
         if self._rows is not None:
             os.fsync(self._rows.fileno())
+            if not (self.metrics.exists() and os.path.samestat(os.fstat(self._rows.fileno()), self.metrics.stat())):
+                raise FileNotFoundError(errno.ENOENT, "was removed or replaced while the run wrote to it", self.metrics)
         if self._board is not None:
             self._board.flush()
 
@@ -100,12 +108,22 @@ class RunFolder:
             outputs.write(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
 
     def close(self):
-        if self._rows is not None:
-            self.flush()
-            self._rows.close()
-            self._rows = None
-        if self._board is not None:
-            self._board.close()
+        rows, board, self._rows, self._board = self._rows, self._board, None, None
+        try:
+            if rows is not None:
+                with rows:
+                    rows.flush()
+                    os.fsync(rows.fileno())
+        finally:
+            if board is not None:
+                board.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        with suppress(*[OSError] * bool(kind)):  # what ended the run is what is told
+            self.close()
 
 
 def read_rows(folder):

@@ -152,3 +152,39 @@ def test_one_forward_pass_for_all_measures(setting):
     with jax.disable_jit():
         dict(on_sample(counted, forward(counted, PLAIN, 115), sample, [classify, neural_collapse, classify])(evaluated))
     assert len(passes) == 2 * 2  # two batches, raw and averaged weights
+
+
+@pytest.mark.parametrize(
+    ("scale", "which", "says"),
+    [(np.inf, "raw", "embedding"), (np.inf, "ema", "embedding_ema"), (3e38, "raw", "logits"), (2.2e38, "raw", "loss")],
+)
+def test_what_is_not_finite_is_named_and_not_decomposed(setting, capfd, scale, which, says):
+    """2.2e38 is within float32, but not twice it: logits of 2.2e38 and -2.2e38 have an infinite loss."""
+    net, evaluated, sample, _ = setting
+    z = jnp.ones((230, 24)).at[:, 1].set(-1)
+    logits = jnp.zeros((230, 10)).at[:, 0].set(-jnp.float32(scale)).at[:, 1].set(jnp.float32(scale))
+    wrong = {
+        "embedding": Said(logits, z * jnp.float32(scale)),
+        "logits": Said(1.5 * logits, z),
+        "loss": Said(logits, z),
+    }
+    harmless = Said(jnp.zeros((230, 10)), z)
+
+    def through(params, model_state, x):
+        chosen = params is evaluated[which][0]["net"]
+        return wrong[says.split("_")[0]] if chosen else harmless
+
+    found = dict(on_sample(net, through, sample, [classify, interplay, neural_collapse])(evaluated))
+    assert found["not_finite"] == says
+    assert ("mir" in found) == (says == "loss")
+    assert "DLASCL" not in "".join(capfd.readouterr())
+
+
+def test_values_that_are_nan_by_right_say_nothing_of_the_network(setting):
+    net, evaluated, sample, _ = setting
+
+    def measure(seen):
+        yield "nc1", float("nan")
+        yield "losses_in_bits", float("inf")
+
+    assert "not_finite" not in dict(on_sample(net, forward(net, PLAIN), sample, [measure])(evaluated))

@@ -111,3 +111,27 @@ def test_the_last_batch_is_not_padded_for_networks_of_batch_statistics(net):
     expected = net.apply(params, state, jnp.asarray(X[40:]), train=False)[0].logits
     assert net.of_batch
     np.testing.assert_allclose(found.logits[40:], expected, atol=1e-5)
+
+
+def test_a_layer_that_is_not_finite_has_nan_and_the_others_their_values(net, capfd):
+    params, state = net.init(jax.random.key(0))
+    x = jnp.asarray(X).at[3, 0, 0].set(jnp.inf)
+    found = layerwise_nc1(net, lambda key, x: x, 4, 70, patterns=("input",))(params, state, x, jnp.asarray(LABELS))
+    assert np.isnan(found["input"])
+
+    def transform(key, x):
+        return jnp.where(jnp.isfinite(x), x, 0)
+
+    broken = net._replace(apply=lambda *args, **kw: _with(net.apply(*args, **kw), "layer1"))
+    found, whole = (
+        layerwise_nc1(n, transform, 4, 70, patterns=("layer[12]",))(params, state, x, jnp.asarray(LABELS))
+        for n in (broken, net)
+    )
+    assert np.isnan(found["layer1"]) and found["layer2"] == whole["layer2"] and np.isfinite(found["layer2"])
+    assert "DLASCL" not in "".join(capfd.readouterr())
+
+
+def _with(said, name):
+    """The outputs with an infinite feature at a layer."""
+    output, state = said
+    return output._replace(features=output.features | {name: output.features[name] * jnp.inf}), state

@@ -145,6 +145,58 @@ def test_a_non_finite_state_is_never_saved(tmp_path):
     assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 8
 
 
+def lost(steps, runs, what="logits"):
+    """An evaluator by which the network of these runs is not finite from a step on; other values may be nan."""
+    seen = iter(range(99))
+
+    def run(evaluated):
+        k, number = divmod(next(seen), runs)
+        yield "split", "test"
+        yield "ratio", float("nan")
+        if k in steps and number in steps[k]:
+            yield "not_finite", what
+
+    return run
+
+
+def test_an_evaluation_that_is_not_finite_ends_the_run(tmp_path):
+    """Its row is kept, and the message names step, quantity and checkpoint; a ratio 0 / 0 ends nothing."""
+    evaluators = [Evaluator("looks", every(5, 20), lost({2: {0}}, 1))]
+    with pytest.raises(NonFiniteError, match="step 10: logits of test became NaN or Inf; .* checkpoint is of step 8"):
+        train(tmp_path, evaluators=evaluators)
+    found = [(row["step"], row.get("not_finite")) for row in rows_of(tmp_path) if row["kind"] == "eval"]
+    assert found == [(0, None), (5, None), (10, "logits")]
+
+
+def group(tmp_path, evaluator, until=2):
+    ctx, task = setting(), Supervised(batch_size=32)
+    seeds = [Seeds(s, s, s) for s in range(2)]
+    run = RunFolder(tmp_path, {})
+    try:
+        fit(
+            task, stack([init_state(task, s, ctx) for s in seeds]), CONSTANTS, stack(seeds),
+            map_runs(make_step(ctx, VIEWS), "vmap"), until=until, rows=run,
+            evaluators=[evaluator], runs=[{"seed": s} for s in range(2)],
+        )  # fmt: skip
+    finally:
+        run.close()
+
+
+def test_of_a_group_only_all_networks_that_are_not_finite_end_it(tmp_path):
+    with pytest.raises(NonFiniteError, match="step 2: logits of test became NaN or Inf, in every run"):
+        group(tmp_path, Evaluator("looks", every(1, 2), lost({1: {1}, 2: {0, 1}}, 2)))
+    found = [(row["step"], row["run"], row.get("frozen", False)) for row in rows_of(tmp_path)]
+    assert found == [(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True), (2, 0, True), (2, 1, True)]
+
+
+def test_networks_that_are_made_of_the_trained_one_end_nothing(tmp_path):
+    def pruned(networks):
+        yield {"run": 0, "sparsity": 0.5, "not_finite": "embedding"}
+
+    group(tmp_path, Evaluator("pruned", at(2), pruned, together=True))
+    assert [row.get("frozen", False) for row in rows_of(tmp_path)] == [False]
+
+
 def test_several_runs_give_a_row_each(tmp_path):
     ctx, task = setting(), Supervised(batch_size=32)
     seeds = [Seeds(s, s, s) for s in range(3)]
