@@ -188,6 +188,11 @@ def safe_divide(a, b, otherwise=0.0):
     return jnp.where(zero, otherwise, a / jnp.where(zero, 1, b))
 
 
+def not_negative(value):
+    """Rounding errors below zero are taken off; the derivatives are those of the value itself."""
+    return value + jax.lax.stop_gradient(jnp.maximum(-value, 0))
+
+
 def host_view(a):
     """a as a NumPy view where it can be: its transpose is free, and BLAS computes half of A^T A only."""
     return np.asarray(a) if on_host(a) else a

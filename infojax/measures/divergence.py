@@ -32,12 +32,7 @@ def matrix_jsd(k1, k2):
     """
     rho1, rho2 = _densities(k1, k2)
     first, second, mixed = spectra.in_turn(entropy_of_density, rho1, rho2, (rho1 + rho2) / 2)
-    return _not_negative(mixed - (first + second) / 2)
-
-
-def _not_negative(value):
-    """Rounding errors below zero are taken off; the derivatives are those of the value itself."""
-    return value + stop_gradient(jnp.maximum(-value, 0))
+    return arrays.not_negative(mixed - (first + second) / 2)
 
 
 def _jsd(p, q):
@@ -48,7 +43,7 @@ def _jsd(p, q):
         return jnp.where(zero, 0, x * jnp.log(jnp.where(zero, 1, x) / jnp.where(zero, 1, m)))
 
     m = (p + q) / 2
-    return _not_negative(jnp.sum(terms(p, m) + terms(q, m)) / 2)
+    return arrays.not_negative(jnp.sum(terms(p, m) + terms(q, m)) / 2)
 
 
 def spectrum_jsd(k1, k2):
