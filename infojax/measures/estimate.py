@@ -312,7 +312,7 @@ def _computed(rho, samples, route="gram"):
 
 
 def _exact(found, spectra_of, samples, route, side):
-    """`InterplayEstimate` of what was computed: values are those of `Interplay`; `side` is that of the largest matrix."""
+    """`InterplayEstimate` of what was computed: values are those of `Interplay`; side: of the largest matrix."""
     sides = (int(side), None, int(side))
     entropies = [computed(float(h), w, samples, route, k) for h, w, k in zip(found[:3], spectra_of, sides, strict=True)]
     bounded = assembled(*entropies, found.mean_energy, found.num_samples, found.num_classes_present)
