@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import jax
 import numpy as np
 
 from infojax.processes import same, together
+
+LARGEST_STEP = 2**53
 
 
 class CheckpointError(RuntimeError):
@@ -47,16 +50,23 @@ class Checkpoints:
 
     def steps(self):
         """Steps of the finished checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
+        found = sorted(self._manager.all_steps())
+        if found and found[-1] > LARGEST_STEP:
+            raise CheckpointError(f"{self.folder / str(found[-1])[:40]}: no step of a run; remove it")
+        return found
 
-    def save(self, step, state, metrics=None):
+    def save(self, step, state, metrics=None, facts=None):
         """Writes the state of a step; returns before it is on disk, and its arrays may be donated right away.
 
+        Args:
+          metrics: by which the best is kept; facts: what else to remember, plain values, for `facts`.
         Raises:
           UnwrittenError: this one or the last could not be written, as on a full disk; earlier ones are intact.
         """
         try:
-            self._manager.save(step, args=self._ocp.args.StandardSave(state), metrics=metrics)
+            known = {"sums": sums(state), "facts": facts or {}}
+            args = self._ocp.args.StandardSave(state)
+            self._manager.save(step, args=args, metrics=metrics, custom_metadata=known)
         except (OSError, ValueError) as error:
             raise self._failed(step, error) from None
 
@@ -92,6 +102,13 @@ class Checkpoints:
             return UnwrittenError(f"{self.folder}: checkpoint {step} was not written, the folder is gone")
         return UnwrittenError(f"{self.folder}: checkpoint {step} was not written ({_line(error)}); earlier ones stay")
 
+    def facts(self, step):
+        """What `save` was given to remember of a step; {} of a checkpoint of before."""
+        return self._known(step).get("facts", {})
+
+    def _known(self, step):
+        return dict(getattr(self._manager.metadata(step), "custom_metadata", None) or {})
+
     def restore(self, like):
         """(step, state) of the newest readable checkpoint, or None where there is none.
 
@@ -109,7 +126,10 @@ class Checkpoints:
             try:
                 with together():  # before a collective
                     self._same(step, self._manager.item_metadata(step), abstract)
-                return step, self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
+                state = self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
+                with together():
+                    self._verify(step, state)
+                return step, state
             except CheckpointError:
                 raise
             except Exception as error:  # whatever a damaged file makes orbax raise
@@ -123,6 +143,15 @@ class Checkpoints:
         if list(self.folder.glob("damaged.*")):
             raise CheckpointError(f"{self.folder}: no checkpoint can be read; remove it to start anew")
         return None
+
+    def _verify(self, step, state):
+        """Compares the checksums: compression finds some of the flipped bits only."""
+        stored, found = self._known(step).get("sums"), sums(state)
+        if stored is None:
+            warnings.warn(f"{self.folder}: checkpoint {step} has no checksums; its data are not verified", stacklevel=3)
+            return
+        if wrong := [place for place in found if stored.get(place) != found[place]]:
+            raise ValueError(f"the checksum of {wrong[0]} is wrong")
 
     def _same(self, step, stored, abstract):
         """Orbax casts types silently and reports shapes by another name: compare first."""
@@ -139,6 +168,16 @@ class Checkpoints:
             if a != b:
                 found = f"{place} is {_text(a)} there, {_text(b)} here"
                 raise CheckpointError(f"{self.folder}: checkpoint {step} does not fit this run: {found}")
+
+
+def sums(tree):
+    """Dotted path -> CRC-32 of the bytes of each leaf that this process holds completely."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
+            data = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+            found[_place(path)] = zlib.crc32(np.ascontiguousarray(data).tobytes())
+    return found
 
 
 def _abstract(leaf):

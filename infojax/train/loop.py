@@ -184,7 +184,9 @@ class _Keeper:
         """(step, state) of the newest checkpoint, or (None, state); drops the rows past it."""
         found = (self.checkpoints and self.checkpoints.restore(state)) or (None, state)
         if self.rows:
-            self.rows.continue_from(-1 if found[0] is None else found[0])
+            step = found[0]
+            facts = None if step is None else self.checkpoints.facts(step)
+            self.rows.continue_from(-1 if step is None else step, facts)
         return found
 
     def compiling(self, k, step, arguments):
@@ -271,7 +273,8 @@ class _Keeper:
                 raise self.not_finite(k, "the state is not finite and was not saved")
             if self.rows:
                 self.rows.flush()
-            self.checkpoints.save(k, state, {name: float(np.mean(found)) for name, found in self.measured.items()})
+            measured = {name: float(np.mean(found)) for name, found in self.measured.items()}
+            self.checkpoints.save(k, state, measured, self.rows.facts() if self.rows else None)
 
     def not_finite(self, k, text):
         """The error that ends the run."""

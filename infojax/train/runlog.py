@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+import zlib
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax
 from infojax import outputs
 from infojax.processes import same, together
 from infojax.train.board import Board
+from infojax.train.lock import InUseError, Lock
 
 
 class RunFolderError(RuntimeError):
@@ -43,6 +45,7 @@ class RunFolder:
     def __init__(self, folder, config):
         self.folder, self._writes = Path(folder), jax.process_index() == 0
         self._rows, self._board, known = None, None, self.folder / "config.json"
+        self._lock, self._extent, self._config = None, (0, 0), 0
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read
         same(workdir=str(folder), **{key: value for key, value in flat(config) if key != "data.dir"})
         with together():
@@ -55,26 +58,70 @@ class RunFolder:
     def _open(self, known, config):
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"workdir {self.folder} is a file; choose another")
-        if known.exists() and self.metrics.exists():  # else nothing has been done yet
-            _same_run(self.folder, _settings(known), config)
         self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = Lock(self.folder / ".lock")
+        except InUseError as error:
+            raise RunFolderError(f"workdir {self.folder} is in use: {error}, or choose another --workdir") from None
+        try:
+            self._check(known, config)
+        except BaseException:
+            self._lock.release()
+            raise
         outputs.write(known, json.dumps(config, indent=2, sort_keys=True))
         outputs.write(self.folder / "env.json", json.dumps(environment(), indent=2))
+
+    def _check(self, known, config):
+        """Refuses a folder of another run, or one whose config is gone while there is what was made by it."""
+        trained = any(part.name.isdigit() for part in (self.folder / "checkpoints").glob("*"))
+        if known.exists() and (self.metrics.exists() or trained):  # else nothing has been done yet
+            _same_run(self.folder, _settings(known), config)
+        if trained and not known.exists():
+            raise RunFolderError(
+                f"{known} is missing, but there are checkpoints: it says what they are of; restore it, or choose "
+                "another workdir"
+            )
+        self._config = zlib.crc32(json.dumps(dict(_that_matters(config)), sort_keys=True).encode())
 
     @property
     def metrics(self):
         return self.folder / "metrics.jsonl"
 
-    def continue_from(self, step):
+    def facts(self):
+        """What a checkpoint remembers of the folder: length and CRC-32 of the rows so far, CRC-32 of the config."""
+        return {"rows": list(self._extent), "config": self._config} if self._writes else {}
+
+    def continue_from(self, step, facts=None):
         """Drops the rows past a step, and a last line that was cut short; call before the first `row`.
 
         Rows of a step are written before its checkpoint is, so that rows up to the restored step are complete.
+
+        Args:
+          facts: of the folder when that checkpoint was written, or None.
+        Raises:
+          RunFolderError: rows were lost or changed since, or the config was.
         """
         with together():
             if self._writes:
+                self._compare(step, facts or {})
                 kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
                 outputs.write(self.metrics, "".join(kept))
+                self._extent = _extent("".join(kept).encode())
                 self._board = Board(self.folder / "tensorboard", step)
+
+    def _compare(self, step, facts):
+        if facts.get("config", self._config) != self._config:
+            raise RunFolderError(
+                f"{self.folder}: checkpoint {step} is of a run with another config than config.json now says; choose "
+                "another workdir"
+            )
+        size, sum_of_rows = facts.get("rows", (0, 0))
+        there = self.metrics.read_bytes() if self.metrics.exists() else b""
+        if _extent(there[:size]) != (size, sum_of_rows):
+            lost = f"{size - len(there)} bytes are lost" if len(there) < size else "earlier rows were changed"
+            raise RunFolderError(
+                f"{self.metrics}: {lost} since checkpoint {step} was written; restore it, or choose another workdir"
+            )
 
     def row(self, kind, step, **values):
         """Appends one measurement: {"kind", "step", "time", ...}; a number that is not finite becomes null."""
@@ -84,8 +131,11 @@ class RunFolder:
             self._rows = open(self.metrics, "a")
         values = {name: _plain(value) for name, value in values.items()}
         now = round(time.time(), 3)
-        self._rows.write(json.dumps({"kind": kind, "step": int(step), "time": now, **values}) + "\n")
+        line = json.dumps({"kind": kind, "step": int(step), "time": now, **values}) + "\n"
+        self._rows.write(line)
         self._rows.flush()
+        size, sum_so_far = self._extent
+        self._extent = size + len(line.encode()), zlib.crc32(line.encode(), sum_so_far)
         if self._board is not None:
             self._board.row(kind, int(step), now, values)
 
@@ -117,6 +167,8 @@ class RunFolder:
         finally:
             if board is not None:
                 board.close()
+            if self._lock is not None:
+                self._lock.release()
 
     def __enter__(self):
         return self
@@ -194,10 +246,17 @@ def _plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _extent(data):
+    """(length, CRC-32) of bytes."""
+    return len(data), zlib.crc32(data)
+
+
 def _settings(path):
     try:
-        return json.loads(path.read_text())
-    except ValueError:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        dict(flat(found))
+        return found
+    except (ValueError, AttributeError, RecursionError):
         raise RunFolderError(f"{path} is damaged; restore it, or choose another workdir") from None
 
 
@@ -210,12 +269,20 @@ def flat(config, prefix=""):
             yield f"{prefix}{key}", value
 
 
+def _that_matters(config):
+    """(dotted key, value) of what may not differ between parts of a run."""
+    for key, value in flat(config):
+        free = any(key == may or key.startswith(f"{may}.") for may in MAY_DIFFER)
+        if key in MATTERS or not free:
+            yield key, value
+
+
 def _same_run(folder, old, new):
-    old, new = dict(flat(old)), dict(flat(new))
+    old, new = dict(_that_matters(old)), dict(_that_matters(new))
     differing = [
         f"{key} was {old.get(key, 'absent')!r}, is {new.get(key, 'absent')!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, "absent") != new.get(key, "absent") and (key in MATTERS or key.split(".")[0] not in MAY_DIFFER)
+        if old.get(key, "absent") != new.get(key, "absent")
     ]
     if differing:
         raise RunFolderError(f"{folder} holds another run: {'; '.join(differing)}; choose another workdir")

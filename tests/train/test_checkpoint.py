@@ -144,3 +144,42 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_one(tmp_path, monkeypatch):
         store.save(2, state(2))
     assert "\n" not in str(error.value)
     same(Checkpoints(tmp_path).restore(state())[1], state(1))
+
+
+def test_flipped_bits_are_found(tmp_path, monkeypatch):
+    """In the data that orbax gives back, wherever they were flipped; the checkpoint before is taken."""
+    store = written(tmp_path, [1, 2])
+    restored = store._manager.restore
+
+    def flipped(step, **options):
+        found = restored(step, **options)
+        kernel = np.array(found.params["net"]["kernel"])
+        kernel.view(np.uint8)[0, 1] ^= 1 if step == 2 else 0  # the least bit of a number
+        return found._replace(params={"net": {"kernel": jnp.asarray(kernel)}})
+
+    monkeypatch.setattr(store._manager, "restore", flipped)
+    with pytest.warns(
+        UserWarning, match="checkpoint 2 is damaged, skipped .the checksum of params.net.kernel is wrong"
+    ):
+        step, found = store.restore(state())
+    assert step == 1
+    same(found, state(1))
+
+
+def test_facts_are_those_of_the_step_and_old_checkpoints_say_so(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path) as store:
+        store.save(3, state(3), None, {"rows": [10, 2**32 - 1]})
+        store.wait()
+        assert store.facts(3) == {"rows": [10, 2**32 - 1]}
+    old = Checkpoints(tmp_path)
+    monkeypatch.setattr(old, "_known", lambda step: {})
+    with pytest.warns(UserWarning, match="checkpoint 3 has no checksums; its data are not verified"):
+        assert old.restore(state())[0] == 3
+
+
+def test_a_folder_that_is_no_step(tmp_path):
+    written(tmp_path, [1]).close()
+    (tmp_path / "12345678901234567890123").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(CheckpointError, match="12345678901234567890123: no step of a run; remove it"):
+        Checkpoints(tmp_path).steps()

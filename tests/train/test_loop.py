@@ -244,7 +244,7 @@ class Kept:
     def restore(self, like):
         return None
 
-    def save(self, step, state, metrics):
+    def save(self, step, state, metrics, facts=None):
         self.metrics = metrics
 
     def wait(self):

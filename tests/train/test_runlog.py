@@ -99,7 +99,7 @@ def test_status_is_replaced_whole(tmp_path):
     for step in (1, 2):
         run.status(step=step, state="training")
     assert json.loads((tmp_path / "status.json").read_text())["step"] == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "env.json", "status.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json", "env.json", "status.json"}
 
 
 def events(folder):
@@ -132,3 +132,55 @@ def test_tensorboard_shows_the_rows_and_no_others(tmp_path):
     expected = [(0, 1.5), (1, 2.5), (2, 4.5)]
     assert events(tmp_path) == {"run0/train/loss": expected, "eval/test/mir": expected}
     assert [row["step"] for row in read_rows(tmp_path)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_what_a_checkpoint_remembers_of_the_folder(tmp_path):
+    """Lost or changed rows, another config, a config that is gone: each is one line and nothing goes on."""
+    with RunFolder(tmp_path, CONFIG) as run:
+        run.continue_from(-1)
+        for step in range(6):
+            run.row("train", step, loss=1.0 / (1 + step))
+        facts = run.facts()
+    rows = (tmp_path / "metrics.jsonl").read_bytes()
+    assert facts["rows"][0] == len(rows)
+
+    def continued(config=CONFIG, facts=facts):
+        with RunFolder(tmp_path, config) as run:
+            run.continue_from(5, facts)
+            run.row("train", 6, loss=0.1)
+            return run.facts()
+
+    for damaged, says in (
+        (rows[: len(rows) // 2], f"{len(rows) - len(rows) // 2} bytes are lost since checkpoint 5"),
+        (b"", "bytes are lost since checkpoint 5"),
+        (rows.replace(b"0.5", b"0.4"), "earlier rows were changed since checkpoint 5"),
+    ):
+        (tmp_path / "metrics.jsonl").write_bytes(damaged)
+        with pytest.raises(RunFolderError, match=says):
+            continued()
+    (tmp_path / "metrics.jsonl").write_bytes(rows + b'{"kind": "train", "step": 9, "time')  # torn by a kill
+    grown = continued()
+    assert grown["rows"][0] == len((tmp_path / "metrics.jsonl").read_bytes()) > facts["rows"][0]
+    continued(facts={})  # a checkpoint of before
+    with pytest.raises(RunFolderError, match="checkpoint 5 is of a run with another config than config.json now says"):
+        continued(facts=facts | {"config": 1})
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(RunFolderError, match="config.json is missing, but there are checkpoints"):
+        continued()
+    for content in ("[]", "", "[" * 10_000, "{"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(RunFolderError, match="config.json is damaged"):
+            continued()
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"seed": 9}))
+    with pytest.raises(RunFolderError, match="seed was 9, is"):  # checkpoints alone are a run, too
+        continued()
+
+
+def test_a_key_below_one_that_may_differ(tmp_path):
+    with RunFolder(tmp_path, CONFIG | {"data": {"dir": "a", "name": "digits"}}) as run:
+        run.row("train", 1, loss=1.0)
+    RunFolder(tmp_path, CONFIG | {"data": {"dir": "b", "name": "digits"}}).close()
+    with pytest.raises(RunFolderError, match="data.name was 'digits', is 'other'"):
+        RunFolder(tmp_path, CONFIG | {"data": {"dir": "b", "name": "other"}})

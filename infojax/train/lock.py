@@ -1,0 +1,113 @@
+"""One run at a time in a run folder: a lock that the kernel releases when a process dies, however it dies.
+
+POSIX record locks (`fcntl.lockf`) hold across the hosts of NFS and Lustre where these support them. Where they do not,
+the lock is good on one host only, or there is none: then a run of another host is alive if the file is touched while we
+look, as its owner does every few seconds, and one of this host if its process exists.
+"""
+
+import json
+import os
+import platform
+import threading
+import time
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+BEAT = 5.0  # seconds between touches
+PATIENCE = 3  # beats without a touch after which a run of another host is taken for gone
+
+
+class InUseError(RuntimeError):
+    """Another process has the lock; the message says which."""
+
+
+class Lock:
+    """Holds `path` until `release`.
+
+    Raises:
+      InUseError: names the process, its host and since when. OSError: the file cannot be made.
+    """
+
+    def __init__(self, path):
+        self.path, self._stop = Path(path), threading.Event()
+        self._file = open(self.path, "a+", encoding="utf-8")
+        try:
+            locked = self._lock()
+            owner = self._owner()
+            if owner and self._alive(owner, locked):
+                who = f"process {owner['pid']} on {owner['host']} has used it since {owner['since']}"
+                raise InUseError(f"{who}; stop it or wait for it")
+        except BaseException:
+            self._file.close()
+            raise
+        self._write({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def release(self):
+        """Gives it up; the file stays, empty."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._write(None)
+        self._file.close()  # which unlocks
+
+    def _lock(self):
+        """True: we have it. False: somebody else has it. None: there are no locks here."""
+        if fcntl is None:
+            return None
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError:
+            return None
+
+    def _owner(self):
+        """Who wrote the file last and did not empty it."""
+        self._file.seek(0)
+        try:
+            owner = json.loads(self._file.read())
+            return owner if owner.keys() >= {"pid", "host", "since"} else None
+        except (ValueError, AttributeError, RecursionError):
+            return None
+
+    def _alive(self, owner, locked):
+        if locked is False:
+            return True
+        if owner["host"] == platform.node():
+            return locked is None and owner["pid"] != os.getpid() and _exists(owner["pid"])
+        before = os.stat(self.path).st_mtime_ns  # by the clock of the file server, which is nobody's and everybody's
+        for _ in range(PATIENCE):
+            time.sleep(BEAT)
+            if os.stat(self.path).st_mtime_ns != before:
+                return True
+        return False
+
+    def _write(self, owner):
+        self._file.seek(0)
+        self._file.truncate()
+        if owner:
+            self._file.write(json.dumps(owner))
+        self._file.flush()
+
+    def _beat(self):
+        while not self._stop.wait(BEAT):
+            try:
+                os.utime(self.path)
+            except OSError:
+                return  # the folder is gone; who writes to it next says so
+
+
+def _exists(pid):
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return True

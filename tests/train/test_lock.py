@@ -1,0 +1,77 @@
+"""One run at a time in a run folder, whatever became of the one before."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from infojax.train import lock as locks
+from infojax.train.lock import InUseError, Lock
+from infojax.train.runlog import RunFolder, RunFolderError
+
+HOLD = """
+import sys, time
+from infojax.train.lock import Lock
+Lock(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / ".lock")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_run_is_refused_and_a_killed_one_forgotten(tmp_path, holder):
+    with pytest.raises(
+        RunFolderError, match=f"in use: process {holder.pid} on {platform.node()} has used it since .*; "
+    ):
+        RunFolder(tmp_path, {"a": 1})
+    assert not (tmp_path / "config.json").exists()
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with RunFolder(tmp_path, {"a": 1}):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    assert (tmp_path / ".lock").read_text() == ""  # given up
+
+
+def test_where_there_are_no_locks_the_process_decides(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    with pytest.raises(InUseError, match=f"process {holder.pid}"):
+        Lock(tmp_path / ".lock")
+    holder.kill()
+    holder.wait()
+    Lock(tmp_path / ".lock").release()
+
+
+def test_a_run_of_another_host_is_alive_while_it_touches_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.02)
+    path = tmp_path / ".lock"
+    ours = Lock(path)
+    here = platform.node()
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    with pytest.raises(
+        InUseError, match=f"process {os.getpid()} on {here}"
+    ):  # a lock of one process is no obstacle here
+        Lock(path)
+    ours._stop.set()  # as if it had been killed there
+    time.sleep(0.1)
+    Lock(path).release()
+    ours._file.close()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": 1}', "\x00\xff", "[" * 10_000])
+def test_a_damaged_lock_is_no_lock(tmp_path, content):
+    (tmp_path / ".lock").write_text(content, encoding="latin-1")
+    Lock(tmp_path / ".lock").release()
