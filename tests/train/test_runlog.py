@@ -132,3 +132,30 @@ def test_tensorboard_shows_the_rows_and_no_others(tmp_path):
     expected = [(0, 1.5), (1, 2.5), (2, 4.5)]
     assert events(tmp_path) == {"run0/train/loss": expected, "eval/test/mir": expected}
     assert [row["step"] for row in read_rows(tmp_path)] == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_rows_that_would_go_nowhere_are_refused(tmp_path, replaced):
+    """An open file outlives its name: without a look at the folder rows would be lost in silence."""
+    run = RunFolder(tmp_path / "run", {})
+    run.row("train", 1, loss=1.0)
+    run.flush()
+    run.metrics.unlink()
+    if replaced:
+        run.metrics.write_text("")
+    with pytest.raises(FileNotFoundError, match="removed or replaced"):
+        run.flush()
+    run.close()
+
+
+def test_closing_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError("fsync")
+
+    run = RunFolder(tmp_path, {})
+    with pytest.raises(ZeroDivisionError), run:
+        run.row("train", 1, loss=1.0)
+        monkeypatch.setattr("os.fsync", full)
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="fsync"), run:
+        run.row("train", 2, loss=1.0)
