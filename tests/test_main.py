@@ -368,6 +368,17 @@ def test_a_folder_of_pictures(pictures, tmp_path, capsys):
     assert rows_of(tmp_path / "run")[-1]["n"] == 8
 
 
+def test_pictures_with_a_constant_channel(pictures, tmp_path, capsys):
+    """Nothing is divided by a deviation of zero, and it is said."""
+    for path in pictures.rglob("*.png"):
+        x = np.array(Image.open(path))
+        x[..., 1] = 7
+        Image.fromarray(x).save(path)
+    assert folder_run(pictures, tmp_path / "run") == 0
+    assert "channels with one value in all training samples, not scaled: [1] of 3" in capsys.readouterr().out
+    assert np.isfinite(rows_of(tmp_path / "run")[-1]["loss"])
+
+
 def test_a_broken_picture(pictures, tmp_path, capsys):
     broken = pictures / "train" / "dog" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])

@@ -15,13 +15,13 @@ from infojax.data.official import OFFICIAL, open_official
 from infojax.data.options import check_options
 from infojax.data.order import order, order_with_replacement
 from infojax.data.records import open_records
-from infojax.data.source import Arrays, DataError, Dataset, Source, channel_moments, in_memory, near
+from infojax.data.source import Arrays, DataError, Dataset, Source, channel_moments, constant_channels, in_memory, near
 from infojax.data.splits import labelled
 from infojax.data.stream import stream
 
 __all__ = [
-    "Arrays", "DataError", "Dataset", "Source", "channel_moments", "in_memory", "labelled", "normalise",
-    "open_dataset", "options_of", "order", "order_with_replacement", "stream", "strong",
+    "Arrays", "DataError", "Dataset", "Source", "channel_moments", "constant_channels", "in_memory", "labelled",
+    "normalise", "open_dataset", "options_of", "order", "order_with_replacement", "stream", "strong",
     "transforms", "weak",
 ]  # fmt: skip
 

@@ -201,7 +201,10 @@ def in_memory(source, block=1000):
 
 
 def channel_moments(source, block=1000):
-    """Mean and standard deviation of every channel over all samples and pixels, on the scale of the samples."""
+    """Mean and standard deviation of every channel over all samples and pixels, on the scale of the samples.
+
+    The deviation of a channel with a single value is 0, or what rounding leaves of it: `constant_channels`.
+    """
     count, mean, scatter = 0, 0.0, 0.0
     for start in range(0, len(source), block):
         x, _ = source.read(np.arange(start, min(start + block, len(source))))
@@ -210,3 +213,8 @@ def channel_moments(source, block=1000):
         scatter = scatter + ((x - x.mean(0)) ** 2).sum(0) + delta**2 * (count * n / (count + n))
         mean, count = mean + delta * (n / (count + n)), count + n
     return tuple(mean.tolist()), tuple(np.sqrt(scatter / count).tolist())
+
+
+def constant_channels(mean, std):
+    """Numbers of the channels that have a single value everywhere, up to the rounding of `channel_moments`."""
+    return [i for i, (a, b) in enumerate(zip(mean, std, strict=True)) if b <= 1e-12 * abs(a)]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.data import channel_moments, in_memory, open_dataset, transforms
+from infojax.data import in_memory, open_dataset, transforms
 from infojax.data.splits import shuffled
 from infojax.evaluate import Decoding, layer_shapes, usable
 from infojax.evaluate.usable import label_entropy
@@ -14,7 +14,7 @@ from infojax.objectives import Bottleneck, Context, Facts
 from infojax.objectives.bottleneck import copies, only
 from infojax.tasks.compression import own_options
 from infojax.tasks.config import ConfigError, training
-from infojax.tasks.supervised import classifier, fields_of, known, network, subset, total_steps
+from infojax.tasks.supervised import classifier, fields_of, known, moments, network, subset, total_steps
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator, at
@@ -48,7 +48,7 @@ def study(config):
     objective = checked(config, len(source))
     per_epoch = len(source) / objective.batch_size
     total = total_steps(config, per_epoch)
-    mean, std = (dataset.mean, dataset.std) if dataset.mean else channel_moments(source)
+    mean, std, notes = moments(dataset, source)
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
     known(config, "objective.transform", views)
     known(config, "evaluate.convention", NC1_CONVENTIONS)
@@ -93,7 +93,7 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=evaluators,
         per_epoch=per_epoch,
-        notes=dataset.notes,
+        notes=notes,
         constants={
             "entropies": {
                 "labels": jnp.asarray(label_entropy(source.labels), jnp.float32),

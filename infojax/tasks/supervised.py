@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.data import Arrays, DataError, channel_moments, in_memory, near, open_dataset, transforms
+from infojax.data import (
+    Arrays,
+    DataError,
+    channel_moments,
+    constant_channels,
+    in_memory,
+    near,
+    open_dataset,
+    transforms,
+)
 from infojax.data.splits import balanced
 from infojax.evaluate import classify, interplay, neural_collapse, on_sample
 from infojax.measures.variability import NC1_CONVENTIONS
@@ -88,7 +97,7 @@ def study(config):
         raise ConfigError(f"objective.batch_size must be from 1 to {len(source)}, the training samples; got {batch}")
     per_epoch = len(source) / batch  # an epoch may end within a step: the order of samples knows no gaps
     total = total_steps(config, per_epoch)
-    mean, std = (dataset.mean, dataset.std) if dataset.mean else channel_moments(source)
+    mean, std, notes = moments(dataset, source)
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
     known(config, "objective.transform", views)
     known(config, "objective.term", KINDS)
@@ -107,8 +116,22 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=lambda look, due: classifier(look, due, config),
         per_epoch=per_epoch,
-        notes=dataset.notes,
+        notes=notes,
     )
+
+
+def moments(dataset, source):
+    """(mean, std, notes) by which pictures are normalised: the data set's own, or those of the training samples.
+
+    A channel with a single value carries nothing and has no deviation to be divided by: it is 0 after its mean is
+    subtracted, and the notes say so.
+    """
+    mean, std = (dataset.mean, dataset.std) if dataset.mean else channel_moments(source)
+    constant = constant_channels(mean, std)
+    if not constant:
+        return mean, std, dataset.notes
+    told = f"{dataset.name}: channels with one value in all training samples, not scaled: {constant} of {len(mean)}"
+    return mean, [1.0 if i in constant else x for i, x in enumerate(std)], (*dataset.notes, told)
 
 
 def network(settings, num_classes, like, start=None, **options):

@@ -16,6 +16,7 @@ from infojax.data import (
     DATASETS,
     DataError,
     channel_moments,
+    constant_channels,
     in_memory,
     labelled,
     open_dataset,
@@ -646,6 +647,12 @@ def test_channel_moments():
     mean, std = channel_moments(Arrays(x, np.zeros(37)), block=10)
     np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, x.std((0, 1, 2)), rtol=1e-12)
+
+
+def test_channels_with_one_value():
+    """0.1 in float32 has a mean that is rounded, and a deviation of 1e-17 instead of 0."""
+    x = np.stack([np.full((37, 5, 4), 0.1), rng.normal(size=(37, 5, 4)), np.zeros((37, 5, 4))], -1).astype(np.float32)
+    assert constant_channels(*channel_moments(Arrays(x, np.zeros(37)), block=10)) == [0, 2]
 
 
 def test_stream_reads_the_rows_of_each_host_and_continues():

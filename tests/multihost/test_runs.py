@@ -99,7 +99,7 @@ def test_sigterm_to_one_stops_both_and_one_process_continues(two, tmp_path):
     assert [code for code, _, _ in found] == [143, 143], found
     stopped = [err.splitlines()[-1] for _, _, err in found]
     assert "stopped at step" in stopped[0] and stopped[0] == stopped[1]
-    step = int(stopped[0].split()[-1])
+    step = int(stopped[0].split("stopped at step ")[1].split(";")[0])
     assert (tmp_path / "checkpoints" / str(step)).is_dir() and step < 200
     assert main([TINY, *UNMEASURED, "--config.devices=4", f"--workdir={tmp_path}"]) == 0
     close(rows_of(tmp_path), trained(rows_of(two[0])))

@@ -127,6 +127,27 @@ def test_sigterm_saves_and_the_run_continues(tmp_path, whole):
     assert rows_of(tmp_path) == whole[1]
 
 
+def test_sigterm_after_the_last_look_is_passed_on(tmp_path):
+    """It comes while the last checkpoint is written: whoever listened before the loop hears it."""
+    heard = []
+
+    class Late(Checkpoints):
+        def save(self, step, *args):
+            super().save(step, *args)
+            if step == 20:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try:
+        with Late(tmp_path) as store:
+            ctx, task = setting(), Supervised(batch_size=32)
+            start = init_state(task, Seeds(), ctx)
+            fit(task, start, CONSTANTS, Seeds(), make_step(ctx, VIEWS), until=20, checkpoints=store, save=every(0, 20))
+            assert heard == [1] and store.steps() == [20]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("lr", [float("inf"), 1e30])
 def test_non_finite_training_stops_and_keeps_the_last_good_checkpoint(tmp_path, lr):
     schedule = lambda step: jnp.where(step < 10, 0.05, lr)  # noqa: E731

@@ -99,3 +99,31 @@ def test_networks_of_others_weights_beat_but_are_not_shown(tmp_path):
         progress(10, {"run": 0, "evaluator": "path", "split": "test", "weight": 0.5, "accuracy": 0.1})
         assert json.loads((tmp_path / "status.json").read_text())["step"] == 10
         assert "90.0%" in progress.line(10)
+
+
+class Closed(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", [Closed(), None])
+def test_nobody_who_reads_is_no_reason_to_stop(stream, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.stderr", stream)
+    progress, folder = Progress(10), RunFolder(tmp_path, {})
+    with progress.shown(folder):
+        progress(0, {"phase": "compiling"})
+        progress(10, {"loss": 1.0})
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
+
+
+def test_the_status_does_not_hide_what_ended_the_run(monkeypatch, tmp_path):
+    def full(self, **values):
+        raise OSError("status")
+
+    monkeypatch.setattr(RunFolder, "status", full)
+    with pytest.raises(ZeroDivisionError), Progress(10, stream=io.StringIO()).shown(RunFolder(tmp_path, {})):
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="status"), Progress(10, stream=io.StringIO()).shown(RunFolder(tmp_path, {})):
+        pass

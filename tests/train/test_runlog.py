@@ -184,3 +184,30 @@ def test_a_key_below_one_that_may_differ(tmp_path):
     RunFolder(tmp_path, CONFIG | {"data": {"dir": "b", "name": "digits"}}).close()
     with pytest.raises(RunFolderError, match="data.name was 'digits', is 'other'"):
         RunFolder(tmp_path, CONFIG | {"data": {"dir": "b", "name": "other"}})
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_rows_that_would_go_nowhere_are_refused(tmp_path, replaced):
+    """An open file outlives its name: without a look at the folder rows would be lost in silence."""
+    run = RunFolder(tmp_path / "run", {})
+    run.row("train", 1, loss=1.0)
+    run.flush()
+    run.metrics.unlink()
+    if replaced:
+        run.metrics.write_text("")
+    with pytest.raises(FileNotFoundError, match="removed or replaced"):
+        run.flush()
+    run.close()
+
+
+def test_closing_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError("fsync")
+
+    run = RunFolder(tmp_path, {})
+    with pytest.raises(ZeroDivisionError), run:
+        run.row("train", 1, loss=1.0)
+        monkeypatch.setattr("os.fsync", full)
+        raise ZeroDivisionError
+    with pytest.raises(OSError, match="fsync"), run:
+        run.row("train", 2, loss=1.0)
