@@ -138,7 +138,7 @@ def test_near_collapse(dtype):
             slope = (higher - lower) / (2 * step)
             value, forward = _forward(z, head, bias, t)
             reverse = np.sum(np.asarray(_reverse(z, head, bias), np.float64) * t, axis=(1, 2))
-            # Condition numbers of this Sigma_W and of these means are below 30. Means are off by up to eps m / 2 in each
+            # Condition numbers of this Sigma_W and of these means are below 30. Means are off by eps m / 2 in each
             # of four columns, which adds eps^2 m^2 to a Sigma_W whose least eigenvalue is above d^2 / 5.
             eps = float(jnp.finfo(dtype).eps)
             off = 5**0.5 * eps * np.abs(MEANS).max() / d
