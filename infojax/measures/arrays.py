@@ -188,9 +188,12 @@ def safe_divide(a, b, otherwise=0.0):
     return jnp.where(zero, otherwise, a / jnp.where(zero, 1, b))
 
 
-def not_negative(value):
-    """Rounding errors below zero are taken off; the derivatives are those of the value itself."""
-    return value + jax.lax.stop_gradient(jnp.maximum(-value, 0))
+def not_negative(value, noise=np.inf):
+    """Rounding errors below zero are taken off; the derivatives are those of the value itself.
+
+    Values below -noise are no rounding errors, and stay.
+    """
+    return value + jax.lax.stop_gradient(jnp.where(value >= -noise, jnp.maximum(-value, 0), 0))
 
 
 def host_view(a):

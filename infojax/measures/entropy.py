@@ -360,4 +360,7 @@ def coding_rate_of_moment(small, mass, dim, mu=1.0, form="code"):
     if form not in scales:
         raise ValueError(f"form must be one of {', '.join(scales)}; got {form!r}")
     scale, factor, constant = scales[form]()
-    return factor * spectra.logdet(jnp.eye(small.shape[0], dtype=small.dtype) + scale * small) + constant
+    # The determinant of I + G is at least one, in exact numbers.
+    return (
+        factor * arrays.not_negative(spectra.logdet(jnp.eye(len(small), dtype=small.dtype) + scale * small)) + constant
+    )

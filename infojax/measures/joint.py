@@ -9,6 +9,7 @@ different n. A ratio with a zero denominator is nan, with zero gradient.
 """
 
 import jax.numpy as jnp
+import numpy as np
 
 from infojax.measures import arrays, spectra
 from infojax.measures.entropy import density_from_gram, entropy_of_density, smaller_density, used_block
@@ -56,14 +57,20 @@ def _pair_entropies_from_gram(k1, k2, alpha, weights):
     return spectra.in_turn(lambda k: entropy_of_density(density_from_gram(k, w), alpha), k1, k2, k1 * k2)
 
 
-def mi_of(h1, h2, joint):
-    """MI of two entropies and their joint one."""
-    return h1 + h2 - joint
+def mi_of(h1, h2, joint, alpha=1.0, noise=np.inf):
+    """MI of two entropies and their joint one; for alpha = 1 not taken below zero by rounding errors up to `noise`."""
+    value = h1 + h2 - joint
+    return arrays.not_negative(value, noise) if alpha == 1 else value
 
 
-def mir_of(h1, h2, joint):
+def mir_of(h1, h2, joint, alpha=1.0, noise=np.inf):
     """MIR of the same; nan where an entropy is zero."""
-    return arrays.safe_divide(mi_of(h1, h2, joint), jnp.minimum(h1, h2), jnp.nan)
+    return arrays.safe_divide(mi_of(h1, h2, joint, alpha, noise), jnp.minimum(h1, h2), jnp.nan)
+
+
+def _noise(k):
+    """Rounding error of an entropy of k. An MI of matrices without a unit diagonal may be negative beyond it."""
+    return len(k) * jnp.finfo(arrays.as_square(k, "k1").dtype).eps
 
 
 def hdr_of(h1, h2):
@@ -98,7 +105,7 @@ def mutual_information(z1, z2, *, alpha=1.0, center=False, weights=None):
     In [0, min(H1, H2)] for alpha = 1. For other alpha it is not a mutual information: it can be negative.
     Arguments, exclusions and errors as `joint_entropy`.
     """
-    return mi_of(*_pair_entropies(z1, z2, alpha, center, weights))
+    return mi_of(*_pair_entropies(z1, z2, alpha, center, weights), alpha)
 
 
 def mir(z1, z2, *, alpha=1.0, center=False, weights=None):
@@ -107,7 +114,7 @@ def mir(z1, z2, *, alpha=1.0, center=False, weights=None):
     In [0, 1] for alpha = 1; nan (0/0) if either entropy is zero. Depends on the number of samples: compare
     values at one n only. Arguments, exclusions and errors as `joint_entropy`.
     """
-    return mir_of(*_pair_entropies(z1, z2, alpha, center, weights))
+    return mir_of(*_pair_entropies(z1, z2, alpha, center, weights), alpha)
 
 
 def hdr(z1, z2, *, alpha=1.0, center=False, weights=None):
@@ -135,12 +142,12 @@ def joint_entropy_from_gram(k1, k2, *, alpha=1.0, weights=None):
 
 def mutual_information_from_gram(k1, k2, *, alpha=1.0, weights=None):
     """Matrix mutual information of two Gram matrices; see `mutual_information` and `joint_entropy_from_gram`."""
-    return mi_of(*_pair_entropies_from_gram(k1, k2, alpha, weights))
+    return mi_of(*_pair_entropies_from_gram(k1, k2, alpha, weights), alpha, _noise(k1))
 
 
 def mir_from_gram(k1, k2, *, alpha=1.0, weights=None):
     """MIR of two Gram matrices, for instance Theorem 3's G(W) and G(M); see `mir`, `joint_entropy_from_gram`."""
-    return mir_of(*_pair_entropies_from_gram(k1, k2, alpha, weights))
+    return mir_of(*_pair_entropies_from_gram(k1, k2, alpha, weights), alpha, _noise(k1))
 
 
 def hdr_from_gram(k1, k2, *, alpha=1.0, weights=None):

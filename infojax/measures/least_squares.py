@@ -121,12 +121,13 @@ def _rank(inverse, factor):
 
 def _least_maps(factor, inverse, within):
     """L (D, C), with F L = F F^+, of the least spread L^T Sigma_W L: F^+ less what other directions can take away."""
+    within, _ = arrays.normalised(within)  # at collapse its noise squared is below the least number of float32
     outside = jnp.eye(len(within), dtype=within.dtype) - arrays.product(inverse, factor)
-    rest = arrays.product(outside, within, outside)
+    rest = arrays.product(outside, within, outside.T)
     # What is left of Sigma_W outside the means is noise below the rounding error of Sigma_W itself.
-    noise = max(4, len(within) ** 0.5) * jnp.finfo(within.dtype).eps * jnp.linalg.norm(within)
-    rtol = jax.lax.stop_gradient(arrays.safe_divide(noise, jnp.linalg.norm(rest)))
-    taken = arrays.product(roots.pseudo_inverse(rest, rtol), outside, within, inverse)
+    noise = max(4, len(within) ** 0.5) * jnp.finfo(within.dtype).eps * arrays.safe_sqrt(jnp.sum(within**2))
+    rtol = arrays.safe_divide(noise, arrays.safe_sqrt(jnp.sum(rest**2)), 1.0)
+    taken = arrays.product(roots.pseudo_inverse(rest, jax.lax.stop_gradient(rtol)), outside, within, inverse)
     return inverse - taken
 
 

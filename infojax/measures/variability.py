@@ -242,7 +242,8 @@ def nc1_from_stats(stats, *, convention="thesis"):
         )
     root = between_inverse(stats, convention=convention)
     inverse = arrays.matmul(root, root.T)
-    trace = jnp.tensordot(stats.scatter, inverse, axes=2, precision="highest")
+    # A trace of two positive semi-definite matrices, but a sum of products of either sign.
+    trace = arrays.not_negative(jnp.tensordot(stats.scatter, inverse, axes=2, precision="highest"))
     if stats.kind == "class":
         return nc1_from_energy(trace, stats, convention=convention)[0]
     share = arrays.safe_divide(1.0, jnp.sum(stats.count > 0)) if rule.per_class else 1.0

@@ -28,6 +28,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import mutual_info_score
 
 import infojax as ij
+from infojax.measures.arrays import not_negative
 
 FEATURES = features()
 FIELDS = ij.Interplay._fields
@@ -773,3 +774,25 @@ def test_wrong_arguments_are_named():
     for f in (partial(ij.interplay, z), lambda y, h: ij.head_rows(h, y)):
         with pytest.raises(ValueError, match="labels must be integers; got float64"):
             f(labels.astype(float), head)
+
+
+def test_rounding_does_not_make_mutual_information_negative():
+    """A constant second set carries none; another order, and matrices without a unit diagonal, may be below zero."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros(30, int)
+    for _ in range(6):
+        z = rng.standard_normal((30, 8)).astype(np.float32)
+        constant = np.ones((30, 1), np.float32) * rng.standard_normal((1, 5)).astype(np.float32)
+        assert 0 <= float(ij.mutual_information(z, constant)) < 1e-5
+        assert 0 <= float(ij.mutual_information_from_gram(ij.gram(z), ij.gram(constant))) < 1e-5
+        found = ij.interplay(z, labels, constant[:1])
+        assert 0 <= float(found.mutual_information) < 1e-5
+    diagonal = np.diag([1.0, 9.0]).astype(np.float32)
+    assert float(ij.mutual_information_from_gram(np.ones((2, 2)), diagonal)) == pytest.approx(0, abs=1e-6)
+    skewed = np.array([[1.0, 0.0], [0.0, 1e-3]], np.float32), np.array([[1.0, 0.0], [0.0, 1e3]], np.float32)
+    assert float(ij.mutual_information_from_gram(*skewed)) < -0.5
+
+
+def test_the_derivative_of_a_clamped_value_is_its_own():
+    for value in (-1e-9, 0.0, 2.0):
+        assert float(jax.grad(lambda x: not_negative(x) * 3)(value)) == 3
