@@ -21,41 +21,17 @@ class Whole(NamedTuple):
 
 
 class Number(NamedTuple):
-    """A finite number from `least` to `most`; above and below them where these are not included."""
+    """A finite number from `least` to `most`."""
 
     least: float = 0.0
     most: float = math.inf
-    above: bool = False
-    below: bool = False
 
     def refusal(self, value):
         real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-        inside = real and (self.least < value if self.above else self.least <= value)
-        if inside and (value < self.most if self.below else value <= self.most) and math.isfinite(value):
+        if real and self.least <= value <= self.most and math.isfinite(value):
             return None
-        kind = "" if real and math.isfinite(value) else "a finite number "
-        least = "" if math.isinf(self.least) else f"above {self.least:g}" if self.above else f"at least {self.least:g}"
-        most = "" if math.isinf(self.most) else f"below {self.most:g}" if self.below else f"at most {self.most:g}"
-        return kind + " and ".join(filter(None, (least, most)))
-
-
-class Each(NamedTuple):
-    """Several values, each in a range."""
-
-    range: NamedTuple
-
-    def refusal(self, values):
-        wrong = [found for value in values if (found := self.range.refusal(value))]
-        return f"numbers, each {wrong[0]}" if wrong else None
-
-
-class Optional(NamedTuple):
-    """None, or a value in a range."""
-
-    range: NamedTuple
-
-    def refusal(self, value):
-        return None if value is None else self.range.refusal(value)
+        kind = "" if real and math.isfinite(value) else "a finite number of "
+        return f"{kind}at least {self.least:g}" + (f" and at most {self.most:g}" if math.isfinite(self.most) else "")
 
 
 class Text(NamedTuple):

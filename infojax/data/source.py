@@ -147,14 +147,8 @@ def check_whole(name, least=1, **values):
 
 def near(name, known):
     """'; did you mean b?' or '; there is a, b, c', for the end of a message."""
-    found = close(name, known)
-    return f"; did you mean {found}?" if found else f"; there is {', '.join(known) or 'none'}"
-
-
-def close(name, known):
-    """The one of the known names that is meant: spelt alike, or what the name's initials are (learning_rate: lr)."""
-    initials = "".join(part[:1] for part in str(name).split("_"))
-    return next(iter([initials] * (initials in known) or get_close_matches(str(name), known, 1)), None)
+    close = get_close_matches(str(name), known, 1)
+    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known) or 'none'}"
 
 
 def printable(text):

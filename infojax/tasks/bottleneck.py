@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.data import in_memory, open_dataset, transforms
-from infojax.data.options import Number, Whole
 from infojax.data.splits import shuffled
 from infojax.evaluate import Decoding, layer_shapes, usable
 from infojax.evaluate.usable import label_entropy
@@ -14,19 +13,11 @@ from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.objectives import Bottleneck, Context, Facts
 from infojax.objectives.bottleneck import copies, only
 from infojax.tasks.compression import own_options
-from infojax.tasks.config import RATE, ConfigError, training
+from infojax.tasks.config import ConfigError, training
 from infojax.tasks.supervised import classifier, fields_of, known, moments, network, subset, total_steps
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator, at
-
-RANGES = {
-    "data.train_samples": Whole(), "data.subset_seed": Whole(), "data.pad": Whole(0, 4096), "objective.beta": Number(),
-    "objective.batch_size": Whole(1), "objective.lr_scale": RATE, "objective.inner": Whole(1),
-    "objective.reset_every": Whole(), "optimizer.lr": RATE, "optimizer.weight_decay": Number(),
-    "optimizer.final": Number(0.0, 1.0, above=True), "optimizer.decoders": RATE, "fresh.epochs": Whole(1),
-    "fresh.batch_size": Whole(1), "fresh.rest_loss": Number(),
-}  # fmt: skip
 
 
 def defaults(name, chosen):

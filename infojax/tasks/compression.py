@@ -6,7 +6,6 @@ import numpy as np
 from ml_collections import config_dict
 
 from infojax.data import Arrays, in_memory, open_dataset, transforms
-from infojax.data.options import Number, Whole
 from infojax.data.splits import shuffled
 from infojax.evaluate import Decoding, LayerError, chosen_layers, geometric, layer_shapes, usable
 from infojax.evaluate.layers import INPUT
@@ -14,7 +13,7 @@ from infojax.evaluate.usable import CONDITIONS, DIGITS, ENCODINGS, ENTROPIES, VA
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import options_of
 from infojax.objectives import Context, Epochs, Facts
-from infojax.tasks.config import RATE, SHARE, ConfigError, training
+from infojax.tasks.config import ConfigError, training
 from infojax.tasks.supervised import classifier, known, network, total_steps
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
@@ -22,15 +21,6 @@ from infojax.train.loop import Evaluator, every
 from infojax.train.step import HOW
 
 LABELS = ("true", "random")
-
-
-RANGES = {
-    "data.per_class": Whole(1), "data.test_per_class": Whole(), "data.imbalance": Number(1.0), "data.scale": RATE,
-    "objective.batch_size": Whole(1), "objective.rest_loss": Number(), "optimizer.lr": RATE, "optimizer.b1": SHARE,
-    "optimizer.b2": SHARE, "optimizer.eps": RATE, "optimizer.weight_decay": Number(), "usable.budget_gib": Number(),
-    "usable.sufficiency_every": Whole(), "usable.minimality_every": Whole(), "usable.sufficiency_epochs": Whole(1),
-    "usable.minimality_epochs": Whole(1), "usable.rest_loss": Number(),
-}  # fmt: skip
 
 
 def defaults(name, chosen):

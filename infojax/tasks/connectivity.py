@@ -4,7 +4,6 @@ import jax
 import numpy as np
 
 from infojax.data import order
-from infojax.data.options import Whole
 from infojax.evaluate import along_path, classify, interplay, looking, refreshing
 from infojax.objectives import Seeds
 from infojax.tasks import supervised
@@ -14,8 +13,6 @@ from infojax.train.loop import Evaluator, at
 
 INIT = ("same", "different")
 WEIGHTS = ("raw", "ema")
-
-RANGES = supervised.RANGES | {"path.fork": Whole(), "path.points": Whole(2, 100_000), "path.recompute_samples": Whole()}
 
 
 def study(config):

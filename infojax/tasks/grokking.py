@@ -1,30 +1,20 @@
 """Grokking: a transformer that learns arithmetic modulo a prime by heart, and much later the rule."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from infojax.data import in_memory, open_dataset
-from infojax.data.options import Number, Whole
 from infojax.evaluate import classify, on_sample
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.objectives import Context, Facts, Supervised
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
-from infojax.tasks.config import RATE, SHARE, ConfigError, training
+from infojax.tasks.config import ConfigError, training
 from infojax.tasks.supervised import classifier, fields_of, known, network, shares, total_steps
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator, every
-
-RANGES = {
-    "objective.strength": Number(-math.inf), "objective.temperature": RATE, "objective.label_smoothing": SHARE,
-    "objective.ema_decay": SHARE, "objective.lr_scale": RATE, "optimizer.lr": RATE, "optimizer.b1": SHARE,
-    "optimizer.b2": SHARE, "optimizer.weight_decay": Number(), "optimizer.warmup_steps": Whole(),
-    "evaluate.accuracy_every": Whole(),
-}  # fmt: skip
 
 
 def defaults(name, chosen):

@@ -1,13 +1,9 @@
 """Trained classifiers without their smallest weights: what becomes of accuracy and features."""
 
-from infojax.data.options import Each
 from infojax.evaluate import by_sparsity, classify, interplay
 from infojax.tasks import supervised
-from infojax.tasks.config import SHARE
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
-
-RANGES = supervised.RANGES | {"sparsities": Each(SHARE)}
 
 
 def study(config):

@@ -7,8 +7,6 @@ from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator
 
-RANGES = supervised.RANGES
-
 
 def study(config):
     """A supervised study whose due steps also have the cloud of train.

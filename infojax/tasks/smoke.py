@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from infojax.data.options import Whole
 from infojax.measures.spectra import eigenvalues
 from infojax.parallel import from_own_rows, here, make_mesh, map_matrices, own_rows
 from infojax.processes import same, share, together
@@ -20,8 +19,6 @@ from infojax.tasks.config import buildable
 from infojax.tasks.faults import SystemFailed
 from infojax.tasks.train import begin, say_once
 from infojax.train.checkpoint import Checkpoints
-
-RANGES = supervised.RANGES | {"samples_per_device": Whole(1), "matrices": Whole(1), "size": Whole(2, 100_000)}
 
 
 class SmokeError(SystemFailed):

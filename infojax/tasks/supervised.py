@@ -18,7 +18,6 @@ from infojax.data import (
     open_dataset,
     transforms,
 )
-from infojax.data.options import Number, Whole
 from infojax.data.splits import balanced
 from infojax.evaluate import classify, interplay, neural_collapse, on_sample
 from infojax.measures.variability import NC1_CONVENTIONS
@@ -26,19 +25,12 @@ from infojax.models import build
 from infojax.objectives import Context, Facts, Supervised
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
-from infojax.tasks.config import RATE, SHARE, ConfigError, training
+from infojax.tasks.config import ConfigError, training
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator
 from infojax.train.networks import as_net
 
-RANGES = {
-    "data.train_samples": Whole(), "data.subset_seed": Whole(), "data.pad": Whole(0, 4096),
-    "objective.batch_size": Whole(1), "objective.strength": Number(-math.inf), "objective.temperature": RATE,
-    "objective.label_smoothing": SHARE, "objective.ema_decay": SHARE, "objective.lr_scale": RATE,
-    "optimizer.lr": RATE, "optimizer.momentum": SHARE, "optimizer.weight_decay": Number(), "optimizer.clip": Number(),
-    "optimizer.warmup_steps": Whole(),
-}  # fmt: skip
 SCHEDULES = ("cosine_7_16", "cosine", "constant")
 
 

@@ -1,13 +1,10 @@
 """Classifiers trained at several temperatures of the softmax: entropy and clustering of their features at the end."""
 
-from infojax.data.options import Whole
 from infojax.evaluate import clusters, on_sample, tsne
 from infojax.tasks import supervised
 from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
-
-RANGES = supervised.RANGES | {"tsne_seed": Whole(0, 2**32 - 1)}
 
 
 def study(config):
