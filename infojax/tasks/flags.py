@@ -26,7 +26,7 @@ def parse(argv):
     try:
         argv = values.read_flags_from_files(list(argv))
     except Exception as error:
-        raise ConfigError(one_line(error)) from None
+        raise ConfigError(one_line(error).removeprefix("ERROR:: ")) from None
     given, rest = _taken("config", argv)
     if given is None:
         stray = [word for word in rest[1:] if not word.startswith("-")]
@@ -41,6 +41,8 @@ def parse(argv):
         flags.DEFINE_bool("dry_run", False, "", flag_values=values)
         stray = values(rest)[1:]
         config = values.config
+    except flags.IllegalFlagValueError as error:
+        raise ConfigError(_wrong_type(config, one_line(error))) from None
     except Exception as error:  # absl and ml_collections each have their own
         raise ConfigError(one_line(error)) from None
     if stray:
@@ -85,6 +87,24 @@ def _known_key(config, path):
             with found.unlocked():
                 found[part] = config_dict.placeholder(int) if default is None else default
         found = found[part] if found.get(part) is not None else None
+
+
+def _wrong_type(config, text):
+    """What the type of a key is, for a value that cannot be read as one."""
+    path, _, rest = text.removeprefix("flag --").partition("=")
+    try:
+        found = config
+        *sections, last = path.split(".")[1:]
+        for section in sections:
+            found = found[section]
+        kind, value = found.get_type(last), rest.partition(": ")[0]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return text
+    words = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a tuple, as (1, 2)"}.get(kind)
+    if isinstance(found.get(last), ConfigDict):
+        keys = list(found[last])
+        words = f"a section; set its keys, as --{path}.{keys[0]}=VALUE" if keys else "a dict, as {'key': 1}"
+    return f"{path} must be {words}, got {value!r}" if words else text
 
 
 def _options(config, section):

@@ -13,6 +13,7 @@ from infojax.data.options import check_options
 from infojax.data.source import near
 from infojax.evaluate.evaluators import Limits
 from infojax.measures.collapse import NeuralCollapse
+from infojax.models import build
 from infojax.report.quantities import QUANTITIES
 from infojax.tasks.config import X_SCALES, ConfigError
 from infojax.train.step import HOW
@@ -128,7 +129,10 @@ def check_ranges(config):
     ):
         if found not in known:
             raise ConfigError(f"config.{path} cannot be {found!r}{near(found, known)}")
+    if not config.name or "/" in config.name or not config.name.isprintable():
+        raise ConfigError(f"config.name must be a word, for the run folder and titles; got {config.name!r}")
     check_data_options(config)
+    check_model(config.model)
     check_best(config.checkpoint.best)
 
 
@@ -146,6 +150,14 @@ def check_data_options(config):
         check_options(config.data.name, config.data.options.to_dict(), defaults)
     except DataError as error:
         raise ConfigError(f"config.data.options: {error}") from None
+
+
+def check_model(settings):
+    """Refuses models that there are not, and options that they do not have or whose values are out of range."""
+    try:
+        build(settings.name, 2, dtype=settings.dtype, **settings.options)  # a description: nothing is allocated
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config.model: {error}") from None
 
 
 def check_best(best):

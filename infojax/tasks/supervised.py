@@ -172,7 +172,10 @@ def total_steps(config, per_epoch):
         raise ConfigError(f"give either steps or epochs; steps is {config.steps}, epochs is {config.epochs}")
     if config.epochs is not None and not 0 < config.epochs < math.inf:
         raise ConfigError(f"epochs must be a positive number, got {config.epochs}")
-    return config.steps if config.epochs is None else max(1, round(config.epochs * per_epoch))
+    total = config.steps if config.epochs is None else max(1, round(config.epochs * per_epoch))
+    if total >= 2**31:
+        raise ConfigError(f"epochs is {config.epochs:g}, which is {total:.3g} steps; expected fewer than 2^31")
+    return total
 
 
 def optimizer(settings, total):

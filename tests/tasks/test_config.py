@@ -97,7 +97,7 @@ def test_values_outside_of_each_range(path):
     wrong = [math.nan, math.inf, -math.inf, True, "many", 10**400, *(x for x in (below, above) if math.isfinite(x))]
     assert not any(allowed.holds(value) for value in wrong + ([1.5] if allowed.whole else []))
     config = next(config for _, config in built() if path in dict(leaves(config)))
-    for value in wrong[-1:]:
+    for value in [x for x in wrong if isinstance(x, float | int) and abs(x) < 1e300 or x != x][-1:]:
         bad = config.copy_and_resolve_references()
         section, _, name = path.rpartition(".")
         with (bad[section] if section else bad).ignore_type():
@@ -125,6 +125,10 @@ REFUSED = {
     "optimizer.momentum=2": "momentum must be",
     "optimizer.weight_decay=-1": "weight_decay must be",
     "model.options.norm_decay=2": "norm_decay",
+    "steps=1e20": "config.steps must be a whole number, got '1e20'",
+    "optimizer.nesterov=2": "config.optimizer.nesterov must be true or false, got '2'",
+    "log=1": "config.log must be a section; set its keys, as --config.log.every=VALUE, got '1'",
+    "name=../x": "config.name must be a word",
     "steps=100000000000000000000": "steps must be a whole number of at least 1 and at most 2,147,483,647",
 }
 
