@@ -47,11 +47,15 @@ def parse(argv):
         raise ConfigError(one_line(error)) from None
     if stray:
         raise ConfigError(f"cannot read {stray[0]!r}; flags are --NAME=VALUE")
-    if config.get("task") not in TASKS:
-        raise ConfigError(f"no task {config.get('task')!r}{near(config.get('task'), TASKS)}")
-    _one_length(config, rest)
-    check_choices(config)
-    check_ranges(config)
+    try:
+        if config.get("task") not in TASKS:
+            raise ConfigError(f"no task {config.get('task')!r}{near(config.get('task'), TASKS)}")
+        _one_length(config, rest)
+        check_choices(config)
+        check_ranges(config)
+    except (AttributeError, KeyError, TypeError) as error:  # a config file of one's own
+        text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"
+        raise ConfigError(text) from None
     chosen = "-".join(str(value).replace("/", "_") for value in config.chosen.values())
     return config, _workdir(values.workdir, Path("runs") / config.name / chosen), values.dry_run
 
@@ -99,7 +103,8 @@ def _wrong_type(config, text):
             found = found[section]
         kind, value = found.get_type(last), rest.partition(": ")[0]
     except (AttributeError, KeyError, TypeError, ValueError):
-        return text
+        boolean = "Non-boolean argument" in text
+        return f"--{path} must be true or false, got {rest.partition(': ')[0]!r}" if boolean else text
     words = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a tuple, as (1, 2)"}.get(kind)
     if isinstance(found.get(last), ConfigDict):
         keys = list(found[last])

@@ -97,7 +97,7 @@ def test_values_outside_of_each_range(path):
     wrong = [math.nan, math.inf, -math.inf, True, "many", 10**400, *(x for x in (below, above) if math.isfinite(x))]
     assert not any(allowed.holds(value) for value in wrong + ([1.5] if allowed.whole else []))
     config = next(config for _, config in built() if path in dict(leaves(config)))
-    for value in [x for x in wrong if isinstance(x, float | int) and abs(x) < 1e300 or x != x][-1:]:
+    for value in (below if math.isfinite(below) else math.nan,):
         bad = config.copy_and_resolve_references()
         section, _, name = path.rpartition(".")
         with (bad[section] if section else bad).ignore_type():
