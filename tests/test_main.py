@@ -146,6 +146,17 @@ def test_dry_run(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_more_samples_than_there_are(tmp_path, capsys):
+    """All are used, which is said once for each key."""
+    flags = ["--config.data.train_samples=5000", "--config.evaluate.test_samples=400", "--dry_run"]
+    assert main([TINY, *flags, f"--workdir={tmp_path}/none"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        "config.data.train_samples is 5,000, more than the 1,442 samples that there are: all of them are used" in said
+    )
+    assert "config.evaluate.test_samples is 400, more than the 355 samples that there are: all of them are used" in said
+
+
 def test_steps_take_the_place_of_epochs(tmp_path, capsys):
     assert main([TINY, "--config.steps=3", "--dry_run"]) == 0
     assert '"steps": 3' in capsys.readouterr().out

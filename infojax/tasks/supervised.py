@@ -116,7 +116,7 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=lambda look, due: classifier(look, due, config),
         per_epoch=per_epoch,
-        notes=notes,
+        notes=(*notes, *fewer(config, train=source, test=test)),
     )
 
 
@@ -164,6 +164,16 @@ def subset(dataset, settings):
     except DataError as error:
         raise ConfigError(f"data.train_samples: {str(error).removeprefix('num_labels ')}") from None
     return Arrays(source.x[chosen], source.labels[chosen])
+
+
+def fewer(config, **sources):
+    """Lines: which numbers of samples a config asks for are more than there are, so that all are taken."""
+    asked = {"data.train_samples": config.data.get("train_samples")}
+    asked |= {f"evaluate.{split}_samples": config.evaluate[f"{split}_samples"] for split in sources}
+    for path, count in asked.items():
+        have = len(sources["test" if "test_" in path else "train"])
+        if count and count > have:
+            yield f"config.{path} is {count:,}, more than the {have:,} samples that there are: all of them are used"
 
 
 def total_steps(config, per_epoch):
