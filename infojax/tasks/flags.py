@@ -128,7 +128,10 @@ def _near(config, section, part, known):
         return f"; did you mean {initials}?"
     if not known:
         name = config[section.split(".")[0]].get("name", "")
-        return f"; {name} has no options"
+        kinds = {"data": ("data set", data.DATASETS), "model": ("model", models.MODELS)}
+        kind, names = kinds[section.split(".")[0]]
+        there = name in names or name.startswith("tfds:")
+        return f"; {name} has no options" if there else f"; there is no {kind} {name!r}{near(name, names)}"
     return near(part, known)
 
 

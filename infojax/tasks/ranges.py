@@ -15,7 +15,7 @@ from infojax.evaluate.evaluators import Limits
 from infojax.measures.collapse import NeuralCollapse
 from infojax.models import build
 from infojax.report.quantities import QUANTITIES
-from infojax.tasks.config import X_SCALES, ConfigError
+from infojax.tasks.config import X_SCALES, ConfigError, training
 from infojax.train.step import HOW
 
 
@@ -89,6 +89,7 @@ RANGES = {
     "tsne_seed": whole(0, 2**32 - 1), "samples_per_device": COUNT, "matrices": COUNT, "size": whole(1, 100_000),
 }  # fmt: skip
 DTYPES = ("float32", "bfloat16")
+OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
 OPTIONS = ("data.options", "model.options")
 
 
@@ -109,9 +110,13 @@ def check_ranges(config):
       ConfigError: names the key, its value and what it may be.
       DataError: the same, of an option of a data set.
     """
-    for path, value in leaves(config):
+    found = dict(leaves(config))
+    for path in dict(leaves(training("", ConfigDict(dict(preset=""))))):
+        if path not in found and not path.startswith("chosen."):
+            raise ConfigError(f"config.{path} is missing; every run has it, as of infojax.tasks.config.training")
+    for path, value in found.items():
         allowed = RANGES.get(path)
-        if allowed is None or value is None:
+        if allowed is None or (value is None and path in OPTIONAL):
             continue
         for one in value if isinstance(value, tuple | list) else (value,):
             check_value(f"config.{path}", one, allowed)
@@ -168,5 +173,9 @@ def check_best(best):
             f"config.checkpoint.best must be a split and a quantity, as 'test accuracy', or '' for none; got {best!r}"
         )
     names = dict.fromkeys((*QUANTITIES, *Limits._fields, *NeuralCollapse._fields))
-    if best and quantity.removesuffix("_ema").removesuffix("_centered").removesuffix("_error") not in names:
+    if (
+        best
+        and quantity.removeprefix("limit_").removesuffix("_ema").removesuffix("_centered").removesuffix("_error")
+        not in names
+    ):
         raise ConfigError(f"config.checkpoint.best: no quantity {quantity!r} is measured{near(quantity, names)}")

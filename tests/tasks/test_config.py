@@ -148,6 +148,17 @@ def test_a_sweep_has_the_range_of_its_key(value):
             parse(["main", FILE, f"--config.sweep.name={name}", f"--config.sweep.values={value}"])
 
 
+def test_keys_that_a_config_file_took_away():
+    config = get_config("interplay")
+    config.log = None
+    with pytest.raises(ConfigError, match="config.log.every is missing"):
+        check_ranges(config)
+    config = get_config("interplay")
+    config.optimizer.lr = None
+    with pytest.raises(ConfigError, match="config.optimizer.lr must be a positive number, got None"):
+        check_ranges(config)
+
+
 def test_options_are_flags():
     flags = ["size=16", "noise=0.5"], ["widths=(8, 4)", "norm=True"]
     words = [
