@@ -146,6 +146,17 @@ def test_dry_run(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_more_samples_than_there_are(tmp_path, capsys):
+    """All are used, which is said once for each key."""
+    flags = ["--config.data.train_samples=5000", "--config.evaluate.test_samples=400", "--dry_run"]
+    assert main([TINY, *flags, f"--workdir={tmp_path}/none"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        "config.data.train_samples is 5,000, more than the 1,442 samples that there are: all of them are used" in said
+    )
+    assert "config.evaluate.test_samples is 400, more than the 355 samples that there are: all of them are used" in said
+
+
 def test_steps_take_the_place_of_epochs(tmp_path, capsys):
     assert main([TINY, "--config.steps=3", "--dry_run"]) == 0
     assert '"steps": 3' in capsys.readouterr().out
@@ -292,13 +303,13 @@ BAD = {
     "train_samples": (["--config.data.train_samples=55"], r"data.train_samples: must be a multiple of 10.*got 55"),
     "endless epochs": (["--config.epochs=inf"], r"epochs must be a positive number"),
     "no epochs": (["--config.epochs=0"], r"epochs must be a positive number"),
-    "seed": (["--config.seed=3000000000"], r"seed must be below 2\^31"),
+    "seed": (["--config.seed=3000000000"], r"seed must be a whole number of at least 0 .*, got 3000000000"),
     "task": (["--config.task=superviced"], r"no task 'superviced'; did you mean supervised"),
     "sweep of words": (["--config.sweep.name=strength", "--config.sweep.values=abc"], r"abc"),
     "a value twice": (
         ["--config.sweep.name=strength", "--config.sweep.values=1.0", "--config.sweep.values=1.0"], r"a value twice",
     ),
-    "subset seed": (["--config.data.train_samples=100", "--config.data.subset_seed=-1"], r"cannot be built.*[Ss]eed"),
+    "subset seed": (["--config.data.train_samples=100", "--config.data.subset_seed=-1"], r"subset_seed must be"),
     "pad": (["--config.data.pad=9"], r"pad must be in \[0, 8\)"),
     "widths": (['--config.model.options={"widths": "ab"}'], r"widths of mlp must be whole numbers"),
     "warm-up": (["--config.optimizer.warmup_steps=5000"], r"warmup_steps must be from 0 to below"),
@@ -306,7 +317,7 @@ BAD = {
         ["--config.optimizer.warmup_steps=5", "--config.optimizer.schedule=constant"], r"only the schedule cosine",
     ),
     "no such flag file": (["--flagfile=/nonexistent"], r"nonexistent"),
-    "average": (["--config.objective.ema_decay=1.5"], r"ema_decay must be at least 0 and below 1, got 1.5"),
+    "average": (["--config.objective.ema_decay=1.5"], r"ema_decay must be a number of at least 0 and below 1, got 1.5"),
     "axis": (["--config.report.x_scale=log"], r"x_scale cannot be 'log'"),
     "depth": (
         [f"--config={ROOT}/configs/interplay.py:tiny,model=wide_resnet", "--config.model.options.depth=11"],
@@ -318,6 +329,11 @@ BAD = {
     "sweep of what is no number": (
         ["--config.sweep.name=term", "--config.sweep.values=1.0"], r"sweep.name cannot be 'term'",
     ),
+    "option of the data set": (["--config.data.options.size=8"], r"no key config.data.options.size; digits has no opt"),
+    "paper on digits": ([f"--config={ROOT}/configs/interplay.py:paper,data=digits"], r"paper is for the papers' data"),
+    "clip": (["--config.optimizer.clip=-1"], r"config.optimizer.clip must be a number of at least 0, got -1"),
+    "very many epochs": (["--config.epochs=1e300"], r"epochs is 1e\+300, which is .* steps; expected fewer"),
+    "best": (["--config.checkpoint.best=nonsense"], r"best must be a split and a quantity, as 'test accuracy'"),
     "how": (["--config.how=pmap"], r"how cannot be 'pmap'"),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from infojax.objectives import Bottleneck, Context, Facts
 from infojax.objectives.bottleneck import copies, only
 from infojax.tasks.compression import own_options
 from infojax.tasks.config import ConfigError, training
-from infojax.tasks.supervised import classifier, fields_of, known, moments, network, subset, total_steps
+from infojax.tasks.supervised import classifier, fewer, fields_of, known, moments, network, subset, total_steps
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator, at
@@ -93,7 +93,7 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=evaluators,
         per_epoch=per_epoch,
-        notes=notes,
+        notes=(*notes, *fewer(config, train=source, test=test)),
         constants={
             "entropies": {
                 "labels": jnp.asarray(label_entropy(source.labels), jnp.float32),

@@ -14,7 +14,7 @@ from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import options_of
 from infojax.objectives import Context, Epochs, Facts
 from infojax.tasks.config import ConfigError, training
-from infojax.tasks.supervised import classifier, known, network, total_steps
+from infojax.tasks.supervised import classifier, fewer, known, network, total_steps
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator, every
@@ -129,7 +129,7 @@ def study(config):
         sources={"train": train, "test": test},
         evaluators=evaluators,
         per_epoch=epoch,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *fewer(config, train=train, test=test)),
     )
 
 

@@ -1,13 +1,19 @@
 """The command line of `infojax.main`."""
 
+import os
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_dict, config_flags
 
+from infojax import data, models
 from infojax.data import near
 from infojax.tasks import TASKS
-from infojax.tasks.config import ConfigError, check_choices, check_numbers, one_line
+from infojax.tasks.config import ConfigError, check_choices, one_line
+from infojax.tasks.files import read_config
+from infojax.tasks.ranges import check_ranges, leaves
+
+EXAMPLE = "--config=configs/quickstart.py"
 
 
 def parse(argv):
@@ -18,34 +24,141 @@ def parse(argv):
     """
     values = flags.FlagValues()
     try:
-        config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=values, sys_argv=argv)
-        flags.DEFINE_string("workdir", "", "", flag_values=values)
+        argv = values.read_flags_from_files(list(argv))
+    except Exception as error:
+        raise ConfigError(one_line(error).removeprefix("ERROR:: ")) from None
+    given, rest = _taken("config", argv)
+    if given is None:
+        stray = [word for word in rest[1:] if not word.startswith("-")]
+        raise ConfigError(f"cannot read {stray[0]!r}; give {EXAMPLE}" if stray else f"give {EXAMPLE}")
+    config = read_config(given)
+    for word in rest[1:]:
+        if word.startswith("-") and word.lstrip("-").startswith("config."):
+            _known_key(config, word.lstrip("-").partition("=")[0])
+    try:
+        config_flags.DEFINE_config_dict("config", config, "", flag_values=values, lock_config=True, sys_argv=rest)
+        flags.DEFINE_string("workdir", None, "", flag_values=values)
         flags.DEFINE_bool("dry_run", False, "", flag_values=values)
-        rest = values(argv)[1:]
+        stray = values(rest)[1:]
         config = values.config
-        if config is None or rest:
-            raise ConfigError(f"cannot read {rest[0]!r}" if rest else "give --config=configs/NAME.py")
-        if config.task not in TASKS:
-            raise ConfigError(f"no task {config.task!r}{near(config.task, TASKS)}")
-    except ConfigError:
-        raise
-    except Exception as error:  # absl, ml_collections and the config file each have their own
-        raise ConfigError(one_line(error, _file(argv))) from None
-    _one_length(config, argv)
-    check_choices(config)
-    check_numbers(config)
+    except flags.IllegalFlagValueError as error:
+        raise ConfigError(_wrong_type(config, one_line(error))) from None
+    except Exception as error:  # absl and ml_collections each have their own
+        raise ConfigError(one_line(error)) from None
+    if stray:
+        raise ConfigError(f"cannot read {stray[0]!r}; flags are --NAME=VALUE")
+    try:
+        if config.get("task") not in TASKS:
+            raise ConfigError(f"no task {config.get('task')!r}{near(config.get('task'), TASKS)}")
+        _one_length(config, rest)
+        check_choices(config)
+        check_ranges(config)
+    except (AttributeError, KeyError, TypeError) as error:  # a config file of one's own
+        text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"
+        raise ConfigError(text) from None
     chosen = "-".join(str(value).replace("/", "_") for value in config.chosen.values())
-    return config, values.workdir or str(Path("runs") / config.name / chosen), values.dry_run
+    return config, _workdir(values.workdir, Path("runs") / config.name / chosen), values.dry_run
 
 
-def _file(argv):
-    """Name of the config file."""
-    named = [word.split("=", 1)[1] for word in argv if word.lstrip("-").startswith("config=")]
-    return Path(named[0].split(":")[0]).name if named else None
+def _taken(name, argv):
+    """(value of --NAME=VALUE or --NAME VALUE, the other words); the last one counts, as with other flags."""
+    value, rest, words = None, argv[:1], iter(argv[1:])
+    for word in words:
+        flag, equals, after = word.partition("=")
+        if flag in (f"-{name}", f"--{name}"):
+            value = after if equals else next(words, "")
+        else:
+            rest.append(word)
+    return value, rest
+
+
+def _known_key(config, path):
+    """Refuses a key that there is not; options of the data set and the model that are not set get their defaults.
+
+    Raises:
+      ConfigError: names the path and the near ones.
+    """
+    found, parts = config, path.split(".")
+    for place, part in enumerate(parts[1:], 1):
+        if not isinstance(found, ConfigDict):
+            raise ConfigError(f"no key {path}; {'.'.join(parts[:place])} is a value, not a section")
+        section = ".".join(parts[1:place])
+        if part not in found:
+            options = _options(config, section)
+            if part not in options:
+                raise ConfigError(f"no key {path}{_near(config, section, part, dict.fromkeys((*found, *options)))}")
+            default = options[part]
+            with found.unlocked():
+                found[part] = config_dict.placeholder(int) if default is None else default
+        found = found[part] if found.get(part) is not None else None
+
+
+def _wrong_type(config, text):
+    """What the type of a key is, for a value that cannot be read as one."""
+    path, _, rest = text.removeprefix("flag --").partition("=")
+    try:
+        found = config
+        *sections, last = path.split(".")[1:]
+        for section in sections:
+            found = found[section]
+        kind, value = found.get_type(last), rest.partition(": ")[0]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        boolean = "Non-boolean argument" in text
+        return f"--{path} must be true or false, got {rest.partition(': ')[0]!r}" if boolean else text
+    words = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a tuple, as (1, 2)"}.get(kind)
+    if isinstance(found.get(last), ConfigDict):
+        keys = list(found[last])
+        words = f"a section; set its keys, as --{path}.{keys[0]}=VALUE" if keys else "a dict, as {'key': 1}"
+    return f"{path} must be {words}, got {value!r}" if words else text
+
+
+def _options(config, section):
+    """What a section of options may have, with the defaults."""
+    of = {"data.options": ("data", data.options_of), "model.options": ("model", models.options_of)}.get(section)
+    return of[1](config[of[0]].name) if of else {}
+
+
+def _near(config, section, part, known):
+    """The near keys of the section; or where else there is a key of that name."""
+    elsewhere = [path for path, _ in leaves(config) if path.split(".")[-1] == part]
+    if elsewhere:
+        return f"; did you mean config.{elsewhere[0]}?"
+    initials = "".join(word[0] for word in part.split("_") if word)
+    if initials in known:
+        return f"; did you mean {initials}?"
+    if not known:
+        name = config[section.split(".")[0]].get("name", "")
+        kinds = {"data": ("data set", data.DATASETS), "model": ("model", models.MODELS)}
+        kind, names = kinds[section.split(".")[0]]
+        there = name in names or name.startswith("tfds:")
+        return f"; {name} has no options" if there else f"; there is no {kind} {name!r}{near(name, names)}"
+    return near(part, known)
+
+
+def _workdir(given, default):
+    """The run folder.
+
+    Raises:
+      ConfigError: it is empty, a file, or nothing can be written there.
+    """
+    if given is not None and not given.strip():
+        raise ConfigError("--workdir is empty; give a folder, or leave the flag out")
+    folder = Path(default if given is None else given)
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise ConfigError(f"--workdir={folder}: {there} is a file, not a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(f"--workdir={folder}: {there} is not writable")
+    except (OSError, ValueError) as error:  # a name that is too long, a null byte
+        raise ConfigError(f"--workdir={str(folder)[:200]!r}: {error}") from None
+    return str(folder)
 
 
 def _one_length(config, argv):
     """A flag for steps takes the place of a preset's epochs, and the other way round."""
-    given = {name for name in ("steps", "epochs") for word in argv if word.lstrip("-").startswith(f"config.{name}")}
+    given = {
+        name for name in ("steps", "epochs") for word in argv if word.lstrip("-").split("=")[0] == f"config.{name}"
+    }
     if len(given) == 1:
         config[({"steps", "epochs"} - given).pop()] = None

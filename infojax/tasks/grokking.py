@@ -11,7 +11,7 @@ from infojax.objectives import Context, Facts, Supervised
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.tasks.config import ConfigError, training
-from infojax.tasks.supervised import classifier, fields_of, known, network, shares, total_steps
+from infojax.tasks.supervised import classifier, fewer, fields_of, known, network, shares, total_steps
 from infojax.tasks.train import Study, run_of
 from infojax.train import optim
 from infojax.train.loop import Evaluator, every
@@ -75,7 +75,7 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=evaluators,
         per_epoch=None,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *fewer(config, train=source, test=test)),
     )
 
 

@@ -116,7 +116,7 @@ def study(config):
         sources={"train": source, "test": test},
         evaluators=lambda look, due: classifier(look, due, config),
         per_epoch=per_epoch,
-        notes=notes,
+        notes=(*notes, *fewer(config, train=source, test=test)),
     )
 
 
@@ -166,13 +166,26 @@ def subset(dataset, settings):
     return Arrays(source.x[chosen], source.labels[chosen])
 
 
+def fewer(config, **sources):
+    """Lines: which numbers of samples a config asks for are more than there are, so that all are taken."""
+    asked = {"data.train_samples": config.data.get("train_samples")}
+    asked |= {f"evaluate.{split}_samples": config.evaluate[f"{split}_samples"] for split in sources}
+    for path, count in asked.items():
+        have = len(sources["test" if "test_" in path else "train"])
+        if count and count > have:
+            yield f"config.{path} is {count:,}, more than the {have:,} samples that there are: all of them are used"
+
+
 def total_steps(config, per_epoch):
     """Updates of the run, from steps or epochs."""
     if (config.steps is None) == (config.epochs is None):
         raise ConfigError(f"give either steps or epochs; steps is {config.steps}, epochs is {config.epochs}")
     if config.epochs is not None and not 0 < config.epochs < math.inf:
         raise ConfigError(f"epochs must be a positive number, got {config.epochs}")
-    return config.steps if config.epochs is None else max(1, round(config.epochs * per_epoch))
+    total = config.steps if config.epochs is None else max(1, round(config.epochs * per_epoch))
+    if total >= 2**31:
+        raise ConfigError(f"epochs is {config.epochs:g}, which is {total:.3g} steps; expected fewer than 2^31")
+    return total
 
 
 def optimizer(settings, total):

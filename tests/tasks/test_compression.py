@@ -203,12 +203,15 @@ BAD = {
     "a layer": ("--config.layers=leyer1", "layers: no layer 'leyer1'; did you mean layer1"),
     "a layer to read": ("--config.usable.layers=block*", "usable.layers: no layer 'block*'"),
     "a convention": ("--config.usable.digits=average", "usable.digits cannot be 'average'"),
-    "epochs": ("--config.usable.minimality_epochs=0", "usable.minimality_epochs must be at least 1, got 0"),
+    "epochs": (
+        "--config.usable.minimality_epochs=0",
+        "usable.minimality_epochs must be a whole number of at least 1 and at most 2,147,483,647, got 0",
+    ),
     "a sweep": ("--config.sweep.name=rest_loss", "no sweep"),
     "an amortised input": ("--config.amortised=True --config.layers=*", "leave it out of layers"),
     "classes in batches": ("--config.usable.condition=label --config.usable.encodings=each_batch", "encodes once"),
-    "the learning rate": ("--config.optimizer.lr=-1.0", "optimizer.lr must be positive"),
-    "the scale": ("--config.data.scale=0.0", "data.scale must be positive"),
+    "the learning rate": ("--config.optimizer.lr=-1.0", "optimizer.lr must be a positive number"),
+    "the scale": ("--config.data.scale=0.0", "data.scale must be a positive number"),
 }
 
 

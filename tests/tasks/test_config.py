@@ -1,11 +1,15 @@
 """The grammar of config strings, and flags that contradict them."""
 
 import importlib.util
+import math
+import os
 from pathlib import Path
 
 import pytest
 
-from infojax.tasks.config import ConfigError, check_choices, check_numbers, choices
+from infojax.tasks.config import ConfigError, check_choices, choices
+from infojax.tasks.flags import parse
+from infojax.tasks.ranges import OPTIONS, RANGES, check_ranges, leaves
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -26,7 +30,7 @@ KNOWN = dict(data="digits", term=("off", "mi"), seeds=1)
     [
         ("", dict(preset="tiny", data="digits", term="off", seeds=1)),
         (None, dict(preset="tiny", data="digits", term="off", seeds=1)),
-        ("paper", dict(preset="paper", data="digits", term="off", seeds=1)),
+        ("paper", dict(preset="paper", data="cifar10", term="off", seeds=1)),
         ("small,data=tfds:cifar10,seeds=3", dict(preset="small", data="tfds:cifar10", term="off", seeds=3)),
         ("term=mi", dict(preset="tiny", data="digits", term="mi", seeds=1)),
     ],
@@ -44,6 +48,12 @@ def test_grammar(string, expected):
         ("term=mo", "term cannot be 'mo'"),
         ("seeds=two", "seeds must be a whole number from 1 on, got 'two'"),
         ("seeds=0", "seeds must be a whole number"),
+        ("seeds=\u00b2", "seeds must be a whole number"),
+        ("seeds=1e3", "seeds must be a whole number"),
+        ("seeds=2,seeds=3", "gives seeds twice"),
+        ("data=", "data has no value"),
+        ("tiny,,seeds=2", "has an empty part"),
+        ("paper,data=digits", "paper is for the papers' data"),
     ],
 )
 def test_bad_strings(string, message):
@@ -59,14 +69,146 @@ def test_a_flag_may_not_contradict_the_string():
         check_choices(config)
 
 
+def built():
+    """(name, config) of all presets of all configs."""
+    for path in CONFIGS:
+        for preset in ("tiny", "small", "paper"):
+            try:
+                yield f"{path.stem}:{preset}", get_config(path.stem, preset)
+            except ConfigError as error:
+                assert "cannot be" in str(error)  # a config need not have every preset
+
+
+def test_every_number_has_a_range():
+    for name, config in built():
+        for path, value in leaves(config):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            numbers = isinstance(value, tuple) and value and not isinstance(value[0], str) and path != "sweep.values"
+            if (number or numbers) and path.split(".")[0] != "chosen":
+                assert path in RANGES, (name, path)
+    assert OPTIONS == ("data.options", "model.options")
+
+
+@pytest.mark.parametrize("path", RANGES)
+def test_values_outside_of_each_range(path):
+    allowed = RANGES[path]
+    below = allowed.least if allowed.above else allowed.least - 1
+    above = allowed.most if allowed.below else allowed.most + 1
+    wrong = [math.nan, math.inf, -math.inf, True, "many", 10**400, *(x for x in (below, above) if math.isfinite(x))]
+    assert not any(allowed.holds(value) for value in wrong + ([1.5] if allowed.whole else []))
+    config = next(config for _, config in built() if path in dict(leaves(config)))
+    for value in (below if math.isfinite(below) else math.nan,):
+        bad = config.copy_and_resolve_references()
+        section, _, name = path.rpartition(".")
+        with (bad[section] if section else bad).ignore_type():
+            (bad[section] if section else bad)[name] = (value,) if path == "sparsities" else value
+        with pytest.raises(ConfigError, match=f"config.{path} must be "):
+            check_ranges(bad)
+
+
+FILE = f"--config={CONFIGS[0].parent}/interplay.py:tiny,data=synthetic,model=mlp"
+REFUSED = {
+    "optimizer.clip=-1": "clip must be a number of at least 0, got -1.0",
+    "objective.temperature=-1": "temperature must be a positive number, got -1.0",
+    "data.train_samples=-1": "train_samples must be a whole number of at least 0",
+    "data.options.size=0": "size must be a whole number",
+    "data.options.sise=8": "no key config.data.options.sise; did you mean size",
+    "model.options.dropout=0.1": "no key config.model.options.dropout; there is",
+    "optimizer.learning_rate=1": "no key config.optimizer.learning_rate; did you mean lr",
+    "optimiser.lr=1": "no key config.optimiser.lr; did you mean optimizer",
+    "nonsense=1": "no key config.nonsense; there is",
+    "optimizer.lr.x=1": "config.optimizer.lr is a value, not a section",
+    "checkpoint.best=nonsense": "checkpoint.best must be a split and a quantity",
+    "checkpoint.best=test acuracy": "no quantity 'acuracy' is measured; did you mean accuracy",
+    "optimizer.lr=-1": "lr must be a positive number, got -1.0",
+    "optimizer.lr=nan": "lr must be a positive number, got nan",
+    "optimizer.momentum=2": "momentum must be",
+    "optimizer.weight_decay=-1": "weight_decay must be",
+    "model.options.norm_decay=2": "norm_decay",
+    "steps=1e20": "config.steps must be a whole number, got '1e20'",
+    "optimizer.nesterov=2": "config.optimizer.nesterov must be true or false, got '2'",
+    "log=1": "config.log must be a section; set its keys, as --config.log.every=VALUE, got '1'",
+    "name=../x": "config.name must be a word",
+    "steps=100000000000000000000": "steps must be a whole number of at least 1 and at most 2,147,483,647",
+}
+
+
+@pytest.mark.parametrize("flag", REFUSED)
+def test_refused_flags(flag):
+    config = FILE.replace("mlp", "wide_resnet") if "norm_decay" in flag else FILE
+    with pytest.raises(ConfigError) as error:
+        parse(["main", config, f"--config.{flag}"])
+    assert REFUSED[flag] in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1.0", "0.0"])
+def test_a_sweep_has_the_range_of_its_key(value):
+    for name in ("temperature", "lr"):
+        with pytest.raises(ConfigError, match=f"config.sweep.values, of {name}, must be a positive number"):
+            parse(["main", FILE, f"--config.sweep.name={name}", f"--config.sweep.values={value}"])
+
+
+def test_keys_that_a_config_file_took_away():
+    config = get_config("interplay")
+    config.log = None
+    with pytest.raises(ConfigError, match="config.log.every is missing"):
+        check_ranges(config)
+    config = get_config("interplay")
+    config.optimizer.lr = None
+    with pytest.raises(ConfigError, match="config.optimizer.lr must be a positive number, got None"):
+        check_ranges(config)
+
+
+def test_options_are_flags():
+    flags = ["size=16", "noise=0.5"], ["widths=(8, 4)", "norm=True"]
+    words = [
+        f"--config.{of}.options.{flag}" for of, given in zip(("data", "model"), flags, strict=True) for flag in given
+    ]
+    config, *_ = parse(["main", FILE, *words])
+    assert config.data.options.to_dict() == {"size": 16, "noise": 0.5}
+    assert config.model.options.to_dict() == {"widths": (8, 4), "norm": True}
+
+
 @pytest.mark.parametrize(
-    ("path", "value"), [("log.every", -1), ("evaluate.train_samples", 0), ("seeds", 0), ("steps", 0)]
+    ("text", "says"),
+    [
+        ("def get_config(string=None):\n    return missing\n", "mine.py, line 2: name 'missing' is not defined"),
+        ("def get_config(:\n", "line 1: "),
+        ("x = 1\n", "has no function get_config"),
+        ("def get_config(string=None):\n    return {}\n", "returned dict, expected an ml_collections.ConfigDict"),
+        ("import not_there_at_all\n", "No module named 'not_there_at_all'"),
+        ("raise SystemExit(3)\n", "mine.py, line 1: 3"),
+        ("from ml_collections import ConfigDict\ndef get_config(s=None):\n    return ConfigDict()\n", "no task None"),
+        ("\0", "null byte"),
+    ],
 )
-def test_numbers_out_of_range(path, value):
-    config = get_config("quickstart")
-    config.update_from_flattened_dict({path: value})
-    with pytest.raises(ConfigError, match=f"{path} must be at least .*, got {value}"):
-        check_numbers(config)
+def test_files_that_are_no_config(text, says, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        parse(["main", f"--config={tmp_path}/mine.py"])
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_paths_that_are_no_config_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "words.txt").write_text("")
+    for name, says in (
+        ("pipe.py", "not a regular file"), ("words.txt", "not a Python file"), ("", "is a folder; .*there is pipe.py"),
+        ("pip.py", "no such file; did you mean pipe.py"), ("x" * 300 + ".py", "too long"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=says):
+            parse(["main", f"--config={tmp_path}/{name}"])
+
+
+def test_run_folders_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder, says in (
+        ("", "--workdir is empty"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file/x", "is a file"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            parse(["main", FILE, f"--workdir={folder}"])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -79,7 +221,7 @@ def test_every_preset_builds(path):
             assert "cannot be" in str(error)  # a config need not have every preset
             continue
         check_choices(config)
-        check_numbers(config)
+        check_ranges(config)
         assert config.name == path.stem and config.preset == preset
     assert f"--config=configs/{path.stem}.py" in path.read_text()
 

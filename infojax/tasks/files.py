@@ -1,0 +1,66 @@
+"""Config files: `get_config` of a Python file, and what is wrong with a file that has none."""
+
+import runpy
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from infojax.data import near
+from infojax.tasks.config import ConfigError, one_line
+
+
+def read_config(given):
+    """The config of "FILE.py:STRING", or of "FILE.py".
+
+    Raises:
+      ConfigError: the file cannot be read or run, or gives no config of a run; one line.
+    """
+    name, colon, string = given.partition(":")
+    path = Path(name)
+    what = f"--config={name!r}" if not name.isprintable() else f"--config={name}"
+    if not name:
+        raise ConfigError(f"--config is {given!r}; give a file, as --config=configs/quickstart.py")
+    try:
+        if path.is_dir():
+            raise ConfigError(f"{what}: is a folder; give a file in it{_files(path)}")
+        if not path.exists():
+            raise ConfigError(f"{what}: no such file{_files(path.parent, path.name)}")
+        if not path.is_file():
+            raise ConfigError(f"{what}: is not a regular file")
+    except (OSError, ValueError) as error:  # a name that is too long or has a null byte
+        raise ConfigError(f"{what[:200]}: {error}") from None
+    if path.suffix != ".py":
+        raise ConfigError(f"{what}: is not a Python file, whose name ends in .py")
+    try:
+        config = _get_config(path, what)(*([string] if colon else []))
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ConfigError(_where(error, path, what)) from None
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"{what}: get_config returned {type(config).__name__}, expected an ml_collections.ConfigDict")
+    return config
+
+
+def _get_config(path, what):
+    found = runpy.run_path(str(path), run_name=f"infojax_config_{path.stem}").get("get_config")
+    if not callable(found):
+        raise ConfigError(f"{what}: has no function get_config(string), which returns the config")
+    return found
+
+
+def _where(error, path, what):
+    """The error of a config file, with its type and line."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return f"{what}, line {error.lineno}: {error.msg}"
+    text = one_line(error, path.name)
+    named = text if not isinstance(error, KeyError) else f"KeyError: {text}"
+    return named if named.startswith(f"{path.name}, line") else f"{what}: {type(error).__name__}: {named}"
+
+
+def _files(folder, name=None):
+    """Config files of a folder, those near a name first, for the end of a message."""
+    known = sorted(p.name for p in folder.glob("*.py")) if folder.is_dir() else []
+    if not known:
+        return ""
+    return near(name, known) if name else f"; there is {', '.join(known[:12])}"

@@ -1,0 +1,181 @@
+"""What each key of a config may be: one table, and the check that holds a resolved config against it.
+
+Options of data sets and models have their ranges where they are declared: `infojax.data.options`, `infojax.models`.
+"""
+
+import math
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from infojax.data import DATASETS, DataError, options_of
+from infojax.data.options import check_options
+from infojax.data.source import near
+from infojax.evaluate.evaluators import Limits
+from infojax.measures.collapse import NeuralCollapse
+from infojax.models import build
+from infojax.report.quantities import QUANTITIES
+from infojax.tasks.config import X_SCALES, ConfigError, training
+from infojax.train.step import HOW
+
+
+class Range(NamedTuple):
+    """Finite numbers between two ends.
+
+    Attributes:
+      least, most: the ends; above, below: whether they are left out.
+      whole: whole numbers only; also: words that are allowed instead.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+    whole: bool = False
+    also: tuple = ()
+
+    def holds(self, value):
+        if isinstance(value, str):
+            return value in self.also
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return False
+        # A float that is NaN or infinite, or a whole number that no float holds.
+        if isinstance(value, float) and not math.isfinite(value) or abs(value) > 1.7e308:
+            return False
+        return (value > self.least if self.above else value >= self.least) and (
+            value < self.most if self.below else value <= self.most
+        )
+
+    def __str__(self):
+        ends = []
+        if self == POSITIVE:
+            return "a positive number"
+        if self.least > -math.inf:
+            ends.append(f"{'above' if self.above else 'of at least'} {self.least:,}")
+        if self.most < math.inf:
+            ends.append(f"{'below' if self.below else 'at most'} {self.most:,}")
+        words = ["a whole number" if self.whole else "a number" if ends else "a finite number", " and ".join(ends)]
+        return " ".join(filter(None, words)) + "".join(f", or {word!r}" for word in self.also)
+
+
+def whole(least, most=2**31 - 1, also=()):
+    return Range(least, most, whole=True, also=also)
+
+
+FINITE, POSITIVE, NOT_NEGATIVE = Range(), Range(0, above=True), Range(0)
+SHARE = Range(0, 1, below=True)  # at least 0 and below 1
+STEPS, COUNT = whole(0), whole(1)
+
+RANGES = {
+    "seed": STEPS, "seeds": whole(1, 100_000), "steps": COUNT, "epochs": POSITIVE,
+    "steps_per_call": whole(0, 100_000), "devices": whole(0, 1_000_000), "log.every": STEPS,
+    "evaluate.points": whole(0, 100_000), "evaluate.every": STEPS, "evaluate.accuracy_every": STEPS,
+    "evaluate.train_samples": COUNT, "evaluate.test_samples": COUNT, "evaluate.batch_size": COUNT,
+    "checkpoint.every": STEPS, "checkpoint.keep": COUNT,
+    "data.train_samples": STEPS, "data.subset_seed": STEPS, "data.pad": whole(0, 4096), "data.per_class": STEPS,
+    "data.test_per_class": STEPS, "data.imbalance": Range(1), "data.scale": POSITIVE,
+    "objective.batch_size": whole(1, also=("all",)), "objective.strength": FINITE, "objective.temperature": POSITIVE,
+    "objective.label_smoothing": SHARE, "objective.ema_decay": SHARE, "objective.lr_scale": POSITIVE,
+    "objective.beta": NOT_NEGATIVE, "objective.inner": COUNT, "objective.reset_every": STEPS,
+    "objective.rest_loss": NOT_NEGATIVE,
+    "optimizer.lr": POSITIVE, "optimizer.momentum": SHARE, "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.clip": NOT_NEGATIVE, "optimizer.warmup_steps": STEPS, "optimizer.b1": SHARE, "optimizer.b2": SHARE,
+    "optimizer.eps": POSITIVE, "optimizer.final": POSITIVE, "optimizer.decoders": POSITIVE,
+    "fresh.epochs": COUNT, "fresh.batch_size": COUNT, "fresh.rest_loss": NOT_NEGATIVE,
+    "usable.sufficiency_every": STEPS, "usable.minimality_every": STEPS, "usable.sufficiency_epochs": COUNT,
+    "usable.minimality_epochs": COUNT, "usable.rest_loss": NOT_NEGATIVE, "usable.budget_gib": NOT_NEGATIVE,
+    "path.fork": STEPS, "path.points": whole(2, 100_000), "path.recompute_samples": STEPS,
+    "sparsities": SHARE,  # each of them
+    "tsne_seed": whole(0, 2**32 - 1), "samples_per_device": COUNT, "matrices": COUNT, "size": whole(1, 100_000),
+}  # fmt: skip
+DTYPES = ("float32", "bfloat16")
+OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
+OPTIONS = ("data.options", "model.options")
+
+
+def leaves(config, prefix=""):
+    """(path, value) of every key that is no section."""
+    for name, value in config.items():
+        path = prefix + name
+        if isinstance(value, ConfigDict | dict) and path not in OPTIONS:
+            yield from leaves(value, f"{path}.")
+        elif path not in OPTIONS:
+            yield path, value
+
+
+def check_ranges(config):
+    """Refuses numbers out of range, options that there are not, and a sweep's values that its key could not have.
+
+    Raises:
+      ConfigError: names the key, its value and what it may be.
+      DataError: the same, of an option of a data set.
+    """
+    found = dict(leaves(config))
+    for path in dict(leaves(training("", ConfigDict(dict(preset=""))))):
+        if path not in found and not path.startswith("chosen."):
+            raise ConfigError(f"config.{path} is missing; every run has it, as of infojax.tasks.config.training")
+    for path, value in found.items():
+        allowed = RANGES.get(path)
+        if allowed is None or (value is None and path in OPTIONAL):
+            continue
+        for one in value if isinstance(value, tuple | list) else (value,):
+            check_value(f"config.{path}", one, allowed)
+    name, values = config.sweep.name, config.sweep["values"]
+    allowed = RANGES.get("optimizer.lr" if name == "lr" else f"objective.{name}", FINITE)
+    for value in values:
+        check_value(f"config.sweep.values, of {name or 'nothing'},", value, allowed)
+    if config.seed + config.seeds > 2**31:
+        raise ConfigError(f"config.seed must be below 2^31 with all seeds, got {config.seed} and {config.seeds} seeds")
+    for path, found, known in (
+        ("report.x_scale", config.report.x_scale, X_SCALES),
+        ("how", config.how, ("auto", *HOW)),
+        ("model.dtype", config.model.dtype, DTYPES),
+        ("model.param_dtype", config.model.get("param_dtype", "float32"), DTYPES),
+    ):
+        if found not in known:
+            raise ConfigError(f"config.{path} cannot be {found!r}{near(found, known)}")
+    if not config.name or "/" in config.name or not config.name.isprintable():
+        raise ConfigError(f"config.name must be a word, for the run folder and titles; got {config.name!r}")
+    check_data_options(config)
+    check_model(config.model)
+    check_best(config.checkpoint.best)
+
+
+def check_value(what, value, allowed):
+    if not allowed.holds(value):
+        raise ConfigError(f"{what} must be {allowed}, got {value!r}")
+
+
+def check_data_options(config):
+    """Refuses options of a known data set that it does not have, or whose values are out of range."""
+    if config.data.name not in DATASETS and not config.data.name.startswith("tfds:"):
+        return  # refused by name when it is opened
+    defaults = options_of(config.data.name)
+    try:
+        check_options(config.data.name, config.data.options.to_dict(), defaults)
+    except DataError as error:
+        raise ConfigError(f"config.data.options: {error}") from None
+
+
+def check_model(settings):
+    """Refuses models that there are not, and options that they do not have or whose values are out of range."""
+    try:
+        build(settings.name, 2, dtype=settings.dtype, **settings.options)  # a description: nothing is allocated
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config.model: {error}") from None
+
+
+def check_best(best):
+    """Refuses what is no name of a measurement, a split and a quantity, as "test accuracy"."""
+    split, _, quantity = best.partition(" ")
+    if best and (split not in ("train", "test") or not quantity.strip()):
+        raise ConfigError(
+            f"config.checkpoint.best must be a split and a quantity, as 'test accuracy', or '' for none; got {best!r}"
+        )
+    names = dict.fromkeys((*QUANTITIES, *Limits._fields, *NeuralCollapse._fields))
+    if (
+        best
+        and quantity.removeprefix("limit_").removesuffix("_ema").removesuffix("_centered").removesuffix("_error")
+        not in names
+    ):
+        raise ConfigError(f"config.checkpoint.best: no quantity {quantity!r} is measured{near(quantity, names)}")
