@@ -44,6 +44,7 @@ MODELS = {
 }
 
 LEAST = {"stem_padding": 0}  # of whole numbers, alone or in a tuple; 1 where nothing is said
+MOST = 2**20  # of all of them: what is larger is a slip
 BELOW = {"norm_decay": 1.0}  # of other numbers, which are at least 0
 
 
@@ -92,7 +93,11 @@ def _refusal(option, value, default):
     """What an option must be, told by its default, or None where it is that; the nets know their words themselves."""
 
     def whole(number):
-        return isinstance(number, int) and not isinstance(number, bool) and number >= LEAST.get(option, 1)
+        return isinstance(number, int) and not isinstance(number, bool) and LEAST.get(option, 1) <= number <= MOST
+
+    given = value if isinstance(value, tuple | list) else (value,)
+    large = any(isinstance(one, int) and one > MOST for one in given)
+    ends = f"of at most {MOST:,}" if large else f"of at least {LEAST.get(option, 1)}"
 
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "True or False"
@@ -101,8 +106,8 @@ def _refusal(option, value, default):
         return None if real and 0 <= value < BELOW[option] else f"at least 0 and below {BELOW[option]:g}"
     if isinstance(default, tuple):
         fits = isinstance(value, tuple | list) and all(map(whole, value))
-        return None if fits else f"whole numbers of at least {LEAST.get(option, 1)}"
+        return None if fits else f"whole numbers {ends}"
     if default is None or isinstance(default, int):
         fits = whole(value) or (value is None and default is None)
-        return None if fits else f"a whole number of at least {LEAST.get(option, 1)}"
+        return None if fits else f"a whole number {ends}"
     return None

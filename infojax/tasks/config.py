@@ -50,6 +50,8 @@ def choices(string, **known):
     for place, part in enumerate((string or "").split(",") if string else ()):
         if not part.strip():
             raise ConfigError(f"config string {string!r} has an empty part; write PRESET,key=value,...")
+        if not part.isprintable():
+            raise ConfigError(f"config string {string!r} has characters that cannot be printed")
         name, equals, value = part.partition("=")
         if not equals:
             if place:
@@ -156,7 +158,8 @@ def buildable(what):
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error):  # memory of a device, which says so in this way
             raise
-        raise ConfigError(f"{what} of this config cannot be built: {one_line(error)}") from error
+        missing = "a key is missing: " if isinstance(error, KeyError) else ""
+        raise ConfigError(f"{what} of this config cannot be built: {missing}{one_line(error)}") from error
 
 
 def one_line(error, file=None):

@@ -13,6 +13,8 @@ from infojax.train.loop import Evaluator, at
 
 INIT = ("same", "different")
 WEIGHTS = ("raw", "ema")
+# Beside the keys of a supervised run.
+NEEDS = ("path.init", "path.fork", "path.points", "path.weights", "path.recompute_samples")
 
 
 def study(config):

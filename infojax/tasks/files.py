@@ -35,7 +35,9 @@ def read_config(given):
         config = _get_config(path, what)(*([string] if colon else []))
     except ConfigError:
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a file of one's own raises, SystemExit too
         raise ConfigError(_where(error, path, what)) from None
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{what}: get_config returned {type(config).__name__}, expected an ml_collections.ConfigDict")
@@ -54,8 +56,10 @@ def _where(error, path, what):
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f"{what}, line {error.lineno}: {error.msg}"
     text = one_line(error, path.name)
-    named = text if not isinstance(error, KeyError) else f"KeyError: {text}"
-    return named if named.startswith(f"{path.name}, line") else f"{what}: {type(error).__name__}: {named}"
+    where, colon, what_for = text.partition(": ")
+    if not (colon and where.startswith(f"{path.name}, line ")):
+        return f"{what}: {type(error).__name__}: {text}"
+    return f"{where}: KeyError: {what_for}" if isinstance(error, KeyError) else text
 
 
 def _files(folder, name=None):

@@ -14,6 +14,7 @@ from infojax.tasks.files import read_config
 from infojax.tasks.ranges import check_ranges, leaves
 
 EXAMPLE = "--config=configs/quickstart.py"
+FLAGS = ("config", "workdir", "dry_run", "nodry_run")
 
 
 def parse(argv):
@@ -30,7 +31,9 @@ def parse(argv):
     given, rest = _taken("config", argv)
     if given is None:
         stray = [word for word in rest[1:] if not word.startswith("-")]
-        raise ConfigError(f"cannot read {stray[0]!r}; give {EXAMPLE}" if stray else f"give {EXAMPLE}")
+        unknown = [word.partition("=")[0] for word in rest[1:] if word.partition("=")[0].lstrip("-") not in FLAGS]
+        wrong = f"cannot read {stray[0]!r}; " if stray else f"unknown flag {unknown[0]}; " if unknown else ""
+        raise ConfigError(f"{wrong}give {EXAMPLE}")
     config = read_config(given)
     for word in rest[1:]:
         if word.startswith("-") and word.lstrip("-").startswith("config."):

@@ -5,6 +5,8 @@ from infojax.tasks import supervised
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
+NEEDS = ("sparsities",)  # beside the keys of a supervised run
+
 
 def study(config):
     """A supervised study whose last step also has the pruned networks, on test.

@@ -13,9 +13,13 @@ from infojax.data.options import check_options
 from infojax.data.source import near
 from infojax.evaluate.evaluators import Limits
 from infojax.measures.collapse import NeuralCollapse
+from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import build
+from infojax.objectives.regularizers import GRADIENTS, KINDS
+from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.report.quantities import QUANTITIES
-from infojax.tasks.config import X_SCALES, ConfigError, training
+from infojax.tasks import load, supervised
+from infojax.tasks.config import X_SCALES, ConfigError
 from infojax.train.step import HOW
 
 
@@ -89,8 +93,15 @@ RANGES = {
     "tsne_seed": whole(0, 2**32 - 1), "samples_per_device": COUNT, "matrices": COUNT, "size": whole(1, 100_000),
 }  # fmt: skip
 DTYPES = ("float32", "bfloat16")
+WORDS = {
+    "report.x_scale": X_SCALES, "how": ("auto", *HOW), "model.dtype": DTYPES, "model.param_dtype": DTYPES,
+    "evaluate.convention": tuple(NC1_CONVENTIONS), "objective.term": tuple(KINDS), "objective.to": tuple(GRADIENTS),
+    "objective.log_softmax": tuple(LOG_SOFTMAX), "optimizer.schedule": supervised.SCHEDULES,
+}  # fmt: skip
+LISTS = ("sparsities",)  # of numbers, each of which has the range; a sweep's values have that of the key they sweep
 OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
 OPTIONS = ("data.options", "model.options")
+TEXTS = ("name", "data.name", "data.dir", "model.name", "sweep.name", "checkpoint.best")
 
 
 def leaves(config, prefix=""):
@@ -111,30 +122,30 @@ def check_ranges(config):
       DataError: the same, of an option of a data set.
     """
     found = dict(leaves(config))
-    for path in dict(leaves(training("", ConfigDict(dict(preset=""))))):
-        if path not in found and not path.startswith("chosen."):
-            raise ConfigError(f"config.{path} is missing; every run has it, as of infojax.tasks.config.training")
+    for path in expected(config.task):
+        if path not in found:
+            raise ConfigError(f"config.{path} is missing; the task {config.task} needs it")
+    for path in OPTIONS:
+        section, _, name = path.partition(".")
+        if not isinstance(config[section].get(name), ConfigDict):
+            raise ConfigError(f"config.{path} must be a dict, of nothing but what differs from the defaults")
     for path, value in found.items():
-        allowed = RANGES.get(path)
-        if allowed is None or (value is None and path in OPTIONAL):
-            continue
-        for one in value if isinstance(value, tuple | list) else (value,):
-            check_value(f"config.{path}", one, allowed)
+        if path in WORDS and value not in WORDS[path]:
+            raise ConfigError(f"config.{path} cannot be {shown(value)}{near(value, WORDS[path])}")
+        if path in (*LISTS, "sweep.values") and not isinstance(value, tuple | list):
+            raise ConfigError(f"config.{path} must be a tuple of numbers, got {shown(value)}")
+        if path in TEXTS and not isinstance(value, str):
+            raise ConfigError(f"config.{path} must be text, got {shown(value)}")
+        if path in RANGES and not (value is None and path in OPTIONAL):
+            for one in value if path in LISTS else (value,):
+                check_value(f"config.{path}", one, RANGES[path])
     name, values = config.sweep.name, config.sweep["values"]
     allowed = RANGES.get("optimizer.lr" if name == "lr" else f"objective.{name}", FINITE)
     for value in values:
         check_value(f"config.sweep.values, of {name or 'nothing'},", value, allowed)
     if config.seed + config.seeds > 2**31:
         raise ConfigError(f"config.seed must be below 2^31 with all seeds, got {config.seed} and {config.seeds} seeds")
-    for path, found, known in (
-        ("report.x_scale", config.report.x_scale, X_SCALES),
-        ("how", config.how, ("auto", *HOW)),
-        ("model.dtype", config.model.dtype, DTYPES),
-        ("model.param_dtype", config.model.get("param_dtype", "float32"), DTYPES),
-    ):
-        if found not in known:
-            raise ConfigError(f"config.{path} cannot be {found!r}{near(found, known)}")
-    if not config.name or "/" in config.name or not config.name.isprintable():
+    if config.name.strip() in ("", ".", "..") or "/" in config.name or not config.name.isprintable():
         raise ConfigError(f"config.name must be a word, for the run folder and titles; got {config.name!r}")
     check_data_options(config)
     check_model(config.model)
@@ -143,7 +154,22 @@ def check_ranges(config):
 
 def check_value(what, value, allowed):
     if not allowed.holds(value):
-        raise ConfigError(f"{what} must be {allowed}, got {value!r}")
+        raise ConfigError(f"{what} must be {allowed}, got {shown(value)}")
+
+
+def shown(value):
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
+
+
+def expected(task):
+    """Paths of the keys that a task needs; an objective has defaults of its own."""
+    module = load(task)
+    defaults = getattr(module, "defaults", supervised.defaults)
+    chosen = ConfigDict(dict(preset="tiny", data="digits", model="mlp", operation="add"))
+    needed = [path for path, _ in leaves(defaults("", chosen)) if not path.startswith(("chosen.", "objective."))]
+    return [*needed, *getattr(module, "NEEDS", ())]
 
 
 def check_data_options(config):

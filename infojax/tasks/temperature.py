@@ -6,6 +6,8 @@ from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
+NEEDS = ("tsne_seed",)  # beside the keys of a supervised run
+
 
 def study(config):
     """A supervised study whose last step also has the silhouette of test, and its map at both ends of the sweep.

@@ -54,6 +54,7 @@ def test_grammar(string, expected):
         ("data=", "data has no value"),
         ("tiny,,seeds=2", "has an empty part"),
         ("paper,data=digits", "paper is for the papers' data"),
+        ("data=a\nb", "characters that cannot be printed"),
     ],
 )
 def test_bad_strings(string, message):
@@ -120,6 +121,16 @@ REFUSED = {
     "optimizer.lr.x=1": "config.optimizer.lr is a value, not a section",
     "checkpoint.best=nonsense": "checkpoint.best must be a split and a quantity",
     "checkpoint.best=test acuracy": "no quantity 'acuracy' is measured; did you mean accuracy",
+    "optimizer.schedule=cosin": "config.optimizer.schedule cannot be 'cosin'; did you mean cosine",
+    "objective.term=x": "config.objective.term cannot be 'x'; there is off",
+    "evaluate.convention=these": "config.evaluate.convention cannot be 'these'; did you mean thesis",
+    "objective.log_softmax=": "config.objective.log_softmax cannot be ''",
+    "model.options.widths=(8, 10000000)": "widths of mlp must be whole numbers of at most 1,048,576, got (8, 10000000)",
+    "task=pruning": "config.sparsities is missing; the task pruning needs it",
+    "task=connectivity": "config.path.init is missing; the task connectivity needs it",
+    "task=temperature": "config.tsne_seed is missing; the task temperature needs it",
+    "task=grokking": "config.evaluate.accuracy_every is missing; the task grokking needs it",
+    "name=..": "config.name must be a word",
     "optimizer.lr=-1": "lr must be a positive number, got -1.0",
     "optimizer.lr=nan": "lr must be a positive number, got nan",
     "optimizer.momentum=2": "momentum must be",
@@ -159,6 +170,59 @@ def test_keys_that_a_config_file_took_away():
         check_ranges(config)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("optimizer.lr", (0.1, 0.2), r"config.optimizer.lr must be a positive number, got \(0.1, 0.2\)"),
+        ("optimizer.lr", [], r"config.optimizer.lr must be a positive number, got \[\]"),
+        ("sweep.values", 3.0, "config.sweep.values must be a tuple of numbers, got 3.0"),
+        ("checkpoint.best", 3, "config.checkpoint.best must be text, got 3"),
+        ("name", None, "config.name must be text, got None"),
+        ("seed", 10**400, r"config.seed must be a whole number.*got 10+\.\.\. \(401 characters\)"),
+        ("how", ["vmap"], r"config.how cannot be \['vmap'\]; did you mean vmap|there is"),
+    ],
+)
+def test_values_of_another_type_in_a_config_file(path, value, says):
+    config = get_config("interplay")
+    section, _, name = path.rpartition(".")
+    with config.ignore_type():
+        (config[section] if section else config)[name] = value
+    with pytest.raises(ConfigError, match=says):
+        check_ranges(config)
+
+
+@pytest.mark.parametrize("path", ["optimizer", "optimizer.lr", "data.pad", "log.every"])
+def test_keys_that_a_config_file_lacks(path, tmp_path):
+    lines = (CONFIGS[0].parent / "interplay.py").read_text().replace("    return ", "    config = ")
+    (tmp_path / "mine.py").write_text(f"{lines}    del config.{path}\n    return config\n")
+    with pytest.raises(ConfigError, match=f"config.{path}[a-z.]* is missing; the task supervised needs it"):
+        parse(["main", f"--config={tmp_path}/mine.py"])
+
+
+@pytest.mark.parametrize("section", ["data", "model"])
+def test_options_that_a_config_file_lacks(section):
+    for options in (None, 3):
+        config = get_config("interplay")
+        with config.ignore_type():
+            config[section].options = options
+        with pytest.raises(ConfigError, match=f"config.{section}.options must be a dict"):
+            check_ranges(config)
+    config = get_config("interplay")
+    del config[section]["options"]
+    with pytest.raises(ConfigError, match=f"config.{section}.options must be a dict"):
+        check_ranges(config)
+
+
+def test_a_command_without_a_config():
+    for words, says in (
+        ([], "give --config="), (["--cofnig=x.py"], "unknown flag --cofnig; give --config="),
+        (["configs/interplay.py"], "cannot read 'configs/interplay.py'; give --config="),
+        (["--workdir=x"], "^give --config="),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=says):
+            parse(["main", *words])
+
+
 def test_options_are_flags():
     flags = ["size=16", "noise=0.5"], ["widths=(8, 4)", "norm=True"]
     words = [
@@ -178,6 +242,8 @@ def test_options_are_flags():
         ("def get_config(string=None):\n    return {}\n", "returned dict, expected an ml_collections.ConfigDict"),
         ("import not_there_at_all\n", "No module named 'not_there_at_all'"),
         ("raise SystemExit(3)\n", "mine.py, line 1: 3"),
+        ("raise KeyError('width')\n", "mine.py, line 1: KeyError: width"),
+        ("class Own(BaseException): pass\nraise Own('mine')\n", "mine.py, line 2: mine"),
         ("from ml_collections import ConfigDict\ndef get_config(s=None):\n    return ConfigDict()\n", "no task None"),
         ("\0", "null byte"),
     ],
