@@ -9,7 +9,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from infojax import data, models
 from infojax.data import near
 from infojax.tasks import TASKS
-from infojax.tasks.config import ConfigError, check_choices, one_line
+from infojax.tasks.config import ConfigError, one_line
 from infojax.tasks.files import read_config
 from infojax.tasks.ranges import check_ranges, leaves
 
@@ -54,7 +54,6 @@ def parse(argv):
         if config.get("task") not in TASKS:
             raise ConfigError(f"no task {config.get('task')!r}{near(config.get('task'), TASKS)}")
         _one_length(config, rest)
-        check_choices(config)
         check_ranges(config)
     except (AttributeError, KeyError, TypeError) as error:  # a config file of one's own
         text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"

@@ -19,7 +19,7 @@ from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.report.quantities import QUANTITIES
 from infojax.tasks import load, supervised
-from infojax.tasks.config import X_SCALES, ConfigError
+from infojax.tasks.config import X_SCALES, ConfigError, check_choices
 from infojax.train.step import HOW
 
 
@@ -115,12 +115,22 @@ def leaves(config, prefix=""):
 
 
 def check_ranges(config):
-    """Refuses numbers out of range, options that there are not, and a sweep's values that its key could not have.
+    """Refuses keys that are missing, values out of range, and what contradicts the config string.
 
     Raises:
       ConfigError: names the key, its value and what it may be.
-      DataError: the same, of an option of a data set.
     """
+    check_present(config)
+    check_values(config)
+    check_choices(config)
+    check_sweep(config)
+    check_data_options(config)
+    check_model(config.model)
+    check_best(config.checkpoint.best)
+
+
+def check_present(config):
+    """Refuses a config without the keys that its task needs, or whose sections are none."""
     found = dict(leaves(config))
     for path in expected(config.task):
         if path not in found:
@@ -129,7 +139,13 @@ def check_ranges(config):
         section, _, name = path.partition(".")
         if not isinstance(config[section].get(name), ConfigDict):
             raise ConfigError(f"config.{path} must be a dict, of nothing but what differs from the defaults")
-    for path, value in found.items():
+    if not isinstance(config.get("chosen"), ConfigDict):
+        raise ConfigError("config.chosen is missing; it is what infojax.tasks.config.choices returns")
+
+
+def check_values(config):
+    """Refuses values that are not of the kind or in the range of their key."""
+    for path, value in leaves(config):
         if path in WORDS and value not in WORDS[path]:
             raise ConfigError(f"config.{path} cannot be {shown(value)}{near(value, WORDS[path])}")
         if path in (*LISTS, "sweep.values") and not isinstance(value, tuple | list):
@@ -139,17 +155,21 @@ def check_ranges(config):
         if path in RANGES and not (value is None and path in OPTIONAL):
             for one in value if path in LISTS else (value,):
                 check_value(f"config.{path}", one, RANGES[path])
-    name, values = config.sweep.name, config.sweep["values"]
-    allowed = RANGES.get("optimizer.lr" if name == "lr" else f"objective.{name}", FINITE)
-    for value in values:
-        check_value(f"config.sweep.values, of {name or 'nothing'},", value, allowed)
     if config.seed + config.seeds > 2**31:
         raise ConfigError(f"config.seed must be below 2^31 with all seeds, got {config.seed} and {config.seeds} seeds")
     if config.name.strip() in ("", ".", "..") or "/" in config.name or not config.name.isprintable():
         raise ConfigError(f"config.name must be a word, for the run folder and titles; got {config.name!r}")
-    check_data_options(config)
-    check_model(config.model)
-    check_best(config.checkpoint.best)
+
+
+def check_sweep(config):
+    """Refuses a sweep of a key that there is not, or of values that the key could not have."""
+    name, values = config.sweep.name, config.sweep["values"]
+    allowed = RANGES.get("optimizer.lr" if name == "lr" else f"objective.{name}", FINITE)
+    for value in values:
+        check_value(f"config.sweep.values, of {name or 'nothing'},", value, allowed)
+    known = [key for key, value in config.get("objective", {}).items() if isinstance(value, float)]
+    if name and name not in (*known, "lr"):
+        raise ConfigError(f"config.sweep.name cannot be {name!r}{near(name, (*known, 'lr'))}")
 
 
 def check_value(what, value, allowed):
@@ -198,10 +218,10 @@ def check_best(best):
         raise ConfigError(
             f"config.checkpoint.best must be a split and a quantity, as 'test accuracy', or '' for none; got {best!r}"
         )
-    names = dict.fromkeys((*QUANTITIES, *Limits._fields, *NeuralCollapse._fields))
-    if (
-        best
-        and quantity.removeprefix("limit_").removesuffix("_ema").removesuffix("_centered").removesuffix("_error")
-        not in names
-    ):
+    # As `infojax.evaluate` and the tasks name them.
+    limited = [f"{name}{suffix}" for name in Limits._fields for suffix in ("", "_centered")]
+    names = dict.fromkeys((*QUANTITIES, *limited, *(name for name in NeuralCollapse._fields if name != "per_class")))
+    names |= dict.fromkeys(f"limit_{name}" for name in limited)
+    names |= dict.fromkeys(("mir_error", "mir_centered_error", "loss_ema", "accuracy_ema"))
+    if best and quantity not in names:
         raise ConfigError(f"config.checkpoint.best: no quantity {quantity!r} is measured{near(quantity, names)}")

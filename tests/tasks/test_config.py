@@ -131,6 +131,12 @@ REFUSED = {
     "task=temperature": "config.tsne_seed is missing; the task temperature needs it",
     "task=grokking": "config.evaluate.accuracy_every is missing; the task grokking needs it",
     "name=..": "config.name must be a word",
+    "checkpoint.best=test limit_accuracy": "no quantity 'limit_accuracy' is measured",
+    "checkpoint.best=test mir_error_ema": "no quantity 'mir_error_ema' is measured; did you mean mir_error",
+    "checkpoint.best=test per_class": "no quantity 'per_class' is measured",
+    "sweep.name=temprature": "config.sweep.name cannot be 'temprature'; did you mean temperature",
+    "sweep.name=batch_size": "config.sweep.name cannot be 'batch_size'; there is",
+    "seeds=0": "config.seeds must be a whole number of at least 1",
     "optimizer.lr=-1": "lr must be a positive number, got -1.0",
     "optimizer.lr=nan": "lr must be a positive number, got nan",
     "optimizer.momentum=2": "momentum must be",
@@ -191,11 +197,13 @@ def test_values_of_another_type_in_a_config_file(path, value, says):
         check_ranges(config)
 
 
-@pytest.mark.parametrize("path", ["optimizer", "optimizer.lr", "data.pad", "log.every"])
+@pytest.mark.parametrize("path", ["optimizer", "optimizer.lr", "data", "model", "log.every", "chosen"])
 def test_keys_that_a_config_file_lacks(path, tmp_path):
     lines = (CONFIGS[0].parent / "interplay.py").read_text().replace("    return ", "    config = ")
     (tmp_path / "mine.py").write_text(f"{lines}    del config.{path}\n    return config\n")
-    with pytest.raises(ConfigError, match=f"config.{path}[a-z.]* is missing; the task supervised needs it"):
+    with pytest.raises(
+        ConfigError, match=f"config.{path}[a-z.]* is missing; (the task supervised needs it|it is what)"
+    ):
         parse(["main", f"--config={tmp_path}/mine.py"])
 
 
@@ -221,6 +229,12 @@ def test_a_command_without_a_config():
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=says):
             parse(["main", *words])
+
+
+def test_what_may_choose_the_best_checkpoint():
+    for quantity in ("accuracy", "accuracy_ema", "mir", "hdr_centered", "limit_mir", "mir_centered_error", "nc1"):
+        config, *_ = parse(["main", FILE, f"--config.checkpoint.best=test {quantity}"])
+        assert config.checkpoint.best == f"test {quantity}"
 
 
 def test_options_are_flags():
