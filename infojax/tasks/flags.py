@@ -122,7 +122,7 @@ def _options(config, section):
 
 def _near(config, section, part, known):
     """The near keys of the section; or where else there is a key of that name."""
-    elsewhere = [path for path, _ in leaves(config) if path.split(".")[-1] == part]
+    elsewhere = [path for path, _ in leaves(config) if path.split(".")[-1] == part and path.split(".")[0] != "chosen"]
     if elsewhere:
         return f"; did you mean config.{elsewhere[0]}?"
     initials = "".join(word[0] for word in part.split("_") if word)

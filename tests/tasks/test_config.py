@@ -221,6 +221,15 @@ def test_options_that_a_config_file_lacks(section):
         check_ranges(config)
 
 
+def test_a_choice_is_no_near_key():
+    """`chosen` remembers the config string; it is not to be set."""
+    with pytest.raises(ConfigError, match="no key config.model.options.variant; there is"):
+        parse(["main", f"--config={CONFIGS[0].parent}/regularized.py:model=mlp", "--config.model.options.variant=x"])
+    with pytest.raises(ConfigError) as error:
+        parse(["main", f"--config={CONFIGS[0].parent}/regularized.py:model=mlp", "--config.objective.model=x"])
+    assert "chosen" not in str(error.value)
+
+
 def test_a_command_without_a_config():
     for words, says in (
         ([], "give --config="), (["--cofnig=x.py"], "unknown flag --cofnig; give --config="),
