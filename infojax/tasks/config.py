@@ -158,8 +158,7 @@ def buildable(what):
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error):  # memory of a device, which says so in this way
             raise
-        missing = "a key is missing: " if isinstance(error, KeyError) else ""
-        raise ConfigError(f"{what} of this config cannot be built: {missing}{one_line(error)}") from error
+        raise ConfigError(f"{what} of this config cannot be built: {one_line(error)}") from error
 
 
 def one_line(error, file=None):

@@ -184,11 +184,11 @@ def shown(value):
 
 
 def expected(task):
-    """Paths of the keys that a task needs; an objective has defaults of its own."""
+    """Paths of the keys that a task needs: those of its defaults, so that config.json has all that was used."""
     module = load(task)
     defaults = getattr(module, "defaults", supervised.defaults)
     chosen = ConfigDict(dict(preset="tiny", data="digits", model="mlp", operation="add"))
-    needed = [path for path, _ in leaves(defaults("", chosen)) if not path.startswith(("chosen.", "objective."))]
+    needed = [path for path, _ in leaves(defaults("", chosen)) if not path.startswith("chosen.")]
     return [*needed, *getattr(module, "NEEDS", ())]
 
 

@@ -197,7 +197,7 @@ def test_values_of_another_type_in_a_config_file(path, value, says):
         check_ranges(config)
 
 
-@pytest.mark.parametrize("path", ["optimizer", "optimizer.lr", "data", "model", "log.every", "chosen"])
+@pytest.mark.parametrize("path", ["optimizer", "optimizer.lr", "data", "model", "objective.batch_size", "chosen"])
 def test_keys_that_a_config_file_lacks(path, tmp_path):
     lines = (CONFIGS[0].parent / "interplay.py").read_text().replace("    return ", "    config = ")
     (tmp_path / "mine.py").write_text(f"{lines}    del config.{path}\n    return config\n")
