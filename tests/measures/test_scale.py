@@ -189,7 +189,6 @@ def degenerate():
         "collapsed": (labels, CLASSES, z[:CLASSES][labels], w, head, bias, k1, k2),
         "two classes collapsed": (labels % 2, CLASSES, z[:2][labels % 2], w, head, bias, k1, k2),
         "one sample": (labels[:1], CLASSES, *one),
-        "one sample, one class": (labels[:1], 1, *example("float32", n=1, num_classes=1)),
     }
 
 

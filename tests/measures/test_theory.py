@@ -207,7 +207,7 @@ def test_mean_energy_is_in_its_interval():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(num_classes=0), "num_classes is 0"),
+        (dict(num_classes=0), "num_classes must be at least 1; got 0"),
         (dict(num_classes=3, counts=[1, 2]), r"shape \(2,\)"),
         (dict(num_classes=2, counts=[1, -1]), "non-negative"),
         (dict(num_classes=2, counts=[0, 0]), "positive sum"),
@@ -244,7 +244,7 @@ def test_etf_needs_room():
     assert etf(5).shape == (5, 4) and etf(1).shape == (1, 1)
     with pytest.raises(ValueError, match="dim is 3, .* 5 classes needs dim >= 4"):
         etf(5, 3)
-    with pytest.raises(ValueError, match="num_classes is 0"):
+    with pytest.raises(ValueError, match="num_classes must be at least 1; got 0"):
         etf(0)
 
 
@@ -323,5 +323,5 @@ def test_random_head_entropy_at_its_edges():
     assert random_head_entropy(64, 64) == pytest.approx(  # the two branches meet
         math.log(64) - 0.5 - (2 * math.log(2) - 5 / 3) / 64, abs=1e-12
     )
-    with pytest.raises(ValueError, match="dim is 0"):
+    with pytest.raises(ValueError, match="dim must be at least 1; got 0"):
         random_head_entropy(10, 0)

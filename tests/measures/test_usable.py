@@ -116,16 +116,16 @@ def test_relabel_of_nothing():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: relabel([0, 0], 1), "num_classes is 1"),
+        (lambda: relabel([0, 0], 1), "num_classes must be at least 2; got 1"),
         (lambda: relabel([0.0, 1.0], 2), "float32"),
         (lambda: relabel([[0, 1]], 2), r"shape \(1, 2\)"),
         (lambda: relabel([0, 0, 0], 2, num_digits=1), "num_digits is 1, .* at least 2"),
         (lambda: relabel([0, 1], 2, num_digits=0), "num_digits is 0"),
         (lambda: jax.jit(lambda y: relabel(y, 2, num_digits=0))(jnp.arange(2)), "num_digits is 0"),
         (lambda: relabel([0, 1], 2, order="lsd"), "order is 'lsd'"),
-        (lambda: num_digits(3, 1), "num_classes is 1"),
+        (lambda: num_digits(3, 1), "num_classes must be at least 2; got 1"),
         (lambda: num_digits(-1, 3), "max_count is -1"),
-        (lambda: v_information(0.5, 0), "num_classes is 0"),
+        (lambda: v_information(0.5, 0), "num_classes must be at least 1; got 0"),
         (lambda: v_information(0.5, 4, base=1), "base is 1"),
     ],
 )
