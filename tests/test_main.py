@@ -442,7 +442,7 @@ def test_labels_out_of_range(tmp_path, capsys, monkeypatch):
 # Faults
 
 
-@pytest.mark.parametrize("lr", ["inf", "1e30"])
+@pytest.mark.parametrize("lr", ["1e30"])
 def test_infinite_learning_rate(lr, tmp_path, capsys):
     flags = [f"--config.optimizer.lr={lr}", "--config.optimizer.schedule=constant", "--config.checkpoint.every=1"]
     assert main([TINY, *SHORT, ONE_DEVICE, *flags, "--config.log.every=1", f"--workdir={tmp_path}"]) == 3
