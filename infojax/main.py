@@ -11,9 +11,11 @@ machine failed (memory, a full disk, a folder that is gone); 2 bad input; 3 trai
 Ctrl-C; 143 stopped by SIGTERM, after saving if a step was made. Each but 0 comes with one line.
 """
 
+import inspect
 import os
 import signal
 import sys
+import warnings
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -66,18 +68,22 @@ def _run(argv):
 
 @contextmanager
 def _quiet():
-    """Without what libraries log of errors that reach us as exceptions, or of TensorStore's late callbacks."""
+    """Warnings in one line; nothing of what libraries log of errors that reach us as exceptions, or of callbacks."""
     from absl import logging
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    verbosity, hook = logging.get_verbosity(), sys.unraisablehook
+    verbosity, hook, shown = logging.get_verbosity(), sys.unraisablehook, warnings.showwarning
     logging.set_verbosity(logging.FATAL)
-    sys.unraisablehook = lambda what: "Event loop is closed" in str(what.exc_value) or hook(what)
+    # Coroutines of orbax that were left behind: what failed in them was raised by others.
+    sys.unraisablehook = lambda what: (
+        inspect.iscoroutine(what.object) or "Event loop is closed" in str(what.exc_value) or hook(what)
+    )
+    warnings.showwarning = lambda message, *_, **__: say(NAME, message)  # one line, without that of the source
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        sys.unraisablehook = hook
+        sys.unraisablehook, warnings.showwarning = hook, shown
 
 
 def _stop(*_):

@@ -49,7 +49,8 @@ def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
     try:
         yield add
         while staged:
-            os.replace(*staged[0])
+            with _naming(staged[0][1]):
+                os.replace(*staged[0])
             staged.pop(0)
         made.clear()
         for path, data in streams:

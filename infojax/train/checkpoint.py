@@ -1,7 +1,9 @@
 """Checkpoints of a `State`. The only place that knows orbax."""
 
 import itertools
+import json
 import math
+import os
 import warnings
 import zlib
 from contextlib import suppress
@@ -10,9 +12,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from infojax.processes import same, together
+from infojax.processes import same, share, together
 
 LARGEST_STEP = 2**53
+PASSING = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")  # of TensorStore
 
 
 class CheckpointError(RuntimeError):
@@ -37,6 +40,8 @@ class Checkpoints:
         from orbax.checkpoint import checkpoint_managers as policies
 
         self._ocp, self.folder = ocp, Path(folder).absolute()
+        if os.path.lexists(self.folder) and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder} is no folder; remove it, or choose another workdir")
         preserved = [policies.LatestN(keep)]
         if best:
             preserved.append(policies.BestN(get_metric_fn=lambda found: (found or {}).get(best, -math.inf), n=1))
@@ -64,7 +69,8 @@ class Checkpoints:
           UnwrittenError: this one or the last could not be written, as on a full disk; earlier ones are intact.
         """
         try:
-            known = {"sums": sums(state), "facts": facts or {}}
+            known = {"sums": sums(state), "facts": facts or {}, "step": int(step)}
+            known["sum"] = _sum_of(known)
             args = self._ocp.args.StandardSave(state)
             self._manager.save(step, args=args, metrics=metrics, custom_metadata=known)
         except (OSError, ValueError) as error:
@@ -107,7 +113,20 @@ class Checkpoints:
         return self._known(step).get("facts", {})
 
     def _known(self, step):
-        return dict(getattr(self._manager.metadata(step), "custom_metadata", None) or {})
+        """What `save` wrote beside the state; {} of a checkpoint of before.
+
+        Raises:
+          ValueError: it is damaged, or of another step.
+        """
+        if not (self.folder / str(step) / "default").is_dir():
+            raise ValueError("its data are missing")
+        json.loads((self.folder / str(step) / "_CHECKPOINT_METADATA").read_text())  # orbax takes a damaged one for none
+        known = dict(getattr(self._manager.metadata(step), "custom_metadata", None) or {})
+        if known and known.pop("sum", None) != _sum_of(known):
+            raise ValueError("its checksums are damaged")
+        if known.get("step", step) != step:
+            raise ValueError(f"it is of step {known['step']}")
+        return known
 
     def restore(self, like):
         """(step, state) of the newest readable checkpoint, or None where there is none.
@@ -123,44 +142,67 @@ class Checkpoints:
         abstract = jax.tree.map(_abstract, like)
         same(checkpoints=[int(step) for step in self.steps()])
         for step in reversed(self.steps()):
+            read = []
+            damage = self._damage(step, lambda step=step: self._same(step, abstract))  # before a collective
+            damage = damage or self._damage(step, lambda step=step, read=read: read.append(self._read(step, abstract)))
+            if damage is None:
+                return step, read[0]
+            _warn(f"{self.folder}: checkpoint {step} is damaged, skipped ({damage})")
+            with together():
+                if jax.process_index() == 0:
+                    names = (f"damaged.{step}{f'.{n}' * (n > 0)}" for n in itertools.count())
+                    free = next(name for name in names if not (self.folder / name).exists())
+                    (self.folder / str(step)).rename(self.folder / free)
+            self._manager.reload()
+        if list(self.folder.glob("damaged.*")):
+            raise CheckpointError(f"{self.folder}: no checkpoint can be read; choose another workdir")
+        return None
+
+    def _damage(self, step, look):
+        """What is wrong with the data that `look` reads, in any process; None of good ones.
+
+        Raises:
+          CheckpointError: they cannot be read now, but later or elsewhere: they may be good.
+        """
+        found = None
+        with together():
             try:
-                with together():  # before a collective
-                    self._same(step, self._manager.item_metadata(step), abstract)
-                state = self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
-                with together():
-                    self._verify(step, state)
-                return step, state
-            except CheckpointError:
+                look()
+            except (CheckpointError, MemoryError, jax.errors.JaxRuntimeError):
                 raise
             except Exception as error:  # whatever a damaged file makes orbax raise
-                warnings.warn(f"{self.folder}: checkpoint {step} is damaged, skipped ({_line(error)})", stacklevel=2)
-                with together():
-                    if jax.process_index() == 0:
-                        names = (f"damaged.{step}{f'.{n}' * (n > 0)}" for n in itertools.count())
-                        free = next(name for name in names if not (self.folder / name).exists())
-                        (self.folder / str(step)).rename(self.folder / free)
-                self._manager.reload()
-        if list(self.folder.glob("damaged.*")):
-            raise CheckpointError(f"{self.folder}: no checkpoint can be read; remove it to start anew")
-        return None
+                found = _line(error)
+                if isinstance(_cause(error), PermissionError) or found.startswith(PASSING):
+                    raise CheckpointError(f"{self.folder}: checkpoint {step} cannot be read ({found})") from None
+                if isinstance(_cause(error), KeyError | json.JSONDecodeError | FileNotFoundError):
+                    found = "its metadata is damaged"
+        return next(filter(None, share(found)), None)
+
+    def _read(self, step, abstract):
+        state = self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract))
+        self._verify(step, state)
+        return state
 
     def _verify(self, step, state):
         """Compares the checksums: compression finds some of the flipped bits only."""
         stored, found = self._known(step).get("sums"), sums(state)
         if stored is None:
-            warnings.warn(f"{self.folder}: checkpoint {step} has no checksums; its data are not verified", stacklevel=3)
+            _warn(
+                f"{self.folder}: checkpoint {step} has no checksums; its data and the rows before it are not verified"
+            )
             return
         if wrong := [place for place in found if stored.get(place) != found[place]]:
             raise ValueError(f"the checksum of {wrong[0]} is wrong")
 
-    def _same(self, step, stored, abstract):
+    def _same(self, step, abstract):
         """Orbax casts types silently and reports shapes by another name: compare first."""
 
         def described(tree):
             leaves = jax.tree_util.tree_leaves_with_path(tree)
             return {_place(path): (tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in leaves}
 
-        there, here = described(stored), described(abstract)
+        self._known(step)
+        there, here = described(self._manager.item_metadata(step)), described(abstract)
         if not there:
             raise ValueError("its metadata is missing")
         for place in sorted(there.keys() | here.keys()):
@@ -180,6 +222,15 @@ def sums(tree):
     return found
 
 
+def _sum_of(known):
+    return zlib.crc32(json.dumps(known, sort_keys=True).encode())
+
+
+def _warn(text):
+    if jax.process_index() == 0:
+        warnings.warn(text, stacklevel=3)
+
+
 def _abstract(leaf):
     leaf = leaf if hasattr(leaf, "sharding") else jax.numpy.asarray(leaf)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
@@ -195,7 +246,13 @@ def _text(found):
 
 
 def _line(error):
-    """The first cause on one line: orbax wraps what happened."""
+    """The first cause on one line."""
+    error = _cause(error)
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _cause(error):
+    """Orbax wraps what happened."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return error

@@ -2,7 +2,7 @@
 
 POSIX record locks (`fcntl.lockf`) hold across the hosts of NFS and Lustre where these support them. Where they do not,
 the lock is good on one host only, or there is none: then a run of another host is alive if the file is touched while we
-look, as its owner does every few seconds, and one of this host if its process exists.
+look, as its owner does every few seconds; one of this host must exist as a process, too.
 """
 
 import json
@@ -38,9 +38,12 @@ class Lock:
         try:
             locked = self._lock()
             owner = self._owner()
+            if locked is False and owner is None:  # it has not written its name yet
+                owner = {"pid": "that has just begun", "host": "this or another host", "since": "this moment"}
             if owner and self._alive(owner, locked):
                 who = f"process {owner['pid']} on {owner['host']} has used it since {owner['since']}"
-                raise InUseError(f"{who}; stop it or wait for it")
+                seen = time.strftime("%H:%M:%S", time.localtime(os.stat(self.path).st_mtime))
+                raise InUseError(f"{who}, last sign of life at {seen}; stop it or wait for it")
         except BaseException:
             self._file.close()
             raise
@@ -79,8 +82,8 @@ class Lock:
     def _alive(self, owner, locked):
         if locked is False:
             return True
-        if owner["host"] == platform.node():
-            return locked is None and owner["pid"] != os.getpid() and _exists(owner["pid"])
+        if owner["host"] == platform.node() and (locked or owner["pid"] == os.getpid() or not _exists(owner["pid"])):
+            return False
         before = os.stat(self.path).st_mtime_ns  # by the clock of the file server, which is nobody's and everybody's
         for _ in range(PATIENCE):
             time.sleep(BEAT)

@@ -101,7 +101,8 @@ def fit(
       rows: a RunFolder, or None.
       checkpoints: `Checkpoints`, or None; the newest readable one is where the run continues.
       log, save: step -> whether it is due.
-      progress: called with (step, values) at logged steps, after evaluations, and with "phase" when one begins.
+      progress: called with (step, values) at logged steps, after evaluations, with "phase" when one begins, and with
+        "note" for a line that stays.
       feed: step -> rows of sources that the host reads, or None.
       steps_per_call: updates in one call of the device; 1 on CPU, where a loop inside a program is slower.
       runs: of several runs in one program (`map_runs`), what tells each apart, as {"seed": 0}: part of its rows.
@@ -186,7 +187,12 @@ class _Keeper:
         if self.rows:
             step = found[0]
             facts = None if step is None else self.checkpoints.facts(step)
-            self.rows.continue_from(-1 if step is None else step, facts)
+            dropped = self.rows.continue_from(-1 if step is None else step, facts)
+            if step is not None:
+                after = f"; the {dropped} rows after it were dropped" * bool(dropped)
+                self.progress(step, {"note": f"continues from the checkpoint of this step{after}"})
+            elif dropped:
+                self.progress(0, {"note": f"there is no checkpoint, begins anew; {dropped} earlier rows were dropped"})
         return found
 
     def compiling(self, k, step, arguments):

@@ -16,7 +16,7 @@ STATUS_SECONDS = 5  # between heartbeats
 
 
 class Progress:
-    """Called by the loop with (step, values): metrics of a step, of an evaluation, or {"phase": name}.
+    """Called by the loop with (step, values): metrics of a step, of an evaluation, {"phase": name} or {"note": text}.
 
     Args:
       total: steps.
@@ -56,6 +56,9 @@ class Progress:
         if not self.on:
             return
         now, self.step = time.monotonic(), step
+        if "note" in values:
+            self._show(f"step {step:,} of {self.total:,}: {values['note']}", now, stays=True)
+            return
         if "phase" in values:
             self.marks = []
             self._show(
@@ -116,12 +119,14 @@ class Progress:
                 if name in values:
                     keep(name, values[name])
 
-    def _show(self, text, now, always=False):
+    def _show(self, text, now, always=False, stays=False):
         with suppress(OSError):  # whoever read the lines has gone; the run goes on
-            if self.live is not None:
+            if self.live is not None and stays:
+                self.live.console.print(text, markup=False, highlight=False)
+            elif self.live is not None:
                 from rich.text import Text
 
                 self.live.update(Text(text), refresh=True)
-            elif self.stream is not None and (always or now - self.printed > LINE_SECONDS):
+            elif self.stream is not None and (always or stays or now - self.printed > LINE_SECONDS):
                 print(text, file=self.stream, flush=True)
                 self.printed = now

@@ -68,19 +68,23 @@ class RunFolder:
         except BaseException:
             self._lock.release()
             raise
-        outputs.write(known, json.dumps(config, indent=2, sort_keys=True))
-        outputs.write(self.folder / "env.json", json.dumps(environment(), indent=2))
+        with outputs.at_once() as add:
+            add(self.folder / "env.json", json.dumps(environment(), indent=2))
+            add(known, json.dumps(config, indent=2, sort_keys=True))
 
     def _check(self, known, config):
         """Refuses a folder of another run, or one whose config is gone while there is what was made by it."""
         trained = any(part.name.isdigit() for part in (self.folder / "checkpoints").glob("*"))
-        if known.exists() and (self.metrics.exists() or trained):  # else nothing has been done yet
-            _same_run(self.folder, _settings(known), config)
-        if trained and not known.exists():
+        begun = trained or self.metrics.exists()
+        if begun and not known.exists():
             raise RunFolderError(
-                f"{known} is missing, but there are checkpoints: it says what they are of; restore it, or choose "
-                "another workdir"
+                f"{known} is missing, but there are {'checkpoints' if trained else 'rows'}: it says what they are of; "
+                "restore it, or choose another workdir"
             )
+        if begun:  # else nothing has been done yet
+            _same_run(self.folder, _settings(known), config)
+        elif known.exists() and not (self.folder / "env.json").exists():
+            raise RunFolderError(f"{known} is not of a run, which has an env.json beside it; choose another workdir")
         self._config = zlib.crc32(json.dumps(dict(_that_matters(config)), sort_keys=True).encode())
 
     @property
@@ -94,34 +98,55 @@ class RunFolder:
     def continue_from(self, step, facts=None):
         """Drops the rows past a step, and a last line that was cut short; call before the first `row`.
 
-        Rows of a step are written before its checkpoint is, so that rows up to the restored step are complete.
+        Rows of a step are written before its checkpoint is, so that rows up to the restored step are complete. After
+        it only the time that was spent may have been written.
 
         Args:
+          step: of the checkpoint that was restored; -1 where there is none.
           facts: of the folder when that checkpoint was written, or None.
+        Returns:
+          How many lines were dropped.
         Raises:
           RunFolderError: rows were lost or changed since, or the config was.
         """
+        dropped = 0
         with together():
             if self._writes:
-                self._compare(step, facts or {})
-                kept = [line for line, row in _lines(self.metrics) if row["step"] <= step]
-                outputs.write(self.metrics, "".join(kept))
-                self._extent = _extent("".join(kept).encode())
+                there = self.metrics.read_bytes() if self.metrics.exists() else b""
+                kept = self._kept(step, facts or {}, there)
+                dropped = there.count(b"\n") - kept.count(b"\n")
+                outputs.write(self.metrics, kept)
+                self._extent = _extent(kept)
                 self._board = Board(self.folder / "tensorboard", step)
+        return dropped
 
-    def _compare(self, step, facts):
+    def _kept(self, step, facts, there):
+        """The bytes of the rows up to a step."""
         if facts.get("config", self._config) != self._config:
             raise RunFolderError(
                 f"{self.folder}: checkpoint {step} is of a run with another config than config.json now says; choose "
                 "another workdir"
             )
-        size, sum_of_rows = facts.get("rows", (0, 0))
-        there = self.metrics.read_bytes() if self.metrics.exists() else b""
+        if "rows" not in facts:  # there is no checkpoint, or one of before
+            rows = _lines(self.metrics)
+            if step > 0 and not rows:
+                raise RunFolderError(f"{self.metrics} is missing or empty; restore it, or choose another workdir")
+            if step < 0 and any(row["kind"] == "timing" for _, row in rows):  # written after a checkpoint
+                raise RunFolderError(
+                    f"{self.folder} holds rows of a run whose checkpoints were removed; remove {self.metrics.name} to "
+                    "begin anew, or choose another workdir"
+                )
+            return "".join(line for line, row in rows if row["step"] <= step).encode()
+        size, sum_of_rows = facts["rows"]
         if _extent(there[:size]) != (size, sum_of_rows):
             lost = f"{size - len(there)} bytes are lost" if len(there) < size else "earlier rows were changed"
             raise RunFolderError(
                 f"{self.metrics}: {lost} since checkpoint {step} was written; restore it, or choose another workdir"
             )
+        late = ((line, _row(line)) for line in there[size:].splitlines(keepends=True) if line.endswith(b"\n"))
+        return there[:size] + b"".join(
+            line for line, row in late if row and row["kind"] == "timing" and row["step"] == step
+        )
 
     def row(self, kind, step, **values):
         """Appends one measurement: {"kind", "step", "time", ...}; a number that is not finite becomes null."""
@@ -223,17 +248,20 @@ def _lines(path):
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
-    return [(line, _row(path, number, line)) for number, line in enumerate(lines, 1)]
+    rows = [(line, _row(line)) for line in lines]
+    for number, (line, row) in enumerate(rows, 1):
+        if row is None:
+            raise RunFolderError(f"{path}: line {number} is damaged: {line.strip()[:60]!r}; restore or remove it")
+    return rows
 
 
-def _row(path, number, line):
+def _row(line):
+    """The row of a line, or None."""
     try:
         row = json.loads(line)
-        if isinstance(row["kind"], str) and isinstance(row["step"], int):
-            return row
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise RunFolderError(f"{path}: line {number} is damaged: {line.strip()[:60]!r}")
+        return row if isinstance(row["kind"], str) and isinstance(row["step"], int) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _plain(value):

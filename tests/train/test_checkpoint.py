@@ -173,7 +173,7 @@ def test_facts_are_those_of_the_step_and_old_checkpoints_say_so(tmp_path, monkey
         assert store.facts(3) == {"rows": [10, 2**32 - 1]}
     old = Checkpoints(tmp_path)
     monkeypatch.setattr(old, "_known", lambda step: {})
-    with pytest.warns(UserWarning, match="checkpoint 3 has no checksums; its data are not verified"):
+    with pytest.warns(UserWarning, match="checkpoint 3 has no checksums; its data and the rows before it are not verified"):
         assert old.restore(state())[0] == 3
 
 
