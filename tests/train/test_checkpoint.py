@@ -173,7 +173,9 @@ def test_facts_are_those_of_the_step_and_old_checkpoints_say_so(tmp_path, monkey
         assert store.facts(3) == {"rows": [10, 2**32 - 1]}
     old = Checkpoints(tmp_path)
     monkeypatch.setattr(old, "_known", lambda step: {})
-    with pytest.warns(UserWarning, match="checkpoint 3 has no checksums; its data and the rows before it are not verified"):
+    with pytest.warns(
+        UserWarning, match="checkpoint 3 has no checksums; its data and the rows before it are not verified"
+    ):
         assert old.restore(state())[0] == 3
 
 
@@ -183,3 +185,40 @@ def test_a_folder_that_is_no_step(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(CheckpointError, match="12345678901234567890123: no step of a run; remove it"):
         Checkpoints(tmp_path).steps()
+
+
+def test_a_checkpoint_of_another_step_or_with_other_checksums_is_skipped(tmp_path):
+    written(tmp_path, [1, 2]).close()
+    (tmp_path / "2").rename(tmp_path / "7")
+    with pytest.warns(UserWarning, match="checkpoint 7 is damaged, skipped .it is of step 2"):
+        assert Checkpoints(tmp_path).restore(state())[0] == 1
+    written(tmp_path, [3]).close()
+    known = tmp_path / "3" / "_CHECKPOINT_METADATA"
+    known.write_text(known.read_text().replace('"facts": {}', '"facts": {"rows": [0, 0]}'))
+    with pytest.warns(UserWarning, match="checkpoint 3 is damaged, skipped .its checksums are damaged"):
+        assert Checkpoints(tmp_path).restore(state())[0] == 1
+    known = tmp_path / "1" / "_CHECKPOINT_METADATA"
+    known.write_text(known.read_text()[:-20])  # which orbax takes for one without
+    with (
+        pytest.warns(UserWarning, match="checkpoint 1 is damaged, skipped .its metadata is damaged"),
+        pytest.raises(CheckpointError, match="no checkpoint can be read"),
+    ):
+        Checkpoints(tmp_path).restore(state())
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), ValueError("RESOURCE_EXHAUSTED: open files"), MemoryError()]
+)
+def test_one_that_cannot_be_read_now_is_not_put_aside(tmp_path, monkeypatch, error):
+    store = written(tmp_path, [1, 2])
+    monkeypatch.setattr(store._manager, "restore", lambda step, **_: (_ for _ in ()).throw(error))
+    with pytest.raises(MemoryError if isinstance(error, MemoryError) else CheckpointError) as raised:
+        store.restore(state())
+    assert isinstance(error, MemoryError) or "checkpoint 2 cannot be read" in str(raised.value)
+    assert store.steps() == [1, 2] and not list(tmp_path.glob("damaged*"))
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(CheckpointError, match="checkpoints is no folder"):
+        Checkpoints(tmp_path / "checkpoints")

@@ -16,8 +16,9 @@ from infojax.train.runlog import RunFolder, RunFolderError
 
 HOLD = """
 import sys, time
-from infojax.train.lock import Lock
-Lock(sys.argv[1])
+from infojax.train import lock
+lock.BEAT = 0.05
+lock.Lock(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
 """
@@ -35,7 +36,8 @@ def holder(tmp_path):
 
 def test_a_second_run_is_refused_and_a_killed_one_forgotten(tmp_path, holder):
     with pytest.raises(
-        RunFolderError, match=f"in use: process {holder.pid} on {platform.node()} has used it since .*; "
+        RunFolderError,
+        match=f"in use: process {holder.pid} on {platform.node()} has used it since .*, last sign of life at .*; ",
     ):
         RunFolder(tmp_path, {"a": 1})
     assert not (tmp_path / "config.json").exists()
@@ -46,8 +48,22 @@ def test_a_second_run_is_refused_and_a_killed_one_forgotten(tmp_path, holder):
     assert (tmp_path / ".lock").read_text() == ""  # given up
 
 
+def test_one_that_has_not_written_its_name_yet_has_the_lock(tmp_path, holder):
+    os.truncate(tmp_path / ".lock", 0)
+    with pytest.raises(InUseError, match="process that has just begun"):
+        Lock(tmp_path / ".lock")
+
+
+def test_a_process_that_took_the_number_of_a_killed_one_is_no_obstacle(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "BEAT", 0.02)
+    (tmp_path / ".lock").write_text(json.dumps({"pid": os.getppid(), "host": platform.node(), "since": "yesterday"}))
+    Lock(tmp_path / ".lock").release()
+
+
 def test_where_there_are_no_locks_the_process_decides(tmp_path, holder, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "BEAT", 0.5)
     with pytest.raises(InUseError, match=f"process {holder.pid}"):
         Lock(tmp_path / ".lock")
     holder.kill()

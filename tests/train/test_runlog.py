@@ -211,3 +211,46 @@ def test_closing_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
         raise ZeroDivisionError
     with pytest.raises(OSError, match="fsync"), run:
         run.row("train", 2, loss=1.0)
+
+
+def test_what_comes_after_a_checkpoint_is_dropped_and_counted(tmp_path):
+    """Whatever it is: rows of steps before, rows twice, lines that are no rows. The time that was spent stays."""
+    with RunFolder(tmp_path, CONFIG) as run:
+        run.continue_from(-1)
+        run.row("train", 5, loss=0.5)
+        facts = run.facts()
+        run.row("timing", 5, steps_seconds=1.0)
+    rows = (tmp_path / "metrics.jsonl").read_text()
+    late = rows.splitlines(keepends=True)[0] + '{"kind": "train", "step": -5}\n' + "[" * 100_000 + "\n\0\n"
+    (tmp_path / "metrics.jsonl").write_text(rows + late)
+    with RunFolder(tmp_path, CONFIG) as run:
+        assert run.continue_from(5, facts) == 4
+    assert (tmp_path / "metrics.jsonl").read_text() == rows
+
+
+def test_a_folder_that_is_no_run_or_half_a_run(tmp_path):
+    """What is there is not replaced: the config of another program, rows without a config, rows without checkpoints."""
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
+    with pytest.raises(RunFolderError, match="config.json is not of a run, which has an env.json beside it"):
+        RunFolder(tmp_path, CONFIG)
+    assert (tmp_path / "config.json").read_text() == '{"architectures": ["BertModel"]}'
+    with RunFolder(tmp_path / "run", CONFIG) as run:
+        run.row("train", 5, loss=0.5)
+        run.row("timing", 5, steps_seconds=1.0)
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text()
+    with RunFolder(tmp_path / "run", CONFIG) as run:
+        with pytest.raises(RunFolderError, match="rows of a run whose checkpoints were removed; remove metrics.jsonl"):
+            run.continue_from(-1)
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(RunFolderError, match="config.json is missing, but there are rows"):
+        RunFolder(tmp_path / "run", CONFIG)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == rows
+
+
+@pytest.mark.parametrize("content", [None, "", "torn"])
+def test_rows_that_are_gone_under_a_checkpoint_without_checksums(tmp_path, content):
+    with RunFolder(tmp_path, CONFIG) as run:
+        if content is not None:
+            run.metrics.write_text(content)
+        with pytest.raises(RunFolderError, match="metrics.jsonl is missing or empty; restore it"):
+            run.continue_from(5)
