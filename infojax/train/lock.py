@@ -1,8 +1,8 @@
 """One run at a time in a run folder: a lock that the kernel releases when a process dies, however it dies.
 
 POSIX record locks (`fcntl.lockf`) hold across the hosts of NFS and Lustre where these support them. Where they do not,
-the lock is good on one host only, or there is none: then a run of another host is alive if the file is touched while we
-look, as its owner does every few seconds; one of this host must exist as a process, too.
+the lock is good on one host only, or there is none: then a run that cannot be asked is alive if the file is touched
+while we look, as its owner does every few seconds. (Numbers of processes say nothing: containers have their own.)
 """
 
 import json
@@ -18,7 +18,7 @@ except ImportError:  # Windows
     fcntl = None
 
 BEAT = 5.0  # seconds between touches
-PATIENCE = 3  # beats without a touch after which a run of another host is taken for gone
+PATIENCE = 3  # beats without a touch after which a run is taken for gone
 
 
 class InUseError(RuntimeError):
@@ -82,7 +82,7 @@ class Lock:
     def _alive(self, owner, locked):
         if locked is False:
             return True
-        if owner["host"] == platform.node() and (locked or owner["pid"] == os.getpid() or not _exists(owner["pid"])):
+        if locked and owner["host"] == platform.node():
             return False
         before = os.stat(self.path).st_mtime_ns  # by the clock of the file server, which is nobody's and everybody's
         for _ in range(PATIENCE):
@@ -104,13 +104,3 @@ class Lock:
                 os.utime(self.path)
             except OSError:
                 return  # the folder is gone; who writes to it next says so
-
-
-def _exists(pid):
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, ValueError):
-        return True
-    return True

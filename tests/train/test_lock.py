@@ -54,16 +54,16 @@ def test_one_that_has_not_written_its_name_yet_has_the_lock(tmp_path, holder):
         Lock(tmp_path / ".lock")
 
 
-def test_a_process_that_took_the_number_of_a_killed_one_is_no_obstacle(tmp_path, monkeypatch):
+def test_where_there_are_no_locks_a_killed_run_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
     monkeypatch.setattr(locks, "BEAT", 0.02)
     (tmp_path / ".lock").write_text(json.dumps({"pid": os.getppid(), "host": platform.node(), "since": "yesterday"}))
     Lock(tmp_path / ".lock").release()
 
 
-def test_where_there_are_no_locks_the_process_decides(tmp_path, holder, monkeypatch):
+def test_where_there_are_no_locks_the_touches_decide(tmp_path, holder, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
-    monkeypatch.setattr(locks, "BEAT", 0.5)
+    monkeypatch.setattr(locks, "BEAT", 0.3)
     with pytest.raises(InUseError, match=f"process {holder.pid}"):
         Lock(tmp_path / ".lock")
     holder.kill()
