@@ -252,6 +252,11 @@ def write_outputs(series: list[Series], results: dict, args: argparse.Namespace)
 # The command line
 
 
+def label(text: str) -> int | str:
+    """An argparse type: a number or, where labels are names, a name."""
+    return int(text) if text.removeprefix("-").isdecimal() else text
+
+
 def make_parser() -> Parser:
     """The flags of `python -m infojax.measure`."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -272,7 +277,7 @@ def make_parser() -> Parser:
     add("--ci", type=whole(20), metavar="N", help="95%% intervals from N resamples (200 is usual)")
     add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
     add("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="of the resamples (0)")
-    add("--ignore-index", type=whole(0), metavar="N", help="leave out rows of this label, as those of negative ones")
+    add("--ignore-index", type=label, metavar="LABEL", help="leave out rows of this label, as those of negative ones")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     processes.add_flags(parser)
     return parser
