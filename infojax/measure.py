@@ -44,7 +44,8 @@ EXAMPLES = """examples:
 names found without a flag, in any case:
   features, feats, embeddings, z, x, h;  labels, y, targets;  head, weight, w;  bias, b
 and where these are not there: feature, embedding, representations;  label, target, class, y_true;
-  fc.weight, classifier.weight, head.weight, lm_head.weight, linear.weight, and their .bias
+  fc.weight, classifier.weight, head.weight, lm_head.weight, linear.weight, and their .bias, also after the name
+  of a network, as in module.fc.weight
 """
 
 
