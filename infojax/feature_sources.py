@@ -23,12 +23,13 @@ ROLE_NAMES = {
     "head": ("head", "weight", "w"),
     "bias": ("bias", "b"),
 }
+LAST_LAYERS = ("fc", "classifier", "head", "lm_head", "linear")
 # Names taken where none of these is there and only one array has such a name; a head of these, where it fits.
 LIKELY_NAMES = {
     "features": ("feature", "embedding", "representations", "representation"),
     "labels": ("label", "target", "class", "y_true"),
-    "head": tuple(f"{name}.weight" for name in ("fc", "classifier", "head", "lm_head", "linear")),
-    "bias": tuple(f"{name}.bias" for name in ("fc", "classifier", "head", "lm_head", "linear")),
+    "head": tuple(f"{name}.weight" for name in LAST_LAYERS),
+    "bias": tuple(f"{name}.bias" for name in LAST_LAYERS),
 }
 STEP_NAME = re.compile(r"step[_-]?(\d+)", re.IGNORECASE)
 
@@ -63,13 +64,19 @@ def _listed(arrays: dict[str, StoredArray], most: int = 12) -> str:
     return ", ".join(shown + more)
 
 
+def _without_network(name: str) -> str:
+    """`fc.weight` for `module.fc.weight`, as wrappers of networks write it; other names as they are."""
+    parts = name.split(".")
+    return ".".join(parts[-2:]) if parts[-1] in ("weight", "bias") else name
+
+
 def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredArray | None:
     """The array whose name says that it plays `role`; None if `role` is optional and none does.
 
     `prefix` is what a flag's value needs before the name: `FILE:` for an array of another file.
     """
     found = {name: a for name, a in arrays.items() if name.lower() in ROLE_NAMES[role]}
-    likely = {name: a for name, a in arrays.items() if name.lower() in LIKELY_NAMES[role]}
+    likely = {name: a for name, a in arrays.items() if _without_network(name.lower()) in LIKELY_NAMES[role]}
     found = found or (likely if len(likely) == 1 else {})
     if len(found) == 1:
         return next(iter(found.values()))

@@ -44,7 +44,8 @@ EXAMPLES = """examples:
 names found without a flag, in any case:
   features, feats, embeddings, z, x, h;  labels, y, targets;  head, weight, w;  bias, b
 and where these are not there: feature, embedding, representations;  label, target, class, y_true;
-  fc.weight, classifier.weight, head.weight, lm_head.weight, linear.weight, and their .bias
+  fc.weight, classifier.weight, head.weight, lm_head.weight, linear.weight, and their .bias, also after the name
+  of a network, as in module.fc.weight
 """
 
 
@@ -252,6 +253,11 @@ def write_outputs(series: list[Series], results: dict, args: argparse.Namespace)
 # The command line
 
 
+def label(text: str) -> int | str:
+    """An argparse type: a number or, where labels are names, a name."""
+    return int(text) if text.removeprefix("-").isdecimal() else text
+
+
 def make_parser() -> Parser:
     """The flags of `python -m infojax.measure`."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -272,7 +278,7 @@ def make_parser() -> Parser:
     add("--ci", type=whole(20), metavar="N", help="95%% intervals from N resamples (200 is usual)")
     add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
     add("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="of the resamples (0)")
-    add("--ignore-index", type=whole(0), metavar="N", help="leave out rows of this label, as those of negative ones")
+    add("--ignore-index", type=label, metavar="LABEL", help="leave out rows of this label, as those of negative ones")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     processes.add_flags(parser)
     return parser

@@ -210,7 +210,51 @@ def test_strings_are_numbered_in_sorted_order(data):
         found = ij.analyze(z, labels, head, bias)
         assert found.measures == pytest.approx(plain.measures, nan_ok=True)
         assert found.class_names == tuple(names) and found.to_dict()["class_names"] == names.tolist()
-        assert found.warnings[0] == "labels are strings, numbered in sorted order: ant 0, bee 1, cat 2, dog 3"
+        assert found.warnings[0] == (
+            "labels are strings, numbered in sorted order: ant 0, bee 1, cat 2, dog 3; the rows of the head must be in "
+            "this order"
+        )
+
+
+def test_names_that_mark_rows_to_leave_out(data):
+    z, y, *_ = data
+    hidden = np.arange(len(y)) % 7 == 3
+    plain = ij.analyze(z[~hidden], y[~hidden])
+    names = np.where(hidden, "?", np.array(["ant", "bee", "cat", "dog"])[y])
+    for mark in ("?", ["?", "none"]):
+        found = ij.analyze(z, names, ignore_index=mark)
+        assert found.measures == pytest.approx(plain.measures, rel=1e-9, nan_ok=True)
+        assert found.class_names == ("ant", "bee", "cat", "dog")
+        assert f"{hidden.sum()} of {len(y)} rows are left out: their label is ?" in found.warnings
+    assert "no row has the label 'none' (ignore_index)" in found.warnings
+    assert "no row has the label 77 (ignore_index)" in ij.analyze(z, y, ignore_index=77).warnings
+
+
+def test_strings_of_whole_numbers_are_these():
+    """As names, 10 and 11 would come before 2, and a head's rows would be those of other classes."""
+    rng = np.random.default_rng(0)
+    y = np.arange(240) % 12
+    head = rng.normal(size=(12, 8))
+    z = head[y] + 0.3 * rng.normal(size=(240, 8))
+    plain = ij.analyze(z, y, head)
+    found = ij.analyze(z, y.astype(str), head)
+    assert found.measures == plain.measures and not found.class_names
+    assert found.warnings[0] == "labels are strings of whole numbers, taken as these"
+    marked = ij.analyze(z, np.where(y == 3, -1, y).astype(str), head)
+    assert "20 of 240 rows are left out: their label is -1" in marked.warnings
+
+
+def test_tables_of_pandas(data):
+    pd = pytest.importorskip("pandas")
+    z, y, head, bias = data
+    plain = ij.analyze(z, y, head, bias)
+    names = pd.Series(["ant", "bee", "cat", "dog"])[y].reset_index(drop=True)
+    for labels in (pd.Series(y, dtype="Int64"), names, names.astype("category"), names.astype("string")):
+        found = ij.analyze(pd.DataFrame(z), labels, pd.DataFrame(head), pd.Series(bias))
+        assert found.measures == pytest.approx(plain.measures, rel=1e-9, nan_ok=True)
+    for labels in (pd.Series(y, dtype="Int64").where(y > 0), names.astype("category").where(y > 0)):
+        with pytest.raises(ij.InputError, match="labels"):
+            ij.analyze(z, labels)
 
 
 def test_a_head_of_uneven_rows_is_doubted(data):
@@ -230,7 +274,36 @@ def test_a_head_of_uneven_rows_is_doubted(data):
         ),
         (dict(features=[[1, 2], [3]]), "features must be an array of numbers; got a list of rows of unequal lengths"),
         (dict(features=np.ones((120, 8)) * 1j), "features has dtype complex128; expected real numbers"),
-        (dict(features=np.full((120, 8), "a")), "features must be an array of numbers; got an array (ndarray) of <U1"),
+        (
+            dict(features=np.full((120, 8), "a")),
+            "features must be an array of numbers; got an array of shape (120, 8) with entries of type <U1",
+        ),
+        (dict(features=None), "features must be an array of numbers; got None"),
+        (dict(features="f.npz"), "features must be an array of numbers; got 'f.npz'"),
+        (dict(features=[np.ma.masked_less(r, 3) for r in np.ones((120, 8))]), "masked array with 960 masked values"),
+        (dict(labels=np.ma.masked_equal(np.arange(120) % 4, 2)), "labels is a masked array with 30 masked values"),
+        (dict(labels=["a", None] * 60), "labels: 60 of 120 rows have none (None, nan or NA)"),
+        (dict(labels=np.array(["a", np.nan] * 60, object)), "labels: 60 of 120 rows have none"),
+        (
+            dict(labels=["a", "b", "c"] * 40),
+            "labels are 3 names, the head has 4 rows, and nothing says which row is whose",
+        ),
+        (dict(labels=np.arange(120) % 5 * 60), "expected 0, ..., 3"),
+        (
+            dict(labels=np.where(np.arange(120) % 9, np.arange(120) % 4, 255)),
+            "0, ..., 3; if 255 marks rows to leave out",
+        ),
+        (dict(ignore_index="x"), "ignore_index is 'x'; expected a label, and the labels are whole numbers"),
+        (dict(ignore_index=1.5), "ignore_index is 1.5; expected a label"),
+        (
+            dict(labels=["a", "b", "c", "d"] * 30, ignore_index=255),
+            "ignore_index is 255; expected a label, and the labels",
+        ),
+        (dict(labels=None, head=None, bias=None, ignore_index=2), "ignore_index is 2, but there are no labels"),
+        (dict(ci="many"), "ci must be a whole number; got 'many'"),
+        (dict(chunk=2.5), "chunk must be a whole number; got 2.5"),
+        (dict(seed=-1), "seed must be at least 0; got -1"),
+        (dict(progress=3), "progress is 3; expected a function of (rows done, rows in all, phase)"),
         (dict(labels=np.zeros(3, int)), "labels has shape (3,); expected (120,), one per row of the features"),
         (dict(labels=np.zeros((120, 4))), "pass labels.argmax(1) if one-hot"),
         (dict(labels=np.full(120, 0.5)), "labels has dtype float64; expected integers 0, ..., C - 1"),

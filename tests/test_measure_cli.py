@@ -489,6 +489,8 @@ def test_likely_names_string_labels_and_rows_left_out(capsys, data):
     names = {"z": "feature", "y": "label", "W": "fc.weight", "b": "fc.bias"}
     named = {names.get(key, key): value for key, value in data.items()}
     assert run_json(capsys, *save(named))["f.npz"]["features"]["measures"] == expected
+    wrapped = {f"module.{key}" if key.startswith("fc.") else key: value for key, value in named.items()}
+    assert run_json(capsys, *save(wrapped))["f.npz"]["features"]["measures"] == expected
     strings = np.array(["ant", "bee", "cat"])[data["y"]]
     found = run_json(capsys, *save(named | {"label": strings}))["f.npz"]["features"]
     assert found["measures"] == expected and "numbered in sorted order: ant 0, bee 1, cat 2" in found["warnings"][0]
@@ -497,6 +499,10 @@ def test_likely_names_string_labels_and_rows_left_out(capsys, data):
     kept = {"z": data["z"][5:], "y": data["y"][5:], "W": data["W"], "b": data["b"]}
     subset = run_json(capsys, *save(kept))["f.npz"]["features"]["measures"]
     assert left_out["measures"] == pytest.approx(subset)
+    ants = run_json(capsys, *save({"z": data["z"], "y": strings}), "--ignore-index", "ant")["f.npz"]["features"]
+    kept = {"z": data["z"][strings != "ant"], "y": data["y"][strings != "ant"] - 1}
+    subset = run_json(capsys, *save(kept))["f.npz"]["features"]["measures"]
+    assert ants["measures"] == pytest.approx(subset)
     # One of a network's many weights, which does not fit, is no head; several are none either.
     for weights in ({"fc.weight": np.ones((3, 5))}, {"fc.weight": data["W"], "head.weight": data["W"]}):
         found = run_json(capsys, *save({"z": data["z"], "y": data["y"]} | weights))["f.npz"]["features"]

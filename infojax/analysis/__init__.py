@@ -11,6 +11,7 @@ from infojax.analysis.reports import Interval, LayerReports, Report
 from infojax.analysis.streaming import InputError, Rows, measure_rows
 from infojax.analysis.subsampling import intervals
 from infojax.analysis.summary import describe
+from infojax.measures import arrays
 
 __all__ = ["MOST_EMPTY_CLASSES", "InputError", "Interval", "LayerReports", "Report", "Rows", "analyze", "to_numpy"]
 
@@ -34,7 +35,7 @@ def analyze(
     Args:
       features: (N, D) array (numpy, jax, torch, memmap, nested lists; further axes are flattened), `Rows`, or a dict
         layer -> such, which gives one report a layer.
-      labels: (N,) integers 0, ..., C - 1, or strings, which are numbered in sorted order; or None. Rows with a negative
+      labels: (N,) integers 0, ..., C - 1, or names, which are numbered in sorted order; or None. Rows with a negative
         label are left out, as in the pure functions, and the report says how many.
       head: (C, D) classifier weights or None; needs labels. Only layers of its width are compared with it.
       bias: (C,) or None.
@@ -45,7 +46,7 @@ def analyze(
       seed: of the subsamples.
       distributed: every process of jax.distributed calls this with the same rows; each reads a part of them, and all
         return the same report.
-      ignore_index: another label whose rows are left out, such as 255.
+      ignore_index: another label whose rows are left out, such as 255 or "unknown", or a list of several.
     Returns:
       `Report`, or `LayerReports` for a dict.
     Raises:
@@ -56,10 +57,7 @@ def analyze(
         options |= dict(ignore_index=ignore_index)
         return _analyze_layers(features, labels, head, bias, **options)
     rows, y, w, b, class_names, said = inputs_of(features, labels, head, bias, name, ignore_index)
-    if ci is not None and ci < 20:
-        raise InputError(f"ci is {ci}; expected at least 20 subsamples (200 is usual)")
-    if chunk < 1:
-        raise InputError(f"chunk is {chunk}; expected at least 1 row")
+    _check_options(ci, chunk, seed, progress)
     with jax.enable_x64(True), np.errstate(all="ignore"):  # what overflows is nan, with its reason
         progress = progress or (lambda *_: None)
         found = measure_rows(rows, y, w, b, chunk, name, progress, seed, distributed=distributed)
@@ -68,6 +66,19 @@ def analyze(
         if ci:
             report = intervals(report, found, rows, y, w, b, ci, progress, seed)
     return report
+
+
+def _check_options(ci, chunk, seed, progress):
+    try:
+        if ci is not None and arrays.whole_number(ci, "ci") < 20:
+            raise InputError(f"ci is {ci}; expected at least 20 subsamples (200 is usual)")
+        if arrays.whole_number(chunk, "chunk") < 1:
+            raise InputError(f"chunk is {chunk}; expected at least 1 row")
+        arrays.whole_number(seed, "seed", 0)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress is {progress!r}; expected a function of (rows done, rows in all, phase)")
 
 
 def _analyze_layers(features, labels, head, bias, **options):

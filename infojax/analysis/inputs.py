@@ -39,23 +39,26 @@ def inputs_of(features, labels, head, bias, name, ignore_index) -> Inputs:
       InputError: names the argument, what it was, what was expected, and the fix.
     """
     rows, said, names = rows_of(features, name), [], ()
-    y = None if labels is None else to_numpy(labels, "labels") if _numeric(labels) else _strings(labels)
+    y = None if labels is None else _stored(labels)
+    if y is None and ignore_index is not None:
+        raise InputError(f"ignore_index is {ignore_index!r}, but there are no labels")
     if y is not None:
         y = _labels(y, rows.shape[0])
-        if y.dtype.kind in "US":
+        if y.dtype.kind == "U" and (whole := _whole_numbers(y)) is not None:
+            y = whole
+            said.append("labels are strings of whole numbers, taken as these")
+        kept, lines = _kept(y, ignore_index)
+        said += lines
+        if len(kept) < len(y):
+            rows, y = KeptRows(rows, kept), y[kept]
+        if y.dtype.kind == "U":
             names, y = np.unique(y, return_inverse=True)
             names = tuple(str(one) for one in names)
-            said.append(f"labels are strings, numbered in sorted order: {_listed(names)}")
-        left_out = y < 0 if ignore_index is None else (y < 0) | (y == ignore_index)
-        if left_out.any():
-            marks = ", ".join(map(str, np.unique(y[left_out])[:3]))
-            said.append(f"{left_out.sum()} of {len(y)} rows are left out: their label is {marks}")
-            if left_out.all():
-                raise InputError(f"labels: all {len(y)} rows are left out, their label is {marks}")
-            rows, y = KeptRows(rows, np.flatnonzero(~left_out)), y[~left_out]
+            order = "" if head is None else "; the rows of the head must be in this order"
+            said.append(f"labels are strings, numbered in sorted order: {_listed(names)}{order}")
     if bias is not None and head is None:
         raise InputError("bias was given without a head; pass both or neither")
-    w, b = (None, None) if head is None else _head(head, bias, y, rows.shape[1])
+    w, b = (None, None) if head is None else _head(head, bias, y, rows.shape[1], names)
     if w is not None and b is None:
         lengths = np.linalg.norm(w, axis=1)
         if lengths.min() > 0 and lengths.max() > UNEVEN_ROWS * lengths.min():
@@ -75,21 +78,50 @@ def _listed(names, most=6):
     return shown + (f", ... ({len(names)} classes)" if len(names) > most else "")
 
 
-def _numeric(labels):
-    """Whether labels are no strings."""
-    if isinstance(labels, jax.Array | np.ma.MaskedArray) or hasattr(labels, "detach"):
-        return True
-    kinds = np.asarray(labels, dtype=object if isinstance(labels, list | tuple) else None)
-    return kinds.dtype.kind not in "USO" or not any(isinstance(one, str | bytes) for one in kinds.flat)
-
-
-def _strings(labels):
-    """Labels as strings; refuses what is neither."""
-    kinds = np.asarray(labels, dtype=object)
-    other = next((one for one in kinds.flat if not isinstance(one, str | bytes)), None)
+def _stored(labels):
+    """Labels as an array of numbers or of strings."""
+    try:
+        arrays.refuse_masked(labels, "labels")
+        if not arrays.holds_strings(labels):
+            return to_numpy(labels, "labels")
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    stored = np.asarray(labels, dtype=object)
+    missing = [arrays.is_missing(one) for one in stored.flat]
+    if any(missing):
+        raise InputError(
+            f"labels: {sum(missing)} of {len(missing)} rows have none (None, nan or NA); drop those rows, or name them "
+            "and pass ignore_index"
+        )
+    other = next((one for one in stored.flat if not isinstance(one, str | bytes)), None)
     if other is not None:
         raise InputError(f"labels are strings, but {other!r} is among them; expected strings or integers alone")
-    return np.array([one.decode() if isinstance(one, bytes) else str(one) for one in kinds.flat]).reshape(kinds.shape)
+    return np.array([one.decode() if isinstance(one, bytes) else str(one) for one in stored.flat]).reshape(stored.shape)
+
+
+def _whole_numbers(strings):
+    """Integers where all strings are such, as tables have them: as names, 10 would come before 2. Else None."""
+    plain = all(one.removeprefix("-").isdecimal() and one == str(int(one)) for one in np.unique(strings))
+    return strings.astype(np.int64) if plain else None
+
+
+def _kept(y, ignore_index):
+    """Indices of the rows that are measured, and lines of what is left out."""
+    words = y.dtype.kind == "U"
+    marks = [] if ignore_index is None else np.atleast_1d(ignore_index).tolist()
+    for mark in marks:
+        if not isinstance(mark, str if words else int) or isinstance(mark, bool):
+            kind = "strings" if words else "whole numbers"
+            raise InputError(f"ignore_index is {ignore_index!r}; expected a label, and the labels are {kind}")
+    left_out = np.isin(y, marks) if marks else np.zeros(len(y), bool)
+    left_out |= False if words else y < 0
+    lines = [f"no row has the label {mark!r} (ignore_index)" for mark in marks if not np.any(y == mark)]
+    if left_out.any():
+        found = ", ".join(map(str, np.unique(y[left_out])[:3]))
+        lines.append(f"{left_out.sum()} of {len(y)} rows are left out: their label is {found}")
+        if left_out.all():
+            raise InputError(f"labels: all {len(y)} rows are left out, their label is {found}")
+    return np.flatnonzero(~left_out), lines
 
 
 def rows_of(features, name):
@@ -132,38 +164,43 @@ def _labels(y, n):
 def _inferred_classes(labels):
     """Refuses labels that would make most of the C x C tables empty, and too large for memory; doubts a lonely one."""
     found = np.unique(labels)
-    top = int(found[-1])
-    mark = f"; if {top} marks rows to leave out, pass ignore_index={top} (--ignore-index {top})"
+    top, mark = int(found[-1]), _mark(found)
     if top >= max(2 * len(found), MOST_EMPTY_CLASSES):
         raise InputError(
             f"labels go up to {top} but only {len(found)} values occur; expected 0, ..., C - 1: pass "
             f"numpy.unique(labels, return_inverse=True)[1], or the head if it has so many rows{mark}"
         )
-    if len(found) > 2 and top - found[-2] > max(len(found), 2):
-        return [f"the label {top} stands apart from the others, which end at {found[-2]}{mark}"]
-    return []
+    return [f"the label {top} stands apart from the others, which end at {found[-2]}{mark}"] if mark else []
 
 
-def _head(head, bias, labels, dim):
+def _mark(found):
+    """The option for a largest label that stands apart from the others, as 255 does; empty where none does."""
+    top = found[-1]
+    apart = len(found) > 2 and top - found[-2] > max(len(found), 2)
+    return f"; if {top} marks rows to leave out, pass ignore_index={top} (--ignore-index {top})" * bool(apart)
+
+
+def _head(head, bias, labels, dim, names):
     w = to_numpy(head, "head").astype(np.float64)
     if w.ndim != 2:
         raise InputError(f"head has shape {w.shape}; expected (C, D) = (classes, {dim})")
     if w.shape[1] != dim:
-        fix = ": pass head.T" if w.shape[0] == dim else ""
-        if w.shape[1] == dim + 1:
-            fix = ": if its last column is the bias, pass head[:, :-1] and bias=head[:, -1]"
+        fix = arrays.head_fix(w.shape, dim)
         raise InputError(f"head has shape {w.shape}; expected (C, D) with D = {dim}, the features' columns{fix}")
     if labels is None:
         raise InputError("head was given without labels; MIR, HDR, NC3 and NC4 need the label of each row")
     if len(w) == 1 and labels.max() == 1:
-        raise InputError(
-            "head has one row, the labels two classes; for two classes with one logit pass the head [-w/2, w/2] and "
-            "the bias [-b/2, b/2]"
-        )
+        raise InputError(arrays.SINGLE_LOGIT)
     if labels.max() >= len(w):
         raise InputError(
             f"labels go up to {labels.max()}, head has {len(w)} classes (rows); expected 0, ..., {len(w) - 1}"
             + (": pass labels - 1 if they count from 1" if labels.min() == 1 and labels.max() == len(w) else "")
+            + _mark(np.unique(labels))
+        )
+    if names and len(names) != len(w):
+        raise InputError(
+            f"labels are {len(names)} names, the head has {len(w)} rows, and nothing says which row is whose; pass as "
+            "labels the number of each sample's row"
         )
     b = None if bias is None else to_numpy(bias, "bias").astype(np.float64).reshape(-1)
     if b is not None and b.shape != (len(w),):

@@ -365,5 +365,7 @@ def spectrum_entropy(p, alpha=1.0):
     log_p = np.log(p / p.sum())
     if alpha == 1:
         return float(max(-np.sum(np.exp(log_p) * log_p), 0.0)) + 0.0  # no -0.0
+    if alpha == np.inf:
+        return float(max(-np.max(log_p), 0.0)) + 0.0
     top = np.max(alpha * log_p)
     return float(max((top + np.log(np.sum(np.exp(alpha * log_p - top)))) / (1 - alpha), 0.0)) + 0.0

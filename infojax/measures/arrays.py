@@ -7,10 +7,17 @@ default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
 
 import numbers
 import operator
+from collections.abc import Iterator, Mapping, Set
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+INT_MAX = np.iinfo(np.int32).max
+SINGLE_LOGIT = (
+    "head has one row, the labels two classes; for two classes with one logit pass the head [-w/2, w/2] and the bias "
+    "[-b/2, b/2]"
+)
 
 
 def as_array(x, name):
@@ -22,42 +29,82 @@ def as_array(x, name):
     """
     if isinstance(x, jax.Array):  # tracers, too
         return x
+    refuse_masked(x, name)
     if isinstance(x, np.ma.MaskedArray):
-        if masked := int(np.ma.count_masked(x)):
-            raise ValueError(
-                f"{name} is a masked array with {masked} masked values: leave those rows out, or give them weight zero"
-            )
         x = x.data
     if hasattr(x, "detach"):
         x = x.detach().cpu()
+    expected = f"{name} must be an array of numbers; got"
+    if x is None or isinstance(x, str | bytes | Mapping | Set | Iterator):
+        raise ValueError(f"{expected} {described(x)}")
     try:
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:
         if not hasattr(x, "__dlpack__"):
-            raise ValueError(
-                f"{name} must be an array of numbers; got {_kind(x)} of rows of unequal lengths"
-            ) from error
+            raise ValueError(f"{expected} {described(x)} of rows of unequal lengths") from error
         return jax.dlpack.from_dlpack(x)
     if array.dtype == object and array.size:
         array = _numbers_of_objects(array, name, x)
     if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, np.number):  # jax's knows bfloat16
-        raise ValueError(f"{name} must be an array of numbers; got {_kind(x)} of {array.dtype}")
+        raise ValueError(f"{expected} {described(x)} with entries of type {array.dtype}")
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = array.astype(np.float64)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def refuse_masked(x, name):
+    """Raises ValueError for a masked array, or one in a list, of which values are masked."""
+    if masked := _count_masked(x):
+        raise ValueError(
+            f"{name} is a masked array with {masked} masked value{'s' * (masked > 1)}: leave those rows out, or fill "
+            "them in with .filled(value)"
+        )
+
+
+def _count_masked(x):
+    if isinstance(x, np.ma.MaskedArray):
+        return int(np.ma.count_masked(x))
+    return sum(map(_count_masked, x)) if isinstance(x, list | tuple) else 0
+
+
+def holds_strings(x):
+    """Whether there are strings among the entries of an array or a list."""
+    if x is None or isinstance(x, jax.Array | str | bytes | Mapping | Set | Iterator) or hasattr(x, "detach"):
+        return False
+    array = np.asarray(x, dtype=object if isinstance(x, list | tuple) else None)
+    return array.dtype.kind in "UST" or any(isinstance(e, str | bytes) for e in array.flat if array.dtype == object)
+
+
+def is_missing(entry):
+    """Whether an entry stands for no value: None, nan, and what pandas has for them."""
+    nan = isinstance(entry, float) and entry != entry
+    return nan or entry is None or type(entry).__name__ in ("NAType", "NaTType")
+
+
 def _numbers_of_objects(array, name, x):
     """An object array whose entries are all numbers as one of these."""
     kinds = {type(entry) for entry in array.flat}
-    if not all(issubclass(kind, numbers.Real | np.bool_) for kind in kinds):
-        named = ", ".join(sorted(kind.__name__ for kind in kinds)[:3])
-        raise ValueError(f"{name} must be an array of numbers; got {_kind(x)} with entries of type {named}")
-    return array.astype(np.int64 if all(issubclass(kind, numbers.Integral) for kind in kinds) else np.float64)
+    if all(issubclass(kind, numbers.Real | np.bool_) for kind in kinds):
+        return array.astype(np.int64 if all(issubclass(kind, numbers.Integral) for kind in kinds) else np.float64)
+    missing = sum(map(is_missing, array.flat))
+    if missing and all(is_missing(entry) or isinstance(entry, numbers.Real) for entry in array.flat):
+        raise ValueError(
+            f"{name} has {missing} missing value{'s' * (missing > 1)} (None or NA): leave those rows out, or fill them"
+        )
+    named = f" with entries of type {', '.join(sorted(kind.__name__ for kind in kinds)[:3])}" if array.ndim else ""
+    fix = ": pass .toarray()" if hasattr(x, "toarray") else ""
+    fix = ": pass .select_dtypes('number') of it" if hasattr(x, "select_dtypes") else fix
+    raise ValueError(f"{name} must be an array of numbers; got {described(x)}{named}{fix}")
 
 
-def _kind(x):
-    return f"a {type(x).__name__}" if type(x).__module__ == "builtins" else f"an array ({type(x).__name__})"
+def described(x):
+    """What x is, in a few words, for a message."""
+    if isinstance(x, jax.core.Tracer):
+        return "a traced value"
+    if x is None or isinstance(x, str | bytes | numbers.Number | np.generic):
+        return repr(x)[:60]
+    shape = getattr(x, "shape", None)
+    return f"an array of shape {shape}" if isinstance(x, np.ndarray | jax.Array) and shape else f"a {type(x).__name__}"
 
 
 def as_float(x, name="array"):
@@ -83,19 +130,58 @@ def as_labels(labels, n=None):
 
     Any length, and any shape, for n None.
     """
-    if not isinstance(labels, jax.Array):
-        kind = np.asarray(labels, dtype=object if isinstance(labels, list | tuple) else None)
-        if kind.dtype.kind in "US" or (kind.dtype == object and any(isinstance(entry, str) for entry in kind.flat)):
-            raise ValueError("labels are strings; pass numpy.unique(labels, return_inverse=True)[1]")
-    labels = jnp.asarray(as_array(labels, "labels"))
+    refuse_masked(labels, "labels")
+    if holds_strings(labels):
+        raise ValueError("labels are strings; pass numpy.unique(labels, return_inverse=True)[1]")
+    labels = as_array(labels, "labels")
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and np.iinfo(labels.dtype).max > INT_MAX:
+        # JAX would cut off the upper bits, which makes 2^32 a zero.
+        labels = np.clip(labels, max(-1, np.iinfo(labels.dtype).min), INT_MAX)
+    labels = jnp.asarray(labels)
     labels = labels.astype(jnp.int32) if labels.dtype == bool else labels
     if n is not None and labels.shape != (n,):
         fix = {(n, 1): ": pass labels[:, 0]"}.get(labels.shape, "")
         fix = ": pass labels.argmax(1) if they are one-hot" if labels.ndim == 2 and not fix else fix
         raise ValueError(f"labels must have shape ({n},), one per row of the features; got {labels.shape}{fix}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f"labels must be integers; got {labels.dtype}: pass labels.astype(int) if they are whole")
+        missing = on_host(labels) and np.isnan(np.asarray(labels)).any()
+        fix = "leave rows without a label (nan) out, or give them -1" if missing else "pass labels.astype(int) if whole"
+        raise ValueError(f"labels must be integers; got {labels.dtype}: {fix}")
     return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+
+
+def as_head(head, dim=None, labels=None):
+    """head as a float (C, D) array, C >= 1, of D = dim columns unless that is None."""
+    head = as_rows(head, "head")
+    if not len(head):
+        raise ValueError(f"head must have one row per class; got shape {head.shape}")
+    if dim not in (None, head.shape[1]):
+        raise ValueError(
+            f"head must be (C, D) with D = {dim}, the features' columns; got shape {head.shape}"
+            f"{head_fix(head.shape, dim)}"
+        )
+    if len(head) == 1 and labels is not None and on_host(labels) and np.max(np.asarray(labels), initial=0) == 1:
+        raise ValueError(SINGLE_LOGIT)
+    return head
+
+
+def head_fix(shape, dim):
+    """What to pass in place of a head of this shape, for features of `dim` columns."""
+    if shape[1] == dim + 1:
+        return ": if its last column is the bias, pass head[:, :-1] and bias=head[:, -1]"
+    return ": pass head.T" if shape[0] == dim else ""
+
+
+def as_bias(bias, head):
+    """bias as a float (C,) array, or None."""
+    if bias is None:
+        return None
+    if head is None:
+        raise ValueError("bias was given without a head; pass both or neither")
+    bias = as_float(bias, "bias")
+    if bias.shape != (len(head),):
+        raise ValueError(f"bias must have shape ({len(head)},), one per row of the head; got {bias.shape}")
+    return bias
 
 
 def as_square(k, name="gram"):
@@ -106,30 +192,46 @@ def as_square(k, name="gram"):
     return k
 
 
-def whole_number(value, name, least):
+def whole_number(value, name, least=None):
     """A static whole number of at least `least`, as an int."""
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(f"{name} is traced, but must be a static whole number: jit with static_argnames={name!r}")
     try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
         number = operator.index(value)
     except TypeError:
-        shape = getattr(value, "shape", None)
-        got = f"an array of shape {shape}" if shape else repr(value)
-        raise ValueError(f"{name} must be a whole number; got {got}") from None
-    if number < least:
+        raise ValueError(f"{name} must be a whole number; got {described(value)}") from None
+    if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}; got {number}")
     return number
 
 
-def positive(value, name):
-    """A number above zero, if it is concrete; a traced one passes."""
+def number(value, name, expected, fits=lambda x: True):
+    """A number that `fits`, if it is concrete; a traced one passes."""
     if isinstance(value, jax.core.Tracer):
         return value
     try:
-        number = float(value)
+        if isinstance(value, str | bytes) or np.ndim(value):
+            raise TypeError
+        good = fits(float(value))
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a positive number; got {value!r}") from None
-    if not 0 < number < np.inf:
-        raise ValueError(f"{name} must be a positive number; got {number}")
+        good = False
+    if not good:
+        raise ValueError(f"{name} must be {expected}; got {described(value)}")
     return value
+
+
+def positive(value, name):
+    """A number above zero, if it is concrete."""
+    return number(value, name, "a positive number", lambda x: 0 < x < np.inf)
+
+
+def flag(value, name):
+    """True or False, which may be traced."""
+    if isinstance(value, bool | np.bool_ | int) or (isinstance(value, np.ndarray | jax.Array) and value.shape == ()):
+        return value
+    raise ValueError(f"{name} must be True or False; got {described(value)}")
 
 
 def sample_weights(weights, n, dtype):
@@ -143,9 +245,11 @@ def sample_weights(weights, n, dtype):
     weights = as_float(weights, "weights").astype(dtype)
     if weights.shape != (n,):
         raise ValueError(f"weights must have shape ({n},), one per sample; got {weights.shape}")
-    if on_host(weights) and (negative := np.asarray(weights) < 0).any():
-        at = int(np.argmax(negative))
-        raise ValueError(f"weights must be non-negative; that of row {at} is {weights[at]}")
+    if on_host(weights):
+        found = np.asarray(weights)
+        if (wrong := ~((found >= 0) & (found < np.inf))).any():
+            at = int(np.argmax(wrong))
+            raise ValueError(f"weights must be non-negative and finite; that of row {at} is {found[at]}")
     return jnp.where(weights == 0, 0, weights)
 
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures import arrays, scale
-from infojax.measures.moments import class_stats, takes_stats
-from infojax.measures.passes import SecondPass, same_classifier, second_pass
+from infojax.measures.moments import class_stats, infer_num_classes, takes_stats
+from infojax.measures.passes import same_classifier, second_pass
 from infojax.measures.separation import cdnv_from_stats, davies_bouldin_from_sums
 from infojax.measures.simplex import duality_gap, means_and_head, nc2_from_means, nc2_from_stats, nc3_from_stats
 from infojax.measures.variability import between_inverse, nc1_convention, nc1_from_energy
@@ -69,11 +69,16 @@ def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, conven
     Raises:
       ValueError: shapes do not fit, unknown convention, C unknown under jit.
     """
+    z, given = arrays.as_rows(z), labels
+    labels = arrays.as_labels(labels, len(z))
     if head is not None:
-        rows = arrays.as_rows(head, "head").shape[0]
+        head = arrays.as_head(head, z.shape[1], labels)
+        rows = len(head)
         if num_classes not in (None, rows):
             raise ValueError(f"num_classes is {num_classes}, but the head has {rows} rows; leave num_classes out")
         num_classes = rows
+    bias = arrays.as_bias(bias, head)
+    num_classes = infer_num_classes(given, num_classes)  # of labels that jit has not traced
     z, s = scale.normalised_samples(z, labels, num_classes, weights)
     stats = class_stats(z, labels, num_classes, weights=weights)
     inverse = None if nc1_convention(convention).quotient else between_inverse(stats, convention=convention)
@@ -98,8 +103,6 @@ def collapse_from_passes(stats, sums, head=None, *, convention="thesis"):
       head: the (C, D) head that `sums` was made with, or None.
       convention: of NC1.
     """
-    if not isinstance(sums, SecondPass):
-        raise TypeError("sums must be a SecondPass, as second_pass makes it")
     value, nc1_per_class = nc1_from_energy(sums.energy, stats, convention=convention)
     means = nc2_from_stats(stats)
     spread, cdnv_per_class = cdnv_from_stats(stats)

@@ -69,7 +69,7 @@ def weighted(u, p):
 
 def density_of_features(z, weights=None, center=False):
     """`smaller_density` of the directions of z (N, D); see `spectra.directions`."""
-    weights = arrays.sample_weights(weights, len(z), z.dtype)
+    weights, center = arrays.sample_weights(weights, len(z), z.dtype), arrays.flag(center, "center")
     return spectra.smaller_gram(_density_factor(z, weights, center))
 
 
@@ -104,13 +104,7 @@ def order_of(alpha):
     """
     if isinstance(alpha, jax.core.Tracer):
         raise ValueError("alpha is traced, but must be a static number: jit with static_argnames='alpha'")
-    try:
-        number = float(alpha)
-    except (TypeError, ValueError):
-        raise ValueError(f"alpha must be a number from 0 to infinity; got {alpha!r}") from None
-    if not number >= 0:
-        raise ValueError(f"alpha must be a number from 0 to infinity; got {number}")
-    return number
+    return float(arrays.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
 
 
 def near_one(alpha):
@@ -301,10 +295,11 @@ def rankme(z, eps=1e-7, *, weights=None):
       Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
       representations by their rank", ICML 2023, equation 1.
     """
+    eps = arrays.number(eps, "eps", "a number of at least 0", lambda x: 0 <= x < np.inf)
     s = _weighted_singular_values(z, weights, "features")
     total = jnp.sum(s)
     p = arrays.safe_divide(s, total) + eps
-    return jnp.where(total == 0, 0, jnp.exp(-jnp.sum(p * jnp.log(p))))
+    return jnp.where(total == 0, 0, jnp.exp(-jnp.sum(p * jnp.log(jnp.where(p == 0, 1, p)))))
 
 
 def stable_rank(a, *, weights=None):
@@ -357,8 +352,8 @@ def coding_rate_of_moment(small, mass, dim, mu=1.0, form="code"):
         "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),
         "mcr2": lambda: (arrays.safe_divide(mu * dim, mass), 0.5, 0.0),
     }
-    if form not in scales:
-        raise ValueError(f"form must be one of {', '.join(scales)}; got {form!r}")
+    if not isinstance(form, str) or form not in scales:
+        raise ValueError(f"form must be one of {', '.join(scales)}; got {arrays.described(form)}")
     scale, factor, constant = scales[form]()
     # The determinant of I + G is at least one, in exact numbers.
     return (

@@ -6,6 +6,7 @@ with vectors (`trace.estimate_entropy_of`), in time linear in N and without anyt
 functions are called eagerly: how much they compute depends on what they find. alpha = 1 only.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -49,8 +50,10 @@ def _effort(given):
         alpha = "; only alpha = 1 is estimated, and matrix_entropy(alpha=2) needs no estimate" * ("alpha" in unknown)
         raise TypeError(f"unknown keyword {sorted(unknown)[0]!r}; expected {', '.join(Effort._fields)}{alpha}")
     effort = Effort(**given)
-    if not 0 < effort.confidence < 1 or not effort.tolerance > 0:
-        raise ValueError(f"confidence must lie in (0, 1) and tolerance be positive; got {effort}")
+    arrays.positive(effort.tolerance, "tolerance")
+    arrays.number(effort.confidence, "confidence", "a number between 0 and 1", lambda x: 0 < x < 1)
+    for name, least in (("seed", None), ("vectors", 1), ("exact_side", 0)):
+        arrays.whole_number(getattr(effort, name), name, least)
     return effort
 
 
@@ -100,9 +103,11 @@ def estimate_interplay(
       ValueError: shapes do not fit.
     """
     effort = _effort(effort)
-    z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
+    z, center = arrays.as_rows(z), arrays.flag(center, "center")
+    labels = arrays.as_labels(labels, len(z))
+    head = arrays.as_head(head, labels=labels)
     dtype = jnp.promote_types(z.dtype, head.dtype)
-    z, head, labels = z.astype(dtype), head.astype(dtype), arrays.as_labels(labels, len(z))
+    z, head = z.astype(dtype), head.astype(dtype)
     (n, dim), w = z.shape, arrays.sample_weights(weights, len(z), dtype)
     u, p, labels, unit_head, class_p, mean = head_interplay.weighted_directions(z, labels, head, w, center)
     counts = np.asarray(compiled(COUNTS)(labels, p, unit_head))
@@ -124,7 +129,7 @@ def estimate_interplay(
     return _assemble(features, operator, unit_head, class_p, mean, counts.sum(), effort, compiled)
 
 
-@takes_stats
+@partial(takes_stats, head="C*")
 def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_device, **effort):
     """`estimate_interplay` from streamed moments, without the samples.
 

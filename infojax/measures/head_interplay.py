@@ -86,9 +86,11 @@ def interplay_and_spectra(z, labels, head, *, weights=None, center=False):
 
 def ingredients(z, labels, head, weights=None, center=False, route=None):
     """What `assemble` takes."""
-    z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
+    z, center = arrays.as_rows(z), arrays.flag(center, "center")
+    labels = arrays.as_labels(labels, len(z))
+    head = arrays.as_head(head, labels=labels)
     dtype = jnp.promote_types(z.dtype, head.dtype)
-    z, head, labels = z.astype(dtype), head.astype(dtype), arrays.as_labels(labels, z.shape[0])
+    z, head = z.astype(dtype), head.astype(dtype)
     (n, dim), num_classes = z.shape, head.shape[0]
     if route not in (None, "gram", "classes"):
         raise ValueError(f"route must be 'gram', 'classes' or None; got {route!r}")
@@ -122,7 +124,7 @@ def weighted_directions(z, labels, head, weights, center, axis=None):
     return u, p, labels, w, arrays.total(class_p, axis), arrays.total(mean, axis)
 
 
-@takes_stats
+@partial(takes_stats, head="C*")
 def interplay_from_stats(stats, head):
     """`interplay` from streamed moments: exact, without the samples.
 

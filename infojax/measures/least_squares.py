@@ -45,7 +45,10 @@ def squared_error(z, labels, head, bias=None, *, weights=None):
       Han, Papyan and Donoho 2022, "Neural Collapse Under MSE Loss", Theorem 2, without weight decay and with classes
       weighted by their counts.
     """
-    head = arrays.as_rows(head, "head")
+    z = arrays.as_rows(z)
+    labels = arrays.as_labels(labels, len(z))
+    head = arrays.as_head(head, z.shape[1], labels)
+    bias = arrays.as_bias(bias, head)
     z, s = scale.normalised_samples(z, labels, len(head), weights)
     stats = class_stats(z, labels, len(head), weights=weights, scatter="within")
     return squared_error_from_stats(stats, head * s, bias)

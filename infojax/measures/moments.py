@@ -18,6 +18,7 @@ from infojax.measures import arrays, spectra
 from infojax.measures.class_blocks import class_second_moments
 
 SCATTERS = (None, "within", "class")
+MOST_CLASSES = 10**8  # that labels may ask for; means of so many fit into no memory
 CACHED_ROWS = 1024  # of 512 float32 columns: 2 MiB
 GROUP_ROWS = 2**16  # whose sums are single: longer ones would lose digits
 FAR = 4  # spreads between a reference and the mean of its class, beyond which the squares lose more than four bits
@@ -50,6 +51,9 @@ class ClassStats:
         """Empty statistics. scatter: None (O(C D) memory), "within" (adds D x D) or "class" (adds C x D x D)."""
         if scatter not in SCATTERS:
             raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
+        num_classes, dim = arrays.whole_number(num_classes, "num_classes", 1), arrays.whole_number(dim, "dim", 0)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"dtype must be a float type; got {dtype!r}")
         shape = {None: None, "within": (dim, dim), "class": (num_classes, dim, dim)}[scatter]
         return cls(
             count=jnp.zeros(num_classes, dtype),
@@ -76,6 +80,8 @@ class ClassStats:
 
     def merge(self, other):
         """Statistics of both sets of samples. Associative and commutative up to rounding."""
+        if not isinstance(other, ClassStats):
+            raise TypeError(f"other must be ClassStats; got {arrays.described(other)}")
         if self.kind != other.kind or self.mean.shape != other.mean.shape:
             raise ValueError(
                 f"cannot merge statistics of shape {self.mean.shape} with scatter {self.kind!r} and of shape "
@@ -130,16 +136,24 @@ def infer_num_classes(labels, num_classes):
     if isinstance(labels, jax.core.Tracer):
         raise ValueError("num_classes must be given inside jit, grad or vmap: it sets the shape of the result")
     labels = np.asarray(arrays.as_array(labels, "labels"))
-    return max(int(labels.max()) + 1, 1) if labels.size else 1
+    top = int(labels.max()) if labels.size else 0
+    if top >= MOST_CLASSES:
+        raise ValueError(
+            f"labels go up to {top}; expected 0, ..., C - 1: pass numpy.unique(labels, return_inverse=True)[1]"
+        )
+    return max(top + 1, 1)
 
 
 # What functions of `ClassStats` take besides: name -> axes, of C classes, D columns or any number.
-_BESIDES = {"head": "**", "bias": "C", "inverse": "D*", "energy": "C", "distance": "C"}
+_BESIDES = {"head": "CD", "bias": "C", "inverse": "D*", "energy": "C", "distance": "C"}
 
 
-def takes_stats(f):
-    """Checks the arguments of a function of `ClassStats`, before JAX refuses them in words of its own."""
-    arguments_of = signature(f)
+def takes_stats(f, **besides):
+    """Checks the arguments of a function of `ClassStats`, before JAX refuses them in words of its own.
+
+    besides: other axes than those of `_BESIDES`.
+    """
+    arguments_of, axes_of = signature(f), _BESIDES | besides
 
     @wraps(f)
     def checked(*arguments, **options):
@@ -147,16 +161,24 @@ def takes_stats(f):
         given = bound.arguments
         stats = given["stats"]
         if not isinstance(stats, ClassStats):
-            raise TypeError(f"stats must be ClassStats, as class_stats makes them; got {type(stats).__name__}")
+            raise TypeError(f"stats must be ClassStats, as class_stats makes them; got {arrays.described(stats)}")
+        if "sums" in given and not hasattr(given["sums"], "disagreement"):
+            found = arrays.described(given["sums"])
+            raise TypeError(f"sums must be a SecondPass, as second_pass makes it; got {found}")
+        if not isinstance(given.get("convention", ""), str):
+            raise ValueError(f"convention must be a name; got {arrays.described(given['convention'])}")
+        if given.get("bias") is not None and given.get("head") is None:
+            raise ValueError("bias was given without a head; pass both or neither")
         sizes = dict(zip("CD", stats.mean.shape, strict=True))
-        for name in _BESIDES.keys() & given.keys():
-            if given[name] is None:
+        for name in axes_of.keys() & given.keys():
+            if given[name] is None and arguments_of.parameters[name].default is None:
                 continue
             given[name] = x = arrays.as_float(given[name], name)
-            axes = _BESIDES[name]
+            axes = axes_of[name]
             if x.ndim != len(axes) or any(sizes.get(axis, n) != n for axis, n in zip(axes, x.shape, strict=True)):
                 form = ", ".join(str(sizes.get(axis, "...")) for axis in axes) + "," * (len(axes) == 1)
-                raise ValueError(f"{name} must have shape ({form}); got {x.shape}")
+                fix = arrays.head_fix(x.shape, sizes["D"]) if axes == "CD" and x.ndim == 2 else ""
+                raise ValueError(f"{name} must have shape ({form}); got {x.shape}{fix}")
         return f(*bound.args, **bound.kwargs)
 
     return checked

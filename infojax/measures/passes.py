@@ -144,7 +144,10 @@ def nc4(z, labels, head, bias=None, *, weights=None):
     References:
       Papyan, Han and Donoho, PNAS 2020.
     """
-    head = arrays.as_rows(head, "head")
+    z = arrays.as_rows(z)
+    labels = arrays.as_labels(labels, len(z))
+    head = arrays.as_head(head, z.shape[1], labels)
+    bias = arrays.as_bias(bias, head)
     z, s = scale.normalised_samples(z, labels, head.shape[0], weights)
     head, bias = same_classifier(head, bias, s)
     stats = class_stats(z, labels, head.shape[0], weights=weights)

@@ -154,6 +154,8 @@ def nc3(z, labels, head, *, convention="papyan", weights=None):
     Raises:
       ValueError: shapes do not fit, unknown convention.
     """
-    head = arrays.as_rows(head, "head")
+    z = arrays.as_rows(z)
+    labels = arrays.as_labels(labels, len(z))
+    head = arrays.as_head(head, z.shape[1], labels)
     z, _ = scale.normalised_samples(z, labels, head.shape[0], weights)
     return nc3_from_stats(class_stats(z, labels, head.shape[0], weights=weights), head, convention=convention)

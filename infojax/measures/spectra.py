@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures.arrays import (
+    as_float,
     as_rows,
+    flag,
     host_view,
     matmul,
     on_host,
@@ -52,7 +54,10 @@ def unit_rows(z, floor=0.0):
     Returns:
       (N, D) unit or zero rows, and (N,) booleans that are True for unit rows.
     """
-    return _unit_rows(as_rows(z), floor)
+    z, floor = as_rows(z), as_float(floor, "floor")
+    if floor.shape not in ((), (len(z), 1)):
+        raise ValueError(f"floor must be a number or ({len(z)}, 1), one per row; got shape {floor.shape}")
+    return _unit_rows(z, floor)
 
 
 @jax.jit
@@ -79,7 +84,7 @@ def directions(z, weights=None, center=False, axis=None):
     Returns:
       u (N, D), p (N,). Rows without a direction have p = 0; p sums to 1, or to 0 if no sample is left.
     """
-    return _directions(z, sample_weights(weights, z.shape[0], z.dtype), center, axis)
+    return _directions(z, sample_weights(weights, z.shape[0], z.dtype), flag(center, "center"), axis)
 
 
 @partial(jax.jit, static_argnames="axis")

@@ -147,13 +147,13 @@ def mutual_information_etf(num_classes: int, *, alpha: float = 1.0) -> float:
 
     Args:
       num_classes: C >= 1.
-      alpha: order of the Renyi entropy, positive; 1 is the von Neumann entropy.
+      alpha: order of the Renyi entropy, from 0 to infinity; 1 is the von Neumann entropy.
 
     Returns:
       Python float, nats; 0 for C = 1 and C = 2.
 
     Raises:
-      ValueError: C < 1 or alpha not positive and finite.
+      ValueError: C < 1 or alpha negative or no number.
 
     References:
       alpha = 1: Song et al., Theorem 3. alpha = 2: Tan et al., Information Flow in Self-Supervised
@@ -163,9 +163,7 @@ def mutual_information_etf(num_classes: int, *, alpha: float = 1.0) -> float:
     2.093235
     """
     classes = _classes(num_classes)
-    alpha = float(alpha)
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha is {alpha}, but a Renyi order is positive and finite")
+    alpha = float(arrays.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
     p = _frequencies(classes, None)
     b = _etf_correlation(classes)
     return 2 * _entropy(_spectrum(p, b), alpha) - _entropy(_spectrum(p, b * b), alpha)
@@ -270,7 +268,7 @@ def _classes(value: int, name: str = "num_classes") -> int:
 
 def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) -> np.ndarray:
     """(C,) frequencies; a class without samples has 0 and only adds zeros to the spectra."""
-    counts = np.ones(num_classes) if counts is None else np.asarray(counts, np.float64)
+    counts = np.ones(num_classes) if counts is None else np.asarray(arrays.as_array(counts, "counts"), np.float64)
     if counts.shape != (num_classes,):
         raise ValueError(f"counts has shape {counts.shape}, but must have one count a class: ({num_classes},)")
     if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.sum() > 0):
@@ -288,7 +286,7 @@ def _etf_correlation(num_classes: int) -> float:
 
 def _mean_share(num_classes: int, p: np.ndarray, mean_energy: float) -> float:
     """t, the share of a feature's energy that lies along the common direction u."""
-    s = float(mean_energy)
+    s = float(arrays.number(mean_energy, "mean_energy", "a number from 0 to 1"))
     if s == 0:
         return 0.0
     q = 1.0 if num_classes == 1 else (num_classes * float(p @ p) - 1) / (num_classes - 1)
@@ -317,4 +315,6 @@ def _entropy(eigenvalues: np.ndarray, alpha: float = 1.0) -> float:
     p = p / p.sum()
     if alpha == 1:
         return max(0.0, float(-(p * np.log(p)).sum()))
+    if alpha == math.inf:
+        return max(0.0, -math.log(float(p.max())))
     return max(0.0, math.log(float((p**alpha).sum())) / (1 - alpha))

@@ -5,7 +5,6 @@ Its labels are the digits, in base C, of a sample's index within its class.
 """
 
 import math
-import operator
 from functools import partial
 
 import jax
@@ -93,7 +92,7 @@ def num_digits(max_count, num_classes):
     >>> num_digits(125, 5), num_digits(126, 5)
     (3, 4)
     """
-    num_classes, max_count = _base(num_classes), operator.index(max_count)
+    num_classes, max_count = _base(num_classes), arrays.whole_number(max_count, "max_count")
     if max_count < 0:
         raise ValueError(f"max_count is {max_count}, but a count is not negative")
     digits, power = 1, num_classes
@@ -113,14 +112,14 @@ def v_information(cross_entropy, num_classes, *, base=2):
 
     Args:
       cross_entropy: mean cross entropy of the decoder in nats, any shape.
-      num_classes: C >= 1, static.
+      num_classes: C >= 2, static.
       base: base of the logarithm of the result: 2 for bits, math.e for nats.
 
     Returns:
       Array of the shape of `cross_entropy`, float32 or better, in units of log base `base`.
 
     Raises:
-      ValueError: C < 1 or a base that is not a finite number above 1.
+      ValueError: C < 2 or a base that is not a finite number above 1.
 
     References:
       Xu et al., A Theory of Usable Information Under Computational Constraints, definition 2;
@@ -129,9 +128,8 @@ def v_information(cross_entropy, num_classes, *, base=2):
     >>> float(v_information(0.0, 8))
     3.0
     """
-    num_classes = arrays.whole_number(num_classes, "num_classes", 1)
-    if not 1 < base < math.inf:
-        raise ValueError(f"base is {base}, but must be a finite number above 1")
+    num_classes = arrays.whole_number(num_classes, "num_classes", 2)
+    arrays.number(base, "base", "a finite number above 1", lambda x: 1 < x < math.inf)
     cross_entropy = arrays.as_float(cross_entropy, "cross_entropy")
     return (math.log(num_classes) - cross_entropy) / math.log(base)
 
@@ -154,7 +152,7 @@ def _width(labels, valid, num_classes, given):
         needed = num_digits(int(np.bincount(concrete).max()) if concrete.size else 0, num_classes)
     if given is None:
         return needed
-    given = operator.index(given)
+    given = arrays.whole_number(given, "num_digits")
     if given < needed:
         raise ValueError(f"num_digits is {given}, but these labels need at least {needed}")
     return given

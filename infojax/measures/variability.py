@@ -42,7 +42,7 @@ NC1_CONVENTIONS = MappingProxyType({
 
 def nc1_convention(name):
     if not isinstance(name, str) or name not in NC1_CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(NC1_CONVENTIONS)}; got {name!r}")
+        raise ValueError(f"convention must be one of {', '.join(NC1_CONVENTIONS)}; got {arrays.described(name)}")
     return NC1_CONVENTIONS[name]
 
 

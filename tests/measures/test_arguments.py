@@ -77,6 +77,7 @@ CALLS = {
 }
 # What a message may call an argument.
 ALIASES = {"z": "features", "a": "matrix", "k": "gram", "num_classes": "num_classes|dim", "energy": "stats"}
+ALIASES |= {"head": "bias"}
 COUNTS = ("num_classes", "dim")
 WORDS_OF_LIBRARIES = ("jax", "JAX value", "Tracer", "hash", "broadcast", "dtype mismatch", "attribute", "interpret")
 
@@ -84,21 +85,30 @@ WORDS_OF_LIBRARIES = ("jax", "JAX value", "Tracer", "hash", "broadcast", "dtype 
 def wrong(name, value):
     """(what, a wrong value) for an argument."""
     if name in ("stats", "sums"):
-        return [("an array", Z)]
+        return [("an array", Z), ("none", None), ("a string", "stats"), ("a dict", {})]
     if name in COUNTS:
-        return [("an array", W), ("zero", 0), ("a string", "ten"), ("a fraction", 2.5)]
+        return [("an array", W), ("zero", 0), ("a string", "ten"), ("a fraction", 2.5), ("a boolean", True)]
     value = np.asarray(value)
     found = [("a string", "features"), ("a dict", {"a": 1}), ("strings", np.full(value.shape, "x"))]
+    found += [("none", None), ("a set", {1}), ("dates", np.full(value.shape, np.datetime64("2020-01-01")))]
+    found += [("unequal rows", [[1, 2], [1]])]
     found += [("objects", np.full(value.shape, None, object)), ("complex", value.astype(complex))]
     if value.ndim:
         found += [("another rank", np.ones((*value.shape, 1, 1), value.dtype))]
-        found += [("masked", np.ma.masked_array(value, np.arange(value.size).reshape(value.shape) == 0))]
+        masked = np.ma.masked_array(value, np.arange(value.size).reshape(value.shape) == 0)
+        found += [("masked", masked), ("masked in a list", [masked[0], *value[1:]])]
+    if name == "head":
+        found += [
+            ("a row more", np.ones((C + 1, D))),
+            ("a column more", np.ones((C, D + 1))),
+            ("empty", np.ones((0, D))),
+        ]
     if name in ("labels", "weights", "bias"):
         found += [("another length", value[:-1])]
     if name in ("labels",):
         found += [("fractions", value + 0.5)]
     if name == "weights":
-        found += [("negative", -value)]
+        found += [("negative", -value), ("nan", value * np.nan), ("infinite", value * np.inf)]
     return found
 
 
@@ -114,13 +124,15 @@ def test_what_does_not_fit_is_refused_in_words(function):
     problems = []
     for name, value in given.items():
         for what, bad in wrong(name, value):
-            if (function, name, what) in TAKEN:
+            optional = inspect.signature(call).parameters[name].default is None
+            if (function, name, what) in TAKEN or (what == "none" and optional):
                 continue
             try:
                 call(**given | {name: bad})
             except (ValueError, TypeError) as error:
                 text = str(error).splitlines()[0] if str(error) else ""
                 named = any(word in text for word in (name, *ALIASES.get(name, "").split("|")) if word)
+                named &= "NoneType" not in text
                 if not named or any(word in str(error) for word in WORDS_OF_LIBRARIES) or "\n" in str(error):
                     problems.append(f"{name} = {what}: {type(error).__name__} {str(error)[:120]!r}")
             except Exception as error:
@@ -135,6 +147,11 @@ TAKEN = {
     ("v_information", "cross_entropy", "another rank"),
     ("head_rows", "labels", "another length"),
     ("relabel", "labels", "another length"),
+    # The papers' head rows may have a width of their own, and classes without samples.
+    *((name, "head", "a column more") for name in ("head_rows", "interplay", "estimate_interplay")),
+    *((name, "head", "a column more") for name in ("interplay_from_stats", "estimate_interplay_from_stats")),
+    *((name, "head", "a row more") for name in ("head_rows", "interplay", "estimate_interplay", "nc3")),
+    ("head_rows", "head", "empty"),
 }
 
 
@@ -185,7 +202,7 @@ def test_half_precision_integers_and_torch():
 
 
 def test_what_is_masked_is_named():
-    with pytest.raises(ValueError, match="features is a masked array with 1 masked values: leave those rows out"):
+    with pytest.raises(ValueError, match="features is a masked array with 1 masked value: leave those rows out"):
         ij.nc1(np.ma.masked_equal(Z, Z[3, 2]), Y)
 
 
@@ -205,7 +222,7 @@ def test_strings_and_fractions_as_labels():
 
 
 def test_other_values_are_refused():
-    with pytest.raises(ValueError, match="weights must be non-negative; that of row 3 is -0.5"):
+    with pytest.raises(ValueError, match="weights must be non-negative and finite; that of row 3 is -0.5"):
         ij.matrix_entropy(Z, weights=np.where(np.arange(N) == 3, -0.5, 1))
     for mu in (0.0, -1.0, np.nan, "one"):
         with pytest.raises(ValueError, match="mu must be a positive number"):
@@ -218,6 +235,113 @@ def test_other_values_are_refused():
         ij.estimate_matrix_entropy(Z, alpha=2)
     with pytest.raises(TypeError):
         ij.NC1_CONVENTIONS["mine"] = ij.NC1_CONVENTIONS["thesis"]
+
+
+# Keyword and wrong values -> what takes it.
+OPTIONS = {
+    "alpha": (["x", None, np.nan, -1, [1], W, {}], [ij.matrix_entropy, ij.joint_entropy, ij.mir, ij.hdr]),
+    "center": (["yes", None, W, [True]], [ij.matrix_entropy, ij.mir, ij.interplay, ij.estimate_interplay]),
+    "convention": (["mine", None, [], {}, W, 1], [ij.nc1, ij.nc3, ij.neural_collapse, ij.nc1_from_stats]),
+    "form": (["mine", None, [], W], [ij.coding_rate]),
+    "scatter": (["mine", [], {}], [ij.class_stats]),
+    "route": (["mine", [], {}], [ij.interplay]),
+    "order": (["mine", None, []], [ij.relabel]),
+    "eps": (["x", None, -1, np.nan, np.inf, np.ones(N)], [ij.rankme]),
+    "mu": (["x", None, 0, np.inf, W], [ij.coding_rate]),
+    "base": (["x", None, 1, np.nan, W], [ij.v_information]),
+    "floor": (["x", None, np.ones(D)], [ij.unit_rows]),
+    "tolerance": (["x", None, 0, np.nan], [ij.estimate_matrix_entropy]),
+    "confidence": (["x", None, 2], [ij.estimate_matrix_entropy]),
+    "seed": (["x", 1.5, None], [ij.estimate_matrix_entropy]),
+    "vectors": (["x", 0], [ij.estimate_interplay]),
+    "exact_side": ([None, -1], [ij.estimate_joint_entropy]),
+    "counts": (["x", [1, None, 2], np.ma.masked_equal([1, 2, 3], 2), [1, 2], [-1, 1, 1]], [ij.nc_limits]),
+    "mean_energy": (["x", None, np.nan, 2, W], [ij.nc_limits]),
+    "depth": (["x", [1, 2], np.ma.masked_equal([1, 2, 3], 2)], [ij.equi_separation]),
+    "present": ([[1, 0], "x", [None, 1, 1]], [ij.nc2_from_means]),
+    "num_digits": (["x", 1.5, 0], [ij.relabel]),
+}
+JITTED = [ij.between_inverse, ij.nc1_from_energy, ij.collapse_from_passes]  # options that JAX would have to hash
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_are_refused_in_words(option):
+    values, functions = OPTIONS[option]
+    for call in functions + (JITTED if option == "convention" else []):
+        for value in values:
+            with pytest.raises(ValueError, match=option) as caught:
+                call(**CALLS[call.__name__] | {option: value})
+            assert "\n" not in str(caught.value)
+            assert not any(word in str(caught.value) for word in WORDS_OF_LIBRARIES)
+
+
+def test_class_stats_refuse_in_words():
+    for wrong_size in ("a", 2.5, None, True, -1):
+        with pytest.raises(ValueError, match="num_classes must be"):
+            ij.ClassStats.init(wrong_size, D)
+    with pytest.raises(ValueError, match="dtype must be a float type"):
+        ij.ClassStats.init(C, D, dtype=int)
+    with pytest.raises(TypeError, match=r"other must be ClassStats; got an array of shape \(12, 4\)"):
+        STATS.merge(Z)
+    with pytest.raises(ValueError, match="features must be an array of numbers; got None"):
+        STATS.update(None, Y)
+    with pytest.raises(ValueError, match="num_classes is traced.*static_argnames='num_classes'"):
+        jax.jit(lambda c: ij.nc1(Z, Y, c))(3)
+
+
+HEADS = [ij.nc3, ij.nc4, ij.squared_error, ij.neural_collapse]
+
+
+@pytest.mark.parametrize("measure", HEADS)
+def test_heads_as_other_code_stores_them(measure):
+    with pytest.raises(ValueError, match=r"if its last column is the bias, pass head\[:, :-1\]"):
+        measure(Z, Y, np.c_[W, np.ones(C)])
+    with pytest.raises(ValueError, match=r"got shape \(4, 3\): pass head.T"):
+        measure(Z, Y, W.T)
+    with pytest.raises(ValueError, match=r"one logit pass the head \[-w/2, w/2\]"):
+        measure(Z, Y % 2, W[:1])
+    jax.tree.map(np.asarray, measure(Z, np.zeros(N, int), W[:1]))  # one class has one row
+    if measure is not ij.nc3:
+        with pytest.raises(ValueError, match=r"bias must have shape \(3,\)"):
+            measure(Z, Y, W, np.ones((C, 1)))
+
+
+def test_a_bias_without_a_head_is_refused():
+    for call in (
+        lambda: ij.neural_collapse(Z, Y, bias=np.ones(C)),
+        lambda: ij.second_pass(STATS, Z, Y, bias=np.ones(C)),
+    ):
+        with pytest.raises(ValueError, match="bias was given without a head"):
+            call()
+
+
+def test_labels_beyond_32_bits_are_no_small_ones():
+    """2^32 is outside [0, C), and not 0, which its lower half is."""
+    for dtype, label in ((np.int64, 2**32), (np.int64, -(2**32)), (np.uint64, 2**32 + 1), (np.uint32, 2**31)):
+        y = Y.astype(dtype)
+        y[:3] = np.array(label, dtype)
+        assert float(ij.nc1(Z, y, C)) == pytest.approx(float(ij.nc1(Z[3:], Y[3:], C)), rel=1e-5)
+    with pytest.raises(ValueError, match="labels go up to 4294967297; expected 0, ..., C - 1"):
+        ij.nc1(Z, y.astype(np.int64) + 2**32 - 2**31 + 1)
+
+
+def test_tables_of_pandas():
+    pd = pytest.importorskip("pandas")
+    expected = float(ij.nc1(Z, Y))
+    table = pd.DataFrame(Z.astype(np.float64))
+    for z in (table, table.astype("Float64")):
+        for y in (pd.Series(Y, index=np.arange(N)[::-1]), pd.Series(Y, dtype="Int64"), pd.Categorical(Y)):
+            assert float(ij.nc1(z, y)) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="features has 1 missing value"):
+        ij.nc1(table.astype("Float64").mask(table == table.iloc[3, 2]), Y)
+    with pytest.raises(ValueError, match=r"leave rows without a label \(nan\) out, or give them -1"):
+        ij.nc1(Z, pd.Series(Y, dtype="Int64").where(Y > 0))
+    with pytest.raises(ValueError, match="weights must be non-negative and finite; that of row 0 is nan"):
+        ij.nc1(Z, Y, weights=pd.Series(np.ones(N), dtype="Float64").where(np.arange(N) > 0))
+    with pytest.raises(ValueError, match=r"entries of type float, str: pass .select_dtypes"):
+        ij.nc1(table.assign(name="a"), Y)
+    with pytest.raises(ValueError, match="labels are strings"):
+        ij.nc1(Z, pd.Series(["cat", "dog", "emu"])[Y].astype("category"))
 
 
 @pytest.mark.parametrize("measure", [ij.effective_rank, ij.rankme, ij.stable_rank])

@@ -754,7 +754,7 @@ def test_wrong_arguments_are_named():
             f(z, z[:7])
         with pytest.raises(ValueError, match=r"z2 must be \(N, D\).*\(8,\)"):
             f(z, z[:, 0])
-        with pytest.raises(ValueError, match="alpha must be a number from 0 to infinity; got -1.0"):
+        with pytest.raises(ValueError, match="alpha must be a number from 0 to infinity; got -1"):
             f(z, z, alpha=-1)
         with pytest.raises(ValueError, match=r"weights must have shape \(8,\).*\(7,\)"):
             f(z, z, weights=np.ones(7))
