@@ -574,10 +574,13 @@ def test_nan_in_a_gram_gives_nan(compiled):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_is_no_number_gives_nan(bad):
+def test_a_weight_that_is_no_number(bad):
+    """Refused where it can be seen; nan inside a compiled program."""
     weights = np.ones(8)
     weights[3] = bad
-    assert np.isnan(ij.matrix_entropy(FEATURES["N > D"], weights=weights))
+    with pytest.raises(ValueError, match="weights must be non-negative and finite; that of row 3 is"):
+        ij.matrix_entropy(FEATURES["N > D"], weights=weights)
+    assert np.isnan(jax.jit(lambda w: ij.matrix_entropy(FEATURES["N > D"], weights=w))(weights))
 
 
 # --- arguments -------------------------------------------------------------------------------------------------
