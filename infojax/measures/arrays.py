@@ -42,7 +42,10 @@ def as_array(x, name):
     except (TypeError, ValueError, RuntimeError) as error:
         if not hasattr(x, "__dlpack__"):
             raise ValueError(f"{expected} {described(x)} of rows of unequal lengths") from error
-        return jax.dlpack.from_dlpack(x)
+        try:
+            return jax.dlpack.from_dlpack(x)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{expected} {described(x)} that is not dense: pass .to_dense()") from error
     if array.dtype == object and array.size:
         array = _numbers_of_objects(array, name, x)
     if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, np.number):  # jax's knows bfloat16

@@ -195,6 +195,8 @@ def test_half_precision_integers_and_torch():
             float(ij.matrix_entropy(np.asarray(z, np.float32))), rel=1e-6
         )
     torch = pytest.importorskip("torch")
+    with pytest.raises(ValueError, match="features must be an array of numbers; got a Tensor that is not dense"):
+        ij.matrix_entropy(torch.tensor(Z).to_sparse())
     for dtype in (torch.float32, torch.bfloat16):
         z = torch.tensor(Z, dtype=dtype, requires_grad=True)
         expected = float(ij.matrix_entropy(z.detach().float().numpy()))
