@@ -168,7 +168,7 @@ def _inferred_classes(labels):
     if top >= max(2 * len(found), MOST_EMPTY_CLASSES):
         raise InputError(
             f"labels go up to {top} but only {len(found)} values occur; expected 0, ..., C - 1: pass "
-            f"numpy.unique(labels, return_inverse=True)[1], or the head if it has so many rows{mark}"
+            f"numpy.unique(labels, return_inverse=True)[1], or the head if it has a row for each{mark}"
         )
     return [f"the label {top} stands apart from the others, which end at {found[-2]}{mark}"] if mark else []
 

@@ -136,7 +136,7 @@ print(trained(int(sys.argv[1]), sys.argv[2], bool(int(sys.argv[3]))))
 
 
 def trained(steps, folder, quick):
-    """A sum over the bits of all parameters after so many steps, half of them before a checkpoint and a restart."""
+    """CRC-32 of the state after `steps` steps; continues from the checkpoint in `folder` where there is one."""
     from infojax.train.checkpoint import Checkpoints
 
     case = Case("wrn_28_2", "bf16", 8 if quick else 64, quick=True)  # a small network: each process compiles it

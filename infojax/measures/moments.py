@@ -18,7 +18,7 @@ from infojax.measures import arrays, spectra
 from infojax.measures.class_blocks import class_second_moments
 
 SCATTERS = (None, "within", "class")
-MOST_CLASSES = 10**8  # that labels may ask for; means of so many fit into no memory
+MOST_CLASSES = 10**8  # that labels may ask for; the means of more do not fit into memory
 CACHED_ROWS = 1024  # of 512 float32 columns: 2 MiB
 GROUP_ROWS = 2**16  # whose sums are single: longer ones would lose digits
 FAR = 4  # spreads between a reference and the mean of its class, beyond which the squares lose more than four bits

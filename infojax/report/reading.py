@@ -57,7 +57,7 @@ def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
     """
     rows, damaged, text = [], {}, {}
     lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
-    cut_short = lines.pop()  # "" where the last line is whole
+    cut_short = lines.pop()  # "" where the last line is complete
     for number, line in enumerate(lines, 1):
         row, problem = _row(line, swept)
         if problem:

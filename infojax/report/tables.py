@@ -198,7 +198,7 @@ def _column(name, cells) -> dict[str, str]:
 def _measure_lines(row, columns, names, width) -> list[str]:
     """A row of the table. Names and numbers are never cut: what does not fit stands on lines of its own.
 
-    Of a convention the definition may be cut (it is whole in the HTML and in the Report), but not what follows its
+    The definition of a convention may be cut (HTML and the Report have all of it), but not what follows its
     first semicolon: the rows that were used, the bounds of an estimate.
     """
     long = len(row.key) > names

@@ -1,4 +1,4 @@
-"""Folders of pictures: which files are samples, their classes, splits, size and pixels, and what is said of them."""
+"""Folders of pictures: which files are samples, their classes, splits, size and pixels, and the notes about them."""
 
 import io
 import json
