@@ -18,21 +18,24 @@ w = 0.4 and 0.6 while MIR rises; the fall is less at 0.003 and gone at 0.0003. p
 docs/results.md.
 """
 
-from infojax.tasks import supervised
+from infojax.tasks.build import torchssl
 from infojax.tasks.config import choices
 
 
 def get_config(string=""):
     chosen = choices(string, init=("same", "different"), data="digits", model="", seeds=1)
-    config = supervised.recipe("connectivity", chosen)
+    digits = chosen.data == "digits"
+    presets = {
+        "tiny": dict(lr=0.03, schedule="cosine_7_16", epochs=60.0 if digits else 15.0),
+        "small": dict(lr=0.03, schedule="cosine_7_16", epochs=100.0),
+        "paper": dict(lr=0.03, schedule="cosine_7_16", steps=2**20),
+    }
+    config = torchssl("connectivity", chosen, batch_size=64, weight_decay=5e-4, **presets[chosen.preset])
     config.task = "connectivity"
     config.sweep = dict(name="lr", values=(3e-2, 3e-3, 3e-4))
     config.path = dict(init=chosen.init, fork=0, points=21, weights="raw", recompute_samples=10_000)
     if chosen.preset == "tiny":
-        config.optimizer.update(lr=0.03, schedule="cosine_7_16")
         config.evaluate.points = 6
-        if chosen.data == "digits":
-            config.epochs = 60.0
         if chosen.model == "wide_resnet":
             config.model.options.width = 1
     return config

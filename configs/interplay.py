@@ -16,10 +16,16 @@ Not run at this scale here, nor was small.
 tiny: see docs/results.md for what was run.
 """
 
-from infojax.tasks import supervised
+from infojax.tasks.build import torchssl
 from infojax.tasks.config import choices
 
 
 def get_config(string=""):
     chosen = choices(string, data="digits", model="", seeds=1)
-    return supervised.recipe("interplay", chosen)
+    digits = chosen.data == "digits"
+    presets = {
+        "tiny": dict(lr=0.1, schedule="cosine", epochs=30.0 if digits else 15.0),
+        "small": dict(lr=0.03, schedule="cosine_7_16", epochs=100.0),
+        "paper": dict(lr=0.03, schedule="cosine_7_16", steps=2**20),
+    }
+    return torchssl("interplay", chosen, batch_size=64, weight_decay=5e-4, **presets[chosen.preset])

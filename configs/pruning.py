@@ -11,13 +11,19 @@ estimated from more, with half of the width of their bounds in the rows. paper a
 docs/results.md.
 """
 
-from infojax.tasks import supervised
+from infojax.tasks.build import torchssl
 from infojax.tasks.config import choices
 
 
 def get_config(string=""):
     chosen = choices(string, data="digits", model="", seeds=3)
-    config = supervised.recipe("pruning", chosen)
+    digits = chosen.data == "digits"
+    presets = {
+        "tiny": dict(lr=0.1, schedule="cosine", epochs=30.0 if digits else 15.0),
+        "small": dict(lr=0.03, schedule="cosine_7_16", epochs=100.0),
+        "paper": dict(lr=0.03, schedule="cosine_7_16", steps=2**20),
+    }
+    config = torchssl("pruning", chosen, batch_size=64, weight_decay=5e-4, **presets[chosen.preset])
     config.task = "pruning"
     config.sparsities = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
     if chosen.preset == "tiny":

@@ -14,12 +14,18 @@ paper and small were not run here; tiny: docs/results.md.
 """
 
 from infojax.objectives.regularizers import KINDS
-from infojax.tasks import supervised
+from infojax.tasks.build import torchssl
 from infojax.tasks.config import choices
 
 
 def get_config(string=""):
     chosen = choices(string, term=("mi", *(kind for kind in KINDS if kind != "mi")), data="digits", model="", seeds=1)
-    config = supervised.recipe("regularized", chosen)
+    digits = chosen.data == "digits"
+    presets = {
+        "tiny": dict(lr=0.1, schedule="cosine", epochs=30.0 if digits else 15.0),
+        "small": dict(lr=0.03, schedule="cosine_7_16", epochs=100.0),
+        "paper": dict(lr=0.03, schedule="cosine_7_16", steps=2**20),
+    }
+    config = torchssl("regularized", chosen, batch_size=64, weight_decay=5e-4, **presets[chosen.preset])
     config.objective.strength = 0.0 if chosen.term == "off" else 0.1
     return config

@@ -12,13 +12,13 @@ pod. One that hangs is the last one named: not every host runs the command, or a
 Two processes with two CPU devices each: 10 s on two cores.
 """
 
-from infojax.tasks import supervised
+from infojax.tasks.build import classification_defaults
 from infojax.tasks.config import choices
 
 
 def get_config(string=""):
     chosen = choices(string, preset=("tiny",), data=("synthetic",), model="mlp")
-    config = supervised.defaults("smoke", chosen)
+    config = classification_defaults("smoke", chosen)
     config.task = "smoke"
     config.data.options = dict(size=8, channels=1, num_train=64, num_test=10)
     config.objective.transform = "plain"

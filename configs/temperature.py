@@ -14,13 +14,19 @@ Expected (Song et al. 2024): as the temperature grows the accuracy hardly change
 Davies-Bouldin fall, the silhouette rises. paper and small were not run here; tiny: docs/results.md.
 """
 
-from infojax.tasks import supervised
+from infojax.tasks.build import torchssl
 from infojax.tasks.config import choices
 
 
 def get_config(string=""):
     chosen = choices(string, data="digits", model="", seeds=3)
-    config = supervised.recipe("temperature", chosen)
+    digits = chosen.data == "digits"
+    presets = {
+        "tiny": dict(lr=0.1, schedule="cosine", epochs=30.0 if digits else 15.0),
+        "small": dict(lr=0.03, schedule="cosine_7_16", epochs=100.0),
+        "paper": dict(lr=0.03, schedule="cosine_7_16", steps=2**20),
+    }
+    config = torchssl("temperature", chosen, batch_size=64, weight_decay=5e-4, **presets[chosen.preset])
     config.task = "temperature"
     config.sweep = dict(name="temperature", values=(1.0, 2.0, 5.0, 10.0))
     config.tsne_seed = 0

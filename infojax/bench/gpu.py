@@ -24,10 +24,10 @@ from infojax import outputs
 from infojax.bench.torch_rows import beside
 from infojax.data import strong, transforms, weak
 from infojax.models import build
-from infojax.objectives import Context, Facts, Seeds, Supervised, init_state
+from infojax.objectives import Context, Facts, Optimizer, Seeds, Supervised, init_state
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
-from infojax.train.step import make_step, map_runs
+from infojax.train.step import Step, make_step, map_runs
 
 CLASSES = 10
 NETWORKS = {"wrn_28_2": {}, "resnet18": {}, "vit_tiny": {"patch": 4}}
@@ -186,7 +186,7 @@ class Case:
         data = {"x": jnp.asarray(x), "labels": jnp.asarray(rng.integers(0, CLASSES, n).astype(np.int32))}
         self.constants = {"data": {"train": data}}
         net = as_net(build(name, CLASSES, dtype=dtype, **options), jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32))
-        self.ctx = Context({"net": net}, {"main": sgd(0.03, weight_decay=5e-4)}, Facts(CLASSES, 2**20))
+        self.ctx = Context({"net": net}, {"main": Optimizer(sgd(0.03, weight_decay=5e-4))}, Facts(CLASSES, 2**20))
         self.task = Supervised(batch_size=batch)
         views = transforms((125.0, 123.0, 114.0), (63.0, 62.0, 67.0))
         self.one, self.precision = make_step(self.ctx, views), PRECISIONS[precision]
@@ -238,7 +238,7 @@ def seeds(quick):
     for count in (2,) if quick else (1, 3, 8):
         of_all = Seeds(*[jnp.arange(count)] * 3, trunk=jnp.zeros(count, int), fork=jnp.zeros(count, int))
         state = jax.jit(jax.vmap(lambda s: init_state(case.task, s, case.ctx)))(of_all)
-        mapped = map_runs(case.step, "vmap")
+        mapped = map_runs(Step(case.step, case.ctx), "vmap")
         repeats = 1 if quick else 20
 
         @jax.jit

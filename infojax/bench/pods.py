@@ -15,11 +15,9 @@ from infojax.measures import trace
 from infojax.measures.estimate import COMPRESSED, _pack
 from infojax.measures.operators import ROWS, WHOLE, HeadRows
 from infojax.objectives import Seeds
-from infojax.parallel import sharded_views
 from infojax.parallel.estimates import on_devices
-from infojax.tasks import supervised
+from infojax.tasks.build import Run, assembled, classification, on_mesh, torchssl
 from infojax.tasks.config import choices
-from infojax.tasks.train import Run, on_mesh, several
 
 
 def topology_mesh(name):
@@ -73,12 +71,11 @@ def estimator_stages(mesh, n, num_classes, dim, columns=32, basis=128, names=STA
 def training_step(mesh, batch=64, model="wide_resnet", **options):
     """(compiled step of classification with the MI term over the mesh, number of parameters); digits stand in."""
     chosen = choices("tiny", data="digits", model=model, seeds=1)
-    config = supervised.recipe("pod", chosen)
-    config.objective.update(batch_size=batch, term="mi", strength=0.1)
+    config = torchssl("pod", chosen, lr=0.03, weight_decay=5e-4, batch_size=batch, schedule="cosine", epochs=1.0)
+    config.objective.update(term="mi", strength=0.1)
     config.model.options.update(options)
-    study = on_mesh(supervised.study(config), mesh)
-    views, runs = sharded_views(study.views, mesh), [Run({"seed": 0}, Seeds())]
-    objective, seeds, state, step, _ = several(study, config, views, runs)
+    study = on_mesh(classification(config), mesh)
+    step, objective, state, seeds = assembled(study, [Run({"seed": 0}, Seeds())])
 
     def placed(tree):
         return jax.tree.map(lambda x: abstract(mesh, jnp.shape(x), jnp.result_type(x), P()), tree)

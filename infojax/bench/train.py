@@ -5,24 +5,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import jax
 
-from infojax.objectives import Seeds, init_state
-from infojax.tasks import grokking, supervised
+from infojax.objectives import Seeds, init_state, with_settings
+from infojax.tasks import grokking
+from infojax.tasks.build import classification, prepare, torchssl
 from infojax.tasks.config import choices
-from infojax.tasks.train import look_of, train
+from infojax.tasks.train import train
 from infojax.train.runlog import read_rows
 from infojax.train.step import make_step
+
+RECIPE = dict(lr=0.03, weight_decay=5e-4, batch_size=64, schedule="cosine_7_16")
 
 
 def config_of(quick, term="off"):
     """WRN-28-2 on synthetic pictures of 32 x 32 x 3, batch 64, with flips and crops."""
     known = dict(data="synthetic", model="wide_resnet" if quick else "wrn_28_2", term=(term,))
-    config = supervised.recipe("bench", choices("small", **known))
-    config.epochs, config.objective.strength = 1.0, 0.1
+    config = torchssl("bench", choices("small", **known), **RECIPE, epochs=1.0)
+    config.objective.strength = 0.1
     config.evaluate.train_samples = config.evaluate.test_samples = 128 if quick else 512
     if quick:
         config.model.options = dict(depth=10, width=1)
@@ -31,7 +33,7 @@ def config_of(quick, term="off"):
 
 def study(quick, term="off"):
     """The study of `config_of`."""
-    return supervised.study(config_of(quick, term))
+    return classification(config_of(quick, term))
 
 
 def steps(quick):
@@ -39,8 +41,8 @@ def steps(quick):
     runs, taken = {}, {}
     for term in ("off", "mi", "hd"):
         one = study(quick, term)
-        task = replace(one.objective, term=term, strength=0.1)
-        step = jax.jit(make_step(one.ctx, one.views), donate_argnums=1)
+        task = with_settings(one.objective, dict(term=term, strength=0.1))
+        step = make_step(one.ctx, one.transforms).compiled()
         state, _ = step(task, init_state(task, Seeds(), one.ctx), {"data": one.data}, Seeds())
         runs[term], taken[term] = (step, task, jax.block_until_ready(state), one), []
     for _ in range(3 if quick else 8):
@@ -59,27 +61,26 @@ def steps(quick):
 
 def evaluation(quick):
     """Seconds of one evaluation of 512 train and 512 test samples, raw and averaged weights, all measures."""
-    one = study(quick)
-    state = init_state(one.objective, Seeds(), one.ctx)
-    evaluated = one.objective.evaluated(state)
-    look = look_of(one, config_of(quick), one.views, [])
-    runs = [evaluator.run for evaluator in one.evaluators(look, lambda step: True)]
-    images = 2 * sum(dict(run(evaluated))["n"] for run in runs)  # two sets of weights; also the first, compiling call
+    config = config_of(quick)
+    one = prepare(classification(config), config)
+    models = one.first_models()
+    runs = [evaluator.run for evaluator in one.study.evaluators(one.tools(config.evaluate), lambda step: True)]
+    images = 2 * sum(dict(run(models))["n"] for run in runs)  # two sets of weights; also the first, compiling call
     begun = time.perf_counter()
     for run in runs:
-        dict(run(evaluated))
+        dict(run(models))
     seconds = time.perf_counter() - begun
     yield {"what": "evaluation, all measures", "images_per_s": images / seconds, "seconds": seconds}
 
 
 def around(quick):
     """Share of a run that is not its steps: WRN-10-1 on the digits, evaluations and checkpoints as in the preset."""
-    config = supervised.recipe("bench", choices("tiny", data="digits", model="wide_resnet", seeds=1))
+    chosen = choices("tiny", data="digits", model="wide_resnet", seeds=1)
+    config = torchssl("bench", chosen, **RECIPE, epochs=2.0 if quick else 60.0)
     config.model.options = dict(depth=10, width=1, norm_decay=0.9)
-    config.epochs = 2.0 if quick else 60.0
     config.report.draw = False
     with tempfile.TemporaryDirectory() as folder:
-        train(supervised.study(config), config, folder, say=lambda *_: None)
+        train(classification(config), config, folder, say=lambda *_: None)
         rows = read_rows(folder)
     timing = {key: value for row in rows if row["kind"] == "timing" for key, value in row.items()}
     parts = {key: timing.get(f"{key}_seconds", 0.0) for key in ("evaluate", "checkpoint", "rows", "steps")}

@@ -2,13 +2,13 @@
 
 from infojax.evaluate.clusters import clusters, tsne
 from infojax.evaluate.derived import along_path, by_sparsity, looking, refreshing
-from infojax.evaluate.evaluators import CLASSIFIER, classify, interplay, neural_collapse
-from infojax.evaluate.forward import Said, Sample, Seen, fixed_sample, forward, on_sample
+from infojax.evaluate.evaluators import classify, interplay, neural_collapse
+from infojax.evaluate.forward import Evaluation, Outputs, Sample, fixed_sample, forward, on_sample
 from infojax.evaluate.layers import LayerError, chosen_layers, geometric, layer_shapes, layerwise_nc1
 from infojax.evaluate.usable import Decoding, usable
 
 __all__ = [
-    "CLASSIFIER", "Decoding", "LayerError", "Said", "Sample", "Seen", "along_path", "by_sparsity", "chosen_layers",
+    "Decoding", "Evaluation", "LayerError", "Outputs", "Sample", "along_path", "by_sparsity", "chosen_layers",
     "classify", "clusters", "fixed_sample", "forward", "geometric", "interplay", "layer_shapes", "layerwise_nc1",
     "looking", "neural_collapse", "on_sample", "refreshing", "tsne", "usable",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import numpy as np
 MOST = 300  # samples in a row
 
 
-def cloud(seen):
+def cloud(evaluation):
     """cloud_x, cloud_y, cloud_z, labels: up to 300 samples, evenly spaced; means (C, 3) of all samples' classes; head.
 
     Samples and means are less the mean of all samples; the head's rows are as they are. Four decimals. An absent class
@@ -16,14 +16,15 @@ def cloud(seen):
     References:
       Cheong, Explaining Deep Neural Networks using Information Theory and Geometry, Fig. 1.3.
     """
-    z, labels = np.asarray(seen.said["raw"].embedding, np.float64), np.asarray(seen.sample.labels)
+    z, labels = np.asarray(evaluation.outputs["raw"].embedding, np.float64), np.asarray(evaluation.sample.labels)
     if z.shape[1] != 3:
         raise ValueError(f"a cloud is drawn of an embedding of 3 dimensions; this one has {z.shape[1]}")
+    head = np.asarray(evaluation.head.weights, np.float64)
     z = z - z.mean(axis=0)
     shown = np.unique(np.linspace(0, len(z) - 1, min(len(z), MOST)).astype(int))
-    means = [z[labels == c].mean(axis=0) if np.any(labels == c) else np.full(3, np.nan) for c in range(len(seen.head))]
+    means = [z[labels == c].mean(axis=0) if np.any(labels == c) else np.full(3, np.nan) for c in range(len(head))]
     for axis, place in zip("xyz", z[shown].T, strict=True):
         yield f"cloud_{axis}", np.round(place, 4).tolist()
     yield "labels", labels[shown].tolist()
     yield "means", np.round(means, 4).tolist()
-    yield "head", np.round(np.asarray(seen.head, np.float64), 4).tolist()
+    yield "head", np.round(head, 4).tolist()

@@ -2,16 +2,15 @@
 
 import numpy as np
 
-from infojax.evaluate.derived import weights_of
 from infojax.measures.separation import silhouette
 
 
-def clusters(seen):
+def clusters(evaluation):
     """silhouette: mean over samples of (b - a) / max(a, b), Euclidean (Rousseeuw 1987); nan of what is not finite.
 
     Davies-Bouldin's index is in `neural_collapse`.
     """
-    z, labels = np.asarray(seen.said["raw"].embedding), np.asarray(seen.sample.labels)
+    z, labels = np.asarray(evaluation.outputs["raw"].embedding), np.asarray(evaluation.sample.labels)
     yield "silhouette", silhouette(z, labels) if np.isfinite(z).all() else float("nan")
 
 
@@ -25,11 +24,11 @@ def tsne(through, sample, runs, seed=0):
       seed: of scikit-learn's TSNE; everything else is its default (perplexity 30, started from principal components).
     """
 
-    def run(networks):
+    def run(models):
         from sklearn.manifold import TSNE
 
         for number in runs:
-            z = np.asarray(through(*weights_of(networks[number]), sample.x).embedding)
+            z = np.asarray(through(models[number]["raw"], sample.x).embedding)
             if not np.isfinite(z).all() or z.shape[1] < 2 or len(np.unique(z, axis=0)) < 3:
                 continue  # nothing to map; scikit-learn would divide by no variance
             z = z - z.mean(axis=0, dtype=np.float64).astype(z.dtype)  # far from the origin its distances have no digits

@@ -1,10 +1,10 @@
-"""Networks that others' weights make: on the straight line between two, and without the smallest weights.
+"""Networks derived from trained ones: on the straight line between two, and without the smallest weights.
 
-Many sets of weights, one sample: every one of them goes through the one compiled `forward` of the net.
+Many sets of weights, one sample: every one of them goes through the one compiled `forward`.
 """
 
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +16,10 @@ from infojax.measures.estimate import assembled, estimate_joint_entropy, estimat
 SCOPES = {"global": "", "layer": "_layerwise"}  # of the smallest weights -> ending of the names of their numbers
 
 
-class Weights(NamedTuple):
-    """What a network is evaluated with: the parameters and model_state of the net "net"."""
-
-    params: dict
-    model_state: dict
-
-
-def weights_of(network, which="raw"):
-    """Of what `Objective.evaluated` gives: "raw" or the name of an average."""
-    params, model_state = network[which]
-    return Weights(params["net"], model_state["net"])
-
-
-def looking(net, through, sample, measures):
-    """`Weights` -> {name: value}: what measures say of the sample; see `on_sample`."""
-    look = on_sample(net, through, sample, measures)
-    return lambda weights: dict(look({"raw": ({"net": weights.params}, {"net": weights.model_state})}))
+def looking(through, sample, measures):
+    """`Model` -> {name: value}: what measures find on the sample; see `on_sample`."""
+    look = on_sample(through, sample, measures)
+    return lambda model: dict(look({"raw": model}))
 
 
 # Between two networks
@@ -63,21 +50,21 @@ def along_path(look, pairs, weights, which="raw", refreshed=None):
       look: `looking`.
       pairs: numbers of two runs each; weights: of the second, from 0 to 1.
       which: the weights that are interpolated, "raw" or the name of an average.
-      refreshed: `Weights` -> `Weights` with statistics of their own, or None. Without it statistics are interpolated
+      refreshed: `Model` -> `Model` with statistics of their own, or None. Without it statistics are interpolated
         like weights, and are of no network; with it both are measured, the second as "..._recomputed".
     """
 
     def kept(name, value):
         return isinstance(value, float) or name == "not_finite"
 
-    def run(networks):
+    def run(models):
         for pair in pairs:
-            ends, rows = [weights_of(networks[i], which) for i in pair], []
+            ends, rows = [models[i][which] for i in pair], []
             for weight in weights:
-                network = between(*ends, weight)
-                row = look(network)
+                model = between(*ends, weight)
+                row = look(model)
                 if refreshed is not None:
-                    again = look(refreshed(network))
+                    again = look(refreshed(model))
                     row |= {f"{name}_recomputed": x for name, x in again.items() if kept(name, x)}
                 rows.append(row)
                 yield {"run": pair[0], "runs": list(pair), "weight": float(weight), **row}
@@ -96,7 +83,7 @@ def _barriers(weights, rows):
 
 
 def refreshing(net, transform, x, batch_size):
-    """`Weights` -> `Weights` whose batch statistics are means over batches of x, as these weights see them.
+    """`Model` -> `Model` whose batch statistics are means over batches of x, as these weights see them.
 
     Args:
       net: whose running statistics have decay 0: what training leaves in them is the batch's own.
@@ -106,13 +93,13 @@ def refreshing(net, transform, x, batch_size):
     starts = range(0, len(x) - size + 1, size)
 
     @jax.jit
-    def of_batch(weights, rows):
-        return net.apply(*weights, transform(None, rows), train=True)[1]
+    def of_batch(model, rows):
+        return net.apply(model.params, model.model_state, transform(None, rows), train=True)[1]
 
-    def run(weights):
+    def run(model):
         # Each batch begins with the statistics given, not with the batch's before: decay 0 forgets them.
-        found = [of_batch(weights, x[start : start + size]) for start in starts]
-        return Weights(weights.params, jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found))
+        found = [of_batch(model, x[start : start + size]) for start in starts]
+        return replace(model, model_state=jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found))
 
     return run
 
@@ -147,32 +134,32 @@ def _without(params, counts):
     return jax.tree.unflatten(tree, leaves)
 
 
-def by_sparsity(net, through, sample, measures, sparsities):
+def by_sparsity(through, sample, measures, sparsities):
     """An `Evaluator.run` over all runs: a row a network and sparsity, in both `SCOPES`; `against` the whole one too."""
 
-    def run(networks):
-        for number, network in enumerate(networks):
-            whole = weights_of(network)
-            before = through(*whole, sample.x)
+    def run(models):
+        for number, of_run in enumerate(models):
+            whole = of_run["raw"]
+            before = through(whole, sample.x)
             compared = () if not_finite({"raw": before}) else (partial(against, before.embedding),)
-            look = looking(net, through, sample, (*measures, *compared))
+            look = looking(through, sample, (*measures, *compared))
             for sparsity in sparsities:
                 row = {"run": number, "sparsity": float(sparsity)}
                 for scope, ending in SCOPES.items():
-                    found = look(whole._replace(params=pruned(whole.params, sparsity, scope)))
+                    found = look(replace(whole, params=pruned(whole.params, sparsity, scope)))
                     row |= {x if x in ("split", "n") else x + ending: value for x, value in found.items()}
                 yield row
 
     return run
 
 
-def against(before, seen):
+def against(before, evaluation):
     """mir_features, hdr_features, joint_entropy_features between the sample's features now and `before`, (n, D).
 
     Exact where min(n, D^2) <= 4096, else estimated: then "..._error" beside the first and the last is half of the
     width of their bounds.
     """
-    after = seen.said["raw"].embedding
+    after = evaluation.outputs["raw"].embedding
     both = jnp.any(before != 0, axis=1) & jnp.any(after != 0, axis=1)  # as `mir` does: MI >= 0 needs one set of samples
     weights = both.astype(jnp.float32)
     entropies = (estimate_matrix_entropy(z, weights=weights) for z in (before, after))

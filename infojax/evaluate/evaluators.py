@@ -1,4 +1,4 @@
-"""What is measured of a classifier: generators of (name, value) of what it says of a sample.
+"""What is measured of a classifier: generators of (name, value) of its outputs for a sample.
 
 Information and collapse are those of the raw weights: averages of parameters meet running statistics that were gathered
 with others.
@@ -16,16 +16,20 @@ from infojax.measures.limits import limits_at_collapse
 from infojax.measures.theory import Limits
 
 
-def classify(seen):
-    """loss (mean cross-entropy, nats) and accuracy, of the raw weights and of each average ("accuracy_ema")."""
-    labels = seen.sample.labels
-    for name, said in seen.said.items():
-        suffix = "" if name == "raw" else f"_{name}"
-        yield f"loss{suffix}", float(jnp.mean(cross_entropy(said.logits, labels)))
-        yield f"accuracy{suffix}", float(jnp.mean(jnp.argmax(said.logits, -1) == labels))
+def classify(evaluation):
+    """loss (mean cross-entropy, nats) and accuracy, of the raw weights and of each average ("accuracy_ema").
+
+    A network without logits has neither.
+    """
+    labels = evaluation.sample.labels
+    for name, outputs in evaluation.outputs.items():
+        if outputs.logits is not None:
+            suffix = "" if name == "raw" else f"_{name}"
+            yield f"loss{suffix}", float(jnp.mean(cross_entropy(outputs.logits, labels)))
+            yield f"accuracy{suffix}", float(jnp.mean(jnp.argmax(outputs.logits, -1) == labels))
 
 
-def interplay(seen):
+def interplay(evaluation):
     """Matrix information between the embedding and the head, beside its limits at collapse.
 
     entropy_features, entropy_head (of V = W[y]), joint_entropy, mutual_information, mir, hdr, mean_energy; their twins
@@ -34,8 +38,17 @@ def interplay(seen):
     "limit_..." beside each that has one: `limits_at_collapse` with the sample's own class counts and the measured mean
     energy. Theorem 3's own pair, of the centred class means M: entropy_means, effective_rank_means, and
     mir_means, hdr_means between G(W) and G(M).
+
+    Of a network without a head: entropy_features and its centred twin, embedding_dim, effective_rank_from_gram.
     """
-    z, labels, head = seen.said["raw"].embedding, seen.sample.labels, seen.head
+    z, labels = evaluation.outputs["raw"].embedding, evaluation.sample.labels
+    if evaluation.head is None:
+        entropies = [float(matrix_entropy(z, center=center)) for center in (False, True)]
+        yield from zip(("entropy_features", "entropy_features_centered"), entropies, strict=True)
+        yield "embedding_dim", z.shape[1]
+        yield "effective_rank_from_gram", float(np.exp(entropies[0]))
+        return
+    head = evaluation.head.weights
     counts = np.bincount(np.asarray(labels), minlength=len(head))
     estimates = [estimate_interplay(z, labels, head, center=center) for center in (False, True)]
     raw, centered = (found.values for found in estimates)
@@ -70,16 +83,20 @@ def _class_means(z, labels, counts):
     return jnp.where(counts[:, None] > 0, means - jnp.mean(z, axis=0, keepdims=True), 0)
 
 
-def neural_collapse(seen, convention="thesis"):
-    """NC1 (its convention is in the row) to NC4, CDNV, Davies-Bouldin, and the parts of the head's squared error."""
-    z, labels, head, bias = seen.said["raw"].embedding, seen.sample.labels, seen.head, seen.bias
-    found = collapse.neural_collapse(z, labels, head, bias, num_classes=len(head), convention=convention)
+def neural_collapse(evaluation, convention="thesis"):
+    """NC1 (its convention is in the row) to NC4, CDNV, Davies-Bouldin, and the parts of the head's squared error.
+
+    Of a network without a head: what needs none.
+    """
+    z, labels = evaluation.outputs["raw"].embedding, evaluation.sample.labels
+    head, bias = evaluation.head or (None, None)
+    num_classes = None if head is None else len(head)
+    found = collapse.neural_collapse(z, labels, head, bias, num_classes=num_classes, convention=convention)
     yield "convention", convention
     for name, value in found._asdict().items():
-        if name != "per_class":
+        if name != "per_class" and value is not None:
             yield name, float(value)
+    if head is None:
+        return
     for name, value in squared_error(z, labels, head, bias)._asdict().items():
         yield f"mse_{name}", float(value)
-
-
-CLASSIFIER = (classify, interplay, neural_collapse)

@@ -1,5 +1,6 @@
-"""What a network says of a fixed sample, at fixed weights."""
+"""Outputs of a network for a fixed sample, at fixed weights."""
 
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.data import order
-from infojax.parallel import here
+from infojax.objectives import Head
+from infojax.parallel import local_copy
 
 
 class Sample(NamedTuple):
@@ -35,46 +37,44 @@ def _first(n, total, seed):
     return order(jax.random.key(seed), 0, n, total)
 
 
-class Said(NamedTuple):
-    """logits (n, C) and embedding (n, D), float32."""
+class Outputs(NamedTuple):
+    """logits (n, C), or None of a network without a classifier, and embedding (n, D), float32."""
 
-    logits: jax.Array
+    logits: jax.Array | None
     embedding: jax.Array
 
 
-class Seen(NamedTuple):
-    """What the measures look at: a sample, and what a network says of it, whole in every process.
+class Evaluation(NamedTuple):
+    """What the measures look at: a sample and the outputs of a network for it, whole in every process.
 
     Attributes:
-      said: "raw" and each average -> `Said`.
-      head, bias: (C, D) and (C,) of the classifier, raw; None where the network has none.
+      outputs: "raw" and each average -> `Outputs`.
+      head: `Head` of the raw classifier, or None.
     """
 
     sample: Sample
-    said: dict[str, Said]
-    head: jax.Array | None
-    bias: jax.Array | None
+    outputs: dict[str, Outputs]
+    head: Head | None
 
 
-def on_sample(net, through, sample, measures):
-    """An evaluator's `run`: the network "net" sees the sample once with each set of weights, then all measures look.
+def on_sample(through, sample, measures):
+    """An evaluator's `run`: the sample goes once through the network with each set of weights, then all measures look.
 
     Outputs that are not finite are measured by nothing: decompositions of them fail or never end. "not_finite" then
     names the output; after a loss that is not finite, though the logits are, it names that loss.
 
     Args:
-      through: `forward` of the net, one for all samples: each is compiled by itself.
-      measures: generators of (name, value) of `Seen`; of their values only losses have to be finite.
+      through: `forward`, one for all samples: each is compiled by itself.
+      measures: generators of (name, value) of `Evaluation`; of their values only losses have to be finite.
     """
 
-    def run(evaluated):
-        said = {name: through(p["net"], state["net"], sample.x) for name, (p, state) in evaluated.items()}
-        head, bias = net.head(here(evaluated["raw"][0]["net"])) if net.head else (None, None)
+    def run(models):
+        outputs = {name: through(model, sample.x) for name, model in models.items()}
         yield "split", sample.split
         yield "n", len(sample.labels)
-        found = not_finite(said)
+        found = not_finite(outputs)
         for measure in () if found else measures:
-            for name, value in measure(Seen(sample, said, head, bias)):
+            for name, value in measure(Evaluation(sample, outputs, local_copy(models["raw"].head))):
                 yield name, value
                 if not found and name.split("_")[0] == "loss" and not np.isfinite(value):
                     found = name
@@ -84,37 +84,38 @@ def on_sample(net, through, sample, measures):
     return run
 
 
-def not_finite(said):
-    """Name of the first output that is not finite, as "embedding" or "logits_ema", of {"raw": `Said`, ...}; or None."""
-    for name, outputs in said.items():
-        for output, values in (("embedding", outputs.embedding), ("logits", outputs.logits)):
-            if not jnp.all(jnp.isfinite(values)):
+def not_finite(outputs):
+    """Name of the first of the outputs that is not finite, as "embedding" or "logits_ema"; None if all are."""
+    for name, found in outputs.items():
+        for output, values in (("embedding", found.embedding), ("logits", found.logits)):
+            if values is not None and not jnp.all(jnp.isfinite(values)):
                 return output if name == "raw" else f"{output}_{name}"
     return None
 
 
-def forward(net, transform, batch_size=512, devices=1):
-    """(params, model_state, x) -> `Said` of all samples, batch by batch in evaluation mode; one program for all sizes.
+def forward(transform, batch_size=512, devices=1):
+    """(`Model`, x) -> `Outputs` of all samples, batch by batch in evaluation mode; one program for all sizes.
 
-    Where the transform is sharded the devices share each batch; what they say is gathered on one of every process.
+    Where the transform is sharded the devices share each batch; the outputs are gathered on one of every process.
 
     Args:
-      net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
+      transform: of stored samples, as "plain" of `transforms`.
       devices: of the mesh; batches are padded until it divides them. Not so those of a net that is `of_batch`: its last
         batch is what is left, and is compiled by itself.
     """
 
     @jax.jit
-    def batch(params, model_state, x):
-        output, _ = net.apply(params, model_state, transform(None, x), train=False)
-        return Said(output.logits, output.embedding)
+    def batch(model, x):
+        output = model(transform(None, x))
+        return Outputs(output.logits, output.embedding)
 
-    def run(params, model_state, x):
-        size = min(batch_size, len(x)) if net.of_batch else -(-min(batch_size, len(x)) // devices) * devices
-        starts, pad = range(0, len(x), size), not net.of_batch
-        rows = (x[start : start + size] for start in starts)
-        parts = [here(batch(params, model_state, _padded(part, size) if pad else part)) for part in rows]
-        return Said(*(jnp.concatenate(part)[: len(x)] for part in zip(*parts, strict=True)))
+    def run(model, x):
+        of_batch = model.net.of_batch
+        size = min(batch_size, len(x)) if of_batch else -(-min(batch_size, len(x)) // devices) * devices
+        rows = (x[start : start + size] for start in range(0, len(x), size))
+        model = replace(model, extra={})
+        parts = [local_copy(batch(model, part if of_batch else _padded(part, size))) for part in rows]
+        return jax.tree.map(lambda *part: jnp.concatenate(part)[: len(x)], *parts)
 
     return run
 

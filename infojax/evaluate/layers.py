@@ -11,6 +11,7 @@ import numpy as np
 from infojax.data import near
 from infojax.measures.moments import ClassStats
 from infojax.measures.variability import between_inverse, equi_separation, nc1_from_energy, within_energy
+from infojax.objectives import Model
 
 INPUT = "input"
 
@@ -19,10 +20,10 @@ class LayerError(ValueError):
     """A pattern that names no layer; the message names near ones."""
 
 
-def layers(net, transform, params, model_state, x):
+def layers(model, transform, x):
     """{name: (n, ...)} by depth of a batch of stored samples: "input", the features, "embedding", "logits"."""
     x = transform(None, x)
-    output, _ = net.apply(params, model_state, x, train=False)
+    output = model(x)
     return {INPUT: x, **output.features, "embedding": output.embedding, "logits": output.logits}
 
 
@@ -30,7 +31,7 @@ def layer_shapes(net, transform, x):
     """{name: shape of one sample} of `layers`, by depth, of an untrained network; nothing is computed."""
 
     def outputs(x):
-        found = layers(net, transform, *net.init(jax.random.key(0)), x)
+        found = layers(Model(*net.init(jax.random.key(0)), net), transform, x)
         names[:] = found  # what passes through eval_shape comes back sorted
         return found
 
@@ -61,40 +62,40 @@ def partition(n, batch_size):
     return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
 
 
-def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), convention="thesis"):
-    """(params, model_state, x, labels, stats=None) -> {layer: tr(S_W S_B^+) (0-d)} by depth.
+def layerwise_nc1(transform, num_classes, batch_size, patterns=("*",), convention="thesis"):
+    """(`Model`, x, labels, stats=None) -> {layer: tr(S_W S_B^+) (0-d)} by depth.
 
     All layers in one forward pass a batch, in two passes over one `partition`; memory O(C D) a layer and one batch of
     features. A layer whose features are not finite has nan. With `stats`, {layer: `ClassStats`} of an earlier first
     pass over all of the classes, their means are taken, and only the second pass is made.
 
     Args:
-      net: a `Net`; transform: of stored samples, as "plain" of `transforms`.
+      transform: of stored samples, as "plain" of `transforms`.
       patterns: of names in `layers`.
       convention: a key of `NC1_CONVENTIONS`.
     References:
       Cheong 2025, Algorithm 1 with its factors of C / N put right, for any class counts.
     """
 
-    def features(params, model_state, x):
-        found = layers(net, transform, params, model_state, x)
+    def features(model, x):
+        found = layers(model, transform, x)
         return {name: found[name].reshape(len(x), -1).astype(jnp.float32) for name in chosen_layers(found, patterns)}
 
     @partial(jax.jit, donate_argnums=0)
-    def first(stats, params, model_state, x, labels):
-        found = features(params, model_state, x)
+    def first(stats, model, x, labels):
+        found = features(model, x)
         return {name: stats[name].update(z, labels) for name, z in found.items()}
 
     @partial(jax.jit, donate_argnums=0)
-    def second(energies, inverses, stats, params, model_state, x, labels):
-        found = features(params, model_state, x)
+    def second(energies, inverses, stats, model, x, labels):
+        found = features(model, x)
         return {
             name: energy + within_energy(inverses[name], stats[name], found[name], labels)
             for name, energy in energies.items()
         }
 
-    def run(params, model_state, x, labels, stats=None):
-        parts, shapes = partition(len(x), batch_size), layer_shapes(net, transform, x)
+    def run(model, x, labels, stats=None):
+        parts, shapes = partition(len(x), batch_size), layer_shapes(model.net, transform, x)
         names = chosen_layers(shapes, patterns)
         count = jnp.bincount(labels, length=num_classes).astype(jnp.float32)
         if stats and all(bool(jnp.all((of.count > 0) | (count == 0))) for of in stats.values()):
@@ -102,7 +103,7 @@ def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), conv
         else:
             stats = {name: ClassStats.init(num_classes, int(np.prod(shapes[name]))) for name in names}
             for part in parts:
-                stats = first(stats, params, model_state, x[part], labels[part])
+                stats = first(stats, model, x[part], labels[part])
         inverses = {
             name: between_inverse(found, convention=convention)
             for name, found in stats.items()
@@ -112,28 +113,28 @@ def layerwise_nc1(net, transform, num_classes, batch_size, patterns=("*",), conv
             return dict.fromkeys(names, jnp.nan)
         energies = {name: jnp.zeros(num_classes) for name in inverses}
         for part in parts:
-            energies = second(energies, inverses, stats, params, model_state, x[part], labels[part])
+            energies = second(energies, inverses, stats, model, x[part], labels[part])
         found = {name: nc1_from_energy(energies[name], stats[name], convention=convention)[0] for name in inverses}
         return {name: found.get(name, jnp.nan) for name in names}
 
     return run
 
 
-def geometric(net, transform, samples, num_classes, batch_size, patterns, convention="thesis"):
+def geometric(transform, samples, num_classes, batch_size, patterns, convention="thesis"):
     """An `Evaluator.run` over all runs: a row a split and layer with nc1, and a row a split with equi_separation.
 
-    equi_separation: Pearson correlation of log nc1 with the number of the layer among those chosen. Where a network's
-    state has "moments" (`Epochs`), these are the first pass of the split "train".
+    equi_separation: Pearson correlation of log nc1 with the number of the layer among those chosen. Where a model has
+    "moments" (`Epochs`), these are the first pass of the split "train".
     """
-    measure = layerwise_nc1(net, transform, num_classes, batch_size, patterns, convention)
+    measure = layerwise_nc1(transform, num_classes, batch_size, patterns, convention)
 
-    def run(networks):
-        for number, network in enumerate(networks):
-            params, state = network["raw"]
+    def run(models):
+        for number, of_run in enumerate(models):
+            moments, model = of_run["raw"].extra.get("moments"), replace(of_run["raw"], extra={})
             for sample in samples:
-                stats = state.get("moments") if sample.split == "train" else None  # none of them before the first epoch
-                found = measure(params["net"], state["net"], sample.x, sample.labels, stats)
-                shapes = layer_shapes(net, transform, sample.x)
+                stats = moments if sample.split == "train" else None  # none of them before the first epoch
+                found = measure(model, sample.x, sample.labels, stats)
+                shapes = layer_shapes(model.net, transform, sample.x)
                 place = {"run": number, "split": sample.split, "n": len(sample.labels), "convention": convention}
                 for name, value in found.items():
                     of_layer = {"layer": name, "depth": list(shapes).index(name), "dim": int(np.prod(shapes[name]))}

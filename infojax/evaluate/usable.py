@@ -11,7 +11,6 @@ References:
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,10 +21,10 @@ import numpy as np
 from infojax.evaluate.layers import INPUT, partition
 from infojax.measures.classification import cross_entropy
 from infojax.measures.usable import relabel
-from infojax.objectives import Context, Decoder, Facts, Seeds, init_state
-from infojax.parallel import here, replicated, sharded_views
-from infojax.train.loop import NonFiniteError, compiled, every, fit
-from infojax.train.step import make_step, map_runs, stack
+from infojax.objectives import Context, Decoder, Epochs, Facts, Optimizer, Seeds, init_state
+from infojax.parallel import local_copy, replicated, sharded_views
+from infojax.train.loop import NonFiniteError, every, fit
+from infojax.train.step import Step, make_step, map_runs, stack
 
 DIGITS = {"mean": np.mean, "sum": np.sum}
 CONDITIONS = ("none", "label")
@@ -102,10 +101,9 @@ def usable(kind, net, samples, shapes, layers, decoding, seeds):
     known = {name: _layer(name, net, shapes, decoding) for name in layers}
     unchanging = {}
 
-    def run(networks):
-        for number, network in enumerate(networks):
-            params, state = network["raw"]
-            encoder = params["net"], state["net"]
+    def run(models):
+        for number, of_run in enumerate(models):
+            encoder = of_run["raw"].params, of_run["raw"].model_state
             for name, layer in known.items():
                 if name != INPUT:
                     yield from rows(number, layer, encoder)
@@ -229,7 +227,7 @@ class _View:
     def batch(self, part):
         if self._whole is not None:
             return self._whole[part]
-        return replicated(here(self.layer.encode(*self.encoder, self.sample.x[part])), self.mesh)
+        return replicated(local_copy(self.layer.encode(*self.encoder, self.sample.x[part])), self.mesh)
 
 
 class _Decoded(NamedTuple):
@@ -259,7 +257,7 @@ def _decoded(view, chosen, columns, seed, decoding):
 
 
 def _trained(view, chosen, columns, seed, decoding):
-    """The last state of each decoder, None where it left the finite numbers.
+    """The last state of each decoder, None where a number of it became NaN or Inf.
 
     All in one program; with how="dispatch" in a program of one, column after column: a decoder that rests is done.
     """
@@ -269,19 +267,25 @@ def _trained(view, chosen, columns, seed, decoding):
     if (batch, epoch, view.once) not in layer.trainers:
         layer.trainers[batch, epoch, view.once] = _trainer(layer, epoch, view.once, decoding)
     trainer = layer.trainers[batch, epoch, view.once]
-    objective = Decoder(rest_loss=decoding.rest_loss, batch_size=batch, epoch_steps=epoch)
-    objectives = [replace(objective, column=jnp.asarray(k)) for k in range(count)]
+
+    def objective(column):
+        return Epochs(Decoder(column, batch_size=batch), rest_loss=decoding.rest_loss, epoch_steps=epoch)
+
+    objectives = [objective(jnp.asarray(k)) for k in range(count)]
     seeds = [Seeds(*[(1000 * (1 + seed) + k) % 2**31] * 3) for k in range(count)]  # not those of the network's layers
-    states = [init_state(objective, own, trainer.ctx, ("net",)) for own in seeds]
+    states = [init_state(own, seed, trainer.step.ctx) for own, seed in zip(objectives, seeds, strict=True)]
     x = view.whole() if view.once else view.sample.x
     data = {"train": {"x": x if chosen is None else x[chosen], "labels": jnp.asarray(columns)}}
-    constants = replicated({"data": data} | ({} if view.once else {"encoder": view.encoder}), decoding.mesh)
+    constants = replicated({"data": data} | ({} if view.once else {"frozen": {"encoder": view.encoder}}), decoding.mesh)
     until = decoding.epochs * epoch
 
     def last(objective, state, seeds, runs=()):
         state, seeds = replicated((state, seeds), decoding.mesh)
         log = every(epoch, until)
-        return fit(objective, state, constants, seeds, trainer.step, until=until, log=log, runs=runs)
+        return fit(
+            objective, state, constants, seeds, trainer.step,
+            until=until, log=log, runs=runs, steps_per_call=trainer.steps_per_call,
+        )  # fmt: skip
 
     found = [None] * count
     with suppress(NonFiniteError):
@@ -290,7 +294,7 @@ def _trained(view, chosen, columns, seed, decoding):
                 with suppress(NonFiniteError):
                     found[k] = last(objectives[k], states[k], seeds[k])
         else:
-            all_runs = last(replace(objective, column=jnp.arange(count)), stack(states), stack(seeds), [{}] * count)
+            all_runs = last(objective(jnp.arange(count)), stack(states), stack(seeds), [{}] * count)
             fine = np.asarray(all_runs.step) == np.max(all_runs.step)  # a frozen one stays behind
             found = [jax.tree.map(lambda leaf, k=k: leaf[k], all_runs) if fine[k] else None for k in range(count)]
     return found
@@ -307,12 +311,12 @@ def _loss(layer, params, model_state, view, chosen, labels, decoding):
 
 
 class _Trainer(NamedTuple):
-    ctx: Context
-    step: Any
+    step: Step
+    steps_per_call: int
 
 
 def _trainer(layer, epoch, once, decoding):
-    """The compiled step of the decoders of a layer."""
+    """The step of the decoders of a layer."""
 
     def encoder(params, model_state, x, train, **_):
         return layer.encode(params, model_state, x), model_state
@@ -320,7 +324,8 @@ def _trainer(layer, epoch, once, decoding):
     nets = {"net": layer.decoder} | ({} if once else {"encoder": layer.decoder._replace(apply=encoder)})
     stored = layer.name == INPUT
     views = {"plain": decoding.transform if stored else lambda key, x: x}
-    ctx = Context(nets, {"main": decoding.tx}, Facts(decoding.num_classes, 0))
+    frozen = () if once else ("encoder",)
+    ctx = Context(nets, {"main": Optimizer(decoding.tx)}, Facts(decoding.num_classes, 0), frozen)
     step = make_step(ctx, sharded_views(views, decoding.mesh))
     step = step if decoding.how == "dispatch" else map_runs(step, decoding.how)
-    return _Trainer(ctx, compiled(step, epoch if decoding.fused else 1))
+    return _Trainer(step, epoch if decoding.fused else 1)

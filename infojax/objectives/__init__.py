@@ -4,23 +4,35 @@ from infojax.objectives.bottleneck import Bottleneck
 from infojax.objectives.contract import (
     Aux,
     Average,
+    Batch,
     Context,
     Facts,
+    Head,
+    Model,
     Net,
-    Objective,
+    Optimizer,
     Seeds,
     State,
     View,
-    descend,
+    stream,
+)
+from infojax.objectives.epochs import Decoder, Epochs
+from infojax.objectives.nets import Nets, descend
+from infojax.objectives.objective import (
+    Objective,
+    flat_settings,
+    float_settings,
     init_state,
     move_averages,
     objective,
+    with_settings,
 )
-from infojax.objectives.epochs import Decoder, Epochs
-from infojax.objectives.regularizers import information_term
+from infojax.objectives.regularizers import InformationTerm, information_term
 from infojax.objectives.supervised import Supervised
 
 __all__ = [
-    "Aux", "Average", "Bottleneck", "Context", "Decoder", "Epochs", "Facts", "Net", "Objective", "Seeds", "State",
-    "Supervised", "View", "descend", "information_term", "init_state", "move_averages", "objective",
+    "Aux", "Average", "Batch", "Bottleneck", "Context", "Decoder", "Epochs", "Facts", "Head", "InformationTerm",
+    "Model", "Net", "Nets", "Objective", "Optimizer", "Seeds", "State", "Supervised", "View", "descend",
+    "flat_settings", "float_settings", "information_term", "init_state", "move_averages", "objective", "stream",
+    "with_settings",
 ]  # fmt: skip

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux, Net, Objective, View, descend, objective
+from infojax.objectives.contract import Aux, Net, View
+from infojax.objectives.nets import Nets, descend
+from infojax.objectives.objective import Objective, objective
 
-STREAM = 1  # of keys: parameters of fresh decoders
+RESET = 1  # folded into a step's key: the parameters of fresh digit decoders
 
 
 @objective
@@ -26,7 +28,7 @@ class Bottleneck(Objective):
     """max(0, H(digits) - CE_digits) - beta (H(y) - CE_y) in nats, the first a mean over digits; nets "net", "digits".
 
     A step: fresh digit decoders if it is time; `inner` steps of theirs, by the optimiser "decoders", on the batch as
-    the encoder gives it; one step of the net, by "main", against them. Optimisers made by `only` move their own alone.
+    the encoder gives it; one step of the net, by "main", against them.
 
     Attributes:
       beta: weight of the labels.
@@ -35,7 +37,7 @@ class Bottleneck(Objective):
       inner: steps of the digit decoders before each of the net, on the same batch, as the authors' code has it (5):
         they answer the encoder as it is now, and it is encoded once. Small batches are learnt by heart.
       reset_every: steps after which the digit decoders and their optimiser begin anew; 0: never.
-      transform: of the training samples; batch_size: samples a step, or "all".
+      transform: of the training samples; batch_size: samples per step, or "all".
     """
 
     beta: float = 1.0
@@ -50,14 +52,17 @@ class Bottleneck(Objective):
     def views(self):
         return (View("train", (self.transform,), self.batch_size),)
 
-    def update(self, state, constants, batch, key, ctx):
-        """constants["entropies"]: {"labels": (), "digits": (N_D,)} in nats; batch["train"] has "digits", (n, N_D)."""
-        step, state = state.step, self.fresh(state, key, ctx)
-        h, _ = self.encode(state.params, state, batch, key, ctx)
+    def optimise(self, state, constants, batch, draws, key, ctx):
+        """constants["entropies"]: {"labels": (), "digits": (N_D,)} in nats; the samples' extra "digits" is (n, N_D)."""
+        state = self.fresh(state, key, ctx)
+        h = self.encode(Nets(state, constants, key, ctx), batch)
+
+        def decoding(nets, state, constants, batch, draws, ctx):
+            return jnp.mean(read(nets, h, batch["train"].extra["digits"])), Aux()
+
         for _ in range(self.inner):
-            state, _ = descend(self.decoding, state, constants, batch | {"h": h}, key, ctx, tx="decoders")
-        state, metrics = descend(self.loss, state, constants, batch, key, ctx, scale=self.lr_scale)
-        return state._replace(step=step + 1), metrics
+            state, _ = descend(decoding, state, constants, batch, draws, key, ctx, optimizer="decoders")
+        return descend(self.loss, state, constants, batch, draws, key, ctx, scale=self.lr_scale)
 
     def fresh(self, state, key, ctx):
         """The state, with new digit decoders at every `reset_every`-th step after the first."""
@@ -65,33 +70,25 @@ class Bottleneck(Objective):
             return state
 
         def anew(state):
-            digits, model_state = ctx.nets["digits"].init(jax.random.fold_in(key, STREAM))
-            params = state.params | {"digits": digits}
+            digits, model_state = ctx.nets["digits"].init(jax.random.fold_in(key, RESET))
+            params, decoders = state.params | {"digits": digits}, ctx.optimizers["decoders"]
             return state._replace(
                 params=params,
                 model_state=state.model_state | {"digits": model_state},
-                opt_state=state.opt_state | {"decoders": ctx.tx["decoders"].init(params)},
+                opt_state=state.opt_state | {"decoders": decoders.tx.init(decoders.of(params))},
             )
 
         return jax.lax.cond((state.step > 0) & (state.step % self.reset_every == 0), anew, lambda state: state, state)
 
-    def encode(self, params, state, batch, key, ctx):
-        x, rngs = batch["train"][self.transform], {"dropout": key}
-        net = ctx.nets["net"]
-        return net.apply(params["net"], state.model_state["net"], x, train=True, rngs=rngs, stop=self.layer)
+    def encode(self, nets, batch):
+        return nets("net", batch["train"].views[self.transform], stop=self.layer)
 
-    def decoding(self, params, state, constants, batch, key, ctx):
-        """Mean cross-entropy of the digits, for their decoders."""
-        losses, model_state = read(params["digits"], state, batch["h"], batch["train"]["digits"], key, ctx)
-        return jnp.mean(losses), Aux({"digits": model_state})
-
-    def loss(self, params, state, constants, batch, key, ctx):
-        labels, digits, entropy = batch["train"]["labels"], batch["train"]["digits"], constants["entropies"]
-        h, model_state = self.encode(params, state, batch, key, ctx)
-        net, rngs = ctx.nets["net"], {"dropout": key}
-        output, model_state = net.apply(params["net"], model_state, h, train=True, rngs=rngs, start=self.layer)
+    def loss(self, nets, state, constants, batch, draws, ctx):
+        labels, digits, entropy = batch["train"].labels, batch["train"].extra["digits"], constants["entropies"]
+        h = self.encode(nets, batch)
+        output = nets("net", h, start=self.layer)
         cross_entropy = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output.logits, labels))
-        losses, _ = read(jax.lax.stop_gradient(params["digits"]), state, h, digits, key, ctx)
+        losses = read(nets, h, digits, update_statistics=False)
 
         sufficiency, minimality = entropy["labels"] - cross_entropy, entropy["digits"] - losses
         value = jnp.mean(jnp.maximum(minimality, 0)) - self.beta * sufficiency
@@ -101,14 +98,13 @@ class Bottleneck(Objective):
             "sufficiency": sufficiency / math.log(2),
             "minimality": jnp.mean(minimality) / math.log(2),
         }
-        return value, Aux({"net": model_state}, metrics=metrics)
+        return value, Aux(metrics=metrics)
 
 
-def read(params, state, h, digits, key, ctx):
-    """Cross-entropy of each digit decoder on a batch, (N_D,) nats, and their model_state."""
-    before, rngs = state.model_state["digits"], {"dropout": key}
-    output, model_state = ctx.nets["digits"].apply(params, before, h, train=True, rngs=rngs)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output.logits, digits.T), axis=1), model_state
+def read(nets, h, digits, update_statistics=True):
+    """Cross-entropy of each digit decoder on a batch, (N_D,) nats."""
+    output = nets("digits", h, update_statistics=update_statistics)
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output.logits, digits.T), axis=1)
 
 
 def copies(net, count):
@@ -119,8 +115,3 @@ def copies(net, count):
         return jax.vmap(one)(params, model_state)
 
     return Net(lambda key: jax.vmap(net.init)(jax.random.split(key, count)), apply)
-
-
-def only(tx, name, names=("net", "digits")):
-    """An optimiser of the parameters of one net; the others' stay, whatever their gradients and decay are."""
-    return optax.partition({True: tx, False: optax.set_to_zero()}, {other: other == name for other in names})

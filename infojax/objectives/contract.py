@@ -1,8 +1,4 @@
-"""What an objective is: which views it asks for, and how a step changes the state.
-
-One contract for every method: supervised, semi-supervised, self-supervised, prompts on frozen towers, decoders. Most
-write `loss` alone; a method with several optimiser steps (MPL) writes `update`.
-"""
+"""The values that pass between an objective, its networks, its optimisers and the engine."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -12,18 +8,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-Variables = Mapping[str, Any]
+
+class Head(NamedTuple):
+    """A linear classifier: weights (C, D), one row per class, and bias (C,)."""
+
+    weights: jax.Array
+    bias: jax.Array
 
 
 class Net(NamedTuple):
-    """A network without its library; every tower, projector, predictor, decoder.
+    """A network without its library; every tower, projector, predictor and decoder is one.
 
     Attributes:
       init: key -> (params, model_state).
-      apply: (params, model_state, *inputs, train, rngs={}, start=None, stop=None) -> (output, new model_state); `start`
+      apply: (params, model_state, *inputs, train, rngs={}, start=None, stop=None) -> (output, new model_state). `start`
         and `stop` name features: the input is then the feature `start`, the result the feature `stop`.
-      head: params -> (weights (C, D), bias (C,)) of the classifier, or None.
-      of_batch: what it says of a sample depends on the batch around it, in evaluation too (f+, f-).
+      head: params -> `Head` of the classifier; None for a network without one.
+      of_batch: whether the output for a sample depends on the other samples of its batch in evaluation too (f+, f-).
     """
 
     init: Callable
@@ -41,31 +42,45 @@ class Facts(NamedTuple):
     num_unlabelled: int = 0
 
 
+class Optimizer(NamedTuple):
+    """An optax transformation and the names of the nets whose parameters it changes; () for all trained nets."""
+
+    tx: optax.GradientTransformation
+    nets: tuple[str, ...] = ()
+
+    def of(self, params):
+        """The parameters that this optimiser changes, net by net."""
+        return {name: params[name] for name in self.nets} if self.nets else params
+
+
 class Context(NamedTuple):
-    """What does not change during a run and is not an array: networks, optimisers, facts.
+    """What does not change during a run and is not an array.
 
     Attributes:
-      nets: name -> Net; those whose parameters are in State are trained, others are frozen in `constants`.
-      tx: name -> optimiser; "main" is the one of `Objective.update`.
+      nets: name -> `Net`.
+      optimizers: name -> `Optimizer`; "main" is the one that `Objective.optimise` uses.
+      facts: `Facts`.
+      frozen: names of the nets that are not trained; constants["frozen"][name] holds their (params, model_state).
       map_matrices: maps a function over a batch of matrices: jax.vmap, or its sharded form on a mesh.
-      whole: gathers what is split over a mesh. For what a Gram matrix is decomposed of: the compiler would otherwise
-        split the solver itself, and move parts of the matrix at every turn.
+      gather: gathers what is split over a mesh. Needed before a Gram matrix is decomposed: the compiler would otherwise
+        split the solver itself, and move parts of the matrix at every iteration.
     """
 
     nets: Mapping[str, Net]
-    tx: Mapping[str, optax.GradientTransformation]
+    optimizers: Mapping[str, Optimizer]
     facts: Facts
+    frozen: tuple[str, ...] = ()
     map_matrices: Callable = jax.vmap
-    whole: Callable = lambda tree: tree
+    gather: Callable = lambda tree: tree
 
 
 class Seeds(NamedTuple):
     """Three sources of randomness that a study may vary one by one: parameters, order of samples, everything else.
 
     Attributes:
-      init, order, noise: a seed each.
+      init, order, noise: one seed each.
       trunk, fork: before step `fork`, order and noise are those of the seed `trunk`: runs that share init, trunk and
-        fork are one run up to there.
+        fork are one run up to that step.
     """
 
     init: Any = 0
@@ -86,7 +101,16 @@ def stream(name, seed):
 
 
 class State(NamedTuple):
-    """Arrays only: exactly what a checkpoint holds."""
+    """Arrays only: exactly what a checkpoint holds.
+
+    Attributes:
+      step: number of updates made.
+      params, model_state: net -> its parameters, and its batch statistics. The statistics that an average keeps for
+        itself are model_state["AVERAGE/NET"].
+      opt_state: optimiser -> its state.
+      averages: average -> net -> parameters.
+      method: the objective's own state.
+    """
 
     step: jax.Array
     params: dict[str, Any]
@@ -101,136 +125,98 @@ class View(NamedTuple):
 
     Attributes:
       source: a key of the run's data.
-      transforms: of each sample, by name; each gives one array of the batch.
-      size: samples a step, over all devices; "all" takes the whole source in its order.
-      index: also give the indices of the samples.
-      replacement: draw independently, instead of a permutation an epoch.
+      transforms: name in the batch -> name of a transform of each sample. A tuple of transforms gives each its own
+        name; two applications of one transform need two names, as {"weak1": "weak", "weak2": "weak"}.
+      size: samples per step, over all devices; "all" takes the whole source in its order.
+      name: of this view in the batch; the source's by default.
+      replacement: draw the samples independently, instead of one permutation per epoch.
     """
 
     source: str
-    transforms: tuple[str, ...] = ("plain",)
+    transforms: tuple[str, ...] | Mapping[str, str] = ("plain",)
     size: int | str = 64
-    index: bool = False
+    name: str = ""
     replacement: bool = False
+
+    @property
+    def key(self):
+        """Where the batch has it."""
+        return self.name or self.source
+
+    @property
+    def named(self):
+        """Name in the batch -> transform."""
+        return self.transforms if isinstance(self.transforms, Mapping) else {name: name for name in self.transforms}
+
+
+class Batch(NamedTuple):
+    """The samples of one `View`.
+
+    Attributes:
+      views: name -> transformed samples (n, ...).
+      labels: (n,).
+      index: (n,) of the samples in their source.
+      extra: whatever else the source has of each sample, as the digits of the information bottleneck.
+    """
+
+    views: dict[str, jax.Array]
+    labels: jax.Array
+    index: jax.Array
+    extra: dict[str, jax.Array] = {}
 
 
 class Aux(NamedTuple):
-    """What a loss returns beside its value: new model_state, new method state, scalars to log."""
+    """What a loss returns beside its value; what it leaves out stays as it was.
 
-    model_state: dict[str, Any]
-    method: Any = ()
+    Attributes:
+      method: the objective's own state after the step; None leaves it unchanged.
+      metrics: name -> scalar to log.
+      output: `Output` of the network on the training batch, for objectives that wrap this one.
+    """
+
+    method: Any = None
     metrics: dict[str, jax.Array] = {}
+    output: Any = None
 
 
 class Average(NamedTuple):
     """An exponential moving average of the parameters of some nets.
 
     Attributes:
-      nets: whose parameters are averaged.
+      nets: names of the nets whose parameters are averaged.
       decay: a number, or step -> number.
+      statistics: whether the average has batch statistics of its own, which its own training-mode calls update (BYOL's
+        target); otherwise it is called with those of the nets (an EMA of the classifier).
+      evaluated: whether evaluators see it beside the raw parameters.
     """
 
     nets: tuple[str, ...]
     decay: float | Callable = 0.999
+    statistics: bool = False
+    evaluated: bool = True
 
 
-def objective(cls):
-    """Makes a class a frozen dataclass and a pytree: fields annotated `float` or `jax.Array` are leaves.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network at fixed weights, as evaluators see it.
 
-    Leaves may differ between the runs of one program: floats can be swept.
-    """
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    fields = dataclasses.fields(cls)
-    leaves = [field.name for field in fields if field.type in (float, "float", jax.Array, "jax.Array")]
-    rest = [field.name for field in fields if field.name not in leaves]
-    return jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=rest)
-
-
-class Objective:
-    """Base of all objectives; subclasses are decorated with `objective`.
-
-    Each has `loss(params, state, constants, batch, key, ctx)`, which returns the scalar to minimise in params and
-    `Aux`, or an `update` of its own.
-
-    Class attributes or fields:
-      views: what a step draws.
-      averages: name -> Average; "ema" is evaluated beside the raw parameters.
+    Attributes:
+      params, model_state: of `net`.
+      net: the `Net` that is evaluated.
+      extra: other arrays of the run that an evaluator reads, as class moments gathered while training.
     """
 
-    views: tuple[View, ...] = ()
-    averages: Mapping[str, Average] = {}
-    lr_scale = 1.0  # factor of every change of the parameters; a field of the objectives whose learning rate is swept
+    params: Any
+    model_state: Any
+    net: Net = dataclasses.field(metadata={"static": True})
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def init(self, key, ctx):
-        """The method's own state at step 0."""
-        return ()
+    def __call__(self, *inputs, stop=None):
+        """The output in evaluation mode, or the feature `stop`."""
+        return self.net.apply(self.params, self.model_state, *inputs, train=False, stop=stop)[0]
 
-    def update(self, state, constants, batch, key, ctx):
-        """One step: descend on `loss` with the optimiser "main", then move the averages."""
-        state, metrics = descend(self.loss, state, constants, batch, key, ctx, scale=self.lr_scale)
-        return move_averages(self.averages, state), metrics
-
-    def finished(self, state):
-        """Whether further steps change nothing but `step`: a scalar, or (runs,)."""
-        return False
-
-    def evaluated(self, state):
-        """Name -> (params, model_state) that evaluators look at; averages lend their parameters, not statistics."""
-        raw = {"raw": (state.params, state.model_state)}
-        means = {
-            name: (state.params | state.averages[name], state.model_state)
-            for name in self.averages
-            if name in state.averages
-        }
-        return raw | means
-
-
-def descend(loss, state, constants, batch, key, ctx, *, tx="main", scale=1.0):
-    """State after one step of an optimiser on `loss`, and the metrics: the loss's own, its value and gradient norm.
-
-    `scale` multiplies the change of the parameters; the optimisers of `infojax.train.optim` have no learning rate in
-    their state, so that this is a factor of it.
-    """
-    (value, aux), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, state, constants, batch, key, ctx)
-    changes, opt_state = ctx.tx[tx].update(gradients, state.opt_state[tx], state.params)
-    metrics = {"loss": value, "grad_norm": optax.tree.norm(gradients), **aux.metrics}
-    state = state._replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, jax.tree.map(lambda change: scale * change, changes)),
-        model_state=state.model_state | aux.model_state,
-        opt_state=state.opt_state | {tx: opt_state},
-        method=aux.method,
-    )
-    return state, metrics
-
-
-def move_averages(averages, state):
-    """mean <- decay mean + (1 - decay) params, of the parameters after the step; no debiasing."""
-    moved = {}
-    for name, (nets, decay) in averages.items():
-        rate = 1 - (decay(state.step) if callable(decay) else decay)
-        params = {net: state.params[net] for net in nets}
-        moved[name] = optax.incremental_update(params, state.averages[name], rate)
-    return state._replace(averages=state.averages | moved)
-
-
-def init_state(objective, seeds, ctx, nets=None):
-    """State at step 0.
-
-    Args:
-      seeds: `Seeds`; parameters come from seeds.init alone.
-      nets: names of the trained nets; all by default.
-    """
-    key = stream("init", seeds.init)
-    names = list(ctx.nets if nets is None else nets)
-    variables = {name: ctx.nets[name].init(jax.random.fold_in(key, i)) for i, name in enumerate(names)}
-    params = {name: found[0] for name, found in variables.items()}
-    means = {name: {net: params[net] for net in average.nets} for name, average in objective.averages.items()}
-    return State(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        model_state={name: found[1] for name, found in variables.items()},
-        opt_state={name: tx.init(params) for name, tx in ctx.tx.items()},
-        averages=jax.tree.map(jnp.copy, means),  # not the parameters' own buffers: a step may donate both
-        method=objective.init(jax.random.fold_in(key, len(names)), ctx),
-    )
+    @property
+    def head(self):
+        """`Head` of the classifier, or None."""
+        return self.net.head(self.params) if self.net.head else None

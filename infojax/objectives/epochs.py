@@ -1,13 +1,16 @@
-"""Supervised learning by epochs: their mean losses, where a run rests, class moments on the way; decoders."""
+"""Training by epochs: their mean losses, a run that rests at its end, class moments on the way; decoders."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from infojax.measures.moments import ClassStats
-from infojax.objectives.contract import objective
+from infojax.objectives.contract import Aux, View
+from infojax.objectives.objective import Objective, objective
 from infojax.objectives.supervised import Supervised
 
 
@@ -15,55 +18,73 @@ class Epoch(NamedTuple):
     """Method state of `Epochs`.
 
     Attributes:
-      total: sum of the cross-entropies of the epoch's batches so far; mean: of the last whole epoch, 0 before.
+      total: sum of the losses of the epoch's batches so far; mean: of the last whole epoch, 0 before.
       resting: whether the run has reached its end.
       moments: layer -> `ClassStats` of the epoch so far, each batch as the weights of its step saw it.
+      inner: method state of the objective inside.
     """
 
     total: jax.Array
     mean: jax.Array
     resting: jax.Array
     moments: dict[str, Any]
+    inner: Any
 
 
 @objective
-class Epochs(Supervised):
-    """`Supervised` without averages, that ends by itself: a run rests, its weights stay, once one of two is reached.
+class Epochs(Objective):
+    """Another objective's loss, without its averages; a run rests, its weights stay, once one of two ends is reached.
 
     Attributes:
-      rest_loss: the mean cross-entropy of an epoch's batches, each before its update; 0: never.
-      rest_steps: steps.
-      epoch_steps: an epoch has so many; where batches do not divide the samples, a few of these come twice.
-      moments: (layer, D) whose class moments are summed while training: the first pass of the thesis's algorithm as its
-        code runs it, where class means are of weights that were still moving.
+      inner: the objective, of one loss.
+      rest_loss: end at this mean loss of an epoch's batches, each before its update; 0: never.
+      rest_steps: end at this step.
+      epoch_steps: steps of an epoch; where batches do not divide the samples, a few of these come twice.
+      moments: (layer, D) of which class moments are summed while training: the first pass of the thesis's algorithm as
+        its code runs it, where class means are of weights that were still moving.
     """
 
+    inner: Objective = Supervised(transform="plain", batch_size=400)
     rest_loss: float = 0.0
     rest_steps: float = math.inf
-    transform: str = "plain"
-    batch_size: int | str = 400
     epoch_steps: int = 25
     moments: tuple[tuple[str, int], ...] = ()
-    averages = {}
+
+    def __post_init__(self):
+        """The views are those of the objective inside, which has checked them."""
+
+    @property
+    def views(self):
+        return self.inner.views
+
+    @property
+    def lr_scale(self):
+        return self.inner.lr_scale
 
     def init(self, key, ctx):
         moments = {name: ClassStats.init(ctx.facts.num_classes, dim) for name, dim in self.moments}
-        return Epoch(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), bool), moments)
+        return Epoch(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), bool), moments, self.inner.init(key, ctx))
 
-    def seen(self, state, output, labels):
-        epoch, begins = state.method, state.step % self.epoch_steps == 0
-        found = output.features | {"embedding": output.embedding, "logits": output.logits}
+    def draws(self, key, batch, ctx):
+        return self.inner.draws(key, batch, ctx)
+
+    def loss(self, nets, state, constants, batch, draws, ctx):
+        epoch = state.method
+        value, aux = self.inner.loss(nets, state._replace(method=epoch.inner), constants, batch, draws, ctx)
+        begins, labels = state.step % self.epoch_steps == 0, batch["train"].labels
+        layers = aux.output.features | {"embedding": aux.output.embedding, "logits": aux.output.logits}
         moments = {}
         for name, stats in epoch.moments.items():
             fresh = jax.tree.map(lambda leaf: jnp.where(begins, jnp.zeros_like(leaf), leaf), stats)
-            z = jax.lax.stop_gradient(found[name].reshape(len(labels), -1).astype(jnp.float32))
+            z = jax.lax.stop_gradient(layers[name].reshape(len(labels), -1).astype(jnp.float32))
             moments[name] = fresh.update(z, labels)
-        return epoch._replace(moments=moments)
+        inner = epoch.inner if aux.method is None else aux.method
+        return value, aux._replace(method=epoch._replace(moments=moments, inner=inner))
 
-    def update(self, state, constants, batch, key, ctx):
+    def update(self, state, constants, batch, key, ctx, draws=None):
         before, place = state.method, state.step % self.epoch_steps
-        after, metrics = super().update(state, constants, batch, key, ctx)
-        total = jnp.where(place == 0, 0.0, before.total) + metrics["cross_entropy"].astype(jnp.float32)
+        after, metrics = super().update(state, constants, batch, key, ctx, draws)
+        total = jnp.where(place == 0, 0.0, before.total) + metrics["loss"].astype(jnp.float32)
         mean, ends = total / (place + 1), place + 1 == self.epoch_steps
         low = (mean <= self.rest_loss) & (self.rest_loss > 0)
         resting = (ends & low) | (after.step >= self.rest_steps)
@@ -76,25 +97,30 @@ class Epochs(Supervised):
     def finished(self, state):
         return state.method.resting
 
-    def evaluated(self, state):
-        """Evaluators find the moments beside the nets' own states."""
-        moments = {"moments": state.method.moments} if self.moments else {}
-        return {"raw": (state.params, state.model_state | moments)}
+    def evaluated(self, state, constants, ctx):
+        """Evaluators find the moments as `Model.extra`."""
+        raw = super().evaluated(state, constants, ctx)["raw"]
+        return {"raw": dataclasses.replace(raw, extra={"moments": state.method.moments} if self.moments else {})}
 
 
 @objective
-class Decoder(Epochs):
-    """A decoder of what a frozen encoder gives, mean CE of one column of the labels (N, K).
+class Decoder(Objective):
+    """A decoder of what a frozen encoder gives: mean cross-entropy of one column of the labels (N, K).
 
-    The samples are encodings; or, with constants["encoder"], (params, model_state) of the net "encoder", samples as
-    they are stored, each batch encoded anew.
+    The samples are encodings; or, where the net "encoder" is frozen in the constants, samples as they are stored, and
+    each batch is encoded anew.
     """
 
     column: jax.Array = 0
+    transform: str = "plain"
+    batch_size: int | str = 400
 
-    def loss(self, params, state, constants, batch, key, ctx):
-        rows = batch["train"]
-        x, labels = rows[self.transform], jnp.take(rows["labels"], self.column, axis=1)
-        if "encoder" in constants:
-            x, _ = ctx.nets["encoder"].apply(*constants["encoder"], x, train=False)
-        return super().loss(params, state, constants, {"train": rows | {self.transform: x, "labels": labels}}, key, ctx)
+    @property
+    def views(self):
+        return (View("train", (self.transform,), self.batch_size),)
+
+    def loss(self, nets, state, constants, batch, draws, ctx):
+        x, labels = batch["train"].views[self.transform], jnp.take(batch["train"].labels, self.column, axis=1)
+        output = nets("net", nets("encoder", x) if "encoder" in ctx.frozen else x)
+        value = jnp.mean(optax.softmax_cross_entropy(output.logits, jnp.eye(output.logits.shape[1])[labels]))
+        return value, Aux(output=output)

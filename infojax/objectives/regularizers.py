@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.head_interplay import interplay
+from infojax.objectives.objective import objective
 
 KINDS = ("off", "mi", "hd", "mir", "hdr")
 GRADIENTS = ("both", "features", "head")
@@ -53,3 +54,32 @@ def information_term(kind, features, labels, head, *, weights=None, to="both", n
     if normalise and kind in ("mi", "hd"):
         value = value / math.log(len(features))
     return value if kind in ("hd", "hdr") else -value, values
+
+
+@objective
+class InformationTerm:
+    """`information_term` as a part of any objective.
+
+    Attributes:
+      strength: lambda.
+      term, to, normalise: kind, to and normalise of `information_term`.
+    """
+
+    strength: float = 0.0
+    term: str = "off"
+    to: str = "both"
+    normalise: bool = False
+
+    def __call__(self, features, labels, head, ctx, weights=None):
+        """strength * the term, and what it was made of; (0, {}) where it is off.
+
+        Args:
+          features: (n, D); labels: (n,), which may be pseudo-labels; head: `Head`; weights: (n,), a mask.
+        """
+        if self.term == "off":
+            return jnp.zeros(()), {}
+        features, labels, weights = ctx.gather((features, labels, weights))
+        value, found = information_term(
+            self.term, features, labels, head.weights, weights=weights, to=self.to, normalise=self.normalise
+        )
+        return self.strength * value, found

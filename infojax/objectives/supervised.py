@@ -4,39 +4,36 @@ import jax.numpy as jnp
 import optax
 
 from infojax.measures.classification import cross_entropy
-from infojax.objectives.contract import Aux, Average, Objective, View, objective
-from infojax.objectives.regularizers import information_term
+from infojax.objectives.contract import Aux, Average, View
+from infojax.objectives.objective import Objective, objective
+from infojax.objectives.regularizers import InformationTerm
 
 LOG_SOFTMAX = ("float32", "float64")
 
 
 @objective
 class Supervised(Objective):
-    """mean CE(logits / temperature, labels) + strength * information term; net "net", source "train".
+    """mean CE(logits / temperature, labels) + information term; net "net", source "train".
 
     Attributes:
-      strength: lambda of the term.
+      information: the papers' term between the embedding and the head.
       temperature: of the softmax that is trained; evaluation is of the logits as they are.
       label_smoothing: mass spread evenly over all classes.
       ema_decay: of the evaluated average of the parameters.
       lr_scale: factor of the learning rate.
       log_softmax: "float32", whose gradient rounds to nothing or to noise where the loss is below 1e-7 ("slingshots" of
         grokking), or "float64": as exact as a double log-softmax, `infojax.measures.classification.cross_entropy`.
-      term, to, normalise: see `information_term`.
       transform: of the training samples.
-      batch_size: samples a step, or "all".
-      replacement: samples are drawn independently, as TorchSSL does, instead of a permutation an epoch.
+      batch_size: samples per step, or "all".
+      replacement: samples are drawn independently, as TorchSSL does, instead of one permutation per epoch.
     """
 
-    strength: float = 0.0
+    information: InformationTerm = InformationTerm()
     temperature: float = 1.0
     label_smoothing: float = 0.0
     ema_decay: float = 0.999
     lr_scale: float = 1.0
     log_softmax: str = "float32"
-    term: str = "off"
-    to: str = "both"
-    normalise: bool = False
     transform: str = "weak"
     batch_size: int | str = 64
     replacement: bool = False
@@ -57,20 +54,12 @@ class Supervised(Objective):
         targets = optax.smooth_labels(jnp.eye(logits.shape[1])[labels], self.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets)
 
-    def loss(self, params, state, constants, batch, key, ctx):
-        x, labels = batch["train"][self.transform], batch["train"]["labels"]
-        output, model_state = ctx.nets["net"].apply(
-            params["net"], state.model_state["net"], x, train=True, rngs={"dropout": key}
-        )
+    def loss(self, nets, state, constants, batch, draws, ctx):
+        labels = batch["train"].labels
+        output = nets("net", batch["train"].views[self.transform])
         value = jnp.mean(self.cross_entropy(output.logits / self.temperature, labels))
         metrics = {"cross_entropy": value, "accuracy": jnp.mean(jnp.argmax(output.logits, -1) == labels)}
-        if self.term != "off":
-            head, _ = ctx.nets["net"].head(params["net"])
-            features, labels = ctx.whole((output.embedding, labels))
-            term, found = information_term(self.term, features, labels, head, to=self.to, normalise=self.normalise)
-            value, metrics = value + self.strength * term, metrics | found
-        return value, Aux({"net": model_state}, self.seen(state, output, batch["train"]["labels"]), metrics)
-
-    def seen(self, state, output, labels):
-        """The method's state after a batch."""
-        return state.method
+        if self.information.term != "off":
+            term, found = self.information(output.embedding, labels, nets.head(), ctx)
+            value, metrics = value + term, metrics | found
+        return value, Aux(metrics=metrics, output=output)

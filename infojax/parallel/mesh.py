@@ -36,7 +36,7 @@ def replicated(tree, mesh=None):
 def shard_rows(tree, mesh=None):
     """Every leaf split by its leading axis, which the number of devices must divide; the tree without a mesh.
 
-    Every process gives the same values, whole; `from_own_rows` takes a share from each.
+    Every process gives the same values, whole; `from_local_rows` takes a share from each.
     """
     return tree if mesh is None else _placed(tree, NamedSharding(mesh, SPLIT))
 
@@ -52,20 +52,20 @@ def _placed(tree, sharding):
     return jax.tree.map(spread, tree)
 
 
-def whole(tree, mesh=None):
+def gather(tree, mesh=None):
     """Inside a compiled program: every leaf whole on every device, gathered once; the tree as it is without a mesh."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
 
 
-def here(tree):
+def local_copy(tree):
     """Every leaf whole on this process's first device, from wherever the devices hold it.
 
     What follows needs no other process, and one device works instead of all alike. Every process calls it.
     """
-    return jax.tree.map(_here, tree)
+    return jax.tree.map(_local, tree)
 
 
-def _here(leaf):
+def _local(leaf):
     if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
         return leaf
     if not leaf.is_fully_replicated:
@@ -77,7 +77,7 @@ def _identity(x):
     return x
 
 
-def own_rows(num_rows, mesh=None):
+def local_rows(num_rows, mesh=None):
     """Which of `num_rows` sharded rows the devices of this process hold, (n,) ascending; all without a mesh."""
     if mesh is None:
         return np.arange(num_rows)
@@ -85,8 +85,8 @@ def own_rows(num_rows, mesh=None):
     return np.unique(np.concatenate([np.arange(num_rows)[rows] for (rows,) in held.values()]))
 
 
-def from_own_rows(tree, mesh=None):
-    """Arrays sharded over rows, of which every process gives its `own_rows`, numpy (n, ...)."""
+def from_local_rows(tree, mesh=None):
+    """Arrays sharded over rows, of which every process gives its `local_rows`, numpy (n, ...)."""
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     return jax.make_array_from_process_local_data(NamedSharding(mesh, SPLIT), tree)
@@ -132,4 +132,4 @@ def over_processes(reduce, tree):
         return reduce(jax.tree.map(lambda leaf: leaf[0], tree), "processes")
 
     mapped = jax.shard_map(reduced, mesh=mesh, in_specs=axis, out_specs=WHOLE)
-    return here(jax.jit(mapped)(jax.tree.map(stacked, tree)))
+    return local_copy(jax.jit(mapped)(jax.tree.map(stacked, tree)))

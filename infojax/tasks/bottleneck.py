@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from infojax.data import in_memory, open_dataset, transforms
 from infojax.data.splits import shuffled
@@ -10,13 +9,27 @@ from infojax.evaluate import Decoding, layer_shapes, usable
 from infojax.evaluate.usable import label_entropy
 from infojax.measures.usable import relabel
 from infojax.measures.variability import NC1_CONVENTIONS
-from infojax.objectives import Bottleneck, Context, Facts
-from infojax.objectives.bottleneck import copies, only
-from infojax.tasks.compression import own_options
+from infojax.objectives import Bottleneck, Context, Optimizer, flat_settings
+from infojax.objectives.bottleneck import copies
+from infojax.tasks.build import (
+    OPTIMIZERS,
+    Study,
+    all_options,
+    arrays_of,
+    check_batch,
+    check_choice,
+    classifier,
+    facts_of,
+    network,
+    normalisation,
+    note_fewer,
+    optimizer,
+    optimizer_settings,
+    subset,
+    total_steps,
+)
 from infojax.tasks.config import ConfigError, training
-from infojax.tasks.supervised import classifier, fewer, fields_of, known, moments, network, subset, total_steps
-from infojax.tasks.train import Study, run_of
-from infojax.train import optim
+from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
 
@@ -25,10 +38,11 @@ def defaults(name, chosen):
     config = training(name, chosen)
     config.task = "bottleneck"
     config.data = dict(name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4)  # 0: all
-    config.model = dict(name=chosen.model, dtype="float32", options=own_options(chosen.model))
-    config.objective = fields_of(Bottleneck)
-    config.optimizer = dict(
-        lr=2e-3, weight_decay=0.01, final=1.0,  # share of the learning rate at the end, reached exponentially
+    config.model = dict(name=chosen.model, dtype="float32", options=all_options(chosen.model))
+    config.objective = flat_settings(Bottleneck())
+    config.optimizer = optimizer_settings(
+        "adamw", lr=2e-3, weight_decay=0.01, schedule="exponential",
+        final=1.0,  # share of the learning rate at the end
         decoders=1.0,  # learning rate of the digit decoders over that of the net
     )  # fmt: skip
     # Decoders that read the frozen encoder at the end, with the learning rate of those of the game.
@@ -48,52 +62,52 @@ def study(config):
     objective = checked(config, len(source))
     per_epoch = len(source) / objective.batch_size
     total = total_steps(config, per_epoch)
-    mean, std, notes = moments(dataset, source)
+    mean, std, notes = normalisation(dataset, source)
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
-    known(config, "objective.transform", views)
-    known(config, "evaluate.convention", NC1_CONVENTIONS)
+    check_choice(config, "objective.transform", views)
+    check_choice(config, "evaluate.convention", NC1_CONVENTIONS)
     digits = relabel(source.labels, num_classes)
     like = jax.ShapeDtypeStruct((2, *source.shape), jnp.float32)
     net = network(config.model, num_classes, like)
     shapes = jax.eval_shape(lambda x: net.apply(*net.init(jax.random.key(0)), x, train=False)[0].features, like)
-    known(config, "objective.layer", tuple(shapes))
+    check_choice(config, "objective.layer", tuple(shapes))
     decoder = network(config.model, num_classes, shapes[objective.layer], start=objective.layer)
 
-    def evaluators(look, due):
+    def evaluators(tools, due):
         """What a classifier has; at the end what fresh decoders read, of other digits than those of the training."""
-        yield from classifier(look, due, config)
-        samples = [look.sample(split) for split in ("train", "test")]
-        shapes = layer_shapes(look.net, look.transform, samples[0].x)
+        yield from classifier(tools, due, config)
+        samples = [tools.sample(split) for split in ("train", "test")]
+        shapes = layer_shapes(tools.net, tools.transform, samples[0].x)
         decoding = Decoding(
             net_of=lambda layer: decoder,
-            tx=optim.adamw(
-                config.optimizer.lr * config.optimizer.decoders, weight_decay=config.optimizer.weight_decay
-            ),
-            transform=look.transform, num_classes=num_classes, batch_size=config.fresh.batch_size,
+            tx=OPTIMIZERS[config.optimizer.name](config.optimizer, config.optimizer.lr * config.optimizer.decoders),
+            transform=tools.transform, num_classes=num_classes, batch_size=config.fresh.batch_size,
             measured_batch=config.evaluate.batch_size, epochs=config.fresh.epochs,
-            rest_loss=config.fresh.rest_loss, mesh=look.mesh,
+            rest_loss=config.fresh.rest_loss, mesh=tools.mesh,
         )  # fmt: skip
         for kind in ("sufficiency", "minimality"):
-            seeds = [run.facts["seed"] for run in look.runs]
-            read = usable(kind, look.net, samples, shapes, (objective.layer,), decoding, seeds)
-            yield Evaluator("usable", at(total), read, together=True)
+            seeds = [run.facts["seed"] for run in tools.runs]
+            read = usable(kind, tools.net, samples, shapes, (objective.layer,), decoding, seeds)
+            yield Evaluator("usable", at(total), read, of_all_runs=True)
 
     return Study(
         objective=objective,
         ctx=Context(
-            {"net": net, "digits": copies(decoder, digits.shape[1])},
-            {
-                "main": only(adam(config.optimizer, 1.0, total), "net"),
-                "decoders": only(adam(config.optimizer, config.optimizer.decoders, total * objective.inner), "digits"),
+            nets={"net": net, "digits": copies(decoder, digits.shape[1])},
+            optimizers={
+                "main": Optimizer(optimizer(config.optimizer, total), ("net",)),
+                "decoders": Optimizer(
+                    optimizer(config.optimizer, total, objective.inner, config.optimizer.decoders), ("digits",)
+                ),
             },
-            Facts(num_classes, total, tuple(np.bincount(source.labels, minlength=num_classes).tolist())),
+            facts=facts_of(source, num_classes, total),
         ),
-        views=views,
-        data={"train": {"x": jnp.asarray(source.x), "labels": jnp.asarray(source.labels), "digits": digits}},
-        sources={"train": source, "test": test},
+        transforms=views,
+        data={"train": arrays_of(source, digits=digits)},
+        splits={"train": source, "test": test},
         evaluators=evaluators,
         per_epoch=per_epoch,
-        notes=(*notes, *fewer(config, train=source, test=test)),
+        notes=(*notes, *note_fewer(config, train=source, test=test)),
         constants={
             "entropies": {
                 "labels": jnp.asarray(label_entropy(source.labels), jnp.float32),
@@ -106,10 +120,7 @@ def study(config):
 def checked(config, num_samples):
     """The objective of a config."""
     settings = config.objective
-    if not 1 <= settings.batch_size <= num_samples:
-        raise ConfigError(
-            f"objective.batch_size must be from 1 to {num_samples}, the training samples; got {settings.batch_size}"
-        )
+    check_batch(settings.batch_size, num_samples)
     betas = config.sweep["values"] if config.sweep.name == "beta" else ()
     for path, value, least in (
         *(("objective.beta", beta, 0) for beta in (settings.beta, *betas)),
@@ -125,12 +136,6 @@ def checked(config, num_samples):
         if not config.optimizer[name] > 0:
             raise ConfigError(f"optimizer.{name} must be positive, got {config.optimizer[name]}")
     return Bottleneck(**settings)
-
-
-def adam(settings, factor, total):
-    """AdamW whose learning rate falls exponentially."""
-    rate = settings.lr * factor
-    return optim.adamw(lambda step: rate * settings.final ** (step / total), weight_decay=settings.weight_decay)
 
 
 run = run_of(study)

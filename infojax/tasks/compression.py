@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import config_dict
 
 from infojax.data import Arrays, in_memory, open_dataset, transforms
 from infojax.data.splits import shuffled
@@ -11,12 +10,23 @@ from infojax.evaluate import Decoding, LayerError, chosen_layers, geometric, lay
 from infojax.evaluate.layers import INPUT
 from infojax.evaluate.usable import CONDITIONS, DIGITS, ENCODINGS, ENTROPIES, VALUES
 from infojax.measures.variability import NC1_CONVENTIONS
-from infojax.models import options_of
-from infojax.objectives import Context, Epochs, Facts
+from infojax.objectives import Context, Epochs, Optimizer, Supervised
+from infojax.tasks.build import (
+    Study,
+    all_options,
+    arrays_of,
+    check_batch,
+    check_choice,
+    classifier,
+    facts_of,
+    network,
+    note_fewer,
+    optimizer,
+    optimizer_settings,
+    total_steps,
+)
 from infojax.tasks.config import ConfigError, training
-from infojax.tasks.supervised import classifier, fewer, known, network, total_steps
-from infojax.tasks.train import Study, run_of
-from infojax.train import optim
+from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, every
 from infojax.train.step import HOW
 
@@ -35,10 +45,10 @@ def defaults(name, chosen):
     )  # fmt: skip
     config.model = dict(
         name=chosen.model, dtype="bfloat16" if released else "float32",
-        param_dtype="bfloat16" if released else "float32", options=own_options(chosen.model),
+        param_dtype="bfloat16" if released else "float32", options=all_options(chosen.model),
     )  # fmt: skip
     config.objective = dict(batch_size=400, rest_loss=0.0 if released else 0.02)  # mean loss of an epoch's batches
-    config.optimizer = dict(lr=2e-3, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01)  # decays everything, as PyTorch's
+    config.optimizer = optimizer_settings("adamw", lr=2e-3, weight_decay=0.01, decayed="all")  # as PyTorch's
     config.layers = ()  # names or shell wildcards; none: all that the model names
     config.amortised = released  # class means of train are summed while training, before its last updates
     config.usable = dict(
@@ -53,12 +63,6 @@ def defaults(name, chosen):
     config.evaluate.batch_size = 400  # also the partition that layers are measured by
     config.report.x_scale = "linear"
     return config
-
-
-def own_options(model):
-    """All options of a model, so that each is a flag; those without a value are whole numbers."""
-    found = {name: config_dict.placeholder(int) if x is None else x for name, x in options_of(model).items()}
-    return found | ({"norm_decay": 0.9} if "norm_decay" in found else {})  # running statistics that follow a short run
 
 
 def study(config):
@@ -76,23 +80,16 @@ def study(config):
     if config.data.labels == "random":
         train = Arrays(train.x, np.random.default_rng(config.seed).permutation(train.labels))
     batch = config.objective.batch_size
-    if not 1 <= batch <= len(train):
-        raise ConfigError(f"objective.batch_size must be from 1 to {len(train)}, the training samples; got {batch}")
+    check_batch(batch, len(train))
     epoch = -(-len(train) // batch)
     total = total_steps(config, epoch)
-    for section in (config.log, config.evaluate, config.checkpoint):
-        section.every = section.every or epoch
-    settings = config.optimizer
-    tx = optim.adamw(
-        settings.lr, b1=settings.b1, b2=settings.b2, eps=settings.eps, weight_decay=settings.weight_decay, decayed=None
-    )
+    tx = optimizer(config.optimizer, total)
     views = transforms((0.0,), (config.data.scale,), pad=0)
     plain = {"plain": views["plain"]}
     like = jax.ShapeDtypeStruct((2, *train.shape), jnp.float32)
     net = network(config.model, dataset.num_classes, like)
     stored = jax.ShapeDtypeStruct((2, *train.shape), train.x.dtype)
     shapes = layer_shapes(net, plain["plain"], stored)
-    counts = tuple(np.bincount(train.labels, minlength=dataset.num_classes).tolist())
     cut = [name for name in shapes if name not in ("embedding", "logits")]  # a decoder follows each of these
     read = layers_of(cut, config.usable.layers or ("*",), "usable.layers")
     chosen = layers_of(shapes, config.layers or [name for name in cut if name != INPUT], "layers")
@@ -106,40 +103,46 @@ def study(config):
         decoder = jax.ShapeDtypeStruct((2, *shapes[layer]), config.model.dtype)
         return network(config.model, dataset.num_classes, decoder, start=layer)
 
-    def evaluators(look, due):
-        yield from classifier(look, due, config)
-        samples = [look.sample(split) for split in ("train", "test")]
+    def evaluators(tools, due):
+        yield from classifier(tools, due, config)
+        samples = [tools.sample(split) for split in ("train", "test")]
         classes, size = dataset.num_classes, config.evaluate.batch_size
         convention = config.evaluate.convention
-        measured = geometric(look.net, look.transform, samples, classes, size, chosen, convention)
-        yield Evaluator("layers", due, measured, together=True)
-        decoding = decoding_of(config, look, net_of, tx, classes)
-        seeds = [run.facts["seed"] for run in look.runs]
+        measured = geometric(tools.transform, samples, classes, size, chosen, convention)
+        yield Evaluator("layers", due, measured, of_all_runs=True)
+        decoding = decoding_of(config, tools, net_of, tx, classes)
+        seeds = [run.facts["seed"] for run in tools.runs]
         for kind in ("sufficiency", "minimality"):
             interval, epochs = config.usable[f"{kind}_every"], config.usable[f"{kind}_epochs"]
             ways = decoding._replace(epochs=epochs)
-            found = usable(kind, look.net, samples, shapes, read, ways, seeds)
-            yield Evaluator("usable", every(interval * epoch, total), found, together=True)
+            found = usable(kind, tools.net, samples, shapes, read, ways, seeds)
+            yield Evaluator("usable", every(interval * epoch, total), found, of_all_runs=True)
 
     return Study(
-        objective=Epochs(**config.objective, epoch_steps=epoch, moments=moments),
-        ctx=Context({"net": net}, {"main": tx}, Facts(dataset.num_classes, total, counts)),
-        views=plain,
-        data={"train": {"x": jnp.asarray(train.x), "labels": jnp.asarray(train.labels)}},
-        sources={"train": train, "test": test},
+        objective=Epochs(
+            Supervised(transform="plain", batch_size=batch),
+            rest_loss=config.objective.rest_loss,
+            epoch_steps=epoch,
+            moments=moments,
+        ),
+        ctx=Context({"net": net}, {"main": Optimizer(tx)}, facts_of(train, dataset.num_classes, total)),
+        transforms=plain,
+        data={"train": arrays_of(train)},
+        splits={"train": train, "test": test},
         evaluators=evaluators,
         per_epoch=epoch,
-        notes=(*dataset.notes, *fewer(config, train=train, test=test)),
+        intervals=dict(log=epoch, evaluate=epoch, checkpoint=epoch),
+        notes=(*dataset.notes, *note_fewer(config, train=train, test=test)),
     )
 
 
 def check(config):
     """Refuses values that are not known."""
-    known(config, "data.labels", LABELS)
-    known(config, "evaluate.convention", NC1_CONVENTIONS)
+    check_choice(config, "data.labels", LABELS)
+    check_choice(config, "evaluate.convention", NC1_CONVENTIONS)
     choices = {"digits": DIGITS, "condition": CONDITIONS, "value": VALUES, "entropy": ENTROPIES, "encodings": ENCODINGS}
     for name, values in (choices | {"how": ("auto", *HOW)}).items():
-        known(config, f"usable.{name}", values)
+        check_choice(config, f"usable.{name}", values)
     least = {
         "objective.rest_loss": 0, "usable.rest_loss": 0, "usable.sufficiency_every": 0, "usable.minimality_every": 0,
         "usable.sufficiency_epochs": 1, "usable.minimality_epochs": 1, "usable.budget_gib": 0, "data.per_class": 0,
@@ -195,17 +198,17 @@ def layers_of(shapes, patterns, key):
         raise ConfigError(f"{key}: {error}") from None
 
 
-def decoding_of(config, look, net_of, tx, num_classes):
+def decoding_of(config, tools, net_of, tx, num_classes):
     """How V-information is read."""
     settings = config.usable
     on_cpu = jax.default_backend() == "cpu"
     how = settings.how if settings.how != "auto" else "dispatch" if on_cpu else "vmap"
     names = ("rest_loss", "digits", "condition", "value", "entropy", "encodings")
     return Decoding(
-        net_of=net_of, tx=tx, transform=look.transform, num_classes=num_classes,
+        net_of=net_of, tx=tx, transform=tools.transform, num_classes=num_classes,
         batch_size=config.objective.batch_size, measured_batch=config.evaluate.batch_size,
         **{name: settings[name] for name in names}, budget=settings.budget_gib * 2**30,
-        how=how, fused=not on_cpu and how != "dispatch", mesh=look.mesh,
+        how=how, fused=not on_cpu and how != "dispatch", mesh=tools.mesh,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from infojax.data import order
 from infojax.evaluate import along_path, classify, interplay, looking, refreshing
 from infojax.objectives import Seeds
-from infojax.tasks import supervised
+from infojax.tasks.build import check_choice, classification, network
 from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
@@ -27,9 +27,9 @@ def study(config):
       ConfigError, DataError: names the key.
     """
     path = config.path
-    supervised.known(config, "path.init", INIT)
-    supervised.known(config, "path.weights", WEIGHTS)
-    base = supervised.study(config)
+    check_choice(config, "path.init", INIT)
+    check_choice(config, "path.weights", WEIGHTS)
+    base = classification(config)
     total = base.ctx.facts.total_steps
     if path.points < 2:
         raise ConfigError(f"path.points must be at least 2, got {path.points}")
@@ -49,31 +49,31 @@ def study(config):
             init = own if path.init == "different" else first
             yield {"seed": seed, "end": end}, Seeds(init, own, own, trunk=first, fork=path.fork)
 
-    def evaluators(look, due):
-        yield from base.evaluators(look, due)
-        see = looking(look.net, look.through, look.sample("test"), (classify, interplay))
-        pairs = [(i, i + 1) for i in range(0, len(look.runs), 2)]
+    def evaluators(tools, due):
+        yield from base.evaluators(tools, due)
+        look = looking(tools.through, tools.sample("test"), (classify, interplay))
+        pairs = [(i, i + 1) for i in range(0, len(tools.runs), 2)]
         weights = np.linspace(0, 1, path.points)
-        on_path = along_path(see, pairs, weights, path.weights, refresh(config, look, base))
-        yield Evaluator("path", at(total), on_path, together=True)
+        on_path = along_path(look, pairs, weights, path.weights, refresh(config, tools, base))
+        yield Evaluator("path", at(total), on_path, of_all_runs=True)
 
     return base._replace(members=members, evaluators=evaluators)
 
 
-def refresh(config, look, base):
+def refresh(config, tools, base):
     """What recomputes batch statistics from path.recompute_samples of train; None for a network without any."""
-    if "batch_stats" not in jax.eval_shape(look.net.init, jax.random.key(0))[1]:
+    if "batch_stats" not in jax.eval_shape(tools.net.init, jax.random.key(0))[1]:
         return None
     x = base.data["train"]["x"]
     count = min(config.path.recompute_samples or len(x), len(x))
     x = x[order(jax.random.key(config.seed), 0, count, len(x))]  # mixed: a set may be stored class by class
     like = jax.ShapeDtypeStruct((2, *x.shape[1:]), "float32")
-    forgetful = supervised.network(config.model, base.ctx.facts.num_classes, like, norm_decay=0.0)
+    forgetful = network(config.model, base.ctx.facts.num_classes, like, norm_decay=0.0)
     batches = -(-count // config.evaluate.batch_size)
-    size = count // batches // look.devices * look.devices  # equal batches, and no padding: every row counts
+    size = count // batches // tools.devices * tools.devices  # equal batches, and no padding: every row counts
     if not size:
-        raise ConfigError(f"path.recompute_samples is {count}, fewer than the {look.devices} devices")
-    return refreshing(forgetful, look.transform, x, size)
+        raise ConfigError(f"path.recompute_samples is {count}, fewer than the {tools.devices} devices")
+    return refreshing(forgetful, tools.transform, x, size)
 
 
 run = run_of(study)

@@ -1,7 +1,7 @@
 """Trained classifiers without their smallest weights: what becomes of accuracy and features."""
 
 from infojax.evaluate import by_sparsity, classify, interplay
-from infojax.tasks import supervised
+from infojax.tasks.build import check_numbers, classification
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
@@ -14,13 +14,13 @@ def study(config):
     Raises:
       ConfigError, DataError: names the key.
     """
-    supervised.numbers("sparsities", config.sparsities, "of at least 0 and below 1", lambda value: 0 <= value < 1)
-    base = supervised.study(config)
+    check_numbers("sparsities", config.sparsities, "of at least 0 and below 1", lambda value: 0 <= value < 1)
+    base = classification(config)
 
-    def evaluators(look, due):
-        yield from base.evaluators(look, due)
-        measured = by_sparsity(look.net, look.through, look.sample("test"), (classify, interplay), config.sparsities)
-        yield Evaluator("pruned", at(base.ctx.facts.total_steps), measured, together=True)
+    def evaluators(tools, due):
+        yield from base.evaluators(tools, due)
+        measured = by_sparsity(tools.through, tools.sample("test"), (classify, interplay), config.sparsities)
+        yield Evaluator("pruned", at(base.ctx.facts.total_steps), measured, of_all_runs=True)
 
     return base._replace(evaluators=evaluators)
 

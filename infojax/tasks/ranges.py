@@ -18,7 +18,9 @@ from infojax.models import build
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.report.quantities import QUANTITIES
-from infojax.tasks import load, supervised
+from infojax.tasks import load
+from infojax.tasks.build import OPTIMIZERS, SCHEDULES, classification_defaults
+from infojax.tasks.build.optimizers import DECAYED
 from infojax.tasks.config import X_SCALES, ConfigError, check_choices
 from infojax.train.step import HOW
 
@@ -84,7 +86,7 @@ RANGES = {
     "objective.rest_loss": NOT_NEGATIVE,
     "optimizer.lr": POSITIVE, "optimizer.momentum": SHARE, "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.clip": NOT_NEGATIVE, "optimizer.warmup_steps": STEPS, "optimizer.b1": SHARE, "optimizer.b2": SHARE,
-    "optimizer.eps": POSITIVE, "optimizer.final": POSITIVE, "optimizer.decoders": POSITIVE,
+    "optimizer.eps": POSITIVE, "optimizer.trust": POSITIVE, "optimizer.final": POSITIVE, "optimizer.decoders": POSITIVE,
     "fresh.epochs": COUNT, "fresh.batch_size": COUNT, "fresh.rest_loss": NOT_NEGATIVE,
     "usable.sufficiency_every": STEPS, "usable.minimality_every": STEPS, "usable.sufficiency_epochs": COUNT,
     "usable.minimality_epochs": COUNT, "usable.rest_loss": NOT_NEGATIVE, "usable.budget_gib": NOT_NEGATIVE,
@@ -96,7 +98,8 @@ DTYPES = ("float32", "bfloat16")
 WORDS = {
     "report.x_scale": X_SCALES, "how": ("auto", *HOW), "model.dtype": DTYPES, "model.param_dtype": DTYPES,
     "evaluate.convention": tuple(NC1_CONVENTIONS), "objective.term": tuple(KINDS), "objective.to": tuple(GRADIENTS),
-    "objective.log_softmax": tuple(LOG_SOFTMAX), "optimizer.schedule": supervised.SCHEDULES,
+    "objective.log_softmax": tuple(LOG_SOFTMAX), "optimizer.schedule": tuple(SCHEDULES),
+    "optimizer.name": tuple(OPTIMIZERS), "optimizer.decayed": tuple(DECAYED),
 }  # fmt: skip
 LISTS = ("sparsities",)  # of numbers, each of which has the range; a sweep's values have that of the key they sweep
 OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
@@ -186,7 +189,7 @@ def shown(value):
 def expected(task):
     """Paths of the keys that a task needs: those of its defaults, so that config.json has all that was used."""
     module = load(task)
-    defaults = getattr(module, "defaults", supervised.defaults)
+    defaults = getattr(module, "defaults", classification_defaults)
     chosen = ConfigDict(dict(preset="tiny", data="digits", model="mlp", operation="add"))
     needed = [path for path, _ in leaves(defaults("", chosen)) if not path.startswith("chosen.")]
     return [*needed, *getattr(module, "NEEDS", ())]

@@ -2,7 +2,7 @@
 
 from infojax.evaluate import on_sample
 from infojax.evaluate.cloud import cloud
-from infojax.tasks import supervised
+from infojax.tasks.build import classification
 from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator
@@ -16,11 +16,11 @@ def study(config):
     """
     if config.model.name == "mlp" and tuple(config.model.options.get("widths", ()))[-1:] != (3,):
         raise ConfigError(f"model.options.widths must end with 3, got {config.model.options.get('widths', ())}")
-    base = supervised.study(config)
+    base = classification(config)
 
-    def evaluators(look, due):
-        yield from base.evaluators(look, due)
-        yield Evaluator("cloud", due, on_sample(look.net, look.through, look.sample("train"), (cloud,)))
+    def evaluators(tools, due):
+        yield from base.evaluators(tools, due)
+        yield Evaluator("cloud", due, on_sample(tools.through, tools.sample("train"), (cloud,)))
 
     return base._replace(evaluators=evaluators)
 

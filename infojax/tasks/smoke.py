@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
 
 from infojax.measures.spectra import eigenvalues
-from infojax.parallel import from_own_rows, here, make_mesh, map_matrices, own_rows
+from infojax.parallel import from_local_rows, local_copy, local_rows, make_mesh, map_matrices
 from infojax.processes import same, share, together
-from infojax.tasks import supervised
+from infojax.tasks.build import classification, prepare
 from infojax.tasks.config import buildable
 from infojax.tasks.faults import SystemFailed
-from infojax.tasks.train import begin, say_once
+from infojax.tasks.train import say_once
 from infojax.train.checkpoint import Checkpoints
 
 
@@ -37,9 +38,10 @@ def run(config, workdir, dry_run=False):
     if dry_run:
         return
     batch = config.samples_per_device * jax.device_count()
+    config = ConfigDict(config)
     config.objective.batch_size = config.data.options.num_train = batch
     with buildable("data, model and objective"):
-        study = supervised.study(config)
+        study = classification(config)
     mesh = make_mesh()
     with part(f"sum over {mesh.size} devices"):
         total_of_devices(mesh)
@@ -87,7 +89,7 @@ def check(holds, what):
 
 def total_of_devices(mesh):
     """1 + 2 + ... + n, one number a device."""
-    numbers = from_own_rows(own_rows(mesh.size, mesh).astype(np.float32) + 1, mesh)
+    numbers = from_local_rows(local_rows(mesh.size, mesh).astype(np.float32) + 1, mesh)
     total = jax.shard_map(
         lambda x: jax.lax.psum(x[0], "data"), mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec()
     )
@@ -100,18 +102,20 @@ def spectra(count, size, mesh):
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0]
     expected = np.arange(1, size + 1) / size
     matrix = (basis * expected) @ basis.T
-    mine = own_rows(count, mesh) + 1
-    matrices = from_own_rows((mine[:, None, None] * matrix).astype(np.float32), mesh)
-    found = np.asarray(here(jax.jit(map_matrices(eigenvalues, mesh))(matrices))) / np.arange(1, count + 1)[:, None]
+    mine = local_rows(count, mesh) + 1
+    matrices = from_local_rows((mine[:, None, None] * matrix).astype(np.float32), mesh)
+    found = (
+        np.asarray(local_copy(jax.jit(map_matrices(eigenvalues, mesh))(matrices))) / np.arange(1, count + 1)[:, None]
+    )
     worst = np.max(np.abs(np.sort(found) - expected))
     check(worst < 1e-4, f"eigenvalues are wrong by {worst:.2g}")
 
 
 def step(study, config):
     """(state after one update as training makes it, the state before): finite, moved, the same in every process."""
-    run = begin(study, config)
+    run = prepare(study, config)
     before = jax.tree.map(jnp.copy, run.state)
-    state, metrics = jax.jit(run.step, donate_argnums=1)(run.objective, run.state, run.constants, run.seeds)
+    state, metrics = run.step.compiled()(*run.arguments)
     loss = float(metrics["loss"])
     check(np.isfinite(loss), f"the loss is {loss}")
     check(int(state.step) == 1 and fingerprint(state) != fingerprint(before), "the update changed nothing")
@@ -140,6 +144,6 @@ def checkpoint(state, like, workdir):
 def fingerprint(tree):
     """Hash of all bits, of whole leaves."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(here(tree)):
+    for leaf in jax.tree.leaves(local_copy(tree)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Classifiers trained at several temperatures of the softmax: entropy and clustering of their features at the end."""
 
 from infojax.evaluate import clusters, on_sample, tsne
-from infojax.tasks import supervised
+from infojax.tasks.build import check_numbers, classification
 from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
@@ -17,20 +17,20 @@ def study(config):
     """
     if config.sweep.name != "temperature":
         raise ConfigError(f"sweep.name must be temperature, got {config.sweep.name!r}")
-    supervised.numbers("sweep.values", config.sweep["values"], "positive", lambda value: value > 0)
+    check_numbers("sweep.values", config.sweep["values"], "positive", lambda value: value > 0)
     if not 0 <= config.tsne_seed < 2**32:
         raise ConfigError(f"tsne_seed must be from 0 to below 2^32, got {config.tsne_seed}")
-    base = supervised.study(config)
+    base = classification(config)
     end = at(base.ctx.facts.total_steps)
 
-    def evaluators(look, due):
-        yield from base.evaluators(look, due)
-        sample = look.sample("test")
-        yield Evaluator("clusters", end, on_sample(look.net, look.through, sample, (clusters,)))
-        of_first_seed = [i for i, run in enumerate(look.runs) if run.facts["seed"] == config.seed]
-        of_first_seed.sort(key=lambda i: look.runs[i].facts["temperature"])
+    def evaluators(tools, due):
+        yield from base.evaluators(tools, due)
+        sample = tools.sample("test")
+        yield Evaluator("clusters", end, on_sample(tools.through, sample, (clusters,)))
+        of_first_seed = [i for i, run in enumerate(tools.runs) if run.facts["seed"] == config.seed]
+        of_first_seed.sort(key=lambda i: tools.runs[i].facts["temperature"])
         ends = dict.fromkeys((of_first_seed[0], of_first_seed[-1]))
-        yield Evaluator("tsne", end, tsne(look.through, sample, list(ends), config.tsne_seed), together=True)
+        yield Evaluator("tsne", end, tsne(tools.through, sample, list(ends), config.tsne_seed), of_all_runs=True)
 
     return base._replace(evaluators=evaluators)
 

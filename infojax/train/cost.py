@@ -6,8 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.train.step import Dispatched
-
 
 class Cost(NamedTuple):
     """Of one step of all runs.
@@ -37,13 +35,12 @@ def estimate(step, arguments, progress=lambda step, values: None, repeats=3):
     """Compiles a step and runs it a few times on a copy of the state.
 
     Args:
-      step: as `fit` takes it, which will find it compiled.
+      step: `Step`, which `fit` will find compiled.
       arguments: (objective, state, constants, seeds).
     """
     objective, state, constants, seeds = arguments
     progress(0, {"phase": "compiling the step"})
-    compiled = step if isinstance(step, Dispatched) else jax.jit(step, donate_argnums=1)
-    flops = _flops(compiled, arguments)
+    compiled, flops = step.compiled(), step.flops(*arguments)
     copy, taken = jax.tree.map(jnp.copy, state), []
     for _ in range(1 + repeats):
         begun = time.perf_counter()
@@ -61,12 +58,3 @@ def duration(seconds):
             scale = {"s": 1, "min": 60, "h": 3600}[unit]
             return f"{seconds / scale:.{digits}f} {unit}"
     return f"{seconds / 86400:.0f} days"
-
-
-def _flops(compiled, arguments):
-    if isinstance(compiled, Dispatched):
-        found, runs = compiled.one.lower(*arguments, None, 0), len(jax.tree.leaves(arguments[-1])[0])
-    else:
-        found, runs = compiled.lower(*arguments, None), 1
-    cost = found.cost_analysis()
-    return cost.get("flops", 0.0) * runs if cost else None

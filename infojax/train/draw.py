@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.data import order, order_with_replacement
-from infojax.objectives.contract import stream
+from infojax.objectives import Batch, stream
 
 
 def indices(view, place, seeds, step, num_samples):
@@ -17,29 +17,29 @@ def indices(view, place, seeds, step, num_samples):
 
 
 def draw(data, views, transforms, seeds, step, fed=None):
-    """The batch of a step: source -> {transform: array, "labels": (n,), ...(, "index": (n,))}.
+    """The batch of a step: view -> `Batch`.
 
     Args:
       data: source -> {"x": (N, ...) samples as stored, "labels": (N,), ...}, on the device; what else a source has of
-        its samples (other labels, as of `relabel`) is drawn along.
-      views: of an objective, one a source.
+        its samples (other labels, as of `relabel`) is drawn along as `Batch.extra`.
+      views: of an objective.
       transforms: name -> function of (key, samples as stored), by name in the views.
       seeds: `Seeds`; the order decides which samples, the noise how they are transformed.
-      fed: source -> {"x", "labels"(, "index")} of this step, for sources that were read by the host instead.
+      fed: view -> {"x", "labels", "index"} of this step, for views that were read by the host instead.
     """
     batch, noise = {}, jax.random.fold_in(stream("noise", seeds.noise), step)
     for place, view in enumerate(views):
-        if fed and view.source in fed:
-            rows = fed[view.source]
+        if fed and view.key in fed:
+            rows = dict(fed[view.key])
         else:
             source = data[view.source]
             chosen = indices(view, place, seeds, step, len(source["labels"]))
             rows = {name: array if view.size == "all" else array[chosen] for name, array in source.items()}
             rows["index"] = chosen
-        key = jax.random.fold_in(noise, place)
-        views_of = {
-            name: transforms[name](jax.random.fold_in(key, i), rows["x"]) for i, name in enumerate(view.transforms)
+        key, x = jax.random.fold_in(noise, place), rows.pop("x")
+        transformed = {
+            name: transforms[transform](jax.random.fold_in(key, i), x)
+            for i, (name, transform) in enumerate(view.named.items())
         }
-        along = {name: array for name, array in rows.items() if name != "x" and (view.index or name != "index")}
-        batch[view.source] = views_of | along
+        batch[view.key] = Batch(transformed, rows.pop("labels"), rows.pop("index"), rows)
     return batch

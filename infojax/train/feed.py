@@ -4,12 +4,12 @@ import jax
 import numpy as np
 
 from infojax.data import stream
-from infojax.parallel import from_own_rows, own_rows
+from infojax.parallel import from_local_rows, local_rows
 from infojax.train.draw import indices
 
 
 def feed(source, view, place, seeds, until, mesh=None):
-    """step -> {source: {"x", "labels", "index"}}, for `fit(feed=...)`: the batches that `draw` would take, read ahead.
+    """step -> {view: {"x", "labels", "index"}}, for `fit(feed=...)`: the batches that `draw` would take, read ahead.
 
     Args:
       source: a `Source`; view: the objective's, which names it; place: the view's number among the objective's views.
@@ -17,7 +17,7 @@ def feed(source, view, place, seeds, until, mesh=None):
     Raises:
       DataError: from reading. ValueError: steps are not asked for one after the other.
     """
-    mine, waiting = own_rows(view.size, mesh), None
+    mine, waiting = local_rows(view.size, mesh), None
     chosen = jax.jit(lambda step: indices(view, place, seeds, step, len(source)))
 
     def own(step):
@@ -30,6 +30,6 @@ def feed(source, view, place, seeds, until, mesh=None):
         at, x, labels = next(waiting)
         if at != step:
             raise ValueError(f"step {step} was asked for, {at} is next")
-        return {view.source: from_own_rows({"x": x, "labels": labels, "index": own(step)}, mesh)}
+        return {view.key: from_local_rows({"x": x, "labels": labels, "index": own(step)}, mesh)}
 
     return batch

@@ -25,7 +25,7 @@ import numpy as np
 
 from infojax.processes import asked_to_stop
 from infojax.train.board import COORDINATES
-from infojax.train.step import Dispatched, all_finite
+from infojax.train.step import all_finite, pick, swept
 
 NOT_OF_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of a name a step
 
@@ -44,17 +44,17 @@ class Evaluator(NamedTuple):
     Attributes:
       name: of its rows.
       due: step -> whether it runs there.
-      run: {"raw": (params, model_state), ...} of `Objective.evaluated` -> yields (name, value), which make a row. The
-        value "not_finite" names what of the network is NaN or Inf; other values may be.
-      together: `run` takes a list of these, one a run, and yields whole rows, dicts; "run" says whose one is (0 by
-        default), "runs" which ones it is made of where these are several. A row of a frozen run, or of one of a group
-        that is "not_finite", is marked "frozen"; one that is made of a frozen run "of_frozen".
+      run: {"raw": `Model`, ...} of `Objective.evaluated` -> yields (name, value), which make a row. The value
+        "not_finite" names the output of the network that is NaN or Inf; other values may be.
+      of_all_runs: `run` takes a list of these, one per run, and yields whole rows, dicts; "run" is the number of its
+        run (0 by default), "runs" those it is made of where these are several. A row of a frozen run, or of one of a
+        group that is "not_finite", is marked "frozen"; one that is made of a frozen run "of_frozen".
     """
 
     name: str
     due: Callable
     run: Callable
-    together: bool = False
+    of_all_runs: bool = False
 
 
 def every(interval, total):
@@ -96,8 +96,7 @@ def fit(
 
     Args:
       state: where it starts without a checkpoint; its arrays are donated to the first step.
-      step: (objective, state, constants, seeds, fed) -> (state, metrics), as of `make_step` or `map_runs`; or
-        `compiled`, for a loop that runs several times.
+      step: `Step` of `make_step` or `map_runs`.
       rows: a RunFolder, or None.
       checkpoints: `Checkpoints`, or None; the newest readable one is where the run continues.
       log, save: step -> whether it is due.
@@ -114,8 +113,10 @@ def fit(
     """
     if feed is not None and (steps_per_call > 1 or runs):
         raise ValueError("where the host feeds every step there is one run, and one step a call")
-    one, many, steps_per_call = step if isinstance(step, Compiled) else compiled(step, steps_per_call)
-    keeper = _Keeper(objective, evaluators, rows, checkpoints, log, save, progress, runs, Counter(), set(), {})
+    one, many = step.compiled(), step.compiled(steps_per_call) if steps_per_call > 1 else None
+    keeper = _Keeper(
+        objective, constants, step.ctx, evaluators, rows, checkpoints, log, save, progress, runs, Counter(), set(), {}
+    )
     begun = time.perf_counter()
     restored, state = keeper.restore(state)
     k, metrics = restored or 0, None
@@ -144,25 +145,13 @@ def fit(
     return state
 
 
-class Compiled(NamedTuple):
-    """A step as the loop calls it: `one` update, and `many`, or None, of `count` updates; both donate the state."""
-
-    one: Callable
-    many: Callable | None
-    count: int
-
-
-def compiled(step, count=1):
-    """`Compiled` of a step of `make_step` or `map_runs`."""
-    one = step if isinstance(step, Dispatched) else jax.jit(step, donate_argnums=1)
-    return Compiled(one, jax.jit(_repeated(step, count), donate_argnums=1) if count > 1 else None, count)
-
-
 @dataclass(frozen=True)
 class _Keeper:
     """What is kept of a run: its rows, its checkpoints, its progress."""
 
     objective: Any
+    constants: Any
+    ctx: Any
     evaluators: tuple
     rows: Any
     checkpoints: Any
@@ -213,8 +202,8 @@ class _Keeper:
             with self._timed("rows"):
                 metrics = jax.device_get(metrics)
                 metrics.pop("frozen", None)
-                for run, values in enumerate(self._by_run(metrics)):
-                    self._write(k, "train", run, values | frozen[run])
+                for run in range(len(frozen)):
+                    self._write(k, "train", run, (pick(metrics, run) if self.runs else metrics) | frozen[run])
             for name in ("loss", "grad_norm"):
                 if not self.runs and not np.isfinite(metrics.get(name, 0.0)):
                     raise self.not_finite(k, f"{name} is {metrics[name]}")
@@ -224,10 +213,12 @@ class _Keeper:
 
     def _evaluate(self, k, state, place, frozen):
         """The rows of the evaluators that are due; marks the runs whose network is not finite as frozen."""
+        models = None
         for evaluator in self.evaluators:
             if evaluator.due(k) or evaluator.due(place):
+                models = models or self._models(state)
                 self.progress(k, {"phase": evaluator.name})
-                for values in self._evaluated(evaluator, self._by_run(self.objective.evaluated(state))):
+                for values in self._evaluated(evaluator, models):
                     run = values.pop("run", 0)
                     others = any(frozen[i] for i in values.pop("runs", ()))
                     # Networks that were made of the trained one say nothing of its training.
@@ -242,12 +233,22 @@ class _Keeper:
                         if isinstance(value, float) and not mark and not NOT_OF_A_SPLIT & values.keys():
                             self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
 
-    def _evaluated(self, evaluator, networks):
+    def _models(self, state):
+        """What evaluators see of each run."""
+        if not self.runs:
+            return [self.objective.evaluated(state, self.constants, self.ctx)]
+        state = state._replace(opt_state={})  # not to be copied
+        return [
+            swept(self.objective, run).evaluated(pick(state, run), self.constants, self.ctx)
+            for run in range(len(self.runs))
+        ]
+
+    def _evaluated(self, evaluator, models):
         """The rows of an evaluator, each timed."""
-        if evaluator.together:
-            found = evaluator.run(networks)
+        if evaluator.of_all_runs:
+            found = evaluator.run(models)
         else:
-            found = ({"run": run, **dict(evaluator.run(network))} for run, network in enumerate(networks))
+            found = ({"run": run, **dict(evaluator.run(model))} for run, model in enumerate(models))
         while True:
             first = evaluator.run not in self.called
             self.called.add(evaluator.run)
@@ -256,12 +257,6 @@ class _Keeper:
             if row is None:
                 return
             yield row
-
-    def _by_run(self, tree):
-        """The tree of each run; of the only one, the tree."""
-        if not self.runs:
-            return [tree]
-        return [jax.tree.map(lambda leaf, run=run: leaf[run], tree) for run in range(len(self.runs))]
 
     def _write(self, k, kind, run, values):
         if self.runs:
@@ -309,18 +304,6 @@ class _Keeper:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - begun
-
-
-def _repeated(step, count):
-    """`count` updates in one program, and the metrics of the last."""
-
-    def repeated(objective, state, constants, seeds, fed=None):
-        def body(_, state):
-            return step(objective, state, constants, seeds, fed)[0]
-
-        return step(objective, jax.lax.fori_loop(0, count - 1, body, state), constants, seeds, fed)
-
-    return repeated
 
 
 _finite = jax.jit(all_finite)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from infojax.objectives import Net
+from infojax.objectives import Head, Net
 
 
 def as_net(module, *inputs, start=None, param_dtype=None):
@@ -22,7 +22,7 @@ def as_net(module, *inputs, start=None, param_dtype=None):
     @jax.jit
     def init(key):
         found = dict(module.init(key, *[jnp.zeros(x.shape, x.dtype) for x in inputs], train=False, **begin))
-        params = found.pop("params")
+        params = found.pop("params", {})
         return params if param_dtype is None else jax.tree.map(cast, params), found
 
     def apply(params, model_state, *inputs, train, rngs=None, start=None, stop=None):
@@ -33,7 +33,9 @@ def as_net(module, *inputs, start=None, param_dtype=None):
         return found if train else (found, model_state)
 
     def head(params):
+        if "head" not in params:
+            return None
         rows = params["head"]["kernel"].T[: getattr(module, "num_classes", None)]  # a transformer's are of all tokens
-        return rows, params["head"].get("bias", jnp.zeros(len(rows)))
+        return Head(rows, params["head"].get("bias", jnp.zeros(len(rows))))
 
     return Net(init, apply, head, getattr(module, "of_batch", False))

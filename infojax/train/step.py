@@ -1,79 +1,149 @@
 """One step of any objective, and several runs of it in one program."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+
 import jax
 import jax.numpy as jnp
 
-from infojax.objectives.contract import stream
+from infojax.objectives import Context, stream
 from infojax.train.draw import draw
 
 STEP_NOISE = 1 << 20  # keys of the loss, apart from those of the views, which are numbered from 0
-HOW = ("vmap", "unroll", "loop", "dispatch")
+HOW = {
+    "vmap": "one program of all runs: for accelerators, and for networks of matrix products",
+    "unroll": "one program with the runs one after the other",
+    "loop": "a loop in one program, with the memory of one run",
+    "dispatch": "the compiled step of one run, called for each: for convolutions on a CPU",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step of one run or of several: (objective, state, constants, seeds, fed=None) -> (state, metrics).
+
+    Attributes:
+      update: the function; pure, unless the runs are dispatched.
+      ctx: the `Context` of its networks and optimisers.
+      how: a key of `HOW`, or "one" for a step of one run.
+      of_run: with how="dispatch", the update of the run of a number: (objective, state, ..., fed, run); else None.
+    """
+
+    update: Callable
+    ctx: Context
+    how: str = "one"
+    of_run: Callable | None = None
+
+    def __call__(self, objective, state, constants, seeds, fed=None):
+        return self.update(objective, state, constants, seeds, fed)
+
+    @cached_property
+    def _jitted(self):
+        return jax.jit(_replaced(self.of_run) if self.of_run else self.update, donate_argnums=1)
+
+    @cached_property
+    def _stacked(self):
+        return jax.jit(stack)
+
+    @cached_property
+    def _repeated(self):
+        return cache(lambda count: jax.jit(_repeated(self.update, count), donate_argnums=1))
+
+    def compiled(self, count=1):
+        """The step, or `count` of them in one call of the device, compiled; it donates the state.
+
+        Raises:
+          ValueError: several steps per call, of runs that are dispatched.
+        """
+        if not self.of_run:
+            return self._jitted if count == 1 else self._repeated(count)
+        if count > 1:
+            raise ValueError(f"runs that are dispatched take one step per call, not {count}")
+
+        def each(objective, state, constants, seeds, fed=None):
+            metrics = []
+            for run in range(_count(seeds)):
+                state, found = self._jitted(objective, state, constants, seeds, fed, run)
+                metrics.append(found)
+            return state, self._stacked(metrics)
+
+        return each
+
+    def check(self, objective, state, constants, seeds):
+        """Traces the step without computing anything; raises what is wrong with its shapes."""
+        if self.of_run:
+            jax.eval_shape(self.of_run, objective, state, constants, seeds, None, 0)
+        else:
+            jax.eval_shape(self.update, objective, state, constants, seeds, None)
+
+    def flops(self, objective, state, constants, seeds):
+        """Floating-point operations of a step of all runs, as XLA counts them; None where it does not."""
+        arguments = objective, state, constants, seeds, None
+        cost = self._jitted.lower(*arguments, *([0] if self.of_run else [])).cost_analysis()
+        # XLA counts the body of a loop once.
+        return cost.get("flops", 0.0) * (_count(seeds) if self.how in ("loop", "dispatch") else 1) if cost else None
 
 
 def make_step(ctx, transforms):
-    """step(objective, state, constants, seeds, fed=None) -> (state, metrics), a pure function to be jitted.
+    """The `Step` of one run.
 
-    constants["data"] holds the sources; whatever else it holds (frozen towers, cached encodings) is the objective's.
+    constants["data"] holds the sources, constants["frozen"] the variables of frozen nets; whatever else it holds
+    (cached encodings, entropies) is the objective's.
+
+    Args:
+      ctx: `Context`.
+      transforms: name -> function of (key, samples as stored); the views name them.
     """
 
-    def step(objective, state, constants, seeds, fed=None):
+    def update(objective, state, constants, seeds, fed=None):
         seeds = seeds.at(state.step)
         batch = draw(constants["data"], objective.views, transforms, seeds, state.step, fed)
         key = jax.random.fold_in(jax.random.fold_in(stream("noise", seeds.noise), state.step), STEP_NOISE)
         return objective.update(state, constants, batch, key, ctx)
 
-    return step
+    return Step(update, ctx)
 
 
 def map_runs(step, how):
     """The step for several runs at once: state, seeds and swept leaves of the objective have a leading axis of runs.
 
-    A run that leaves the finite numbers is frozen: it keeps the state before (whose step it then tries again, in vain),
-    its metrics say `frozen`, and the others go on.
+    A run with a number that is NaN or Inf is frozen: it keeps the state before (whose step it then tries again, in
+    vain), its metrics say `frozen`, and the others go on.
 
     Args:
-      how: "vmap" makes one program of them all: accelerators, and networks of matrix products. "unroll" writes them one
-        after the other into one program; "loop" is a loop in the program, with the memory of one run. "dispatch"
-        compiles the step of one run and calls it for each: what convolutions on a CPU need, which are 10 to 200 times
-        slower inside vmap or a loop and take a compilation each when unrolled.
+      step: of `make_step`.
+      how: a key of `HOW`. On a CPU convolutions are 10 to 200 times slower inside vmap or a loop than outside, and
+        take a compilation per run when unrolled: dispatch them.
     """
     if how not in HOW:
         raise ValueError(f"how must be one of {', '.join(HOW)}; got {how!r}")
-    step = _frozen_where_not_finite(step)
+    guarded = _frozen_where_not_finite(step.update)
 
     def one(objective, state, constants, seeds, fed, run):
-        mine = jax.tree.map(lambda leaf: leaf[run] if jnp.ndim(leaf) else leaf, objective)
-        own_state, own_seeds = jax.tree.map(lambda leaf: leaf[run], (state, seeds))
-        return step(mine, own_state, constants, own_seeds, fed)
+        state, seeds = pick((state, seeds), run)
+        return guarded(swept(objective, run), state, constants, seeds, fed)
 
     def runs(objective, state, constants, seeds, fed=None):
         if how == "vmap":
             axes = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, objective)
-            return jax.vmap(step, in_axes=(axes, 0, None, 0, None))(objective, state, constants, seeds, fed)
+            return jax.vmap(guarded, in_axes=(axes, 0, None, 0, None))(objective, state, constants, seeds, fed)
         arguments = objective, state, constants, seeds, fed
         if how == "loop":
             return jax.lax.map(lambda run: one(*arguments, run), jnp.arange(_count(seeds)))
         return stack([one(*arguments, run) for run in range(_count(seeds))])
 
-    return Dispatched(one) if how == "dispatch" else runs
+    return Step(runs, step.ctx, how, one if how == "dispatch" else None)
 
 
-class Dispatched:
-    """A step of several runs that is compiled for one of them; called as it is, not jitted. Donates the state."""
+def pick(tree, run):
+    """The tree of one of several runs."""
+    return jax.tree.map(lambda leaf: leaf[run], tree)
 
-    def __init__(self, one):
-        def replaced(objective, state, constants, seeds, fed, run):
-            mine, metrics = one(objective, state, constants, seeds, fed, run)
-            return jax.tree.map(lambda all_runs, leaf: all_runs.at[run].set(leaf), state, mine), metrics
 
-        self.one, self.stack = jax.jit(replaced, donate_argnums=1), jax.jit(stack)
-
-    def __call__(self, objective, state, constants, seeds, fed=None):
-        found = []
-        for run in range(_count(seeds)):
-            state, metrics = self.one(objective, state, constants, seeds, fed, run)
-            found.append(metrics)
-        return state, self.stack(found)
+def swept(objective, run):
+    """The objective of one of several runs: its own values of the swept leaves."""
+    return jax.tree.map(lambda leaf: leaf[run] if jnp.ndim(leaf) else leaf, objective)
 
 
 def stack(trees):
@@ -87,14 +157,36 @@ def all_finite(tree):
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
-def _frozen_where_not_finite(step):
+def _frozen_where_not_finite(update):
     def guarded(objective, state, constants, seeds, fed=None):
-        after, metrics = step(objective, state, constants, seeds, fed)
-        said = {name: metrics[name] for name in ("loss", "grad_norm") if name in metrics}
-        fine = all_finite((after, said))  # a ratio among the metrics may be 0 / 0
+        after, metrics = update(objective, state, constants, seeds, fed)
+        checked = {name: metrics[name] for name in ("loss", "grad_norm") if name in metrics}
+        fine = all_finite((after, checked))  # a ratio among the metrics may be 0 / 0
         return jax.tree.map(lambda new, old: jnp.where(fine, new, old), after, state), metrics | {"frozen": ~fine}
 
     return guarded
+
+
+def _replaced(of_run):
+    """The update of one of several runs, put back in its place in the state of all."""
+
+    def replaced(objective, state, constants, seeds, fed, run):
+        mine, metrics = of_run(objective, state, constants, seeds, fed, run)
+        return jax.tree.map(lambda all_runs, leaf: all_runs.at[run].set(leaf), state, mine), metrics
+
+    return replaced
+
+
+def _repeated(update, count):
+    """`count` updates in one program, and the metrics of the last."""
+
+    def repeated(objective, state, constants, seeds, fed=None):
+        def body(_, state):
+            return update(objective, state, constants, seeds, fed)[0]
+
+        return update(objective, jax.lax.fori_loop(0, count - 1, body, state), constants, seeds, fed)
+
+    return repeated
 
 
 def _count(seeds):

@@ -8,9 +8,10 @@ import pytest
 
 import infojax as ij
 from infojax.evaluate import Sample, along_path, by_sparsity, classify, clusters, forward, looking, refreshing, tsne
-from infojax.evaluate.derived import Weights, barrier, between, pruned
-from infojax.evaluate.forward import Said, Seen
+from infojax.evaluate.derived import barrier, between, pruned
+from infojax.evaluate.forward import Evaluation, Outputs
 from infojax.models import Output
+from infojax.objectives import Model
 from infojax.train.networks import as_net
 
 RNG = np.random.default_rng(0)
@@ -35,7 +36,7 @@ def identity(key, x):
 
 NET = as_net(Normed(), jax.ShapeDtypeStruct((2, 6), jnp.float32))
 SAMPLE = Sample("test", jnp.asarray(X[:40]), jnp.asarray(LABELS[:40]))
-THROUGH = forward(NET, identity, 16)
+THROUGH = forward(identity, 16)
 
 
 def network(seed):
@@ -43,7 +44,7 @@ def network(seed):
     params, state = NET.init(jax.random.key(seed))
     state = jax.tree.map(lambda leaf: leaf + 0.3 * (1 + seed), state)
     average = jax.tree.map(lambda leaf: leaf + 1, params)
-    return {"raw": ({"net": params}, {"net": state}), "ema": ({"net": average}, {"net": state})}
+    return {"raw": Model(params, state, NET), "ema": Model(average, state, NET)}
 
 
 # Lines
@@ -55,8 +56,8 @@ def test_between():
         jax.tree.map(np.testing.assert_array_equal, between(first, second, weight), expected)
     quarter = between(first, second, 0.25)
     np.testing.assert_allclose(
-        quarter[0]["net"]["head"]["kernel"],
-        0.75 * first[0]["net"]["head"]["kernel"] + 0.25 * second[0]["net"]["head"]["kernel"],
+        quarter.params["head"]["kernel"],
+        0.75 * first.params["head"]["kernel"] + 0.25 * second.params["head"]["kernel"],
         rtol=1e-6,
     )
 
@@ -78,7 +79,7 @@ def test_barrier(values, height):
 
 
 def rows_of(pairs, networks, **kwargs):
-    return list(along_path(looking(NET, THROUGH, SAMPLE, [classify]), pairs, np.linspace(0, 1, 5), **kwargs)(networks))
+    return list(along_path(looking(THROUGH, SAMPLE, [classify]), pairs, np.linspace(0, 1, 5), **kwargs)(networks))
 
 
 @pytest.mark.parametrize("which", ["raw", "ema"])
@@ -89,9 +90,8 @@ def test_a_path_is_measured_network_by_network(which):
         (run, weight) for run in (0, 2) for weight in (0.0, 0.25, 0.5, 0.75, 1.0, None)
     ]
     assert [row["runs"] for row in rows[:6]] == [[0, 1]] * 6 and {row["split"] for row in rows} == {"test"}
-    (p, s), (q, t) = networks[2][which], networks[3][which]
-    half = between((p["net"], s["net"]), (q["net"], t["net"]), 0.5)
-    output, _ = NET.apply(*half, SAMPLE.x, train=False)
+    half = between(networks[2][which], networks[3][which], 0.5)
+    output, _ = NET.apply(half.params, half.model_state, SAMPLE.x, train=False)
     assert rows[8]["accuracy"] == pytest.approx(float(np.mean(np.argmax(output.logits, 1) == SAMPLE.labels)))
     losses = [row["loss"] for row in rows[6:11]]
     assert rows[11]["barrier_loss"] == barrier(np.linspace(0, 1, 5), losses)
@@ -101,8 +101,8 @@ def test_a_path_is_measured_network_by_network(which):
 def test_statistics_are_recomputed():
     forgetful = as_net(Normed(norm_decay=0.0), jax.ShapeDtypeStruct((2, 6), jnp.float32))
     refreshed = refreshing(forgetful, identity, jnp.asarray(X), 20)  # 3 batches, 4 samples left out
-    params, state = (part["net"] for part in network(0)["raw"])
-    found = refreshed(Weights(params, state))
+    model = network(0)["raw"]
+    params, found = model.params, refreshed(model)
     z = X[:60] @ np.asarray(params["first"]["kernel"]) + np.asarray(params["first"]["bias"])
     batches = z.reshape(3, 20, 5)
     kept = found.model_state["batch_stats"]["bn"]
@@ -111,7 +111,7 @@ def test_statistics_are_recomputed():
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
 
     rows = rows_of([(0, 1)], [network(0), network(1)], refreshed=refreshed)
-    output, _ = NET.apply(*found, SAMPLE.x, train=False)
+    output, _ = NET.apply(found.params, found.model_state, SAMPLE.x, train=False)
     assert rows[0]["accuracy_recomputed"] == pytest.approx(float(np.mean(np.argmax(output.logits, 1) == SAMPLE.labels)))
     assert rows[0]["loss_recomputed"] != rows[0]["loss"]
     assert rows[-1]["barrier_loss_recomputed"] == barrier(
@@ -168,9 +168,9 @@ def test_pruning_is_pytorchs(scope):
 
 def test_features_before_and_after():
     networks = [network(0), network(1)]
-    rows = list(by_sparsity(NET, THROUGH, SAMPLE, [classify], (0.0, 0.5))(networks))
+    rows = list(by_sparsity(THROUGH, SAMPLE, [classify], (0.0, 0.5))(networks))
     assert [(row["run"], row["sparsity"]) for row in rows] == [(0, 0.0), (0, 0.5), (1, 0.0), (1, 0.5)]
-    params, state = (part["net"] for part in networks[1]["raw"])
+    params, state = networks[1]["raw"].params, networks[1]["raw"].model_state
     before = NET.apply(params, state, SAMPLE.x, train=False)[0].embedding
     for scope, ending in (("global", ""), ("layer", "_layerwise")):
         output = NET.apply(pruned(params, 0.5, scope), state, SAMPLE.x, train=False)[0]
@@ -185,15 +185,17 @@ def test_features_before_and_after():
 # Clusters
 
 
-def seen(z):
-    return Seen(SAMPLE, {"raw": Said(None, jnp.asarray(z))}, None, None)
+def evaluation(z):
+    return Evaluation(SAMPLE, {"raw": Outputs(None, jnp.asarray(z))}, None)
 
 
 def test_silhouette():
     apart = np.eye(3)[LABELS[:40]] * 100 + RNG.normal(size=(40, 3))
     mixed = RNG.normal(size=(40, 3))
-    assert dict(clusters(seen(apart)))["silhouette"] > 0.95 > 0.1 > dict(clusters(seen(mixed)))["silhouette"]
-    assert np.isnan(dict(clusters(seen(np.full((40, 3), np.nan))))["silhouette"])
+    assert (
+        dict(clusters(evaluation(apart)))["silhouette"] > 0.95 > 0.1 > dict(clusters(evaluation(mixed)))["silhouette"]
+    )
+    assert np.isnan(dict(clusters(evaluation(np.full((40, 3), np.nan))))["silhouette"])
 
 
 def test_features_that_are_all_alike_have_no_map():

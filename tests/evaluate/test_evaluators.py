@@ -1,5 +1,6 @@
 """Evaluators against the measures applied by hand to the network's outputs."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -9,9 +10,19 @@ import pytest
 
 import infojax as ij
 from infojax.data import channel_moments, open_dataset, transforms
-from infojax.evaluate import Said, Sample, Seen, classify, fixed_sample, forward, interplay, neural_collapse, on_sample
-from infojax.models import MLP
-from infojax.objectives import Net
+from infojax.evaluate import (
+    Evaluation,
+    Outputs,
+    Sample,
+    classify,
+    fixed_sample,
+    forward,
+    interplay,
+    neural_collapse,
+    on_sample,
+)
+from infojax.models import MLP, Output
+from infojax.objectives import Head, Model, Net
 from infojax.train.networks import as_net
 
 DIGITS = open_dataset()
@@ -24,10 +35,10 @@ MODULE = MLP(10, widths=(24,))
 def setting():
     net = as_net(MODULE, jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32))
     raw, ema = (net.init(jax.random.key(seed)) for seed in (0, 1))
-    evaluated = {"raw": ({"net": raw[0]}, {"net": {}}), "ema": ({"net": ema[0]}, {"net": {}})}
+    models = {"raw": Model(*raw, net), "ema": Model(*ema, net)}
     sample = fixed_sample("test", TEST, 230)
     outputs = MODULE.apply({"params": raw[0]}, PLAIN(None, sample.x), train=False)
-    return net, evaluated, sample, outputs
+    return models, sample, outputs
 
 
 def test_fixed_sample():
@@ -41,16 +52,15 @@ def test_fixed_sample():
 
 @pytest.mark.parametrize("batch_size", [50, 64, 230, 500])
 def test_forward_by_batches(setting, batch_size):
-    net, evaluated, sample, outputs = setting
-    params, model_state = evaluated["raw"]
-    said = forward(net, PLAIN, batch_size)(params["net"], model_state["net"], sample.x)
-    np.testing.assert_allclose(said.logits, outputs.logits, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(said.embedding, outputs.embedding, rtol=1e-4, atol=1e-5)
+    models, sample, outputs = setting
+    found = forward(PLAIN, batch_size)(models["raw"], sample.x)
+    np.testing.assert_allclose(found.logits, outputs.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.embedding, outputs.embedding, rtol=1e-4, atol=1e-5)
 
 
 def test_classify(setting):
-    net, evaluated, sample, outputs = setting
-    found = dict(on_sample(net, forward(net, PLAIN), sample, [classify])(evaluated))
+    models, sample, outputs = setting
+    found = dict(on_sample(forward(PLAIN), sample, [classify])(models))
     log_p = np.asarray(jax.nn.log_softmax(outputs.logits))
     assert found["split"] == "test" and found["n"] == 230
     assert found["loss"] == pytest.approx(float(-log_p[np.arange(230), np.asarray(sample.labels)].mean()), rel=1e-5)
@@ -59,10 +69,10 @@ def test_classify(setting):
 
 
 def test_interplay(setting):
-    net, evaluated, sample, outputs = setting
-    found = dict(on_sample(net, forward(net, PLAIN), sample, [interplay])(evaluated))
+    models, sample, outputs = setting
+    found = dict(on_sample(forward(PLAIN), sample, [interplay])(models))
     z, y = np.asarray(outputs.embedding, np.float64), np.asarray(sample.labels)
-    head = np.asarray(evaluated["raw"][0]["net"]["head"]["kernel"], np.float64).T
+    head = np.asarray(models["raw"].params["head"]["kernel"], np.float64).T
     v = head[y]
     centred = z - z.mean(0)
     means = np.stack([z[y == c].mean(0) for c in range(10)]) - z.mean(0)
@@ -88,12 +98,10 @@ def test_interplay(setting):
 
 
 def test_neural_collapse(setting):
-    net, evaluated, sample, outputs = setting
-    head = evaluated["raw"][0]["net"]["head"]
+    models, sample, outputs = setting
+    head = models["raw"].params["head"]
     for convention in ("thesis", "papyan"):
-        found = dict(
-            on_sample(net, forward(net, PLAIN), sample, [partial(neural_collapse, convention=convention)])(evaluated)
-        )
+        found = dict(on_sample(forward(PLAIN), sample, [partial(neural_collapse, convention=convention)])(models))
         assert found["convention"] == convention and found["n"] == 230
         expected = ij.neural_collapse(
             np.asarray(outputs.embedding), np.asarray(sample.labels), np.asarray(head["kernel"]).T,
@@ -111,46 +119,44 @@ def test_a_collapsed_network_is_at_its_limits():
     etf = jnp.asarray(ij.etf(4, 6), jnp.float32)
     labels = jnp.arange(40) % 4
 
-    class Out:
-        def __init__(self, x):
-            self.embedding, self.logits = etf[x], etf[x] @ etf.T
+    def apply(params, model_state, x, train, stop=None):
+        return Output(etf[x] @ etf.T, etf[x], {}), model_state
 
-    def apply(params, model_state, x, train):
-        return Out(x), model_state
-
-    net = Net(None, apply, head=lambda params: (etf, jnp.zeros(4)))
-    evaluated, sample = {"raw": ({"net": {}}, {"net": {}})}, Sample("train", labels, labels)
-    found = dict(on_sample(net, forward(net, lambda key, x: x), sample, [interplay])(evaluated))
+    net = Net(None, apply, head=lambda params: Head(etf, jnp.zeros(4)))
+    models, sample = {"raw": Model({}, {}, net)}, Sample("train", labels, labels)
+    found = dict(on_sample(forward(lambda key, x: x), sample, [interplay])(models))
     for name in ("entropy_features", "entropy_head", "joint_entropy", "mutual_information", "mir", "hdr"):
         assert found[name] == pytest.approx(found[f"limit_{name}"], abs=2e-5), name
     assert found["hdr_means"] == pytest.approx(0, abs=1e-5) and found["effective_rank_means"] == pytest.approx(
         3, abs=1e-4
     )
-    collapsed = dict(on_sample(net, forward(net, lambda key, x: x), sample, [neural_collapse])(evaluated))
+    collapsed = dict(on_sample(forward(lambda key, x: x), sample, [neural_collapse])(models))
     assert collapsed["nc1"] == pytest.approx(0, abs=1e-6) and collapsed["nc3"] == pytest.approx(0, abs=1e-6)
-    assert dict(on_sample(net, forward(net, lambda key, x: x), sample, [classify])(evaluated))["accuracy"] == 1
+    assert dict(on_sample(forward(lambda key, x: x), sample, [classify])(models))["accuracy"] == 1
 
 
-def test_unequal_classes_have_limits(setting):
+def test_unequal_classes_have_limits():
     """Less mean energy than such counts give a simplex is possible away from collapse, and no error."""
-    net, evaluated, _, _ = setting
     labels = jnp.asarray(np.repeat([0, 1, 2], (300, 60, 40)))
     rng = np.random.default_rng(0)
     z = np.asarray(ij.etf(3, 6))[np.asarray(labels)] + 0.6 * rng.standard_normal((400, 6))
     z = jnp.asarray(z - z.mean(0), jnp.float32)
     head = jnp.asarray(ij.etf(3, 6), jnp.float32)
-    found = dict(interplay(Seen(Sample("train", labels, labels), {"raw": Said(z @ head.T, z)}, head, None)))
+    outputs, head = {"raw": Outputs(z @ head.T, z)}, Head(head, jnp.zeros(3))
+    found = dict(interplay(Evaluation(Sample("train", labels, labels), outputs, head)))
     limits = ij.nc_limits(3, counts=[300, 60, 40])
     assert found["mean_energy"] < 0.1 and found["limit_mir"] == pytest.approx(limits.mir)
     assert found["limit_hdr_centered"] > 0.01  # the centred simplex is bent
 
 
 def test_one_forward_pass_for_all_measures(setting):
-    net, evaluated, sample, _ = setting
+    models, sample, _ = setting
     passes = []
+    net = models["raw"].net
     counted = net._replace(apply=lambda *args, **kw: passes.append(1) or net.apply(*args, **kw))
+    models = {name: replace(model, net=counted) for name, model in models.items()}
     with jax.disable_jit():
-        dict(on_sample(counted, forward(counted, PLAIN, 115), sample, [classify, neural_collapse, classify])(evaluated))
+        dict(on_sample(forward(PLAIN, 115), sample, [classify, neural_collapse, classify])(models))
     assert len(passes) == 2 * 2  # two batches, raw and averaged weights
 
 
@@ -160,31 +166,30 @@ def test_one_forward_pass_for_all_measures(setting):
 )
 def test_what_is_not_finite_is_named_and_not_decomposed(setting, capfd, scale, which, says):
     """2.2e38 is within float32, but not twice it: logits of 2.2e38 and -2.2e38 have an infinite loss."""
-    net, evaluated, sample, _ = setting
+    models, sample, _ = setting
     z = jnp.ones((230, 24)).at[:, 1].set(-1)
     logits = jnp.zeros((230, 10)).at[:, 0].set(-jnp.float32(scale)).at[:, 1].set(jnp.float32(scale))
     wrong = {
-        "embedding": Said(logits, z * jnp.float32(scale)),
-        "logits": Said(1.5 * logits, z),
-        "loss": Said(logits, z),
+        "embedding": Outputs(logits, z * jnp.float32(scale)),
+        "logits": Outputs(1.5 * logits, z),
+        "loss": Outputs(logits, z),
     }
-    harmless = Said(jnp.zeros((230, 10)), z)
+    harmless = Outputs(jnp.zeros((230, 10)), z)
 
-    def through(params, model_state, x):
-        chosen = params is evaluated[which][0]["net"]
-        return wrong[says.split("_")[0]] if chosen else harmless
+    def through(model, x):
+        return wrong[says.split("_")[0]] if model is models[which] else harmless
 
-    found = dict(on_sample(net, through, sample, [classify, interplay, neural_collapse])(evaluated))
+    found = dict(on_sample(through, sample, [classify, interplay, neural_collapse])(models))
     assert found["not_finite"] == says
     assert ("mir" in found) == (says == "loss")
     assert "DLASCL" not in "".join(capfd.readouterr())
 
 
 def test_values_that_are_nan_by_right_say_nothing_of_the_network(setting):
-    net, evaluated, sample, _ = setting
+    models, sample, _ = setting
 
-    def measure(seen):
+    def measure(evaluation):
         yield "nc1", float("nan")
         yield "losses_in_bits", float("inf")
 
-    assert "not_finite" not in dict(on_sample(net, forward(net, PLAIN), sample, [measure])(evaluated))
+    assert "not_finite" not in dict(on_sample(forward(PLAIN), sample, [measure])(models))

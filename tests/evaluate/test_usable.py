@@ -15,6 +15,7 @@ from infojax.evaluate import Decoding, layer_shapes, usable
 from infojax.evaluate.forward import Sample
 from infojax.evaluate.usable import shuffled_digits
 from infojax.models import build
+from infojax.objectives import Model
 from infojax.train.networks import as_net
 
 RNG = np.random.default_rng(0)
@@ -34,7 +35,7 @@ MODULE = build("mlp", CLASSES, widths=(WIDTH,))
 NET = as_net(MODULE, jax.ShapeDtypeStruct((2, 4), jnp.float32))
 ENCODER = NET.init(jax.random.key(5))  # no feature that tells a few samples apart: the best weights are finite
 SHAPES = layer_shapes(NET, lambda key, x: x, SAMPLES[0].x)
-NETWORK = {"raw": ({"net": ENCODER[0]}, {"net": ENCODER[1]})}
+NETWORK = {"raw": Model(*ENCODER, NET)}
 
 
 def plain(key, x):
@@ -203,7 +204,7 @@ def test_the_input_is_decoded_once_for_all_evaluations(monkeypatch):
     monkeypatch.setattr(module, "fit", lambda *a, **k: trained.append(1) or fit(*a, **k))
     run = usable("sufficiency", NET, SAMPLES, SHAPES, ("input", "layer1"), SHORT, [0])
     other = NET.init(jax.random.key(7))
-    moved = {"raw": ({"net": other[0]}, {"net": other[1]})}
+    moved = {"raw": Model(*other, NET)}
     first, second = list(run([NETWORK])), list(run([moved]))
     assert len(trained) == 4 + 2  # two splits
     assert [row["layer"] for row in first] == ["input", "input", "layer1", "layer1"]

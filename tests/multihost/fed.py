@@ -10,8 +10,8 @@ import numpy as np
 from infojax import processes
 from infojax.data import Arrays, in_memory, open_dataset, transforms
 from infojax.models import MLP
-from infojax.objectives import Context, Facts, Seeds, Supervised, init_state
-from infojax.parallel import here, make_mesh, replicated, sharded_views
+from infojax.objectives import Context, Facts, Optimizer, Seeds, Supervised, init_state
+from infojax.parallel import local_copy, make_mesh, replicated, sharded_views
 from infojax.train.feed import feed
 from infojax.train.loop import fit
 from infojax.train.networks import as_net
@@ -35,12 +35,12 @@ def program():
     views = sharded_views(transforms((70.0,), (90.0,), flip=False), mesh)
     task = Supervised(batch_size=BATCH, transform="plain")
     net = as_net(MLP(10, widths=(8,)), jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32))
-    ctx = Context({"net": net}, {"main": sgd(0.05)}, Facts(10, STEPS))
+    ctx = Context({"net": net}, {"main": Optimizer(sgd(0.05))}, Facts(10, STEPS))
     step, seeds = make_step(ctx, views), Seeds(3, 4, 5)
 
     def trained(data, feed=None):
         state, constants = replicated((init_state(task, seeds, ctx), {"data": data}), mesh)
-        return here(fit(task, state, constants, seeds, step, until=STEPS, feed=feed).params)
+        return local_copy(fit(task, state, constants, seeds, step, until=STEPS, feed=feed).params)
 
     uploaded = trained({"train": {"x": train.x, "labels": train.labels}})
     fed = trained({}, feed(source, task.views[0], 0, seeds, STEPS, mesh))

@@ -20,7 +20,7 @@ def program():
 
     z, labels, head = samples()
     mesh = parallel.make_mesh()
-    z = parallel.from_own_rows(z[parallel.own_rows(len(z), mesh)], mesh)
+    z = parallel.from_local_rows(z[parallel.local_rows(len(z), mesh)], mesh)
     found = {
         "squares": float(parallel.class_stats(z, labels, 20, mesh=mesh).squares.sum()),
         "mir": float(parallel.interplay(z, labels, head, mesh=mesh).mir),

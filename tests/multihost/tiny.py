@@ -1,12 +1,12 @@
 """A config of a run that two processes finish in seconds."""
 
-from infojax.tasks import supervised
+from infojax.tasks.build import classification_defaults
 from infojax.tasks.config import choices
 
 
 def get_config(string=""):
     chosen = choices(string, preset=("tiny",), data=("digits",), model="mlp", seeds=1)
-    config = supervised.defaults("tiny", chosen)
+    config = classification_defaults("tiny", chosen)
     config.model.options = dict(widths=(16, 12))
     config.objective.transform = "plain"
     config.optimizer.update(lr=0.02, schedule="constant")

@@ -11,8 +11,8 @@ import pytest
 from infojax.data import channel_moments, open_dataset, transforms
 from infojax.measures.usable import relabel
 from infojax.models import MLP
-from infojax.objectives import Bottleneck, Context, Facts, Seeds, init_state
-from infojax.objectives.bottleneck import copies, only, read
+from infojax.objectives import Batch, Bottleneck, Context, Facts, Nets, Optimizer, Seeds, init_state
+from infojax.objectives.bottleneck import copies, read
 from infojax.train.networks import as_net
 from infojax.train.step import make_step
 
@@ -20,12 +20,14 @@ CLASSES, DIM = 4, 6
 rng = np.random.default_rng(0)
 LABELS = np.arange(64) % CLASSES
 BATCH = {
-    "train": {
-        "plain": jnp.asarray(rng.normal(size=(64, DIM)), jnp.float32),
-        "labels": jnp.asarray(LABELS),
-        "digits": relabel(LABELS, CLASSES),  # 16 of each class: two digits, each value as often as any other
-    }
+    "train": Batch(
+        {"plain": jnp.asarray(rng.normal(size=(64, DIM)), jnp.float32)},
+        jnp.asarray(LABELS),
+        jnp.arange(64),
+        {"digits": relabel(LABELS, CLASSES)},  # 16 of each class: two digits, each value as often as any other
+    )
 }
+DIGITS = BATCH["train"].extra["digits"]
 ENTROPIES = {"entropies": {"labels": jnp.log(4.0), "digits": jnp.log(jnp.full(2, 4.0))}}
 KEY = jax.random.key(3)
 
@@ -35,9 +37,9 @@ def setting(widths=(12, 10), classes=CLASSES, digits=2, shape=(DIM,), lr=1e-2, d
     net = as_net(module, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
     encoded = jax.ShapeDtypeStruct((2, widths[int(layer[-1]) - 1]), jnp.float32)
     decoders = copies(as_net(module, encoded, start=layer), digits)
-    tx = {"main": only(optax.adamw(lr, weight_decay=decay), "net")}
-    tx["decoders"] = only(optax.adamw(lr, weight_decay=decay), "digits")
-    return Context({"net": net, "digits": decoders}, tx, Facts(classes, 100))
+    tx = optax.adamw(lr, weight_decay=decay)
+    optimizers = {"main": Optimizer(tx, ("net",)), "decoders": Optimizer(tx, ("digits",))}
+    return Context({"net": net, "digits": decoders}, optimizers, Facts(classes, 100))
 
 
 CTX = setting()
@@ -50,19 +52,31 @@ def begun(ctx=CTX, **options):
 
 def losses(params, state):
     """(cross-entropy of the labels, of each digit) at any parameters."""
-    h, _ = CTX.nets["net"].apply(params["net"], {}, BATCH["train"]["plain"], train=True, stop="layer1")
+    h, _ = CTX.nets["net"].apply(params["net"], {}, BATCH["train"].views["plain"], train=True, stop="layer1")
     output, _ = CTX.nets["net"].apply(params["net"], {}, h, train=True, start="layer1")
-    labels = optax.softmax_cross_entropy_with_integer_labels(output.logits, BATCH["train"]["labels"])
-    return jnp.mean(labels), read(params["digits"], state, h, BATCH["train"]["digits"], KEY, CTX)[0]
+    labels = optax.softmax_cross_entropy_with_integer_labels(output.logits, LABELS)
+    return jnp.mean(labels), read(nets(state, params), h, DIGITS)
+
+
+def nets(state, params, ctx=CTX):
+    return Nets(state._replace(params=state.params | params), {}, KEY, ctx)
+
+
+def loss(objective, state, constants, params):
+    return objective.loss(nets(state, params), state, constants, BATCH, (), CTX)
 
 
 def gradient(objective, state, constants=ENTROPIES):
-    return jax.grad(lambda params: objective.loss(params, state, constants, BATCH, KEY, CTX)[0])(state.params)
+    """In the parameters of the net, which are all that the optimiser "main" changes."""
+    net = {"net": state.params["net"]}
+    return jax.grad(lambda params: loss(objective, state, constants, params)[0])(net)
 
 
 def along(direction, state, which):
     """Change of `which(losses)` as the net moves against the gradient."""
-    change = lambda t: which(losses(jax.tree.map(lambda p, g: p - t * g, state.params, direction), state))  # noqa: E731
+    net, own = direction["net"], state.params["net"]
+    at = lambda t: state.params | {"net": jax.tree.map(lambda p, g: p - t * g, own, net)}  # noqa: E731
+    change = lambda t: which(losses(at(t), state))  # noqa: E731
     return jax.jvp(change, (0.0,), (1.0,))[1]
 
 
@@ -81,7 +95,7 @@ def test_the_loss_is_equation_1_5():
     objective, state = begun(beta=0.7)
     label, digits = losses(state.params, state)
     for constants in (ENTROPIES, HIGH):
-        value, aux = objective.loss(state.params, state, constants, BATCH, KEY, CTX)
+        value, aux = loss(objective, state, constants, {})
         entropies = constants["entropies"]
         usable = np.maximum(entropies["digits"] - digits, 0)
         assert value == pytest.approx(float(np.mean(usable) - 0.7 * (entropies["labels"] - label)), abs=1e-6)
@@ -101,20 +115,19 @@ def test_the_digits_reach_the_encoder_alone_and_the_labels_the_whole_net():
     objective, state = begun(beta=0.0)
     found = gradient(objective, state, HIGH)
     assert distance(found["net"]["layer1"], jax.tree.map(jnp.zeros_like, found["net"]["layer1"])) > 1e-4
-    for rest in (found["digits"], found["net"]["layer2"], found["net"]["head"]):
+    for rest in (found["net"]["layer2"], found["net"]["head"]):
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(rest))
     found = gradient(replace(objective, beta=1.0), state, HIGH)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(found["net"]))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(found["digits"]))
 
 
 def test_decoders_lower_their_own_loss():
     objective, state = begun()
     before = losses(state.params, state)[1]
-    h, _ = objective.encode(state.params, state, BATCH, KEY, CTX)
-    found = jax.grad(lambda p: objective.decoding(p, state, ENTROPIES, BATCH | {"h": h}, KEY, CTX)[0])(state.params)
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(found["net"]))
-    moved = jax.tree.map(lambda p, g: p - 0.01 * g, state.params, found)
+    h = objective.encode(nets(state, {}), BATCH)
+    digits = state.params["digits"]
+    found = jax.grad(lambda digits: jnp.mean(read(nets(state, {"digits": digits}), h, DIGITS)))(digits)
+    moved = state.params | {"digits": jax.tree.map(lambda p, g: p - 0.01 * g, digits, found)}
     assert np.all(losses(moved, state)[1] < before)  # each its own
 
 
@@ -135,10 +148,11 @@ def test_no_step_moves_what_belongs_to_the_other():
     ctx = setting(decay=0.5)
     objective, state = begun(ctx, inner=3)
     decoders_alone, net_alone = (
-        ctx._replace(tx=ctx.tx | {name: optax.set_to_zero()}) for name in ("main", "decoders")
+        ctx._replace(optimizers=ctx.optimizers | {name: Optimizer(optax.set_to_zero(), (net,))})
+        for name, net in (("main", "net"), ("decoders", "digits"))
     )  # fmt: skip
     for own, other, alone in (("digits", "net", decoders_alone), ("net", "digits", net_alone)):
-        start = state._replace(opt_state={name: tx.init(state.params) for name, tx in alone.tx.items()})
+        start = state._replace(opt_state={name: o.tx.init(o.of(state.params)) for name, o in alone.optimizers.items()})
         after, _ = objective.update(start, ENTROPIES, BATCH, KEY, alone)
         assert equal(after.params[other], state.params[other]) and not equal(after.params[own], state.params[own])
     after, _ = objective.update(state, ENTROPIES, BATCH, KEY, ctx)
@@ -212,7 +226,7 @@ def test_fresh_decoders_read_less_of_an_encoder_of_small_beta():
 
         @jax.jit
         def step(params, moments, h=h, digits=digits, state=state, ctx=ctx, tx=tx):
-            loss = lambda params: jnp.mean(read(params, state, h, digits, KEY, ctx)[0])  # noqa: E731
+            loss = lambda params: jnp.mean(read(nets(state, {"digits": params}, ctx), h, digits))  # noqa: E731
             value, found = jax.value_and_grad(loss)(params)
             changes, moments = tx.update(found, moments)
             return optax.apply_updates(params, changes), moments, value

@@ -8,9 +8,9 @@ import pytest
 
 import infojax as ij
 from infojax.models import build
-from infojax.objectives import Context, Decoder, Epochs, Facts, Seeds, Supervised, init_state
+from infojax.objectives import Context, Decoder, Epochs, Facts, Optimizer, Seeds, Supervised, init_state
 from infojax.train.checkpoint import Checkpoints
-from infojax.train.loop import Evaluator, at, compiled, every, fit
+from infojax.train.loop import Evaluator, at, every, fit
 from infojax.train.networks import as_net
 from infojax.train.runlog import RunFolder, read_rows
 from infojax.train.step import make_step, map_runs, stack
@@ -20,24 +20,25 @@ LABELS = np.arange(60) % 3
 X = (RNG.normal(size=(3, 5))[LABELS] + RNG.normal(size=(60, 5))).astype(np.float32)
 DATA = {"data": {"train": {"x": jnp.asarray(X), "labels": jnp.asarray(LABELS)}}}
 NET = as_net(build("mlp", 3, widths=(8, 6)), jax.ShapeDtypeStruct((2, 5), jnp.float32))
-CTX = Context({"net": NET}, {"main": optax.adam(0.02)}, Facts(3, 100))
+CTX = Context({"net": NET}, {"main": Optimizer(optax.adam(0.02))}, Facts(3, 100))
 STEP = make_step(CTX, {"plain": lambda key, x: x})
 SEEDS = Seeds(1, 2, 3)
-SMALL = dict(batch_size=20, epoch_steps=3)
+PLAIN = Supervised(transform="plain", batch_size=20)
+SMALL = dict(inner=PLAIN, epoch_steps=3)
 
 
 def trained(objective, steps, ctx=CTX, step=STEP, constants=DATA, seeds=SEEDS):
     """[(state, metrics)] after each step; before the first without metrics."""
-    found = [(init_state(objective, seeds, ctx, ("net",)), None)]
-    compiled = jax.jit(step)
+    found = [(init_state(objective, seeds, ctx), None)]
+    once = jax.jit(step)
     for _ in range(steps):
-        found.append(compiled(objective, found[-1][0], constants, seeds))
+        found.append(once(objective, found[-1][0], constants, seeds))
     return found
 
 
 @pytest.fixture(scope="module")
 def plainly():
-    return trained(Supervised(transform="plain", batch_size=20), 12)
+    return trained(PLAIN, 12)
 
 
 def same(a, b):
@@ -87,14 +88,15 @@ def test_moments_are_of_the_weights_of_each_step():
     parts = []
     for state, _ in found[3:5]:  # the second epoch so far
         batch = batch_at(objective, state)
-        output, _ = NET.apply(state.params["net"], {}, batch["plain"], train=True)
-        parts.append((output.features["layer2"], batch["labels"]))
+        output, _ = NET.apply(state.params["net"], {}, batch.views["plain"], train=True)
+        parts.append((output.features["layer2"], batch.labels))
     z, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
     expected, moments = ij.class_stats(z, labels, 3), found[5][0].method.moments["layer2"]
     np.testing.assert_array_equal(moments.count, expected.count)
     np.testing.assert_allclose(moments.mean, expected.mean, rtol=1e-5, atol=1e-6)
-    assert objective.evaluated(found[5][0])["raw"][1]["moments"]["layer2"] is moments
-    assert "moments" not in Epochs(**SMALL).evaluated(trained(Epochs(**SMALL), 0)[0][0])["raw"][1]
+    assert objective.evaluated(found[5][0], DATA, CTX)["raw"].extra["moments"]["layer2"] is moments
+    plain = Epochs(**SMALL)
+    assert plain.evaluated(trained(plain, 0)[0][0], DATA, CTX)["raw"].extra == {}
 
 
 def batch_at(objective, state, seeds=SEEDS):
@@ -112,20 +114,20 @@ def test_a_decoder_learns_its_column_of_what_the_encoder_gives(encoded):
     columns = np.stack([LABELS, (LABELS + np.arange(60) // 30) % 3], axis=1)
 
     def ctx(**more):
-        return Context({"net": tail, **more}, {"main": optax.adam(0.02)}, Facts(3, 100))
+        return Context({"net": tail, **more}, {"main": Optimizer(optax.adam(0.02))}, Facts(3, 100), tuple(more))
 
-    def encode(params, model_state, x, train):
+    def encode(params, model_state, x, train, **_):
         return NET.apply(params, model_state, x, train=train, stop="layer1")[0], {}
 
     plain = {"data": {"train": {"x": h, "labels": jnp.asarray(columns[:, 1])}}}
     step = make_step(ctx(), {"plain": lambda key, x: x})
-    expected = trained(Supervised(transform="plain", batch_size=20), 6, ctx(), step, plain)[6][0]
+    expected = trained(PLAIN, 6, ctx(), step, plain)[6][0]
 
     own = ctx() if encoded == "once" else ctx(encoder=NET._replace(apply=encode))
     source = {"x": h if encoded == "once" else jnp.asarray(X), "labels": jnp.asarray(columns)}
-    constants = {"data": {"train": source}} | ({} if encoded == "once" else {"encoder": (encoder, {})})
+    constants = {"data": {"train": source}} | ({} if encoded == "once" else {"frozen": {"encoder": (encoder, {})}})
     step = make_step(own, {"plain": lambda key, x: x})
-    found = trained(Decoder(column=jnp.asarray(1), **SMALL), 6, own, step, constants)[6][0]
+    found = trained(Epochs(Decoder(jnp.asarray(1), batch_size=20), epoch_steps=3), 6, own, step, constants)[6][0]
     same(found.params["net"], expected.params["net"])
 
 
@@ -145,8 +147,9 @@ def test_the_loop_ends_where_the_objective_is_finished(count, tmp_path):
         with Checkpoints(tmp_path / "checkpoints", 2) as store:
             folder = RunFolder(tmp_path, {"steps": 60})
             state = fit(
-                objective, init_state(objective, seeds, CTX), DATA, seeds, compiled(STEP, count),
-                until=60, rows=folder, checkpoints=store, log=every(3, 60), evaluators=[Evaluator("end", at(60), look)],
+                objective, init_state(objective, seeds, CTX), DATA, seeds, STEP,
+                until=60, steps_per_call=count, rows=folder, checkpoints=store, log=every(3, 60),
+                evaluators=[Evaluator("end", at(60), look)],
             )  # fmt: skip
             folder.close()
             assert store.steps()[-1] == 6

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infojax.evaluate import Said, Sample, Seen
+from infojax.evaluate import Evaluation, Outputs, Sample
 from infojax.evaluate.cloud import cloud
 from infojax.main import main
+from infojax.objectives import Head
 from infojax.tasks import bottleneck, simplex
+from infojax.tasks.build import prepare
 from infojax.tasks.config import ConfigError
-from infojax.tasks.train import begin
 from infojax.train.runlog import read_rows
 from tests.tasks.test_config import get_config
 
@@ -42,7 +43,7 @@ def test_digits_and_their_entropies():
 @pytest.mark.parametrize(("layer", "parts"), [("layer1", {"layer2", "layer3", "head"}), ("layer3", {"head"})])
 def test_decoders_are_what_follows_the_cut(layer, parts):
     config = small("bottleneck", **{"objective.layer": layer, "sweep.name": "", "sweep.values": ()})
-    run = begin(bottleneck.study(config), config)
+    run = prepare(bottleneck.study(config), config)
     assert set(run.state.params["digits"]) == parts
     assert run.state.params["digits"]["head"]["kernel"].shape == (2, 128, 10)
 
@@ -52,7 +53,7 @@ def test_a_cut_convolutional_network_can_be_built():
     config.data.options = dict(num_train=100, num_test=20, size=28, channels=1)
     config.data.train_samples, config.objective.batch_size, config.devices = 0, 20, 1
     config.sweep = dict(name="", values=())
-    run = begin(bottleneck.study(config), config)
+    run = prepare(bottleneck.study(config), config)
     assert set(run.state.params["digits"]) == {"layer3_b_conv", "layer3_b_bn", "head"}
 
 
@@ -84,17 +85,18 @@ def test_rows_of_the_simplex(tmp_path):
         np.testing.assert_allclose(z.mean(0), 0, atol=1e-4)
 
 
-def seen(n, dim=3):
+def evaluation(n, dim=3):
     rng = np.random.default_rng(0)
-    said = Said(jnp.zeros((n, 3)), jnp.asarray(rng.normal(5.0, 1.0, (n, dim)), jnp.float32))
-    return Seen(Sample("train", jnp.zeros((n, 1)), jnp.arange(n) % 3), {"raw": said}, jnp.eye(3, dim), jnp.zeros(3))
+    outputs = Outputs(jnp.zeros((n, 3)), jnp.asarray(rng.normal(5.0, 1.0, (n, dim)), jnp.float32))
+    sample = Sample("train", jnp.zeros((n, 1)), jnp.arange(n) % 3)
+    return Evaluation(sample, {"raw": outputs}, Head(jnp.eye(3, dim), jnp.zeros(3)))
 
 
 def test_a_cloud_of_many_shows_some_and_averages_all():
-    sample = seen(1000)
+    sample = evaluation(1000)
     found = dict(cloud(sample))
     assert len(found["cloud_x"]) == len(found["labels"]) == 300 and found["head"] == np.eye(3).tolist()
-    z = np.asarray(sample.said["raw"].embedding, np.float64)
+    z = np.asarray(sample.outputs["raw"].embedding, np.float64)
     z -= z.mean(0)
     np.testing.assert_allclose(found["means"], [z[c::3].mean(0) for c in range(3)], atol=1e-4)
     shown = np.stack([found[f"cloud_{axis}"] for axis in "xyz"], axis=1)
@@ -104,7 +106,7 @@ def test_a_cloud_of_many_shows_some_and_averages_all():
 
 def test_a_cloud_has_three_dimensions():
     with pytest.raises(ValueError, match="3 dimensions; this one has 4"):
-        dict(cloud(seen(9, dim=4)))
+        dict(cloud(evaluation(9, dim=4)))
 
 
 @pytest.mark.parametrize(

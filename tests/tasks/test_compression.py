@@ -11,8 +11,8 @@ import pytest
 from infojax.data import Arrays
 from infojax.main import main
 from infojax.tasks import compression
+from infojax.tasks.build import prepare
 from infojax.tasks.config import ConfigError
-from infojax.tasks.train import begin
 from infojax.train.runlog import read_rows
 from tests.tasks.test_config import get_config
 
@@ -143,19 +143,19 @@ def test_an_epoch_is_that_of_the_data():
 def test_released_everything_is_bfloat16():
     config = get_config("compression", "tiny,model=mlp,variant=released")
     config.model.options.widths = (12, 8)
-    run = begin(compression.study(config), config)
+    run = prepare(compression.study(config), config)
     leaves = jax.tree.leaves((run.state.params, run.state.opt_state))
     assert {leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)} == {jnp.dtype("bfloat16")}
     state, metrics = jax.jit(run.step)(run.objective, run.state, run.constants, run.seeds)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("bfloat16")}
-    pixels = run.views["plain"](None, run.constants["data"]["train"]["x"])
+    pixels = run.study.transforms["plain"](None, run.constants["data"]["train"]["x"])
     assert np.isfinite(metrics["loss"]) and float(jnp.max(pixels)) == 255
     assert set(state.method.moments) == {"layer1", "layer2"}
 
 
 def test_everything_decays_as_in_pytorch():
     config = get_config("compression", "tiny,model=mlp")
-    tx = compression.study(config).ctx.tx["main"]
+    tx = compression.study(config).ctx.optimizers["main"].tx
     params = {"bias": np.ones(3), "kernel": np.ones((2, 2))}
     changes, _ = tx.update(jax.tree.map(np.zeros_like, params), tx.init(params), params)
     for leaf in jax.tree.leaves(changes):
@@ -239,11 +239,7 @@ def test_layers_and_decoders_of_other_networks(model, options, layers):
     config = get_config("compression", f"tiny,model={model}")
     config.model.options = dict(config.model.options) | options
     study = compression.study(config)
-    begun = begin(study, config)
-    from infojax.tasks.train import look_of
-
-    look = look_of(study, config, begun.views, begun.runs)
-    evaluators = list(study.evaluators(look, lambda step: True))
-    network = study.objective.evaluated(begun.state)
-    rows = list(evaluators[2].run([network]))
+    prepared = prepare(study, config)
+    evaluators = list(study.evaluators(prepared.tools(config.evaluate), lambda step: True))
+    rows = list(evaluators[2].run([prepared.first_models()]))
     assert [row["layer"] for row in rows if "layer" in row] == [*layers, *layers]

@@ -1,6 +1,7 @@
 """The four studies of related networks: what they train together, what they leave in the rows, how they continue."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -9,10 +10,10 @@ import pytest
 
 from infojax.main import main
 from infojax.objectives import Seeds
-from infojax.parallel import make_mesh, replicated, sharded_views
+from infojax.parallel import make_mesh, replicated
 from infojax.tasks import connectivity, grokking, pruning, temperature
+from infojax.tasks.build import list_runs, mesh_of, on_mesh, prepare
 from infojax.tasks.config import ConfigError
-from infojax.tasks.train import begin, list_runs, look_of, mesh_of
 from infojax.train.runlog import read_rows
 from tests.tasks.test_config import get_config
 
@@ -34,9 +35,9 @@ def small(name, string="", steps=12, **flat):
 
 def trained(study, config, steps):
     """The state after so many steps, run by run as {facts: parameters}."""
-    run = begin(study, config)
+    run = prepare(study, config)
     state = run.state
-    step = run.step if run.how == "dispatch" else jax.jit(run.step)
+    step = run.step.compiled()
     for _ in range(steps):
         state, _ = step(run.objective, state, run.constants, run.seeds)
     params = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), state.params) for i in range(len(run.runs))]
@@ -52,7 +53,7 @@ def distance(a, b):
 
 def test_the_runs_of_a_path_study():
     config = small("connectivity", "tiny,model=mlp,seeds=2", **{"path.fork": 5})
-    runs = list_runs(config, connectivity.study(config))
+    runs = list_runs(connectivity.study(config), config)
     assert [run.facts for run in runs] == [
         {"lr": lr, "seed": seed, "end": end} for lr in (3e-2, 3e-3, 3e-4) for seed in (0, 1) for end in (0, 1)
     ]
@@ -60,7 +61,7 @@ def test_the_runs_of_a_path_study():
         Seeds(0, 0, 0, 0, 5), Seeds(0, 1, 1, 0, 5), Seeds(2, 2, 2, 2, 5), Seeds(2, 3, 3, 2, 5),
     ]  # fmt: skip
     config = small("connectivity", "tiny,model=mlp,init=different")
-    assert [run.seeds.init for run in list_runs(config, connectivity.study(config))[:2]] == [0, 1]
+    assert [run.seeds.init for run in list_runs(connectivity.study(config), config)[:2]] == [0, 1]
 
 
 @pytest.mark.parametrize("fork", [0, 4])
@@ -89,7 +90,7 @@ def test_a_swept_learning_rate_is_the_learning_rate():
 
 def test_temperatures_and_seeds():
     config = small("temperature", "tiny,model=mlp,seeds=2")
-    runs = list_runs(config, temperature.study(config))
+    runs = list_runs(temperature.study(config), config)
     assert [(run.facts["temperature"], run.facts["seed"]) for run in runs] == [
         (t, seed) for t in (1.0, 2.0, 5.0, 10.0) for seed in (0, 1)
     ]
@@ -111,7 +112,7 @@ def test_everything_decays_and_the_first_update_is_nothing():
     config.data.options.p = 7
     study = grokking.study(config)
     params, zero = {"bias": np.ones(3), "kernel": np.ones((2, 2))}, {"bias": np.zeros(3), "kernel": np.zeros((2, 2))}
-    tx = study.ctx.tx["main"]
+    tx = study.ctx.optimizers["main"].tx
     state = tx.init(params)
     for rate in (0.0, 0.5, 1.0, 1.0):
         changes, state = tx.update(zero, state, params)
@@ -214,11 +215,10 @@ def test_full_batches_on_several_devices(devices):
         config.model.options.update(dim=16, heads=2, width=32)
         study = grokking.study(config)
         mesh = None if count == 1 else make_mesh(count)
-        views = sharded_views(study.views, mesh)
-        look = look_of(study, config, views, [], mesh)
-        params, state = replicated(study.ctx.nets["net"].init(jax.random.key(0)), mesh)
-        found.append([look.through(params, state, look.sample(split).x) for split in ("train", "test")])
-        assert [len(said.logits) for said in found[-1]] == [67, 102]
+        prepared = replace(prepare(study, config), study=on_mesh(study, mesh), mesh=mesh)
+        tools, model = prepared.tools(config.evaluate), replicated(prepared.first_models()["raw"], mesh)
+        found.append([tools.through(model, tools.sample(split).x) for split in ("train", "test")])
+        assert [len(outputs.logits) for outputs in found[-1]] == [67, 102]
     for one, several in zip(*found, strict=True):
         np.testing.assert_allclose(one.logits, several.logits, rtol=1e-5, atol=1e-6)
 
@@ -226,12 +226,12 @@ def test_full_batches_on_several_devices(devices):
 def test_a_full_batch_takes_as_many_devices_as_divide_it():
     config = small("grokking", steps=100, devices=0)
     study = grokking.study(config)  # 739 pairs, a prime number
-    assert mesh_of(config, study) is None
+    assert mesh_of(study, config.devices) is None
     config.data.options.train_fraction = 0.5  # 924
-    assert mesh_of(config, grokking.study(config)).size == 4
+    assert mesh_of(grokking.study(config), config.devices).size == 4
     config.devices = 8
     with pytest.raises(ConfigError, match="devices is 8, which does not divide the batch of 924"):
-        mesh_of(config, grokking.study(config))
+        mesh_of(grokking.study(config), config.devices)
 
 
 # Bad input
@@ -267,8 +267,8 @@ def test_bad_configs(task, flat, message):
     config = small(task.__name__.rpartition(".")[2], **flat)
     if message is None:  # found when the network is built
         with pytest.raises(ConfigError, match="heads must divide dim"):
-            begin(task.study(config), config)
+            prepare(task.study(config), config)
         return
     with pytest.raises(Exception, match=message) as found:
-        list_runs(config, task.study(config))
+        list_runs(task.study(config), config)
     assert type(found.value).__name__ in ("ConfigError", "DataError")

@@ -18,7 +18,7 @@ import pytest
 
 from infojax.data import channel_moments, open_dataset, transforms
 from infojax.models import MLP
-from infojax.objectives import Aux, Context, Facts, Objective, Seeds, Supervised, View, init_state, objective
+from infojax.objectives import Aux, Context, Facts, Objective, Optimizer, Seeds, Supervised, View, init_state, objective
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.loop import Evaluator, NonFiniteError, Preempted, at, every, fit, log_spaced
 from infojax.train.networks import as_net
@@ -33,12 +33,12 @@ VIEWS = transforms(*channel_moments(TRAIN), pad=1, flip=False)
 
 def setting(lr=0.05):
     net = as_net(MLP(10, widths=(16,)), jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32))
-    return Context({"net": net}, {"main": sgd(lr)}, Facts(10, 100))
+    return Context({"net": net}, {"main": Optimizer(sgd(lr))}, Facts(10, 100))
 
 
 def weights(run):
     """An evaluator that yields something exact of the weights."""
-    yield "checksum", float(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(run["raw"][0])))
+    yield "checksum", float(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(run["raw"].params)))
 
 
 def train(folder, until=20, lr=0.05, ctx=None, evaluators=None, **options):
@@ -214,7 +214,7 @@ def test_networks_that_are_made_of_the_trained_one_end_nothing(tmp_path):
     def pruned(networks):
         yield {"run": 0, "sparsity": 0.5, "not_finite": "embedding"}
 
-    group(tmp_path, Evaluator("pruned", at(2), pruned, together=True))
+    group(tmp_path, Evaluator("pruned", at(2), pruned, of_all_runs=True))
     assert [row.get("frozen", False) for row in rows_of(tmp_path)] == [False]
 
 
@@ -239,7 +239,7 @@ def test_an_evaluator_of_all_runs_writes_rows_of_its_own(tmp_path):
     seen = []
 
     def compare(networks):
-        first, second = (network["raw"][0]["net"]["head"]["bias"] for network in networks)
+        first, second = (network["raw"].params["head"]["bias"] for network in networks)
         for weight in (0.0, 1.0):
             seen.append(((1 - weight) * first + weight * second).tolist())
             yield {"run": 1, "runs": [0, 1], "split": "test", "weight": weight, "sum": float(sum(seen[-1]))}
@@ -249,7 +249,7 @@ def test_an_evaluator_of_all_runs_writes_rows_of_its_own(tmp_path):
     state = fit(
         task, stack([init_state(task, s, ctx) for s in seeds]), CONSTANTS, stack(seeds),
         map_runs(make_step(ctx, VIEWS), "vmap"), until=2, rows=run, checkpoints=kept, save=at(2),
-        evaluators=[Evaluator("pair", at(2), compare, together=True)], runs=[{"seed": s} for s in range(2)],
+        evaluators=[Evaluator("pair", at(2), compare, of_all_runs=True)], runs=[{"seed": s} for s in range(2)],
     )  # fmt: skip
     run.close()
     np.testing.assert_allclose(seen, state.params["net"]["head"]["bias"])
@@ -287,7 +287,7 @@ def test_rows_made_of_a_frozen_run_say_so(tmp_path):
     run = RunFolder(tmp_path, {})
     fit(
         task, state, CONSTANTS, stack(seeds), map_runs(make_step(ctx, VIEWS), "vmap"), until=2, rows=run,
-        evaluators=[Evaluator("all", at(2), rows, together=True)], runs=[{"seed": s} for s in range(2)],
+        evaluators=[Evaluator("all", at(2), rows, of_all_runs=True)], runs=[{"seed": s} for s in range(2)],
     )  # fmt: skip
     run.close()
     found = [(row.get("frozen", False), row.get("of_frozen", False)) for row in rows_of(tmp_path)]
@@ -312,12 +312,9 @@ class Decoding(Objective):
 
     views = (View("train", ("plain",), 64),)
 
-    def loss(self, params, state, constants, batch, key, ctx):
-        frozen, statistics = constants["encoder"]
-        encoded, _ = ctx.nets["net"].apply(frozen, statistics, batch["train"]["plain"], train=False)
-        logits, _ = ctx.nets["decoder"].apply(params["decoder"], {}, encoded.embedding, train=True)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["train"]["labels"])
-        return jnp.mean(loss), Aux({})
+    def loss(self, nets, state, constants, batch, draws, ctx):
+        logits = nets("decoder", nets("net", batch["train"].views["plain"]).embedding)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch["train"].labels)), Aux()
 
 
 class Decoder(nn.Module):
@@ -330,14 +327,14 @@ def test_an_evaluator_may_train(tmp_path, whole):
     """Decoders are trained by the same loop inside an evaluator; the run around them does not notice."""
     outer = setting()
     decoder = as_net(Decoder(), jax.ShapeDtypeStruct((2, 16), jnp.float32))
-    ctx = Context(outer.nets | {"decoder": decoder}, {"main": sgd(0.1)}, outer.facts)
+    ctx = Context(outer.nets | {"decoder": decoder}, {"main": Optimizer(sgd(0.1))}, outer.facts, frozen=("net",))
     step, lasts = make_step(ctx, VIEWS), []
 
     def readable(evaluated):
-        params, model_state = evaluated["raw"]
-        constants = CONSTANTS | {"encoder": (params["net"], model_state["net"])}
+        encoder = evaluated["raw"]
+        constants = CONSTANTS | {"frozen": {"net": (encoder.params, encoder.model_state)}}
         losses = []
-        start = init_state(Decoding(), Seeds(), ctx, nets=("decoder",))
+        start = init_state(Decoding(), Seeds(), ctx)
         fit(
             Decoding(), start, constants, Seeds(), step, until=30, log=every(29, 30),
             progress=lambda k, values: losses.append(float(values["loss"])) if "loss" in values else None,

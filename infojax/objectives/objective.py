@@ -1,0 +1,175 @@
+"""Objectives: which samples a step draws, what it minimises, and what evaluators see.
+
+One contract for every method: supervised, semi-supervised, self-supervised, prompts on frozen towers, decoders. Most
+methods write `views` and `loss` alone; one with several optimiser steps (Meta Pseudo Labels) writes `optimise`.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from infojax.objectives.contract import Average, Model, State, View, stream
+from infojax.objectives.nets import descend
+
+
+def objective(cls):
+    """Makes a class a frozen dataclass and a pytree.
+
+    Fields annotated `float` or `jax.Array` are leaves, which may differ between the runs of one program: floats can be
+    swept. Fields that are dataclasses or objectives themselves, as `InformationTerm`, are parts with leaves of their
+    own. Everything else is static.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)
+    children = [field.name for field in fields if field.type in (float, jax.Array) or is_part(field)]
+    static = [field.name for field in fields if field.name not in children]
+    return jax.tree_util.register_dataclass(cls, data_fields=children, meta_fields=static)
+
+
+def is_part(field):
+    """Whether a field of an objective holds a dataclass or an objective."""
+    return dataclasses.is_dataclass(field.type) or field.type is Objective
+
+
+class Objective:
+    """Base of all objectives; subclasses are decorated with `objective`.
+
+    Each has `loss(nets, state, constants, batch, draws, ctx)`, which returns the scalar to minimise and `Aux`, or an
+    `optimise` of its own. `nets` are the networks bound to their variables (`Nets`), `batch` has a `Batch` per view.
+
+    Class attributes, fields or properties:
+      views: what a step draws.
+      averages: name -> `Average`.
+      lr_scale: factor of every change of the parameters; a field of the objectives whose learning rate is swept.
+    """
+
+    views: tuple[View, ...] = ()
+    averages: Mapping[str, Average] = {}
+    lr_scale = 1.0
+
+    def __post_init__(self):
+        """Raises ValueError where two arrays of a batch would have one name."""
+        keys = [view.key for view in self.views]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"two views are called {key!r}; give one of them a name of its own, View(..., name=)")
+        for view in self.views:
+            if len(view.named) < len(view.transforms):
+                raise ValueError(
+                    f"the view {view.key!r} has a transform twice, {view.transforms}; name both, as "
+                    '{"weak1": "weak", "weak2": "weak"}'
+                )
+
+    def init(self, key, ctx):
+        """The method's own state at step 0."""
+        return ()
+
+    def draws(self, key, batch, ctx):
+        """What the method draws at random besides its views: mixing coefficients, masks, directions."""
+        return ()
+
+    def update(self, state, constants, batch, key, ctx, draws=None):
+        """One step, and its metrics: draw, optimise, count the step, move the averages.
+
+        Args:
+          draws: recorded ones, to replay them; by default they are drawn from the key.
+        """
+        draws = self.draws(key, batch, ctx) if draws is None else draws
+        state, metrics = self.optimise(state, constants, batch, draws, key, ctx)
+        return move_averages(self.averages, state._replace(step=state.step + 1)), metrics
+
+    def optimise(self, state, constants, batch, draws, key, ctx):
+        """The state after descending on `loss` with the optimiser "main", and metrics."""
+        return descend(self.loss, state, constants, batch, draws, key, ctx, scale=self.lr_scale)
+
+    def finished(self, state):
+        """Whether further steps change nothing but `step`: a scalar, or (runs,)."""
+        return False
+
+    def network(self, ctx):
+        """The `Net` that evaluators look at."""
+        return ctx.nets["net"]
+
+    def evaluated(self, state, constants, ctx):
+        """Name -> `Model` that evaluators look at: "raw", and each average that is evaluated."""
+        net = self.network(ctx)
+        found = {"raw": Model(state.params["net"], state.model_state["net"], net)}
+        for name, average in self.averages.items():
+            if average.evaluated and "net" in average.nets:
+                statistics = state.model_state[f"{name}/net" if average.statistics else "net"]
+                found[name] = Model(state.averages[name]["net"], statistics, net)
+        return found
+
+
+def move_averages(averages, state):
+    """mean <- decay mean + (1 - decay) params, of the parameters after the step; no debiasing."""
+    moved = {}
+    for name, average in averages.items():
+        decay = average.decay(state.step) if callable(average.decay) else average.decay
+        params = {net: state.params[net] for net in average.nets}
+        moved[name] = optax.incremental_update(params, state.averages[name], 1 - decay)
+    return state._replace(averages=state.averages | moved)
+
+
+def init_state(objective, seeds, ctx):
+    """State at step 0; parameters come from seeds.init alone, and those of a net do not depend on the other nets."""
+    key = stream("init", seeds.init)
+    variables = {name: net.init(named_key(key, name)) for name, net in ctx.nets.items() if name not in ctx.frozen}
+    params, model_state = ({name: pair[i] for name, pair in variables.items()} for i in (0, 1))
+    averages, own_statistics = {}, {}
+    for name, average in objective.averages.items():
+        averages[name] = {net: params[net] for net in average.nets}
+        if average.statistics:
+            own_statistics |= {f"{name}/{net}": model_state[net] for net in average.nets}
+    averages, own_statistics = jax.tree.map(jnp.copy, (averages, own_statistics))  # a step may donate every buffer
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state | own_statistics,
+        opt_state={name: optimizer.tx.init(optimizer.of(params)) for name, optimizer in ctx.optimizers.items()},
+        averages=averages,
+        method=objective.init(named_key(key, "method"), ctx),
+    )
+
+
+def named_key(key, name):
+    """The key of a net by its name: adding a net leaves the others' parameters as they were."""
+    return jax.random.fold_in(key, 0 if name == "net" else zlib.crc32(name.encode()))
+
+
+def flat_settings(part):
+    """The fields of an objective with their values, those of its parts beside its own: what a config lists."""
+    found = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        found |= flat_settings(value) if is_part(field) else {field.name: value}
+    return found
+
+
+def float_settings(part):
+    """Names of the fields of an objective and its parts that are floats, which can be swept."""
+    inner = [float_settings(getattr(part, field.name)) for field in dataclasses.fields(part) if is_part(field)]
+    return [field.name for field in dataclasses.fields(part) if field.type is float] + sum(inner, [])
+
+
+def with_settings(part, settings):
+    """The objective with other values of some fields, by name, its own or those of a part.
+
+    Raises:
+      ValueError: no field has one of the names.
+    """
+    unknown = settings.keys() - flat_settings(part).keys()
+    if unknown:
+        raise ValueError(f"{type(part).__name__} has no {', '.join(sorted(unknown))}")
+    changed = {}
+    for field in dataclasses.fields(part):
+        if is_part(field):
+            inner = getattr(part, field.name)
+            changed[field.name] = with_settings(inner, {k: settings[k] for k in flat_settings(inner) if k in settings})
+        elif field.name in settings:
+            changed[field.name] = settings[field.name]
+    return dataclasses.replace(part, **changed)
