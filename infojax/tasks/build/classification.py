@@ -1,0 +1,101 @@
+"""Supervised classification: the study that several tasks share, and its recipe."""
+
+import jax
+import jax.numpy as jnp
+
+from infojax.data import open_dataset, transforms
+from infojax.measures.variability import NC1_CONVENTIONS
+from infojax.objectives import Context, Optimizer, Supervised, flat_settings, with_settings
+from infojax.objectives.regularizers import GRADIENTS, KINDS
+from infojax.objectives.supervised import LOG_SOFTMAX
+from infojax.tasks.build.checks import check_batch, check_choice, check_shares, total_steps
+from infojax.tasks.build.data import arrays_of, facts_of, normalisation, note_fewer, subset
+from infojax.tasks.build.evaluators import classifier
+from infojax.tasks.build.networks import network
+from infojax.tasks.build.optimizers import optimizer, optimizer_settings
+from infojax.tasks.build.study import Study
+from infojax.tasks.config import training
+
+
+def classification_defaults(name, chosen):
+    """The config of a classifier: TorchSSL's optimiser, which the papers use, without what presets decide."""
+    config = training(name, chosen)
+    config.task = "supervised"
+    config.data = dict(
+        name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4,  # 0 samples: all
+    )  # fmt: skip
+    config.model = dict(name=chosen.model, dtype="float32", options=dict())
+    config.objective = supervised_settings(term=chosen.get("term", "off"))
+    config.optimizer = optimizer_settings("sgd", lr=0.03, weight_decay=5e-4, schedule="cosine_7_16")
+    return config
+
+
+def supervised_settings(**changes):
+    """The section "objective" of `Supervised`."""
+    found = flat_settings(Supervised()) | changes
+    del found["replacement"]
+    return found
+
+
+def torchssl(name, chosen, *, lr, weight_decay, batch_size, schedule, steps=None, epochs=None):
+    """A preset of a supervised study of the papers, which train as TorchSSL does; its numbers stand in the config."""
+    tiny = chosen.preset == "tiny"
+    if not chosen.model:
+        chosen.model = "wide_resnet" if tiny else "wrn_28_8" if chosen.data == "cifar100" else "wrn_28_2"
+    config = classification_defaults(name, chosen)
+    config.optimizer.update(lr=lr, weight_decay=weight_decay, schedule=schedule)
+    config.objective.batch_size = batch_size
+    config.steps, config.epochs = steps, epochs
+    if not tiny:
+        config.evaluate.train_samples = 10_000  # of 50,000: measuring stays a few per cent of the time
+    if chosen.preset == "paper":
+        config.log.every, config.evaluate.every, config.checkpoint.every = 500, 5000, 5000
+    elif chosen.preset == "small":
+        config.log.every, config.checkpoint.every = 200, 5000
+    else:
+        if chosen.model == "wide_resnet":  # running statistics that follow a short run
+            config.model.options = dict(depth=10, width=2, norm_decay=0.9)
+        if chosen.data == "digits":
+            config.data.pad = 1
+        else:
+            config.data.train_samples = 10_000
+            config.evaluate.update(points=10, train_samples=2000, test_samples=2000)
+            if chosen.model == "wide_resnet":  # strides 2, 2, 2: a quarter of the work
+                config.model.options.first_stride = 2
+    return config
+
+
+def classification(config):
+    """Data, network, optimiser and evaluators of a classifier.
+
+    Raises:
+      ConfigError, DataError: names the key.
+    """
+    dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
+    source, test = subset(dataset, config.data), dataset.split("test")
+    check_batch(config.objective.batch_size, len(source))
+    per_epoch = len(source) / config.objective.batch_size  # an epoch may end within a step: the order knows no gaps
+    total = total_steps(config, per_epoch)
+    mean, std, notes = normalisation(dataset, source)
+    views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
+    for path, values in {
+        "objective.transform": views, "objective.term": KINDS, "objective.to": GRADIENTS,
+        "objective.log_softmax": LOG_SOFTMAX, "evaluate.convention": NC1_CONVENTIONS,
+    }.items():  # fmt: skip
+        check_choice(config, path, values)
+    check_shares(config.objective, "label_smoothing", "ema_decay")
+    net = network(config.model, dataset.num_classes, jax.ShapeDtypeStruct((2, *source.shape), jnp.float32))
+    return Study(
+        objective=with_settings(Supervised(), config.objective),
+        ctx=Context(
+            nets={"net": net},
+            optimizers={"main": Optimizer(optimizer(config.optimizer, total))},
+            facts=facts_of(source, dataset.num_classes, total),
+        ),
+        transforms=views,
+        data={"train": arrays_of(source)},
+        splits={"train": source, "test": test},
+        evaluators=lambda tools, due: classifier(tools, due, config),
+        per_epoch=per_epoch,
+        notes=(*notes, *note_fewer(config, train=source, test=test)),
+    )

@@ -1,0 +1,59 @@
+"""Data of a config: which samples are trained on, how they are normalised, what has to be said of them."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.data import Arrays, DataError, channel_moments, constant_channels, in_memory
+from infojax.data.splits import balanced
+from infojax.objectives import Facts
+from infojax.tasks.config import ConfigError
+
+
+def arrays_of(source, **extra):
+    """A source in memory as a step takes it: {"x", "labels", ...} on the device."""
+    return {"x": jnp.asarray(source.x), "labels": jnp.asarray(source.labels), **extra}
+
+
+def facts_of(source, num_classes, total):
+    """`Facts` of a labelled training set and `total` steps."""
+    return Facts(num_classes, total, tuple(np.bincount(source.labels, minlength=num_classes).tolist()))
+
+
+def normalisation(dataset, source):
+    """(mean, std, notes) by which pictures are normalised: the data set's own, or those of the training samples.
+
+    A channel with a single value carries nothing and has no deviation to be divided by: it is 0 after its mean is
+    subtracted, and the notes say so.
+    """
+    mean, std = (dataset.mean, dataset.std) if dataset.mean else channel_moments(source)
+    constant = constant_channels(mean, std)
+    if not constant:
+        return mean, std, dataset.notes
+    told = f"{dataset.name}: channels with one value in all training samples, not scaled: {constant} of {len(mean)}"
+    return mean, [1.0 if i in constant else x for i, x in enumerate(std)], (*dataset.notes, told)
+
+
+def subset(dataset, settings):
+    """The training samples in memory: all of them, or data.train_samples, balanced over the classes.
+
+    Raises:
+      ConfigError: a class has too few.
+    """
+    source = in_memory(dataset.split("train"))
+    if not 0 < settings.train_samples < len(source):
+        return source
+    try:
+        chosen = np.sort(balanced(source.labels, settings.train_samples, dataset.num_classes, settings.subset_seed))
+    except DataError as error:
+        raise ConfigError(f"data.train_samples: {str(error).removeprefix('num_labels ')}") from None
+    return Arrays(source.x[chosen], source.labels[chosen])
+
+
+def note_fewer(config, **sources):
+    """Lines: which numbers of samples a config asks for are more than there are, so that all are taken."""
+    asked = {"data.train_samples": config.data.get("train_samples")}
+    asked |= {f"evaluate.{split}_samples": config.evaluate[f"{split}_samples"] for split in sources}
+    for path, count in asked.items():
+        have = len(sources["test" if "test_" in path else "train"])
+        if count and count > have:
+            yield f"config.{path} is {count:,}, more than the {have:,} samples that there are: all of them are used"

@@ -1,0 +1,13 @@
+"""Evaluators that several studies share."""
+
+from functools import partial
+
+from infojax.evaluate import classify, interplay, neural_collapse, on_sample
+from infojax.train.loop import Evaluator
+
+
+def classifier(tools, due, config):
+    """Accuracy, information and collapse on both splits, at all due steps."""
+    measures = (classify, interplay, partial(neural_collapse, convention=config.evaluate.convention))
+    for split in ("train", "test"):
+        yield Evaluator("classifier", due, on_sample(tools.through, tools.sample(split), measures))

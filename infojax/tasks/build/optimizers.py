@@ -1,0 +1,107 @@
+"""Optimisers and learning-rate schedules of a config, by name."""
+
+from ml_collections import ConfigDict
+
+from infojax.data import near
+from infojax.tasks.config import ConfigError
+from infojax.train import optim
+
+
+def sgd(settings, rate):
+    """SGD with momentum and coupled weight decay."""
+    return optim.sgd(
+        rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip or None,
+    )
+
+
+def adamw(settings, rate):
+    """Adam with decoupled weight decay."""
+    return optim.adamw(
+        rate,
+        b1=settings.b1,
+        b2=settings.b2,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip or None,
+        decayed=DECAYED[settings.decayed],
+    )
+
+
+def lars(settings, rate):
+    """LARS: layer-wise adaptive rates, for large batches."""
+    return optim.lars(
+        rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        trust=settings.trust,
+        clip=settings.clip or None,
+    )
+
+
+def constant(settings, total):
+    """The learning rate as it is."""
+    return settings.lr
+
+
+def cosine(settings, total):
+    """Half a cosine down to 0, after a linear warm-up."""
+    return optim.warmup_cosine(settings.lr, total, settings.warmup_steps)
+
+
+def cosine_7_16(settings, total):
+    """cos(7 pi k / 16 K), FixMatch's and TorchSSL's."""
+    return optim.cosine_7_16(settings.lr, total)
+
+
+def exponential(settings, total):
+    """Falls exponentially to `optimizer.final` times itself."""
+    return lambda step: settings.lr * settings.final ** (step / total)
+
+
+def warmup(settings, total):
+    """A linear warm-up, then constant."""
+    return optim.warmup(settings.lr, settings.warmup_steps)
+
+
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "lars": lars}
+SCHEDULES = {
+    "constant": constant, "cosine": cosine, "cosine_7_16": cosine_7_16, "exponential": exponential, "warmup": warmup,
+}  # fmt: skip
+DECAYED = {"all": None, "matrices": optim.matrices}  # which parameters have weight decay
+# Keys of the section "optimizer" beside name, lr, weight_decay, clip (0: no clipping), schedule and warmup_steps.
+OWN = {
+    "sgd": dict(momentum=0.9, nesterov=True),
+    "adamw": dict(b1=0.9, b2=0.999, eps=1e-8, decayed="matrices"),
+    "lars": dict(momentum=0.9, trust=1e-3),
+}
+
+
+def optimizer_settings(name, *, lr, weight_decay, clip=0.0, schedule="constant", warmup_steps=0, **own):
+    """The section "optimizer" of a config: every key that the optimiser has."""
+    common = dict(name=name, lr=lr, weight_decay=weight_decay, clip=clip, schedule=schedule, warmup_steps=warmup_steps)
+    return common | OWN[name] | own
+
+
+def optimizer(settings, total, updates=1, factor=1.0):
+    """The optax transformation of the section "optimizer".
+
+    Args:
+      total: steps of the run; updates: of this optimiser per step; factor: of its learning rate.
+    Raises:
+      ConfigError: unknown name, or a warm-up that the schedule has not or that is too long.
+    """
+    for key, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if settings[key] not in known:
+            raise ConfigError(f"optimizer.{key} cannot be {settings[key]!r}{near(settings[key], known)}")
+    if settings.warmup_steps and settings.schedule not in ("cosine", "warmup"):
+        raise ConfigError(
+            f"optimizer.warmup_steps is {settings.warmup_steps}; only the schedules cosine and warmup have a warm-up"
+        )
+    if not 0 <= settings.warmup_steps < total:
+        raise ConfigError(f"optimizer.warmup_steps must be from 0 to below {total}, got {settings.warmup_steps}")
+    scaled = ConfigDict(settings.to_dict() | {"lr": factor * settings.lr})
+    return OPTIMIZERS[settings.name](settings, SCHEDULES[settings.schedule](scaled, total * updates))

@@ -1,0 +1,76 @@
+"""What a study is: what a config gives to be trained, and what its evaluators are made from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from infojax.objectives import Context, Net, Objective, Seeds
+
+
+class Run(NamedTuple):
+    """One of the networks that are trained together.
+
+    Attributes:
+      facts: what tells it apart in its rows, as {"temperature": 10.0, "seed": 0}.
+      seeds: where its randomness comes from.
+      floats: fields of the objective that are its own.
+    """
+
+    facts: dict[str, Any]
+    seeds: Seeds
+    floats: Mapping[str, float] = {}
+
+
+def one_of(seed):
+    """The usual member of a seed: parameters, order and noise are its own."""
+    return [({"seed": seed}, Seeds(seed, seed, seed))]
+
+
+class Study(NamedTuple):
+    """What a task gives to be trained.
+
+    Attributes:
+      objective, ctx: what is minimised, with which networks and optimisers.
+      transforms: name -> function of (key, samples as stored), as of `infojax.data.transforms`.
+      data: source -> {"x", "labels"}, what is trained on.
+      splits: split -> what is evaluated on.
+      evaluators: (`Tools`, due) -> yields `Evaluator`s; `due` is the config's choice of steps.
+      per_epoch: steps per epoch, a float; None where a step is an epoch.
+      members: seed -> (facts, `Seeds`) of each network that it stands for, as the two ends of a path.
+      constants: what else the objective needs and does not train.
+      intervals: "log", "evaluate", "checkpoint" -> steps between these, where the config says 0.
+      notes: of the data set: what was read, left out, converted or estimated, one line each.
+    """
+
+    objective: Objective
+    ctx: Context
+    transforms: Mapping[str, Callable]
+    data: Mapping[str, Any]
+    splits: Mapping[str, Any]
+    evaluators: Callable
+    per_epoch: float | None
+    members: Callable = one_of
+    constants: Mapping[str, Any] = {}
+    intervals: Mapping[str, int] = {}
+    notes: Sequence[str] = ()
+
+
+class Tools(NamedTuple):
+    """What evaluators are made from.
+
+    Attributes:
+      net: the network that is evaluated; transform: of stored samples; through: the one compiled `forward` of both.
+      sample: split -> the config's fixed part of it.
+      runs: numbered as in the rows.
+      mesh: of the devices that share a batch; None on one.
+    """
+
+    net: Net
+    transform: Callable
+    through: Callable
+    sample: Callable
+    runs: Sequence[Run]
+    mesh: Any
+
+    @property
+    def devices(self):
+        return 1 if self.mesh is None else self.mesh.size
