@@ -4,6 +4,7 @@
   python -m infojax.main --config=configs/interplay.py:small,data=cifar100,seeds=3 --workdir=runs/c100
 
 After the colon a preset and the choices that other keys derive from; other keys are flags, --config.optimizer.lr=0.1.
+--list shows the configs with their choices, and the models, data sets, optimisers and schedules that they choose from.
 --workdir is the run folder, by default runs/NAME/CHOICES; --dry_run prints the config, shapes and costs, and runs
 nothing. The run folder is all there is: the same command continues a run that was stopped. With --distributed this is
 one of several processes (`infojax.processes`), all started alike; all see the run folder. Exit codes: 0 done; 1 the
@@ -31,7 +32,14 @@ def main(argv=None):
         show(__doc__)
         return 0
     with _quiet():
-        return one_line(NAME, partial(_start, argv), ())
+        return one_line(NAME, _list if "--list" in argv else partial(_start, argv), ())
+
+
+def _list():
+    from infojax.tasks.listing import everything
+
+    show("\n".join(everything()))
+    return 0
 
 
 def _start(argv):

@@ -15,8 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infojax.data import open_dataset
+from infojax.data import DATASETS, open_dataset
+from infojax.evaluate import EVALUATORS
 from infojax.main import main
+from infojax.models import MODELS
+from infojax.objectives import OBJECTIVES
+from infojax.tasks.build import OPTIMIZERS, SCHEDULES
+from infojax.tasks.flags import parse
 from infojax.train.runlog import RunFolder, read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -271,6 +276,28 @@ def test_sigterm_while_it_compiles(tmp_path):
     assert running.returncode == 143 and len(said) == 1 and "the same command continues" in said[0]
 
 
+def test_the_list_names_everything_that_configs_choose_from():
+    """In a process of its own: neither TensorFlow is imported nor a device started."""
+    program = (
+        "import sys; from infojax.main import main; assert main(['--list']) == 0; import jax; "
+        "assert 'tensorflow' not in sys.modules and not jax._src.xla_bridge._backends"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for path in (ROOT / "configs").glob("*.py"):
+        assert path.name in found
+    for family in (MODELS, DATASETS, OPTIMIZERS, SCHEDULES, OBJECTIVES, EVALUATORS):
+        for name in family:
+            assert re.search(rf"^  {name} +\S", found, re.MULTILINE), name  # with a line of what it does
+    assert "preset = tiny | small | paper, term = mi | off | hd | mir | hdr, data (digits), model, seeds (1)" in found
+
+
+def test_a_parsed_config_is_frozen():
+    config, _, _ = parse(["main", f"--config={ROOT}/configs/quickstart.py", "--config.optimizer.lr=0.5"])
+    assert config.optimizer.lr == 0.5
+    with pytest.raises(AttributeError):
+        config.optimizer.lr = 1.0
+
+
 def test_the_codes_are_those_that_the_help_names(capsys):
     from infojax.tasks import faults
 
@@ -315,7 +342,8 @@ BAD = {
     "widths": (['--config.model.options={"widths": "ab"}'], r"widths of mlp must be whole numbers"),
     "warm-up": (["--config.optimizer.warmup_steps=5000"], r"warmup_steps must be from 0 to below"),
     "warm-up of what": (
-        ["--config.optimizer.warmup_steps=5", "--config.optimizer.schedule=constant"], r"only the schedule cosine",
+        ["--config.optimizer.warmup_steps=5", "--config.optimizer.schedule=constant"],
+        r"only the schedules cosine and warmup have a warm-up",
     ),
     "no such flag file": (["--flagfile=/nonexistent"], r"nonexistent"),
     "average": (["--config.objective.ema_decay=1.5"], r"ema_decay must be a number of at least 0 and below 1, got 1.5"),

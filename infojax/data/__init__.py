@@ -49,7 +49,10 @@ def open_dataset(name="digits", dir=None, **options):
     if opener is None:
         raise DataError(f"no data set {name!r}{near(name, (*DATASETS, 'tfds:NAME'))}")
     check_options(name, options, options_of(name))
-    if "dir" in inspect.signature(opener).parameters:
+    reads_files = "dir" in inspect.signature(opener).parameters
+    if dir and not reads_files:
+        raise DataError(f"{name} is made without files, but a folder is given: {dir}; leave it out")
+    if reads_files:
         options["dir"] = dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return opener(**options)
 

@@ -7,8 +7,10 @@ from infojax.evaluate.forward import Evaluation, Outputs, Sample, fixed_sample, 
 from infojax.evaluate.layers import LayerError, chosen_layers, geometric, layer_shapes, layerwise_nc1
 from infojax.evaluate.usable import Decoding, usable
 
+EVALUATORS = {"classify": classify, "interplay": interplay, "neural_collapse": neural_collapse, "clusters": clusters}
+
 __all__ = [
-    "Decoding", "Evaluation", "LayerError", "Outputs", "Sample", "along_path", "by_sparsity", "chosen_layers",
-    "classify", "clusters", "fixed_sample", "forward", "geometric", "interplay", "layer_shapes", "layerwise_nc1",
-    "looking", "neural_collapse", "on_sample", "refreshing", "tsne", "usable",
+    "Decoding", "EVALUATORS", "Evaluation", "LayerError", "Outputs", "Sample", "along_path", "by_sparsity",
+    "chosen_layers", "classify", "clusters", "fixed_sample", "forward", "geometric", "interplay", "layer_shapes",
+    "layerwise_nc1", "looking", "neural_collapse", "on_sample", "refreshing", "tsne", "usable",
 ]  # fmt: skip

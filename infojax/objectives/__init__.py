@@ -30,9 +30,11 @@ from infojax.objectives.objective import (
 from infojax.objectives.regularizers import InformationTerm, information_term
 from infojax.objectives.supervised import Supervised
 
+OBJECTIVES = {"supervised": Supervised, "bottleneck": Bottleneck, "epochs": Epochs, "decoder": Decoder}
+
 __all__ = [
     "Aux", "Average", "Batch", "Bottleneck", "Context", "Decoder", "Epochs", "Facts", "Head", "InformationTerm",
-    "Model", "Net", "Nets", "Objective", "Optimizer", "Seeds", "State", "Supervised", "View", "descend",
+    "Model", "Net", "Nets", "OBJECTIVES", "Objective", "Optimizer", "Seeds", "State", "Supervised", "View", "descend",
     "flat_settings", "float_settings", "information_term", "init_state", "move_averages", "objective", "stream",
     "with_settings",
 ]  # fmt: skip

@@ -35,6 +35,20 @@ class ConfigError(Exception):
     """A config that cannot be carried out; the message is one line."""
 
 
+class Listing(Exception):
+    """What `choices` raises for the string `STRING`: the choices that a config file knows, instead of a config.
+
+    Attributes:
+      known: name -> default, or name -> tuple of what is allowed.
+    """
+
+    STRING = "?"
+
+    def __init__(self, known):
+        super().__init__("the choices were asked for")
+        self.known = known
+
+
 def choices(string, **known):
     """The choices of a config string, "PRESET,key=value,...", as a ConfigDict.
 
@@ -45,6 +59,8 @@ def choices(string, **known):
       ConfigError: unknown preset, key or value; a key twice or without a value; the preset paper on bundled data.
     """
     known = {"preset": PRESETS} | known
+    if string == Listing.STRING:
+        raise Listing(known)
     chosen = {name: value[0] if isinstance(value, tuple) else value for name, value in known.items()}
     given = set()
     for place, part in enumerate((string or "").split(",") if string else ()):

@@ -6,7 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from infojax.data import near
-from infojax.tasks.config import ConfigError, one_line
+from infojax.tasks.config import ConfigError, Listing, one_line
 
 
 def read_config(given):
@@ -33,9 +33,7 @@ def read_config(given):
         raise ConfigError(f"{what}: is not a Python file, whose name ends in .py")
     try:
         config = _get_config(path, what)(*([string] if colon else []))
-    except ConfigError:
-        raise
-    except KeyboardInterrupt:
+    except (ConfigError, Listing, KeyboardInterrupt):
         raise
     except BaseException as error:  # whatever a file of one's own raises, SystemExit too
         raise ConfigError(_where(error, path, what)) from None

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_dict, config_flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_dict, config_flags
 
 from infojax import data, models
 from infojax.data import near
@@ -18,7 +18,7 @@ FLAGS = ("config", "workdir", "dry_run", "nodry_run")
 
 
 def parse(argv):
-    """(config, workdir, dry_run) of a command line.
+    """(config, workdir, dry_run) of a command line; the config is frozen.
 
     Raises:
       ConfigError: with one line.
@@ -59,7 +59,8 @@ def parse(argv):
         text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"
         raise ConfigError(text) from None
     chosen = "-".join(str(value).replace("/", "_") for value in config.chosen.values())
-    return config, _workdir(values.workdir, Path("runs") / config.name / chosen), values.dry_run
+    workdir = _workdir(values.workdir, Path("runs") / config.name / chosen)
+    return FrozenConfigDict(config), workdir, values.dry_run
 
 
 def _taken(name, argv):

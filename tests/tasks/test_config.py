@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from infojax.tasks.build import optimizer_settings
 from infojax.tasks.config import ConfigError, check_choices, choices
 from infojax.tasks.flags import parse
 from infojax.tasks.ranges import OPTIONS, RANGES, check_ranges, leaves
@@ -97,7 +98,10 @@ def test_values_outside_of_each_range(path):
     above = allowed.most if allowed.below else allowed.most + 1
     wrong = [math.nan, math.inf, -math.inf, True, "many", 10**400, *(x for x in (below, above) if math.isfinite(x))]
     assert not any(allowed.holds(value) for value in wrong + ([1.5] if allowed.whole else []))
-    config = next(config for _, config in built() if path in dict(leaves(config)))
+    config = next((config for _, config in built() if path in dict(leaves(config))), None)
+    if config is None:  # of an optimiser that no config takes
+        config = get_config("quickstart", "")
+        config.optimizer = optimizer_settings("lars", lr=0.1, weight_decay=0.0)
     for value in (below if math.isfinite(below) else math.nan,):
         bad = config.copy_and_resolve_references()
         section, _, name = path.rpartition(".")

@@ -301,7 +301,7 @@ def test_a_fed_run_is_the_same_run(tmp_path, whole):
 
     def feed(step):
         x, y = TRAIN.read(np.asarray(indices(task.views[0], 0, Seeds(), step, len(TRAIN))))
-        return {"train": {"x": jnp.asarray(x), "labels": jnp.asarray(y)}}
+        return {"train": {"x": jnp.asarray(x), "labels": jnp.asarray(y), "index": jnp.zeros(len(y), int)}}
 
     assert fingerprint(train(tmp_path, feed=feed)) == whole[0]
 

@@ -11,6 +11,7 @@ from infojax.objectives import View
 from infojax.train.cost import Cost, duration, estimate
 from infojax.train.progress import Progress
 from infojax.train.runlog import RunFolder
+from infojax.train.step import Step
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_estimate_counts_and_leaves_the_state_alone():
         return state @ constants, {"loss": jnp.sum(state)}
 
     state, constants = jnp.eye(64), jnp.ones((64, 64))
-    cost = estimate(step, (None, state, constants, jnp.zeros(1)))
+    cost = estimate(Step(step, None), (None, state, constants, jnp.zeros(1)))
     assert cost.flops == pytest.approx(2 * 64**3, rel=0.05) and cost.seconds > 0
     assert float(jnp.sum(state)) == 64  # not donated
 
