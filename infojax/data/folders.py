@@ -48,6 +48,7 @@ def folder(dir, split_file="", size=None, channels=3, train_split="", test_split
         raise DataError(f"folder: {root} is not a folder; give data.dir the folder that holds the pictures")
     if split_file:
         rows, names, notes = read_split_file(root, split_file)
+        notes += _unlisted(root, rows)
     else:
         rows, names, notes = _by_class(root, [split for split in (train_split, test_split) if split])
         test_fraction = test_fraction or 0.2 * (set(rows) == {""} and not (train_split or test_split))
@@ -66,6 +67,14 @@ def folder(dir, split_file="", size=None, channels=3, train_split="", test_split
 
 
 # Which files
+
+
+def _unlisted(root, rows):
+    """A note on the pictures of the folder that a split file does not list."""
+    listed = {os.path.normpath(path) for part in rows.values() for path, _ in part}
+    rest = [path for path in _walk(root)[0] if os.path.normpath(root / path) not in listed]
+    what = f"{counted(len(rest), 'picture')} ({listing(rest)})"
+    return [f"folder: left out, not listed by the split file: {what}"] if rest else []
 
 
 def _by_class(root, chosen):

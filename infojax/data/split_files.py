@@ -22,11 +22,14 @@ def read_split_file(root, split_file):
     path = next((p for p in (root / split_file, Path(split_file).expanduser()) if _exists(p)), None)
     if path is None:
         raise DataError(f"folder: found no split file {split_file} in {root} or here")
+    where = ""
     try:
         listed = json.loads(path.read_bytes(), object_pairs_hook=_no_key_twice)  # UTF-8, 16 or 32, with or without BOM
-        listed = {split: [(str(row[0]), row[1], *map(str, row[2:3])) for row in part] for split, part in listed.items()}
+        for split, part in listed.items():
+            where = f"at {split!r}: "
+            listed[split] = [(str(row[0]), row[1], *map(str, row[2:3])) for row in part]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
-        raise DataError(f"{path} is not {{split: [[path, label, class name], ...]}} ({error})") from None
+        raise DataError(f"{path} is not {{split: [[path, label, class name], ...]}} ({where}{error})") from None
     rows, missing, foreign, outside = {}, [], [], []
     for split, part in listed.items():
         if not part:
@@ -34,9 +37,7 @@ def read_split_file(root, split_file):
         rows[split] = []
         for text, label, *_ in part:
             if type(label) is not int or label < 0:
-                raise DataError(
-                    f"{path}: label {label!r} of {printable(os.path.basename(text))} is not a number 0, 1, 2, ..."
-                )
+                raise DataError(f"{path}: label {label!r} of {printable(text)} is not a number 0, 1, 2, ...")
             picture, as_written = _place(root, text)
             if picture is None:
                 missing.append(text)
@@ -73,7 +74,7 @@ def _names_of(path, listed):
     for part in listed.values():
         for text, label, *name in part:
             if name and names.setdefault(label, name[0]) != name[0]:
-                where = printable(os.path.basename(text))
+                where = printable(text)
                 raise DataError(f"{path}: label {label} is {names[label]!r} and, at {where}, {name[0]!r}")
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     notes = [
@@ -116,7 +117,7 @@ def _repeated(name, rows):
         if len(found) > 1:
             labels, splits = ({each[i] for each in found} for i in (1, 0))
             kind = "with two labels" if len(labels) > 1 else "in two splits" if len(splits) > 1 else "in one split"
-            said[kind].append(os.path.basename(path))
+            said[kind].append(os.path.join(os.path.basename(os.path.dirname(path)), os.path.basename(path)))
     return [
         f"folder: {name} lists {counted(len(paths), 'picture')} more than once, {kind}: {listing(paths)}"
         for kind, paths in said.items()

@@ -6,6 +6,7 @@ from functools import partial
 import jax.numpy as jnp
 
 from infojax.models.cnn import ThesisCNN
+from infojax.models.linear import Linear
 from infojax.models.mlp import MLP
 from infojax.models.output import Output
 from infojax.models.resnet import ResNet18
@@ -16,6 +17,7 @@ from infojax.models.wide_resnet import WideResNet
 __all__ = [
     "MLP",
     "MODELS",
+    "Linear",
     "Output",
     "ResNet18",
     "ThesisCNN",

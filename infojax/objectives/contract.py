@@ -171,7 +171,7 @@ class Aux(NamedTuple):
     Attributes:
       method: the objective's own state after the step; None leaves it unchanged.
       metrics: name -> scalar to log.
-      output: `Output` of the network on the training batch, for objectives that wrap this one.
+      output: what the loss computed, for objectives that wrap or extend it: of `Supervised`, the network's `Output`.
     """
 
     method: Any = None

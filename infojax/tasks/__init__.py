@@ -3,7 +3,8 @@
 import importlib
 
 NAMES = (
-    "bottleneck", "compression", "connectivity", "grokking", "pruning", "simplex", "smoke", "supervised", "temperature",
+    "bottleneck", "compression", "connectivity", "grokking", "pruning", "semisup", "simplex", "smoke", "supervised",
+    "temperature",
 )  # fmt: skip
 TASKS = {name: f"infojax.tasks.{name}" for name in NAMES}
 

@@ -24,6 +24,7 @@ CHOSEN = {
     "model": "model.name",
     "term": "objective.term",
     "labels": "data.labels",
+    "method": "method",
     "variant": "variant",
     "seeds": "seeds",
     "init": "path.init",

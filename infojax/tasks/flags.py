@@ -149,6 +149,8 @@ def _workdir(given, default):
     folder = Path(default if given is None else given)
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if folder.is_symlink() and not folder.exists():
+            raise ConfigError(f"--workdir={folder} is a link to {os.readlink(folder)}, which does not exist")
         if not there.is_dir():
             raise ConfigError(f"--workdir={folder}: {there} is a file, not a folder")
         if not os.access(there, os.W_OK | os.X_OK):

@@ -78,12 +78,22 @@ RANGES = {
     "evaluate.points": whole(0, 100_000), "evaluate.every": STEPS, "evaluate.accuracy_every": STEPS,
     "evaluate.train_samples": COUNT, "evaluate.test_samples": COUNT, "evaluate.batch_size": COUNT,
     "checkpoint.every": STEPS, "checkpoint.keep": COUNT,
+    "data.labels": whole(0, also=("true", "random")), "data.labelled_seed": STEPS,
     "data.train_samples": STEPS, "data.subset_seed": STEPS, "data.pad": whole(0, 4096), "data.per_class": STEPS,
     "data.test_per_class": STEPS, "data.imbalance": Range(1), "data.scale": POSITIVE,
     "objective.batch_size": whole(1, also=("all",)), "objective.strength": FINITE, "objective.temperature": POSITIVE,
     "objective.label_smoothing": SHARE, "objective.ema_decay": SHARE, "objective.lr_scale": POSITIVE,
     "objective.beta": NOT_NEGATIVE, "objective.inner": COUNT, "objective.reset_every": STEPS,
     "objective.rest_loss": NOT_NEGATIVE,
+    "objective.ratio": COUNT, "objective.weight": NOT_NEGATIVE, "objective.ramp_fraction": POSITIVE,
+    "objective.threshold": NOT_NEGATIVE, "objective.entropy_weight": NOT_NEGATIVE, "objective.radius": POSITIVE,
+    "objective.alpha": POSITIVE, "objective.mixed_weight": NOT_NEGATIVE, "objective.view_weight": NOT_NEGATIVE,
+    "objective.rotation_weight": NOT_NEGATIVE, "objective.model_decay": SHARE, "objective.growth": Range(1),
+    "objective.least": NOT_NEGATIVE, "objective.most": NOT_NEGATIVE, "objective.warmup": STEPS,
+    "objective.averaged": COUNT, "objective.period": COUNT, "objective.baseline_rate": Range(0, 1),
+    "objective.wait": STEPS, "objective.uda_weight": NOT_NEGATIVE, "objective.uda_steps": STEPS,
+    "objective.fairness": NOT_NEGATIVE, "objective.decay": SHARE, "objective.transport": NOT_NEGATIVE,
+    "objective.cost_decay": SHARE, "objective.sigmas": POSITIVE,
     "optimizer.lr": POSITIVE, "optimizer.momentum": SHARE, "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.clip": NOT_NEGATIVE, "optimizer.warmup_steps": STEPS, "optimizer.b1": SHARE, "optimizer.b2": SHARE,
     "optimizer.eps": POSITIVE, "optimizer.trust": POSITIVE, "optimizer.final": POSITIVE, "optimizer.decoders": POSITIVE,
@@ -104,7 +114,7 @@ WORDS = {
 LISTS = ("sparsities",)  # of numbers, each of which has the range; a sweep's values have that of the key they sweep
 OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
 OPTIONS = ("data.options", "model.options")
-TEXTS = ("name", "data.name", "data.dir", "model.name", "sweep.name", "checkpoint.best")
+TEXTS = ("name", "data.name", "data.dir", "data.labelled", "model.name", "sweep.name", "checkpoint.best")
 
 
 def leaves(config, prefix=""):

@@ -74,6 +74,8 @@ def train(study, config, workdir, dry_run=False, say=say_once):
         evaluators = list(study.evaluators(prepared.tools(config.evaluate), due))
     begun = time.perf_counter()
     with underway(workdir), folder, store, progress.shown(folder):
+        for name, text in study.files.items() if jax.process_index() == 0 else ():
+            (Path(workdir) / name).write_text(text)
         state = fit(
             *prepared.arguments, step,
             until=total,

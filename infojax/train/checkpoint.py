@@ -39,7 +39,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
 
-        self._ocp, self.folder = ocp, Path(folder).absolute()
+        self._ocp, self.folder, self._newest = ocp, Path(folder).absolute(), None  # step that was saved last
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is no folder; remove it, or choose another workdir")
         preserved = [policies.LatestN(keep)]
@@ -71,8 +71,13 @@ class Checkpoints:
         try:
             known = {"sums": sums(state), "facts": facts or {}, "step": int(step)}
             known["sum"] = _sum_of(known)
+            self._manager.wait_until_finished()  # as `save` would
+            newest = None if self._newest is None else self.folder / str(self._newest)
+            if newest and self.folder.parent.is_dir() and not newest.is_dir():
+                warnings.warn(f"{newest} was removed by somebody; the run goes on", stacklevel=2)
             args = self._ocp.args.StandardSave(state)
             self._manager.save(step, args=args, metrics=metrics, custom_metadata=known)
+            self._newest = int(step)
         except (OSError, ValueError) as error:
             raise self._failed(step, error) from None
 

@@ -38,6 +38,7 @@ class Study(NamedTuple):
       members: seed -> (facts, `Seeds`) of each network that it stands for, as the two ends of a path.
       constants: what else the objective needs and does not train.
       intervals: "log", "evaluate", "checkpoint" -> steps between these, where the config says 0.
+      files: name -> text of files that are written into the run folder beside its rows.
       notes: of the data set: what was read, left out, converted or estimated, one line each.
     """
 
@@ -51,6 +52,7 @@ class Study(NamedTuple):
     members: Callable = one_of
     constants: Mapping[str, Any] = {}
     intervals: Mapping[str, int] = {}
+    files: Mapping[str, str] = {}
     notes: Sequence[str] = ()
 
 

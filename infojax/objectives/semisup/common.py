@@ -1,0 +1,169 @@
+"""What semi-supervised methods share: their batch, the ramp, the three conventions of batch statistics, the metrics.
+
+Formulas and defaults are those of TorchSSL, which produced the published table, unless a method says otherwise.
+Losses of unlabelled samples are means over the whole unlabelled batch: what a mask leaves out counts as zero.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from infojax.objectives.contract import Average, View
+from infojax.objectives.objective import Objective, objective
+
+
+@objective
+class SemiSupervised(Objective):
+    """Base of the methods: net "net", sources "labelled" and "unlabelled", an evaluated average.
+
+    Attributes:
+      ema_decay: of the evaluated average of the parameters; evaluation uses the net's own batch statistics.
+      lr_scale: factor of the learning rate.
+      batch_size: labelled samples per step.
+      ratio: unlabelled samples for each labelled one (mu).
+      replacement: samples are drawn independently, as TorchSSL does, instead of one permutation per epoch.
+    Class attributes:
+      unlabelled: name -> transform of each unlabelled sample.
+    """
+
+    ema_decay: float = 0.999
+    lr_scale: float = 1.0
+    batch_size: int = 64
+    ratio: int = 7
+    replacement: bool = True
+
+    unlabelled = {"weak": "weak", "strong": "strong"}
+
+    @property
+    def views(self):
+        labelled = View("labelled", ("weak",), self.batch_size, replacement=self.replacement)
+        size = self.batch_size * self.ratio
+        return labelled, View("unlabelled", self.unlabelled, size, replacement=self.replacement)
+
+    @property
+    def averages(self):
+        return {"ema": Average(("net",), self.ema_decay)}
+
+
+def ramp(state, ctx, fraction):
+    """min(k / (fraction K), 1) at step k of K: the linear warm-up of an unsupervised loss."""
+    return jnp.clip(state.step / (fraction * ctx.facts.total_steps), 0, 1)
+
+
+# Cross-entropies, means over the batch
+
+
+def hard(logits, labels):
+    """mean CE with integer labels."""
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+
+
+def soft(logits, targets):
+    """mean CE with distributions (n, C)."""
+    return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+
+
+def masked(mask, losses):
+    """Mean over all samples of the losses that a mask, or a weight in [0, 1], selects."""
+    return jnp.mean(mask * losses)
+
+
+def consistency(one, two):
+    """Mean squared difference of probabilities over samples and classes, which makes its weight weight / C."""
+    return jnp.mean((jax.nn.softmax(one) - jax.nn.softmax(two)) ** 2)
+
+
+def sharpened(p, temperature):
+    """p^(1/T) / sum, as softmax(log p / T) for p > 0."""
+    powered = p ** (1 / temperature)
+    return powered / jnp.sum(powered, -1, keepdims=True)
+
+
+def guessed(logits):
+    """(probabilities, their maximum, its class) of logits, without a gradient."""
+    p = jax.nn.softmax(jax.lax.stop_gradient(logits))
+    return p, jnp.max(p, -1), jnp.argmax(p, -1)
+
+
+# Batch statistics: how samples pass through the net
+
+
+def joint(nets, *groups, name="net"):
+    """Outputs of several groups of samples that pass together: batch statistics are of the mixture.
+
+    Samples without a gradient in their logits still act on the others through the shared mean and variance, which is
+    why they are part of the differentiated pass.
+    """
+    sizes = np.cumsum([len(group) for group in groups])[:-1]
+    output = nets(name, jnp.concatenate(groups))
+    logits, embedding = (jnp.split(x, sizes) for x in (output.logits, output.embedding))
+    return [output._replace(logits=z, embedding=f, features={}) for z, f in zip(logits, embedding, strict=True)]
+
+
+def apart(nets, x, name="net"):
+    """Output of samples that pass by themselves, in training mode, and leave the running statistics as they are."""
+    return nets(name, x, update_statistics=False)
+
+
+def interleaved(nets, rows, chunks):
+    """Logits of rows that pass in interleaved chunks of equal size; the running statistics follow the first chunk.
+
+    Chunk i gives its i-th part to the first chunk and takes that one's: every chunk, the first above all, is a mixture.
+
+    Args:
+      rows: (chunks n, ...), the labelled ones first.
+    References:
+      Berthelot et al. 2019, MixMatch, in the released code.
+    """
+    places = interleaving(len(rows) // chunks, chunks)
+    parts = jnp.split(rows[places], chunks)
+    logits = [nets("net", part, update_statistics=i == 0).logits for i, part in enumerate(parts)]
+    return jnp.concatenate(logits)[places]
+
+
+def interleaving(size, chunks):
+    """The permutation of `interleaved`, its own inverse: (chunks * size,)."""
+    share, rest = divmod(size, chunks)
+    ends = np.cumsum([0] + [share + (i >= chunks - rest) for i in range(chunks)])
+    places = np.arange(chunks * size).reshape(chunks, size)
+    for i in range(1, chunks):
+        part = slice(ends[i], ends[i + 1])
+        places[0, part], places[i, part] = places[i, part].copy(), places[0, part].copy()
+    return places.ravel()
+
+
+# Mixing
+
+
+def mixing(key, alpha, count, per_sample=False):
+    """A coefficient max(b, 1 - b), b of Beta(alpha, alpha), for the batch () or for each sample; and a permutation."""
+    share, order = jax.random.split(key)
+    b = jax.random.beta(share, alpha, alpha, (count,) if per_sample else ())
+    return {"share": jnp.maximum(b, 1 - b), "order": jax.random.permutation(order, count)}
+
+
+def mixed(draws, x):
+    """share x + (1 - share) x[order]."""
+    share = draws["share"].reshape(-1, *[1] * (x.ndim - 1)) if jnp.ndim(draws["share"]) else draws["share"]
+    return share * x + (1 - share) * x[draws["order"]]
+
+
+# Metrics
+
+
+def judged(rows, guess, weights):
+    """How a method selects: share of the unlabelled samples, and how many guesses are right, of all and of these.
+
+    Args:
+      rows: `Batch` of unlabelled samples, whose labels are only looked at here; unknown ones are negative.
+      guess: (n,) classes; weights: (n,) in [0, 1].
+    """
+    known = rows.labels >= 0
+    right = (guess == rows.labels) & known
+    selected = weights * known
+    return {
+        "mask_ratio": jnp.mean(weights * 1.0),
+        "pseudo_accuracy": jnp.sum(right) / jnp.maximum(jnp.sum(known), 1),
+        "pseudo_accuracy_selected": jnp.sum(selected * right) / jnp.maximum(jnp.sum(selected), 1e-12),
+    }
