@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -293,7 +293,7 @@ def _cifar10_jpeg(dir, split):
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
-MOMENTS10 = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
+MOMENTS10: dict[str, Any] = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
 OFFICIAL = {
     "fashion_mnist": Official(
         _fashion,
