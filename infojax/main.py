@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -24,7 +25,7 @@ from infojax.commands import one_line, say, show
 NAME = "infojax.main"
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     argv = sys.argv if argv is None else [NAME, *argv]
     if {"-h", "--help", "--helpfull"} & set(argv):

@@ -11,7 +11,7 @@ import math
 import pickle
 import struct
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -59,7 +59,7 @@ class Official(NamedTuple):
     splits: Mapping[str, int] = {"train": 50_000, "test": 10_000}
 
 
-def open_official(name, dir):
+def open_official(name: str, dir: str | Path) -> Dataset:
     """The `Dataset` of OFFICIAL[name], whose files lie in dir; a split is read when it is opened, and kept."""
     facts, notes = OFFICIAL[name], []
 
@@ -78,7 +78,7 @@ def open_official(name, dir):
 # Finding and reading files
 
 
-def find(name, dir, candidates, command):
+def find(name: str, dir: str | Path, candidates: Sequence[str], command: str) -> Path:
     """The first of the candidate files that lies in dir, dir/name or torchvision's place for it.
 
     Raises:

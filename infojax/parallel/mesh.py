@@ -3,7 +3,7 @@
 The mesh spans the devices of all processes. What is done with its arrays is done by every process, in the same order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -105,8 +105,8 @@ def padded_rows(x: Any, mesh: Mesh, value: float = 0) -> Any:
 
 
 def sharded_views(
-    transforms: dict[str, Callable[..., jax.Array]], mesh: Mesh | None = None
-) -> dict[str, Callable[..., jax.Array]]:
+    transforms: Mapping[str, Callable[..., jax.Array]], mesh: Mesh | None = None
+) -> Mapping[str, Callable[..., jax.Array]]:
     """Transforms whose results are sharded over samples, so that everything after them runs data-parallel.
 
     Sums over the batch (gradients, batch statistics, entropies) stay those of the whole batch.

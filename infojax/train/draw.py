@@ -16,7 +16,7 @@ def indices(view: View, place: int, seeds: Seeds, step: int | jax.Array, num_sam
         return jnp.arange(num_samples)
     key = jax.random.fold_in(stream("order", seeds.order), place)
     draw = order_with_replacement if view.replacement else order
-    return draw(key, step, view.size, num_samples)
+    return draw(key, step, view.size, num_samples)  # type: ignore[arg-type]  # a number by now
 
 
 def draw(
