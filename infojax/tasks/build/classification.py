@@ -49,7 +49,7 @@ def torchssl(
     batch_size: int,
     schedule: str,
     steps: int | None = None,
-    epochs: int | None = None,
+    epochs: float | None = None,
 ) -> ConfigDict:
     """A preset of a supervised study of the papers, which train as TorchSSL does; its numbers stand in the config."""
     tiny = chosen.preset == "tiny"
