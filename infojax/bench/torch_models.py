@@ -92,7 +92,7 @@ class ViTTiny(nn.Module):
         return self.head(self.blocks(x)[:, 0])
 
 
-MODELS = {"wrn_28_2": WideResNet28x2, "resnet18": ResNet18, "vit_tiny": ViTTiny}
+MODELS: dict[str, Any] = {"wrn_28_2": WideResNet28x2, "resnet18": ResNet18, "vit_tiny": ViTTiny}
 
 
 def build(name: str, classes: int) -> tuple[Any, Any, str]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def interplay(n: int, z: Any, labels: Any, head: Any) -> float | None:
     return 1 / _seconds(run)
 
 
-WORK = {
+WORK: dict[str, Callable[..., float | None]] = {
     "step": step,
     "matrix_entropy": matrix_entropy,
     "effective_rank": effective_rank,
