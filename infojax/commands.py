@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, NoReturn
 
 BAD_INPUT, INTERRUPTED = 2, 130  # 128 + SIGINT, as a shell reports it
 
@@ -17,17 +18,19 @@ class UsageError(ValueError):
 class Parser(argparse.ArgumentParser):
     """argparse, with one line and no usage text for an error."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} -h)")
 
-    def _print_message(self, message: str, file=None):
+    def _print_message(self, message: str, file: Any = None) -> None:
         show(message)
 
 
 class Once(argparse.Action):
     """Stores the value of a flag that may be given once: of two values one would be dropped without a word."""
 
-    def __call__(self, parser, namespace, value, flag=None):
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, flag: str | None = None
+    ) -> None:
         given = namespace.__dict__.setdefault("_given", set())
         if self.dest in given:
             parser.error(f"argument {flag}: given twice")

@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -25,7 +26,7 @@ from infojax.commands import one_line, say, show
 NAME = "infojax.main"
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     argv = sys.argv if argv is None else [NAME, *argv]
     if {"-h", "--help", "--helpfull"} & set(argv):

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
-def write(path, content: str | bytes) -> None:
+def write(path: str | Path, content: str | bytes) -> None:
     """Writes one file; see `at_once`."""
     with at_once() as add:
         add(path, content)
@@ -30,7 +30,7 @@ def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
     """
     staged, streams, made = [], [], []
 
-    def add(path, content):
+    def add(path: str | Path, content: str | bytes) -> None:
         data = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
         if _is_stream(path):
             streams.append((path, data))
@@ -65,14 +65,14 @@ def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
                 folder.rmdir()
 
 
-def refusal(path, folder=False) -> str:
+def refusal(path: str | Path, folder: bool = False) -> str:
     """Why no file (or folder of files) can be written at `path`, or "" where one can."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         mode = None
     except OSError as error:
-        return error.strerror
+        return error.strerror or str(error)
     if mode is None and not folder and os.fspath(path).endswith(os.sep):
         return "names a folder, expected a file"
     if mode is not None and stat.S_ISDIR(mode) != folder:
@@ -88,7 +88,7 @@ def refusal(path, folder=False) -> str:
     return "" if all(os.access(place, os.W_OK) for place in needed) else "no permission to write there"
 
 
-def is_stdout(path) -> bool:
+def is_stdout(path: str | Path) -> bool:
     """Whether `path` is the regular file that stdout or stderr goes to: replacing it would lose what is there."""
     for number in (1, 2):
         with suppress(OSError):
@@ -98,7 +98,7 @@ def is_stdout(path) -> bool:
     return False
 
 
-def same_file(first, second) -> bool:
+def same_file(first: str | Path, second: str | Path) -> bool:
     """Whether two paths name one file, which need not exist yet."""
     if os.path.realpath(first) == os.path.realpath(second):
         return True
@@ -107,7 +107,7 @@ def same_file(first, second) -> bool:
     return False
 
 
-def _is_stream(path) -> bool:
+def _is_stream(path: str | Path) -> bool:
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -116,7 +116,7 @@ def _is_stream(path) -> bool:
 
 
 @contextmanager
-def _naming(path) -> Iterator[None]:
+def _naming(path: str | Path) -> Iterator[None]:
     """Errors name the file that was asked for, not a temporary one or none."""
     try:
         yield
@@ -124,7 +124,7 @@ def _naming(path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def _create(temporary, data, target) -> None:
+def _create(temporary: Path, data: bytes, target: str | Path) -> None:
     """A new file with the owner and permissions of the target, from the start, or else those that the umask gives."""
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
         with suppress(FileNotFoundError):

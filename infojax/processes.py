@@ -13,7 +13,9 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 from jax._src.distributed import global_state  # its client has the only barrier with a time limit
@@ -32,7 +34,7 @@ class ProcessError(RuntimeError):
 # Joining and ending
 
 
-def add_flags(parser):
+def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of a command that may run in several processes."""
     add = parser.add_argument
     add("--distributed", action="store_true", help="one of several processes, each started with the same command")
@@ -47,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
         raise ProcessError(message)
 
 
-def split_flags(arguments):
+def split_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """(settings, other arguments) of a command line whose other flags somebody else reads.
 
     Raises:
@@ -58,7 +60,7 @@ def split_flags(arguments):
     return parser.parse_known_args(arguments)
 
 
-def run(program, settings, name, stops=False):
+def run(program: Callable[[], int], settings: argparse.Namespace, name: str, stops: bool = False) -> int:
     """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
 
     Processes that end in the same way leave together. One that fails alone leaves the others in a collective that
@@ -89,7 +91,7 @@ def run(program, settings, name, stops=False):
         traceback.print_exc()
         code = 1
     try:
-        global_state.client.wait_at_barrier("infojax/end", 1000 * (END if code else WAIT))
+        global_state.client.wait_at_barrier("infojax/end", 1000 * (END if code else WAIT))  # type: ignore[union-attr]
         jax.distributed.shutdown()
     except jax.errors.JaxRuntimeError:
         sys.stdout.flush()
@@ -145,7 +147,7 @@ def _separate_output():
 _gates = itertools.count()
 
 
-def share(value):
+def share(value: Any) -> list[Any]:
     """What every process gave, a list by process; values are what JSON holds. Every process calls it."""
     client = global_state.client
     if client is None:
@@ -158,7 +160,7 @@ def share(value):
 
 
 @contextmanager
-def together():
+def together() -> Iterator[None]:
     """What is done inside, every process has done at the end of it, or fails with the one that could not.
 
     Raises:
@@ -177,7 +179,7 @@ def together():
         raise ProcessError(f"process {failed[0][0]}: {failed[0][1]}")
 
 
-def same(**values):
+def same(**values: Any) -> None:
     """Refuses values, by name, that are others in another process; values are what JSON holds.
 
     Raises:
@@ -194,7 +196,7 @@ def same(**values):
 _calls = itertools.count()
 
 
-def asked_to_stop():
+def asked_to_stop() -> bool:
     """Whether SIGTERM came to any process; all hear it at the same call. Every process calls it equally often."""
     if global_state.preemption_sync_manager is None:
         return False

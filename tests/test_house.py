@@ -50,6 +50,9 @@ MAY_IMPORT = {
 # Edges that may only be taken inside a function: a notebook loads no figures before it draws one.
 LAZY = {("analysis", "report")}
 
+# Rooms whose public functions need not say yet what they take and return.
+NOT_ANNOTATED = ("report", "analysis", *FEATURES, "measure")
+
 # Packages with one home, so that replacing one touches one place; and rooms with a short diet.
 HOMES = {
     "flax": ("models",),
@@ -164,6 +167,40 @@ def test_the_rules_see_an_offence(module, source):
 )
 def test_the_rules_allow_what_they_should(module, source):
     assert broken_rules(module, source) == []
+
+
+def unannotated(source):
+    """Public functions and methods of a module that leave out a type of an argument or of the result."""
+
+    def visit(body, prefix):
+        for node in body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield from visit(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if node.name.startswith("_") and node.name not in ("__init__", "__call__"):
+                    continue
+                given = node.args
+                arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+                first = bool(prefix) and not any(getattr(d, "id", "") == "staticmethod" for d in node.decorator_list)
+                types = [a.annotation for a in filter(None, arguments[first:])] + [node.returns]
+                if None in types:
+                    yield f"{prefix}{node.name}"
+
+    return list(visit(ast.parse(source).body, ""))
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.split(".")[0] not in NOT_ANNOTATED])
+def test_public_functions_say_what_they_take_and_return(module):
+    assert unannotated(MODULES[module].read_text()) == []
+
+
+def test_a_missing_type_is_seen():
+    source = "def f(x: int, *, y=1) -> int: ...\ndef g(x: int): ...\ndef h(x: int) -> int: ...\ndef _f(x): ..."
+    assert unannotated(source + "\nclass A:\n  def f(self) -> int: ...\n  def g(self, x) -> int: ...") == [
+        "f",
+        "g",
+        "A.g",
+    ]
 
 
 def test_files_are_written_by_one_function():

@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from infojax import outputs
 
@@ -21,7 +23,7 @@ BENCHES = {
 }
 
 
-def machine():
+def machine() -> str:
     """One line on what the figures were taken on."""
     import jax
 
@@ -33,7 +35,7 @@ def machine():
     return f"{device.platform} {device.device_kind}, {model}, {os.cpu_count()} cores, jax {jax.__version__}"
 
 
-def print_table(rows):
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows of one kind as a fixed-width table; None and missing cells are blank."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
 
@@ -46,7 +48,7 @@ def print_table(rows):
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one bench; exit code 0, or 2 for bad flags."""
     listing = "\n".join(f"  {name:10s}{text}" for name, text in BENCHES.items())
     parser = argparse.ArgumentParser(

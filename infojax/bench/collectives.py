@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 BYTES |= {"s64": 8, "u64": 8, "f64": 8}
@@ -20,7 +20,7 @@ class Collective(NamedTuple):
     bytes: int
 
 
-def collectives(compiled):
+def collectives(compiled: Any) -> list[Collective]:
     """The `Collective`s of `jax.jit(f).lower(...).compile()`, in the order of the text."""
     found, seen, fusion = [], set(), False
     for line in compiled.as_text().splitlines():
@@ -42,9 +42,9 @@ def collectives(compiled):
     return found
 
 
-def bytes_moved(compiled):
+def bytes_moved(compiled: Any) -> dict[str, int]:
     """Kind -> bytes of all collectives of that kind."""
-    found = {}
+    found: dict[str, int] = {}
     for kind, size in collectives(compiled):
         found[kind] = found.get(kind, 0) + size
     return found

@@ -8,6 +8,8 @@ import os
 import random
 import tempfile
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +22,7 @@ from infojax.data.randaugment import GREY, OPERATIONS
 BATCH, SIZE = 448, 32
 
 
-def best(run, repeats=10):
+def best(run: Callable[[], Any], repeats: int = 10) -> float:
     """Least seconds of a call, after one to warm up."""
     run()
     times = []
@@ -31,7 +33,7 @@ def best(run, repeats=10):
     return min(times)
 
 
-def pillow_weak(image):
+def pillow_weak(image: Any) -> Any:
     """Flip and crop of the image padded by reflection, with NumPy for the padding as torchvision does."""
     x = np.asarray(image if random.random() < 0.5 else image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     x = np.pad(x, ((4, 4), (4, 4), (0, 0)), "reflect")
@@ -39,7 +41,7 @@ def pillow_weak(image):
     return x[row : row + SIZE, column : column + SIZE]
 
 
-def pillow_operation(image, name, v):
+def pillow_operation(image: Any, name: str, v: float) -> Any:
     """One operation of RandAugment as TorchSSL calls Pillow for it; also the oracle of the tests."""
     width, height = image.size
 
@@ -58,13 +60,13 @@ def pillow_operation(image, name, v):
         "Sharpness": lambda: ImageEnhance.Sharpness(image).enhance(v),
         "ShearX": lambda: affine(1, v, 0, 0, 1, 0),
         "ShearY": lambda: affine(1, 0, 0, v, 1, 0),
-        "Solarize": lambda: ImageOps.solarize(image, v),
+        "Solarize": lambda: ImageOps.solarize(image, v),  # type: ignore[arg-type]  # as TorchSSL does
         "TranslateX": lambda: affine(1, 0, v * width, 0, 1, 0),
         "TranslateY": lambda: affine(1, 0, 0, 0, 1, v * height),
     }[name]()
 
 
-def pillow_cutout(image, x, y, side):
+def pillow_cutout(image: Any, x: float, y: float, side: float) -> Any:
     """TorchSSL's Cutout of a given square, in pixels."""
     width, height = image.size
     x, y = int(max(0, x - side / 2)), int(max(0, y - side / 2))
@@ -74,7 +76,7 @@ def pillow_cutout(image, x, y, side):
     return image
 
 
-def pillow_strong(image):
+def pillow_strong(image: Any) -> Any:
     """TorchSSL's strong view: three operations and Cutout on the picture, then the weak view."""
     for name, (low, high) in random.choices(list(OPERATIONS.items()), k=3):
         image = pillow_operation(image, name, random.uniform(low, high))
@@ -82,9 +84,9 @@ def pillow_strong(image):
     return pillow_weak(pillow_cutout(image, x, y, side))
 
 
-def run(quick=False):
+def run(quick: bool = False) -> list[dict[str, Any]]:
     """Rows: what, images, milliseconds and images/s of ours, and the same of Pillow."""
-    train = open_dataset("synthetic", num_train=2000 if quick else 10_000).split("train")
+    train: Any = open_dataset("synthetic", num_train=2000 if quick else 10_000).split("train")
     data, key = jax.device_put(train.x), jax.random.key(0)
 
     def batch(data, step, *transforms):

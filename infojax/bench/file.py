@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ sys.exit(code)
 """
 
 
-def write_blocks(path, rows, columns, classes, seed=0, block=50_000):
+def write_blocks(path: Path, rows: int, columns: int, classes: int, seed: int = 0, block: int = 50_000) -> None:
     """Random class features as .npy and their labels beside it, block by block."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(classes, columns)).astype(np.float32)
@@ -38,7 +39,7 @@ def write_blocks(path, rows, columns, classes, seed=0, block=50_000):
     np.save(path.with_suffix(".labels.npy"), labels)
 
 
-def run(quick=False):
+def run(quick: bool = False) -> list[dict[str, Any]]:
     """One row: seconds and growth of the peak resident set of the whole measurement."""
     rows = ROWS // 20 if quick else ROWS
     with tempfile.TemporaryDirectory() as folder:

@@ -12,8 +12,10 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ from infojax import outputs
 from infojax.bench.torch_rows import beside
 from infojax.data import strong, transforms, weak
 from infojax.models import build
-from infojax.objectives import Context, Facts, Optimizer, Seeds, Supervised, init_state
+from infojax.objectives import Context, Facts, Optimizer, Seeds, State, Supervised, init_state
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
 from infojax.train.step import Step, make_step, map_runs
@@ -35,7 +37,7 @@ PRECISIONS = {"bf16": "bfloat16", "TF32": "tensorfloat32", "float32": "float32"}
 RESERVE = 20  # seconds that must be left for another row to be begun
 
 
-def spread(run, repeats=5):
+def spread(run: Callable[[], Any], repeats: int = 5) -> tuple[float, float, float]:
     """(median, least, greatest) seconds of a call, after one to warm up."""
     jax.block_until_ready(run())
     taken = []
@@ -46,7 +48,7 @@ def spread(run, repeats=5):
     return float(np.median(taken)), min(taken), max(taken)
 
 
-def machine(quick):
+def machine(quick: bool) -> Iterator[dict[str, Any]]:
     """Device, clocks and versions."""
     device = jax.devices()[0]
     row = {"device": device.device_kind, "platform": device.platform, "python": sys.version.split()[0]}
@@ -68,7 +70,7 @@ def machine(quick):
 # Correctness
 
 
-def features(n, dim, classes, seed=0):
+def features(n: int, dim: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ReLU features of classes with a common mean, their labels and a head, in float32."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
@@ -77,7 +79,7 @@ def features(n, dim, classes, seed=0):
     return z.astype(np.float32), labels.astype(np.int32), rng.normal(size=(classes, dim)).astype(np.float32)
 
 
-def correctness(quick):
+def correctness(quick: bool) -> Iterator[dict[str, Any]]:
     """Values and gradients on the device in float32 against float64 on the host."""
     z, labels, head = features(256 if quick else 2048, 32 if quick else 128, CLASSES)
     measures = {
@@ -106,7 +108,7 @@ def correctness(quick):
         }
 
 
-def eigensolver(quick):
+def eigensolver(quick: bool) -> Iterator[dict[str, Any]]:
     """Eigenvalues of float32 Gram matrices of low rank, whose exact spectrum is that of the small factor."""
     for n in (128,) if quick else (4096, 8192, 16384):
         z, _, _ = features(n, 32 if quick else 256, CLASSES)
@@ -135,7 +137,7 @@ print(trained(int(sys.argv[1]), sys.argv[2], bool(int(sys.argv[3]))))
 """
 
 
-def trained(steps, folder, quick):
+def trained(steps: int, folder: str | Path, quick: bool) -> int:
     """CRC-32 of the state after `steps` steps; continues from the checkpoint in `folder` where there is one."""
     from infojax.train.checkpoint import Checkpoints
 
@@ -150,7 +152,7 @@ def trained(steps, folder, quick):
     return zlib.crc32(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)))
 
 
-def resume(quick):
+def resume(quick: bool) -> Iterator[dict[str, Any]]:
     """Bits after a checkpoint and a restart against those of an uninterrupted run, with deterministic operations.
 
     Every process compiles anew, as after a preemption: kernels that are chosen by timing could differ.
@@ -177,7 +179,7 @@ def resume(quick):
 class Case:
     """A supervised step: batch drawn and augmented on the device, forward, backward, update, averaged weights."""
 
-    def __init__(self, network, precision, batch, quick):
+    def __init__(self, network: str, precision: str, batch: int, quick: bool) -> None:
         options = {"depth": 10, "width": 1} if quick and network == "wrn_28_2" else NETWORKS[network]
         name = "wide_resnet" if quick and network == "wrn_28_2" else network
         rng = np.random.default_rng(0)
@@ -191,14 +193,14 @@ class Case:
         views = transforms((125.0, 123.0, 114.0), (63.0, 62.0, 67.0))
         self.one, self.precision = make_step(self.ctx, views), PRECISIONS[precision]
 
-    def step(self, *arguments):
+    def step(self, *arguments: Any) -> Any:
         with jax.default_matmul_precision(self.precision):
             return self.one(*arguments)
 
-    def state(self):
+    def state(self) -> State:
         return init_state(self.task, Seeds(), self.ctx)
 
-    def many(self, steps):
+    def many(self, steps: int) -> Callable[[], Any]:
         """A call of several steps: state -> state."""
 
         @jax.jit
@@ -211,7 +213,7 @@ class Case:
         return lambda: call(state, self.constants)
 
 
-def steps(quick):
+def steps(quick: bool) -> Iterator[dict[str, Any]]:
     """Images/s of the training step by network, precision and batch; PyTorch's takes one fixed, normalised batch."""
     on_cpu = jax.default_backend() == "cpu"  # whose loops run convolutions ten times slower
     per_call = 1 if on_cpu else 20
@@ -231,7 +233,7 @@ def steps(quick):
         yield row
 
 
-def seeds(quick):
+def seeds(quick: bool) -> Iterator[dict[str, Any]]:
     """Several seeds of one step by vmap against one seed."""
     batch = 8 if quick else 64
     case = Case("wrn_28_2", "bf16", batch, quick)
@@ -251,7 +253,7 @@ def seeds(quick):
         )
 
 
-def augmentation(quick):
+def augmentation(quick: bool) -> Iterator[dict[str, Any]]:
     """Images/s of the weak and the strong view on the device."""
     batch = 32 if quick else 448
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (batch, 32, 32, 3)).astype(np.uint8))
@@ -267,7 +269,7 @@ def augmentation(quick):
         )
 
 
-def measures(quick):
+def measures(quick: bool) -> Iterator[dict[str, Any]]:
     """Seconds of the measures on arrays that are on the device, compiled, beside pasted PyTorch on the same device."""
     sizes = [(256, 16, 4)] if quick else [(50_000, 512, 10), (50_000, 512, 100), (4_000, 128, 10)]
     for n, dim, classes in sizes:
@@ -308,7 +310,7 @@ PARTS = {
 }
 
 
-def run(quick=False, minutes=10.0, out=None):
+def run(quick: bool = False, minutes: float = 10.0, out: Any = None) -> list[dict[str, Any]]:
     """Rows of all parts, as far as the minutes go; on a CPU the sizes are the smallest ones."""
     quick = quick or jax.default_backend() == "cpu"
     deadline = time.monotonic() + 60 * minutes
@@ -342,7 +344,7 @@ def _until(deadline, part, found, quick):
             return
 
 
-def markdown(rows):
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A table for each part."""
     lines = []
     for part in dict.fromkeys(row["kind"] for row in rows):

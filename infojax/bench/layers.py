@@ -1,6 +1,8 @@
 """Layerwise compression: NC1 of every layer of f+, and the decoders of one layer of f-, on 10,000 random pictures."""
 
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +11,14 @@ import numpy as np
 from infojax.evaluate import Decoding, layer_shapes, layerwise_nc1, usable
 from infojax.evaluate.forward import Sample
 from infojax.models import build
+from infojax.objectives import Model
 from infojax.train import optim
 from infojax.train.networks import as_net
 
 CLASSES, BATCH = 10, 400
 
 
-def pictures(shape, n):
+def pictures(shape: tuple[int, ...], n: int) -> Sample:
     """Class patterns under noise, uint8."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % CLASSES
@@ -23,11 +26,11 @@ def pictures(shape, n):
     return Sample("train", jnp.asarray((255 * x).astype(np.uint8)), jnp.asarray(labels, jnp.int32))
 
 
-def plain(key, x):
+def plain(key: Any, x: Any) -> jax.Array:
     return x.astype(jnp.float32) / 255
 
 
-def seconds(call):
+def seconds(call: Callable[[], Any]) -> float:
     """Of a second call: the first compiles."""
     jax.block_until_ready(call())
     begun = time.perf_counter()
@@ -35,24 +38,26 @@ def seconds(call):
     return time.perf_counter() - begun
 
 
-def geometric(quick):
+def geometric(quick: bool) -> Iterator[dict[str, Any]]:
     """Two passes over the sample, three layers."""
     n, shape = (2000 if quick else 10_000), (32, 32, 3)
     net = as_net(build("f_plus", CLASSES), jax.ShapeDtypeStruct((2, *shape), jnp.float32))
-    sample, weights = pictures(shape, n), net.init(jax.random.key(0))
-    measure = layerwise_nc1(net, plain, CLASSES, BATCH, ("layer*",))
-    took = seconds(lambda: measure(*weights, sample.x, sample.labels))
+    sample, (params, statistics) = pictures(shape, n), net.init(jax.random.key(0))
+    model = Model(params, statistics, net)
+    measure = layerwise_nc1(plain, CLASSES, BATCH, ("layer*",))
+    took = seconds(lambda: measure(model, sample.x, sample.labels))
     yield {"what": f"tr(S_W S_B^+) of the three layers of f+, {n:,} pictures of 32 x 32 x 3", "seconds": took}
 
 
-def minimality(quick):
+def minimality(quick: bool) -> Iterator[dict[str, Any]]:
     """Decoders of the digits, on both splits; encoding and the evaluation at the end included."""
     n, epochs, shape = (2000 if quick else 10_000), (1 if quick else 2), (28, 28, 1)
     module = build("f_minus", CLASSES)
     net = as_net(module, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
     sample = pictures(shape, n)
     shapes = layer_shapes(net, plain, sample.x)
-    weights = {"raw": tuple({"net": part} for part in net.init(jax.random.key(0)))}
+    params, statistics = net.init(jax.random.key(0))
+    models = {"raw": Model(params, statistics, net)}
 
     def net_of(layer):
         return as_net(module, jax.ShapeDtypeStruct((2, *shapes[layer]), jnp.float32), start=layer)
@@ -64,13 +69,13 @@ def minimality(quick):
     )  # fmt: skip
     for layer in ("layer1", "layer2", "layer3"):
         run = usable("minimality", net, [sample, sample._replace(split="test")], shapes, (layer,), decoding, [0])
-        took = seconds(lambda run=run: [row["minimality"] for row in run([weights])])
+        took = seconds(lambda run=run: [row["minimality"] for row in run([models])])
         yield {
             "what": f"minimality of {layer} of f-, {n:,} pictures of 28 x 28, 3 digits, {epochs} epochs",
             "seconds": took / 2,  # of one split
         }
 
 
-def run(quick=False):
+def run(quick: bool = False) -> list[dict[str, Any]]:
     """Rows of both."""
     return [row for part in (geometric, minimality) for row in part(quick)]

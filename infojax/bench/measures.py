@@ -7,6 +7,8 @@ are extrapolated by N^3 and marked `~`.
 
 import gc
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ DENSE = {"entropy": 4_000, "interplay": 2_000}  # largest N whose dense route ta
 COMPRESSED = 4_096  # largest side of the joint matrix that is decomposed exactly here
 
 
-def features(n, num_classes, dim, seed=0):
+def features(n: int, num_classes: int, dim: int, seed: int = 0) -> tuple[Any, ...]:
     """(z, labels, head, bias) as float32 numpy arrays."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % num_classes)
@@ -31,7 +33,7 @@ def features(n, num_classes, dim, seed=0):
     return as32[0], labels, *as32[1:]
 
 
-def seconds(f, budget=2.0):
+def seconds(f: Callable[[], Any], budget: float = 2.0) -> float:
     """Best time of f() after one warm-up, within about `budget` seconds of repetition."""
     jax.block_until_ready(f())
     best, spent = float("inf"), 0.0
@@ -43,7 +45,7 @@ def seconds(f, budget=2.0):
     return best
 
 
-def peak_mb(f):
+def peak_mb(f: Callable[[], Any]) -> float | None:
     """Growth of the resident set at its peak during f(), in MB; None where the system does not tell (Linux does)."""
     try:
         gc.collect()
@@ -61,13 +63,13 @@ def _status_mb(key):
         return next(int(line.split()[1]) / 1024 for line in f if line.startswith(key))
 
 
-def dense_entropy(z):
+def dense_entropy(z: Any) -> jax.Array:
     """What one would write without thinking: the spectrum of the N x N Gram, float32."""
     w = jnp.linalg.eigvalsh(ij.gram(z)) / len(z)
     return -jnp.sum(jnp.where(w > 0, w * jnp.log(jnp.where(w > 0, w, 1)), 0))
 
 
-def dense_mutual_information(z, labels, head):
+def dense_mutual_information(z: Any, labels: Any, head: Any) -> jax.Array:
     """Three N x N spectra."""
     k1, k2 = ij.gram(z), ij.gram(head[labels])
 
@@ -78,7 +80,18 @@ def dense_mutual_information(z, labels, head):
     return entropy(k1) + entropy(k2) - entropy(k1 * k2)
 
 
-def row(name, route, n, c, d, dtype, f, exact=None, reference=None, baseline=None):
+def row(
+    name: str,
+    route: str,
+    n: int,
+    c: int,
+    d: int,
+    dtype: Any,
+    f: Callable[[], Any],
+    exact: Any = None,
+    reference: Any = None,
+    baseline: Any = None,
+) -> dict[str, Any]:
     """One line of the table; `reference` is (seconds, extrapolated) of what `baseline` names."""
     value = float(f())
     taken = seconds(f)
@@ -94,7 +107,7 @@ def row(name, route, n, c, d, dtype, f, exact=None, reference=None, baseline=Non
     return result
 
 
-def run(quick=False):
+def run(quick: bool = False) -> list[dict[str, Any]]:
     """All rows; `quick` keeps N = 1000."""
     rows = []
     for c, d in HEADS:

@@ -2,6 +2,8 @@
 
 import importlib.util
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ MODELS = {"wrn_28_2": {}, "resnet18": {}, "vit_tiny": {"patch": 4}}
 BATCH, CLASSES = 64, 10
 
 
-def ours(name, options, dtype, x, y, repeats):
+def ours(name: str, options: Mapping[str, Any], dtype: str, x: Any, y: Any, repeats: int) -> tuple[float, float, float]:
     """Seconds of a forward pass, of a step, and of the step's first call."""
     net, tx = build(name, CLASSES, dtype=dtype, **options), sgd(0.03, weight_decay=5e-4)
     variables = jax.jit(lambda key: net.init(key, jnp.asarray(x), train=False))(jax.random.key(0))
@@ -48,7 +50,7 @@ def ours(name, options, dtype, x, y, repeats):
     )
 
 
-def theirs(name, x, y, repeats):
+def theirs(name: str, x: Any, y: Any, repeats: int) -> tuple[float, float]:
     """Seconds of a forward pass and of a step in PyTorch."""
     import torch
 
@@ -78,7 +80,7 @@ def theirs(name, x, y, repeats):
     return best(forward, repeats), trained
 
 
-def run(quick=False):
+def run(quick: bool = False) -> list[dict[str, Any]]:
     """One row a model and type."""
     rng = np.random.default_rng(0)
     batch = 8 if quick else BATCH

@@ -4,6 +4,8 @@ Needs libtpu (extra `tpu`). Shapes stand in for arrays; nothing runs.
 """
 
 import os
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from infojax.tasks.build import Run, assembled, classification, on_mesh, torchss
 from infojax.tasks.config import choices
 
 
-def topology_mesh(name):
+def topology_mesh(name: str) -> Mesh:
     """The mesh of a pod such as "v5e:2x4" (8 chips), "v5e:16x16" (256), "v5p:4x4x4" (64)."""
     from jax.experimental import topologies
 
@@ -29,7 +31,7 @@ def topology_mesh(name):
     return Mesh(np.array(chips).reshape(-1), ("data",), axis_types=(AxisType.Auto,))
 
 
-def abstract(mesh, shape, dtype, spec):
+def abstract(mesh: Mesh, shape: tuple[int, ...], dtype: Any, spec: Any) -> jax.ShapeDtypeStruct:
     """The shape of an array that lies on the mesh so."""
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
@@ -37,7 +39,9 @@ def abstract(mesh, shape, dtype, spec):
 STAGES = ("pack", "compress", "facts", "extend", "launch", "advance")
 
 
-def estimator_stages(mesh, n, num_classes, dim, columns=32, basis=128, names=STAGES):
+def estimator_stages(
+    mesh: Mesh, n: int, num_classes: int, dim: int, columns: int = 32, basis: int = 128, names: Sequence[str] = STAGES
+) -> Iterator[tuple[str, Any]]:
     """Yields (name, compiled) of the stages of `estimate_interplay` for n samples over the mesh."""
     compiled = on_devices(mesh)
     rows = abstract(mesh, (n, dim), jnp.float32, P("data"))
@@ -68,7 +72,7 @@ def estimator_stages(mesh, n, num_classes, dim, columns=32, basis=128, names=STA
         yield name, compiled(stage).lower(*arguments).compile()
 
 
-def training_step(mesh, batch=64, model="wide_resnet", **options):
+def training_step(mesh: Mesh, batch: int = 64, model: str = "wide_resnet", **options: Any) -> tuple[Any, int]:
     """(compiled step of classification with the MI term over the mesh, number of parameters); digits stand in."""
     chosen = choices("tiny", data="digits", model=model, seeds=1)
     config = torchssl("pod", chosen, lr=0.03, weight_decay=5e-4, batch_size=batch, schedule="cosine", epochs=1.0)

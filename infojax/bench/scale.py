@@ -7,6 +7,8 @@ pods (where libtpu is installed) or for CPU devices: computed, not timed.
 """
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ import infojax as ij
 from infojax import parallel
 from infojax.bench.collectives import bytes_moved
 from infojax.bench.measures import peak_mb, seconds
+from infojax.measures.estimate import InterplayEstimate
 from infojax.measures.moments import ClassStats
 
 SAMPLES = (1_000, 4_000, 50_000, 200_000, 1_000_000)
@@ -26,10 +29,12 @@ DENSE = 4_000  # largest N whose float64 N x N spectrum is the truth here
 BLOCK = 50_000
 
 
-def blocks(n, num_classes, dim, seed=0, size=BLOCK):
+def blocks(
+    n: int, num_classes: int, dim: int, seed: int = 0, size: int = BLOCK
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (z, labels) float32, ReLU class features with a power-law spectrum; the same rows for any n."""
     rng = np.random.default_rng(seed)
-    means = np.float32(0.7 * rng.normal(size=(num_classes, dim)) + 0.4)
+    means: Any = np.float32(0.7 * rng.normal(size=(num_classes, dim)) + 0.4)
     scale = np.arange(1, dim + 1, dtype=np.float32) ** -0.5
     scale *= np.float32(0.7 / np.sqrt(np.mean(scale**2)))
     for start in range(0, n, size):
@@ -41,14 +46,14 @@ def blocks(n, num_classes, dim, seed=0, size=BLOCK):
         yield np.maximum(noise, 0, out=noise), labels
 
 
-def head_of(num_classes, dim, seed=0):
+def head_of(num_classes: int, dim: int, seed: int = 0) -> Any:
     """The class means less their mean, with noise."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(num_classes, dim))
     return np.float32(means - means.mean(0) + 0.3 * rng.normal(size=means.shape))
 
 
-def dense_joint_entropy(z, labels, head):
+def dense_joint_entropy(z: Any, labels: Any, head: Any) -> float:
     """Float64, N x N."""
     u, w = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (np.float64(z), np.float64(head)))
     values = np.linalg.eigvalsh((u @ u.T) * (w @ w.T)[np.ix_(labels, labels)] / len(z))
@@ -56,7 +61,7 @@ def dense_joint_entropy(z, labels, head):
     return -np.sum(values * np.log(values))
 
 
-def entropy_row(n, num_classes, dim):
+def entropy_row(n: int, num_classes: int, dim: int) -> dict[str, Any]:
     """Route, seconds, memory, value, half width of the interval and error against the dense truth, of one size."""
     row = {"kind": "entropy", "n": n, "C": num_classes, "D": dim}
     if n * dim * 4 > MOST_BYTES:
@@ -84,7 +89,7 @@ def entropy_row(n, num_classes, dim):
     return row
 
 
-def streamed_row(row, n, num_classes, dim):
+def streamed_row(row: dict[str, Any], n: int, num_classes: int, dim: int) -> dict[str, Any]:
     """From class moments of the unit rows, block by block, where these fit."""
     if num_classes * dim * dim * 4 > MOST_BYTES:
         return row | {"route": "none: neither the samples nor C D^2 moments fit"}
@@ -99,7 +104,7 @@ def streamed_row(row, n, num_classes, dim):
     return row | described(found) | {"s": time.perf_counter() - start, "s streaming": streamed}
 
 
-def described(found):
+def described(found: InterplayEstimate) -> dict[str, Any]:
     joint = found.joint_entropy
     return {
         "route": joint.route, "joint": joint.value, "half": (joint.upper - joint.lower) / 2, "met": joint.met,
@@ -108,7 +113,7 @@ def described(found):
     }  # fmt: skip
 
 
-def moments_row(n=1_000_000, num_classes=1000, dim=512):
+def moments_row(n: int = 1_000_000, num_classes: int = 1000, dim: int = 512) -> dict[str, Any]:
     """Counts, means and within-class variances, streamed in blocks, beside one sum over the same blocks."""
     parts = [(jnp.asarray(z), labels) for z, labels in blocks(n, num_classes, dim)]
     add = jax.jit(lambda z: jnp.sum(z, axis=0))
@@ -127,7 +132,7 @@ def moments_row(n=1_000_000, num_classes=1000, dim=512):
     }  # fmt: skip
 
 
-def gram_row(n, dim=128):
+def gram_row(n: int, dim: int = 128) -> dict[str, Any]:
     """eigvalsh of a low-rank float32 Gram matrix, which solvers of some GPUs fail at, and the route that is taken."""
     z = next(blocks(n, 10, dim))[0]
     truth = float(ij.matrix_entropy(z))
@@ -145,7 +150,7 @@ def gram_row(n, dim=128):
     }  # fmt: skip
 
 
-def device_rows(quick):
+def device_rows(quick: bool) -> list[dict[str, Any]]:
     """FLOPs, bytes and memory a device of compiled programs, against N, D, C and the number of devices."""
     try:
         import libtpu  # noqa: F401
@@ -179,7 +184,7 @@ POD_SIZES = (
 )
 
 
-def cost(program, devices):
+def cost(program: Any, devices: int) -> dict[str, Any]:
     """Of one device: GFLOP, GB read and written, MB moved by collectives, MB of memory."""
     found, memory = program.cost_analysis(), program.memory_analysis()
     return {
@@ -191,7 +196,7 @@ def cost(program, devices):
     }
 
 
-def run(quick=False):
+def run(quick: bool = False) -> list[dict[str, Any]]:
     """Rows of the bench."""
     sizes = (
         ((1_000, 10, 128), (4_000, 100, 128))

@@ -1,5 +1,7 @@
 """The benchmark's networks once more, as a PyTorch user writes them. Only loaded where torch is installed."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -8,7 +10,7 @@ from torch.nn import functional
 class WideResNet28x2(nn.Module):
     """TorchSSL's variant: the first block of a group that widens feeds its raw input to both branches."""
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         super().__init__()
 
         def norm(channels):
@@ -32,7 +34,7 @@ class WideResNet28x2(nn.Module):
                 before = channels
         self.bn, self.head = norm(before), nn.Linear(before, classes)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.stem(x)
         for i, block in enumerate(self.blocks):
             y = functional.leaky_relu(block["bn1"](x), 0.1)
@@ -48,7 +50,7 @@ class WideResNet28x2(nn.Module):
 class ResNet18(nn.Module):
     """With the CIFAR stem."""
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         super().__init__()
 
         def conv(before, channels, size, stride):
@@ -66,7 +68,7 @@ class ResNet18(nn.Module):
                 before = channels
         self.head = nn.Linear(512, classes)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = functional.relu(self.stem(x))
         for first, second, shortcut in self.blocks:
             x = functional.relu(second(functional.relu(first(x))) + shortcut(x))
@@ -76,7 +78,7 @@ class ResNet18(nn.Module):
 class ViTTiny(nn.Module):
     """Patches of 4 on 32 x 32."""
 
-    def __init__(self, classes):
+    def __init__(self, classes: int) -> None:
         super().__init__()
         self.embed, self.token = nn.Conv2d(3, 192, 4, 4), nn.Parameter(torch.zeros(1, 1, 192))
         self.position = nn.Parameter(0.02 * torch.randn(1, 65, 192))
@@ -84,16 +86,16 @@ class ViTTiny(nn.Module):
         self.blocks = nn.TransformerEncoder(layer, 12, nn.LayerNorm(192, 1e-6), enable_nested_tensor=False)
         self.head = nn.Linear(192, classes)
 
-    def forward(self, x):
+    def forward(self, x: Any) -> Any:
         x = self.embed(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
         return self.head(self.blocks(x)[:, 0])
 
 
-MODELS = {"wrn_28_2": WideResNet28x2, "resnet18": ResNet18, "vit_tiny": ViTTiny}
+MODELS: dict[str, Any] = {"wrn_28_2": WideResNet28x2, "resnet18": ResNet18, "vit_tiny": ViTTiny}
 
 
-def build(name, classes):
+def build(name: str, classes: int) -> tuple[Any, Any, str]:
     """A network in the memory layout that is fastest on CPU and GPU alike, and its SGD."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = MODELS[name](classes).to(device, memory_format=torch.channels_last)

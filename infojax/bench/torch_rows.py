@@ -2,11 +2,13 @@
 
 import importlib.util
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 
-def beside(work, ours, **options):
+def beside(work: str, ours: float, **options: Any) -> dict[str, float]:
     """{"torch": rate, "ratio": ours / torch}, or {} without torch or without such work; rates are calls or images/s."""
     if importlib.util.find_spec("torch") is None or work not in WORK:
         return {}
@@ -33,7 +35,7 @@ def _seconds(run, repeats=5, inner=1):
     return float(np.median(taken[1:]))
 
 
-def step(network, precision, batch):
+def step(network: str, precision: str, batch: int) -> float | None:
     """Images/s of forward, backward and SGD on one fixed batch in memory, channels last."""
     import torch
 
@@ -64,7 +66,7 @@ def _on_device(*arrays):
     return [torch.tensor(array, device=device) for array in arrays]
 
 
-def matrix_entropy(n, z, labels, head):
+def matrix_entropy(n: int, z: Any, labels: Any, head: Any) -> float | None:
     """Calls/s of the entropy of the smaller Gram matrix."""
     import torch
 
@@ -78,7 +80,7 @@ def matrix_entropy(n, z, labels, head):
     return 1 / _seconds(run)
 
 
-def effective_rank(n, z, labels, head):
+def effective_rank(n: int, z: Any, labels: Any, head: Any) -> float | None:
     """Calls/s of the entropy of the singular values."""
     import torch
 
@@ -92,7 +94,7 @@ def effective_rank(n, z, labels, head):
     return 1 / _seconds(run)
 
 
-def nc1(n, z, labels, head):
+def nc1(n: int, z: Any, labels: Any, head: Any) -> float | None:
     """Calls/s of tr(S_W S_B^+) with both scatter matrices and a pseudo-inverse."""
     import torch
 
@@ -109,7 +111,7 @@ def nc1(n, z, labels, head):
     return 1 / _seconds(run)
 
 
-def interplay(n, z, labels, head):
+def interplay(n: int, z: Any, labels: Any, head: Any) -> float | None:
     """Calls/s of three N x N spectra, where they fit."""
     import torch
 
@@ -126,7 +128,7 @@ def interplay(n, z, labels, head):
     return 1 / _seconds(run)
 
 
-WORK = {
+WORK: dict[str, Callable[..., float | None]] = {
     "step": step,
     "matrix_entropy": matrix_entropy,
     "effective_rank": effective_rank,

@@ -5,22 +5,25 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from infojax.objectives import Seeds, init_state, with_settings
 from infojax.tasks import grokking
 from infojax.tasks.build import classification, prepare, torchssl
+from infojax.tasks.build.study import Study
 from infojax.tasks.config import choices
 from infojax.tasks.train import train
 from infojax.train.runlog import read_rows
 from infojax.train.step import make_step
 
-RECIPE = dict(lr=0.03, weight_decay=5e-4, batch_size=64, schedule="cosine_7_16")
+RECIPE: dict[str, Any] = dict(lr=0.03, weight_decay=5e-4, batch_size=64, schedule="cosine_7_16")
 
 
-def config_of(quick, term="off"):
+def config_of(quick: bool, term: str = "off") -> Any:
     """WRN-28-2 on synthetic pictures of 32 x 32 x 3, batch 64, with flips and crops."""
     known = dict(data="synthetic", model="wide_resnet" if quick else "wrn_28_2", term=(term,))
     config = torchssl("bench", choices("small", **known), **RECIPE, epochs=1.0)
@@ -31,14 +34,15 @@ def config_of(quick, term="off"):
     return config
 
 
-def study(quick, term="off"):
+def study(quick: bool, term: str = "off") -> Study:
     """The study of `config_of`."""
     return classification(config_of(quick, term))
 
 
-def steps(quick):
+def steps(quick: bool) -> Iterator[dict[str, Any]]:
     """Seconds of a step with each term, taken in turn."""
-    runs, taken = {}, {}
+    runs: dict[str, Any] = {}
+    taken: dict[str, list[float]] = {}
     for term in ("off", "mi", "hd"):
         one = study(quick, term)
         task = with_settings(one.objective, dict(term=term, strength=0.1))
@@ -59,7 +63,7 @@ def steps(quick):
         yield row | ({} if term == "off" else {"over_plain": seconds / best["off"] - 1})
 
 
-def evaluation(quick):
+def evaluation(quick: bool) -> Iterator[dict[str, Any]]:
     """Seconds of one evaluation of 512 train and 512 test samples, raw and averaged weights, all measures."""
     config = config_of(quick)
     one = prepare(classification(config), config)
@@ -73,7 +77,7 @@ def evaluation(quick):
     yield {"what": "evaluation, all measures", "images_per_s": images / seconds, "seconds": seconds}
 
 
-def around(quick):
+def around(quick: bool) -> Iterator[dict[str, Any]]:
     """Share of a run that is not its steps: WRN-10-1 on the digits, evaluations and checkpoints as in the preset."""
     chosen = choices("tiny", data="digits", model="wide_resnet", seeds=1)
     config = torchssl("bench", chosen, **RECIPE, epochs=2.0 if quick else 60.0)
@@ -89,7 +93,7 @@ def around(quick):
     yield {"what": "run of the digits, after first calls", "seconds": total} | shares
 
 
-def together(quick):
+def together(quick: bool) -> Iterator[dict[str, Any]]:
     """Three seeds in one program against three commands, compilation included."""
     config = Path(__file__).parents[2] / "configs" / "interplay.py"
     if not config.exists():  # installed without a checkout
@@ -107,7 +111,7 @@ def together(quick):
     yield {"what": "3 seeds, three commands", "seconds": taken["three"]}
 
 
-def grokking_seeds(quick):
+def grokking_seeds(quick: bool) -> Iterator[dict[str, Any]]:
     """One transformer of the grokking preset against four trained together, compilation included, no evaluations."""
     taken, how = {}, {}
     for count in (1, 4):
@@ -128,6 +132,6 @@ def grokking_seeds(quick):
         yield row | ({"over_one": seconds / taken[1]} if count > 1 else {})
 
 
-def run(quick=False):
+def run(quick: bool = False) -> list[dict[str, Any]]:
     """Rows of all of these."""
     return [row for part in (steps, evaluation, around, together, grokking_seeds) for row in part(quick)]

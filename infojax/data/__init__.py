@@ -7,6 +7,8 @@ a step takes; `weak`, `strong` and `normalise` make views of them inside a jitte
 import inspect
 import os
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from infojax.data.augment import normalise, strong, transforms, weak
 from infojax.data.folders import folder
@@ -34,7 +36,7 @@ DATASETS = {
 }
 
 
-def open_dataset(name="digits", dir=None, **options):
+def open_dataset(name: str = "digits", dir: str | Path | None = None, **options: Any) -> Dataset:
     """A data set by name.
 
     Args:
@@ -57,7 +59,7 @@ def open_dataset(name="digits", dir=None, **options):
     return opener(**options)
 
 
-def options_of(name):
+def options_of(name: str) -> dict[str, Any]:
     """What a data set may be told, with its defaults, of which None is a whole number; {} for an unknown name."""
     opener = _opener(name)
     given = inspect.signature(opener).parameters.values() if opener else ()

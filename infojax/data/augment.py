@@ -1,5 +1,8 @@
 """Augmentation on the device: uint8 images in, uint8 images out, `normalise` last; all random choices from one key."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,7 @@ import numpy as np
 from infojax.data.randaugment import cutout, randaugment
 
 
-def weak(key, images, *, pad=4, flip=True):
+def weak(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = True) -> jax.Array:
     """Flips left and right with probability 1/2, then crops at random from the image padded by reflection.
 
     Args:
@@ -38,21 +41,23 @@ def _reflected(i, size):
     return size - 1 - jnp.abs(size - 1 - jnp.abs(i))
 
 
-def strong(key, images, *, num_operations=3, pad=4, flip=True):
+def strong(key: jax.Array, images: jax.Array, *, num_operations: int = 3, pad: int = 4, flip: bool = True) -> jax.Array:
     """TorchSSL's strong view: RandAugment and Cutout on the whole image first, then an independent `weak`."""
     key_operations, key_cutout, key_weak = jax.random.split(key, 3)
     images = cutout(key_cutout, randaugment(key_operations, images, num_operations))
     return weak(key_weak, images, pad=pad, flip=flip)
 
 
-def normalise(images, mean, std, dtype=jnp.float32):
+def normalise(images: jax.Array, mean: jax.Array, std: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
     """(images - mean) / std per channel; mean and std on the scale 0 to 255."""
     mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     shape = (1,) * (images.ndim - 1) + (-1,)
     return ((images.astype(jnp.float32) - mean.reshape(shape)) / std.reshape(shape)).astype(dtype)
 
 
-def transforms(mean=None, std=None, *, pad=4, flip=True):
+def transforms(
+    mean: Any = None, std: Any = None, *, pad: int = 4, flip: bool = True
+) -> dict[str, Callable[..., jax.Array]]:
     """Name -> (key, samples as stored) -> what a network takes; without mean and std the samples stay as they are.
 
     "plain" only normalises; "weak" and "strong" are the views above, normalised.

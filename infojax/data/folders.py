@@ -22,7 +22,16 @@ COLOURS = {
 }  # fmt: skip
 
 
-def folder(dir, split_file="", size=None, channels=3, train_split="", test_split="", test_fraction=0.0, seed=0):
+def folder(
+    dir: str | Path,
+    split_file: str = "",
+    size: int | None = None,
+    channels: int = 3,
+    train_split: str = "",
+    test_split: str = "",
+    test_fraction: float = 0.0,
+    seed: int = 0,
+) -> Dataset:
     """A folder of pictures.
 
     Without a split file the pictures lie in SPLIT/CLASS/, or deeper, where there is a split with a usual name (train,

@@ -8,7 +8,7 @@ import numpy as np
 from infojax.data.source import Arrays, DataError, Dataset, check_memory, near
 
 
-def digits():
+def digits() -> Dataset:
     """scikit-learn's 1,797 handwritten digits, 8 x 8; every fifth of a class is in the test split (355 of them)."""
     from sklearn.datasets import load_digits
 
@@ -22,7 +22,15 @@ def digits():
     return Dataset("digits", 10, tuple(map(str, range(10))), _ready(splits), flip=False)
 
 
-def synthetic(num_classes=10, size=32, channels=3, num_train=2000, num_test=500, noise=0.2, seed=0):
+def synthetic(
+    num_classes: int = 10,
+    size: int = 32,
+    channels: int = 3,
+    num_train: int = 2000,
+    num_test: int = 500,
+    noise: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
     """Pictures with structure: a smooth pattern a class, shifted at random, in random contrast, under Gaussian noise.
 
     Args:
@@ -55,7 +63,7 @@ OPERATIONS = {
 }
 
 
-def modular(p=113, operation="add", train_fraction=0.3, seed=0):
+def modular(p: int = 113, operation: str = "add", train_fraction: float = 0.3, seed: int = 0) -> Dataset:
     """All pairs (a, b): tokens a, b and "=" (number p), label (a operation b) mod p; N = p^2, or p (p - 1) to divide.
 
     The default is the split of Nanda et al. 2023: 3,830 of 12,769 pairs, shuffled by Python's `random` with the seed.

@@ -4,10 +4,12 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,7 +45,14 @@ class Header(NamedTuple):
     largest: int | None
 
 
-def decode(encoded, where=None, *, channels=3, size=None, scales=None):
+def decode(
+    encoded: Any,
+    where: Any = None,
+    *,
+    channels: int = 3,
+    size: int | None = None,
+    scales: Mapping[str, tuple[float, float]] | None = None,
+) -> np.ndarray:
     """A picture as (H, W, channels) uint8, upright as its EXIF data say; the first where a file holds several.
 
     Pixels of 16 bits are divided by 257. Those of 32-bit integers and floats, whose type does not tell their scale, are
@@ -78,7 +87,7 @@ def decode(encoded, where=None, *, channels=3, size=None, scales=None):
     return pixels if channels == 3 else pixels[..., None]
 
 
-def header(path):
+def header(path: str | Path) -> Header:
     """The `Header` of a picture file; its pixels are read where they have more than 8 bits, for their limits.
 
     Raises:
@@ -98,7 +107,7 @@ def header(path):
         )
 
 
-def headers(paths):
+def headers(paths: Sequence[str | Path]) -> list[Header]:
     """The headers of many picture files.
 
     Raises:
@@ -111,7 +120,7 @@ def headers(paths):
         except DataError as error:
             return error
 
-    found = []
+    found: list[Any] = []
     with quiet():
         for start in range(0, len(paths), 10_000):
             found += POOL.map(attempt, paths[start : start + 10_000])
@@ -122,7 +131,7 @@ def headers(paths):
     return found
 
 
-def scale_of(low, high, fractions):
+def scale_of(low: float, high: float, fractions: bool) -> tuple[float, float]:
     """(low, high) of the scale that values are taken to be on: the first that holds them of 0 to 1 (where they are
     floats), 0 to 255 and 0 to 65,535; else from the smallest to the largest value."""
     for top in (1, 255, 65535) if fractions else (255, 65535):
@@ -132,7 +141,7 @@ def scale_of(low, high, fractions):
 
 
 @contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Without Pillow's warnings: what cannot be read is an error, what can is no concern. Not to be used in threads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -220,14 +229,21 @@ class Pictures:
       scales: as of `decode`.
     """
 
-    def __init__(self, paths, labels, shape, size, scales):
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        labels: Sequence[int] | np.ndarray,
+        shape: tuple[int, ...],
+        size: int | None,
+        scales: Mapping[str, tuple[float, float]] | None,
+    ) -> None:
         self.paths, self.labels, self.shape = paths, np.asarray(labels, np.int32), shape
         self._decode = partial(decode, channels=shape[2], size=size, scales=scales)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, indices):
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         paths = [self.paths[i] for i in indices]
         with quiet():
             decoded = list(POOL.map(self._decode, paths))

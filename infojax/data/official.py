@@ -11,11 +11,11 @@ import math
 import pickle
 import struct
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Official(NamedTuple):
     splits: Mapping[str, int] = {"train": 50_000, "test": 10_000}
 
 
-def open_official(name, dir):
+def open_official(name: str, dir: str | Path) -> Dataset:
     """The `Dataset` of OFFICIAL[name], whose files lie in dir; a split is read when it is opened, and kept."""
     facts, notes = OFFICIAL[name], []
 
@@ -78,7 +78,7 @@ def open_official(name, dir):
 # Finding and reading files
 
 
-def find(name, dir, candidates, command):
+def find(name: str, dir: str | Path, candidates: Sequence[str], command: str) -> Path:
     """The first of the candidate files that lies in dir, dir/name or torchvision's place for it.
 
     Raises:
@@ -293,7 +293,7 @@ def _cifar10_jpeg(dir, split):
 FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 STL10 = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
-MOMENTS10 = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
+MOMENTS10: dict[str, Any] = {"mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
 OFFICIAL = {
     "fashion_mnist": Official(
         _fashion,

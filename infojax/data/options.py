@@ -1,7 +1,8 @@
 """What a data set may be told: the range of each option, and the check that holds an option against it."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ class Whole(NamedTuple):
     least: int = 0
     most: int = 2**31 - 1
 
-    def refusal(self, value):
+    def refusal(self, value: Any) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < self.least:
             return f"a whole number of at least {self.least}"
         return f"at most {self.most:,}" if value > self.most else None
@@ -26,7 +27,7 @@ class Number(NamedTuple):
     least: float = 0.0
     most: float = math.inf
 
-    def refusal(self, value):
+    def refusal(self, value: Any) -> str | None:
         real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
         if real and self.least <= value <= self.most and math.isfinite(value):
             return None
@@ -37,7 +38,7 @@ class Number(NamedTuple):
 class Text(NamedTuple):
     """Words: a name or a path; "" where none is given."""
 
-    def refusal(self, value):
+    def refusal(self, value: Any) -> str | None:
         return None if isinstance(value, str) else "text"
 
 
@@ -47,14 +48,14 @@ class OneOf(NamedTuple):
     values: tuple
     words: str
 
-    def refusal(self, value):
+    def refusal(self, value: Any) -> str | None:
         known = any(type(value) is type(one) and value == one for one in self.values)
         return None if known else self.words
 
 
 SEED, SIZE, CHANNELS = Whole(), Whole(1, 4096), OneOf((1, 3), "1 (grey) or 3 (RGB)")
 SPLITS = {"train_split": Text(), "test_split": Text()}
-RANGES = {  # data set -> option -> what it may be
+RANGES: dict[str, dict[str, Any]] = {  # data set -> option -> what it may be
     "digits": {},
     "synthetic": {
         "num_classes": Whole(1, 100_000), "size": SIZE, "channels": Whole(1, 4096), "num_train": Whole(1),
@@ -69,7 +70,7 @@ RANGES = {  # data set -> option -> what it may be
 }  # fmt: skip
 
 
-def check_options(name, options, defaults):
+def check_options(name: str, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Refuses options that a data set does not have or whose value is out of range; None stands for "not given".
 
     Args:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 ROUNDS = 12
 
 
-def order(key, step, batch_size, num_samples):
+def order(key: jax.Array, step: int | jax.Array, batch_size: int, num_samples: int) -> jax.Array:
     """The samples of one step when epochs follow each other without a gap: positions step * B, ..., step * B + B - 1.
 
     Position p is place p mod N in epoch p // N. A batch may end one epoch and begin the next; over N positions from
@@ -31,7 +31,7 @@ def order(key, step, batch_size, num_samples):
     return jax.vmap(lambda e, p: _permuted(jax.random.fold_in(key, e), p, num_samples))(epoch, place)
 
 
-def order_with_replacement(key, step, batch_size, num_samples):
+def order_with_replacement(key: jax.Array, step: int | jax.Array, batch_size: int, num_samples: int) -> jax.Array:
     """Samples drawn uniformly and independently, as TorchSSL's loaders do; arguments as for `order`."""
     _check(batch_size, num_samples)
     return jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, num_samples, jnp.int32)

@@ -10,13 +10,15 @@ import contextlib
 import hashlib
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from infojax.data.official import CHECKSUMS, OFFICIAL, PREPARED
 from infojax.data.source import DataError
 
 
-def verify(paths):
+def verify(paths: Sequence[Path]) -> None:
     """Compares archives with their published checksums; says which files have none.
 
     Raises:
@@ -31,12 +33,12 @@ def verify(paths):
         if expected is None:
             continue
         with open(path, "rb") as file:
-            found = hashlib.file_digest(file, algorithm).hexdigest()
+            found = hashlib.file_digest(file, algorithm).hexdigest()  # type: ignore[arg-type]  # as known as expected
         if found != expected:
             raise DataError(f"{path}: {algorithm} is {found}, published is {expected}; get it anew")
 
 
-def prepare(name, source, out):
+def prepare(name: str, source: str | Path, out: str | Path) -> Path:
     """Writes OUT/NAME/VERSION from the official files and returns that folder; where it is whole nothing happens.
 
     Raises:
@@ -51,7 +53,7 @@ def prepare(name, source, out):
     return done
 
 
-def prepared_folder(name, out):
+def prepared_folder(name: str, out: str | Path) -> Path | None:
     """The folder of a set that is whole, or None."""
     import tensorflow_datasets as tfds
 
@@ -59,7 +61,7 @@ def prepared_folder(name, out):
     return Path(builder.data_path) if builder.is_prepared() else None
 
 
-def write_records(name, columns, out, class_names=()):
+def write_records(name: str, columns: Mapping[str, Any], out: str | Path, class_names: Sequence[str] = ()) -> Path:
     """Writes {split: {"image", "label", ...}} with the features and version of TFDS's set `name`, into its folder."""
     import tensorflow_datasets as tfds
     from PIL import Image
@@ -69,7 +71,7 @@ def write_records(name, columns, out, class_names=()):
     for stale in Path(official.data_path).parent.glob(f"incomplete.*_{official.version}"):
         shutil.rmtree(stale)  # of a run that was killed
 
-    class Writer(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Writer(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # no types
         VERSION = official.version
 
         def _info(self):
@@ -104,7 +106,7 @@ def write_records(name, columns, out, class_names=()):
     return Path(builder.data_path)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 with one line for a set that cannot be written."""
     parser = argparse.ArgumentParser(
         prog="python -m infojax.data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -35,7 +35,7 @@ GREY = (125, 123, 114)  # what Cutout paints; an image of one channel gets its l
 UNIT = 1 << 16  # Pillow's affine maps are fixed-point numbers with 16 fractional bits
 
 
-def randaugment(key, images, num_operations=3):
+def randaugment(key: jax.Array, images: jax.Array, num_operations: int = 3) -> jax.Array:
     """Applies `num_operations` operations to each image, drawn with replacement, each with a magnitude of its own.
 
     Args:
@@ -52,7 +52,7 @@ def randaugment(key, images, num_operations=3):
     return apply_operations(images, operations, magnitudes)
 
 
-def apply_operations(images, operations, magnitudes):
+def apply_operations(images: jax.Array, operations: jax.Array, magnitudes: jax.Array) -> jax.Array:
     """Image i goes through NAMES[operations[k, i]] with magnitudes[k, i] for k = 0, 1, ...
 
     Args:
@@ -94,7 +94,7 @@ def _where(drawn, step, x):
     return jax.lax.platform_dependent(x, cpu=branch, default=chosen)
 
 
-def cutout(key, images, largest=0.5):
+def cutout(key: jax.Array, images: jax.Array, largest: float = 0.5) -> jax.Array:
     """Paints a grey square, side ~ U(0, largest) of the width, centre ~ U(1, W) x U(1, H).
 
     All as the reference has it: the centre (its np.random.uniform(W) draws from [1, W], NumPy's upper end being 1), the
@@ -109,7 +109,7 @@ def cutout(key, images, largest=0.5):
     return paint_squares(images, 1 + x * (width - 1), 1 + y * (height - 1), share * largest * width)
 
 
-def paint_squares(images, x, y, side):
+def paint_squares(images: jax.Array, x: jax.Array, y: jax.Array, side: jax.Array) -> jax.Array:
     """Cutout with centres (x, y) and sides given in pixels, (N,) each; a side of zero paints nothing."""
     _, height, width, channels = images.shape
 

@@ -2,6 +2,7 @@
 
 from functools import cache, cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +16,25 @@ SMALL = 8192  # bytes; handing a smaller picture to another thread takes longer 
 class Records:
     """A split of a prepared set, decoded when read."""
 
-    def __init__(self, records, where, num_classes, shape, size, image_key, label_key):
+    def __init__(
+        self,
+        records: Any,
+        where: str,
+        num_classes: int,
+        shape: tuple[int, ...],
+        size: int | None,
+        image_key: str,
+        label_key: str,
+    ) -> None:
         self.shape = shape
         self._records, self._where, self._num_classes = records, where, num_classes
         self._unlabelled = where.endswith(f" {UNLABELLED}")
         self._size, self._image_key, self._label_key = size, image_key, label_key
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._records)
 
-    def read(self, indices):
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows, labels = self._rows(indices)
         pictures = [row[self._image_key].bytes_list.value[0] for row in rows]
         names = [f"{self._where}, record {i}" for i in indices]
@@ -46,13 +56,22 @@ class Records:
         return rows, labels
 
     @cached_property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         """Read from every record, without decoding a picture, when first asked for."""
         blocks = range(0, len(self), 10_000)
         return np.concatenate([self._rows(range(a, min(a + 10_000, len(self))))[1] for a in blocks])
 
 
-def open_records(name, dir, version="", size=None, image_key="image", label_key="label", train_split="", test_split=""):
+def open_records(
+    name: str,
+    dir: str | Path,
+    version: str = "",
+    size: int | None = None,
+    image_key: str = "image",
+    label_key: str = "label",
+    train_split: str = "",
+    test_split: str = "",
+) -> Dataset:
     """The set `name` (a TFDS name, with /CONFIG where it has several) prepared as ArrayRecord in dir.
 
     Args:
@@ -115,7 +134,7 @@ def open_records(name, dir, version="", size=None, image_key="image", label_key=
     if size is not None and (height, width) != (size, size):
         notes.append(f"tfds:{name}: every picture is resized, its shorter side to {size}, and its middle cut out")
     facts = OFFICIAL.get(name)
-    moments = {"mean": facts.mean, "std": facts.std} if facts else {}
+    moments: dict[str, Any] = {"mean": facts.mean, "std": facts.std} if facts else {}
     names = tuple(label.names or ())
     return Dataset(f"tfds:{name}", label.num_classes, names, splits, **moments, roles=chosen, notes=notes)
 

@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -40,13 +40,13 @@ class Source(Protocol):
 class Arrays:
     """A split in memory: `x` (N, *shape), `labels` (N,)."""
 
-    def __init__(self, x, labels):
+    def __init__(self, x: np.ndarray, labels: np.ndarray) -> None:
         self.x, self.labels, self.shape = x, np.asarray(labels, np.int32), x.shape[1:]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.x)
 
-    def read(self, indices):
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.x[indices], self.labels[indices]
 
 
@@ -75,7 +75,7 @@ class Dataset(NamedTuple):
     roles: Mapping[str, str] = {}
     notes: list[str] | tuple[str, ...] = ()
 
-    def split(self, name):
+    def split(self, name: str) -> Source:
         """Opens a split; "train" and "test" may be others, see `roles`.
 
         Raises:
@@ -95,7 +95,7 @@ class Dataset(NamedTuple):
         return source
 
 
-def check_labels(labels, num_classes, where, unlabelled=False):
+def check_labels(labels: np.ndarray, num_classes: int, where: str, unlabelled: bool = False) -> None:
     """Refuses labels outside [0, C), or other than -1 in a split without labels."""
     outside = np.flatnonzero(labels != -1 if unlabelled else (labels < 0) | (labels >= num_classes))
     if len(outside):
@@ -107,7 +107,7 @@ def check_labels(labels, num_classes, where, unlabelled=False):
         )
 
 
-def roles(where, splits, **chosen):
+def roles(where: str, splits: Iterable[str], **chosen: str) -> tuple[dict[str, str], list[str]]:
     """Which splits serve as train and test.
 
     Args:
@@ -138,36 +138,36 @@ def roles(where, splits, **chosen):
     return found, notes
 
 
-def check_whole(name, least=1, **values):
+def check_whole(name: str, least: int = 1, **values: Any) -> None:
     """Refuses options that are not whole numbers of at least `least`."""
     for option, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise DataError(f"{name}: {option} must be a whole number of at least {least}, got {value!r}")
 
 
-def near(name, known):
+def near(name: str, known: Iterable[str]) -> str:
     """'; did you mean b?' or '; there is a, b, c', for the end of a message."""
     close = get_close_matches(str(name), known, 1)
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known) or 'none'}"
 
 
-def printable(text):
+def printable(text: object) -> str:
     """Text for a line on a terminal: what cannot be printed, as a line break in a file's name, becomes an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
-def counted(count, noun):
+def counted(count: int, noun: str) -> str:
     """ "1 picture" or "2 pictures"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def listing(names, most=3):
+def listing(names: Sequence[str], most: int = 3) -> str:
     """The first of several names, and how many more there are."""
     names = [printable(name) for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def check_memory(where, values):
+def check_memory(where: str, values: int) -> None:
     """Refuses what cannot fit into this machine's memory, before the system ends the process for it.
 
     Args:
@@ -180,7 +180,7 @@ def check_memory(where, values):
         )
 
 
-def in_memory(source, block=1000):
+def in_memory(source: Source, block: int = 1000) -> Arrays:
     """The whole split as `Arrays`, read in blocks; `Arrays` come back as they are.
 
     Raises:
@@ -190,7 +190,8 @@ def in_memory(source, block=1000):
         return source
     shape = (len(source), *source.shape)
     check_memory(f"{shape[0]:,} samples of {' x '.join(map(str, shape[1:]))}", math.prod(shape))
-    x = labels = None
+    x: Any = None
+    labels: Any = None
     for start in range(0, len(source), block):
         rows = np.arange(start, min(start + block, len(source)))
         samples, found = source.read(rows)
@@ -200,12 +201,14 @@ def in_memory(source, block=1000):
     return Arrays(x, labels)
 
 
-def channel_moments(source, block=1000):
+def channel_moments(source: Source, block: int = 1000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel over all samples and pixels, on the scale of the samples.
 
     The deviation of a channel with a single value is 0, or what rounding leaves of it: `constant_channels`.
     """
-    count, mean, scatter = 0, 0.0, 0.0
+    count = 0
+    mean: Any = 0.0
+    scatter: Any = 0.0
     for start in range(0, len(source), block):
         x, _ = source.read(np.arange(start, min(start + block, len(source))))
         x = x.reshape(-1, x.shape[-1]).astype(np.float64)
@@ -215,6 +218,6 @@ def channel_moments(source, block=1000):
     return tuple(mean.tolist()), tuple(np.sqrt(scatter / count).tolist())
 
 
-def constant_channels(mean, std):
+def constant_channels(mean: Sequence[float], std: Sequence[float]) -> list[int]:
     """Numbers of the channels that have a single value everywhere, up to the rounding of `channel_moments`."""
     return [i for i, (a, b) in enumerate(zip(mean, std, strict=True)) if b <= 1e-12 * abs(a)]

@@ -4,12 +4,15 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 from infojax.data.source import DataError, counted, listing, printable
 
 
-def read_split_file(root, split_file):
+def read_split_file(
+    root: Path, split_file: str | Path
+) -> tuple[dict[str, list[tuple[Path, int]]], tuple[str, ...], list[str]]:
     """The pictures that a split file lists.
 
     Args:
@@ -30,7 +33,8 @@ def read_split_file(root, split_file):
             listed[split] = [(str(row[0]), row[1], *map(str, row[2:3])) for row in part]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
         raise DataError(f"{path} is not {{split: [[path, label, class name], ...]}} ({where}{error})") from None
-    rows, missing, foreign, outside = {}, [], [], []
+    rows: dict[str, list[Any]] = {}
+    missing, foreign, outside = [], [], []
     for split, part in listed.items():
         if not part:
             raise DataError(f"{path}: split {split!r} lists no pictures")

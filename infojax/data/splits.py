@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from infojax.data.source import Arrays, DataError, check_whole
+from infojax.data.source import Arrays, DataError, Dataset, check_whole
 
 # CIFAR-10 with one label a class: the index sets of the FixMatch authors' most to least prototypical examples, as
 # TorchSSL lists them (fixmatch.py). Its seeds 0, 1, 2 take the last three rows, from the end.
@@ -18,7 +18,7 @@ CIFAR10_ONE_A_CLASS = (
 )
 
 
-def labelled(dataset, num_labels, seed, *, protocol="torchssl"):
+def labelled(dataset: Dataset, num_labels: int, seed: int, *, protocol: str = "torchssl") -> np.ndarray:
     """Indices of the labelled samples of the train split; every published method keeps them among the unlabelled too.
 
     Args:
@@ -49,7 +49,7 @@ def labelled(dataset, num_labels, seed, *, protocol="torchssl"):
     return balanced(dataset.split("train").labels, num_labels, dataset.num_classes, seed)
 
 
-def balanced(labels, num_labels, num_classes, seed):
+def balanced(labels: np.ndarray, num_labels: int, num_classes: int, seed: int) -> np.ndarray:
     """num_labels / C samples of each class without replacement, classes in order, by NumPy's legacy generator."""
     each, rest = divmod(num_labels, num_classes)
     counts = np.bincount(labels[labels >= 0], minlength=num_classes)
@@ -62,7 +62,7 @@ def balanced(labels, num_labels, num_classes, seed):
     return np.concatenate([random.choice(np.flatnonzero(labels == c), each, False) for c in range(num_classes)])
 
 
-def shuffled(source, seed=0):
+def shuffled(source: Arrays, seed: int = 0) -> Arrays:
     """A split in memory in an order that says nothing of its classes: networks that see batches need that."""
     order = np.random.default_rng(seed).permutation(len(source))
     return Arrays(source.x[order], source.labels[order])

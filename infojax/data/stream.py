@@ -1,10 +1,17 @@
 """Batches of a set that does not fit on the device: read by index in a thread, a few steps ahead."""
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from infojax.data.source import Source
 
 
-def stream(source, indices, steps, ahead=2):
+def stream(
+    source: Source, indices: Callable[[int], np.ndarray], steps: Iterable[int], ahead: int = 2
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yields (step, samples, labels) for each of `steps`.
 
     Args:
@@ -19,7 +26,8 @@ def stream(source, indices, steps, ahead=2):
     def read(step):
         return step, *source.read(indices(step))
 
-    pool, waiting = ThreadPoolExecutor(1, "infojax-stream"), deque()
+    pool = ThreadPoolExecutor(1, "infojax-stream")
+    waiting: deque[Future] = deque()
     try:
         for step in steps:
             waiting.append(pool.submit(read, step))

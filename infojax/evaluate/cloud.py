@@ -1,11 +1,16 @@
 """Three-dimensional features as they lie, with the class means and the head's rows."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+
+from infojax.evaluate.forward import Evaluation
 
 MOST = 300  # samples in a row
 
 
-def cloud(evaluation):
+def cloud(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     """cloud_x, cloud_y, cloud_z, labels: up to 300 samples, evenly spaced; means (C, 3) of all samples' classes; head.
 
     Samples and means are less the mean of all samples; the head's rows are as they are. Four decimals. An absent class
@@ -19,7 +24,7 @@ def cloud(evaluation):
     z, labels = np.asarray(evaluation.outputs["raw"].embedding, np.float64), np.asarray(evaluation.sample.labels)
     if z.shape[1] != 3:
         raise ValueError(f"a cloud is drawn of an embedding of 3 dimensions; this one has {z.shape[1]}")
-    head = np.asarray(evaluation.head.weights, np.float64)
+    head = np.asarray(evaluation.head.weights, np.float64)  # type: ignore[union-attr]  # classifiers only
     z = z - z.mean(axis=0)
     shown = np.unique(np.linspace(0, len(z) - 1, min(len(z), MOST)).astype(int))
     means = [z[labels == c].mean(axis=0) if np.any(labels == c) else np.full(3, np.nan) for c in range(len(head))]

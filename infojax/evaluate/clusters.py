@@ -1,11 +1,15 @@
 """How features cluster by class: silhouette, and the map of scikit-learn's t-SNE."""
 
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
 import numpy as np
 
+from infojax.evaluate.forward import Evaluation, Outputs, Sample
 from infojax.measures.separation import silhouette
 
 
-def clusters(evaluation):
+def clusters(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     """silhouette: mean over samples of (b - a) / max(a, b), Euclidean (Rousseeuw 1987); nan of what is not finite.
 
     Davies-Bouldin's index is in `neural_collapse`.
@@ -14,7 +18,9 @@ def clusters(evaluation):
     yield "silhouette", silhouette(z, labels) if np.isfinite(z).all() else float("nan")
 
 
-def tsne(through, sample, runs, seed=0):
+def tsne(
+    through: Callable[..., Outputs], sample: Sample, runs: Sequence[int], seed: int = 0
+) -> Callable[..., Iterator[dict[str, Any]]]:
     """An `Evaluator.run` over all runs: a row with the two-dimensional map of the features of each of some runs.
 
     Features that are not finite, or fewer than three different ones, have none.

@@ -3,20 +3,28 @@
 Many sets of weights, one sample: every one of them goes through the one compiled `forward`.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.evaluate.forward import not_finite, on_sample
+from infojax.evaluate.forward import Evaluation, Outputs, Sample, not_finite, on_sample
+from infojax.measures.arrays import ArrayLike
 from infojax.measures.estimate import assembled, estimate_joint_entropy, estimate_matrix_entropy
+from infojax.objectives import Model, Net
 
 SCOPES = {"global": "", "layer": "_layerwise"}  # of the smallest weights -> ending of the names of their numbers
 
 
-def looking(through, sample, measures):
+def looking(
+    through: Callable[..., Outputs],
+    sample: Sample,
+    measures: Sequence[Callable[[Evaluation], Iterable[tuple[str, Any]]]],
+) -> Callable[[Model], dict[str, Any]]:
     """`Model` -> {name: value}: what measures find on the sample; see `on_sample`."""
     look = on_sample(through, sample, measures)
     return lambda model: dict(look({"raw": model}))
@@ -26,12 +34,12 @@ def looking(through, sample, measures):
 
 
 @jax.jit
-def between(first, second, weight):
+def between(first: Any, second: Any, weight: float | jax.Array) -> Any:
     """(1 - weight) first + weight second, leaf by leaf; the ends are the two themselves."""
     return jax.tree.map(lambda a, b: (1 - weight) * a + weight * b, first, second)
 
 
-def barrier(weights, values):
+def barrier(weights: ArrayLike, values: ArrayLike) -> float:
     """Height of the highest of `values` over the straight line between its ends, at least 0.
 
     Args:
@@ -43,7 +51,13 @@ def barrier(weights, values):
     return float(np.max(values - ((1 - weights) * values[0] + weights * values[-1])))
 
 
-def along_path(look, pairs, weights, which="raw", refreshed=None):
+def along_path(
+    look: Callable[[Model], dict[str, Any]],
+    pairs: Sequence[Sequence[int]],
+    weights: Sequence[float],
+    which: str = "raw",
+    refreshed: Callable[[Model], Model] | None = None,
+) -> Callable[..., Iterator[dict[str, Any]]]:
     """An `Evaluator.run` over all runs: a row a network on the line between the two of each pair, then their barriers.
 
     Args:
@@ -82,7 +96,9 @@ def _barriers(weights, rows):
             yield f"barrier_error{ending}", barrier(weights, [100 - 100 * accuracy for accuracy in accuracies])
 
 
-def refreshing(net, transform, x, batch_size):
+def refreshing(
+    net: Net, transform: Callable[..., jax.Array], x: jax.Array, batch_size: int
+) -> Callable[[Model], Model]:
     """`Model` -> `Model` whose batch statistics are means over batches of x, as these weights see them.
 
     Args:
@@ -107,7 +123,7 @@ def refreshing(net, transform, x, batch_size):
 # Without the smallest weights
 
 
-def pruned(params, sparsity, scope="global"):
+def pruned(params: Any, sparsity: float, scope: str = "global") -> Any:
     """Parameters whose weights of least magnitude are zero: round(sparsity * count) of them, biases and scales kept.
 
     Args:
@@ -134,7 +150,12 @@ def _without(params, counts):
     return jax.tree.unflatten(tree, leaves)
 
 
-def by_sparsity(through, sample, measures, sparsities):
+def by_sparsity(
+    through: Callable[..., Outputs],
+    sample: Sample,
+    measures: Sequence[Callable[[Evaluation], Iterable[tuple[str, Any]]]],
+    sparsities: Sequence[float],
+) -> Callable[..., Iterator[dict[str, Any]]]:
     """An `Evaluator.run` over all runs: a row a network and sparsity, in both `SCOPES`; `against` the whole one too."""
 
     def run(models):
@@ -153,7 +174,7 @@ def by_sparsity(through, sample, measures, sparsities):
     return run
 
 
-def against(before, evaluation):
+def against(before: jax.Array, evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     """mir_features, hdr_features, joint_entropy_features between the sample's features now and `before`, (n, D).
 
     Exact where min(n, D^2) <= 4096, else estimated: then "..._error" beside the first and the last is half of the
@@ -162,8 +183,8 @@ def against(before, evaluation):
     after = evaluation.outputs["raw"].embedding
     both = jnp.any(before != 0, axis=1) & jnp.any(after != 0, axis=1)  # as `mir` does: MI >= 0 needs one set of samples
     weights = both.astype(jnp.float32)
-    entropies = (estimate_matrix_entropy(z, weights=weights) for z in (before, after))
-    found = assembled(*entropies, estimate_joint_entropy(before, after, weights=weights), np.nan, len(after), 0)
+    h1, h2 = (estimate_matrix_entropy(z, weights=weights) for z in (before, after))
+    found = assembled(h1, h2, estimate_joint_entropy(before, after, weights=weights), np.nan, len(after), 0)
     for name in ("mir", "hdr", "joint_entropy"):
         value = getattr(found, name)
         yield f"{name}_features", float(value.value)

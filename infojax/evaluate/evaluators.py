@@ -4,9 +4,13 @@ Information and collapse are those of the raw weights: averages of parameters me
 with others.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
+from infojax.evaluate.forward import Evaluation
 from infojax.measures import collapse, joint
 from infojax.measures.classification import cross_entropy
 from infojax.measures.entropy import matrix_entropy
@@ -16,7 +20,7 @@ from infojax.measures.limits import limits_at_collapse
 from infojax.measures.theory import Limits
 
 
-def classify(evaluation):
+def classify(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     """loss (mean cross-entropy, nats) and accuracy, of the raw weights and of each average ("accuracy_ema").
 
     A network without logits has neither.
@@ -29,7 +33,7 @@ def classify(evaluation):
             yield f"accuracy{suffix}", float(jnp.mean(jnp.argmax(outputs.logits, -1) == labels))
 
 
-def interplay(evaluation):
+def interplay(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     """Matrix information between the embedding and the head, beside its limits at collapse.
 
     entropy_features, entropy_head (of V = W[y]), joint_entropy, mutual_information, mir, hdr, mean_energy; their twins
@@ -83,7 +87,7 @@ def _class_means(z, labels, counts):
     return jnp.where(counts[:, None] > 0, means - jnp.mean(z, axis=0, keepdims=True), 0)
 
 
-def neural_collapse(evaluation, convention="thesis"):
+def neural_collapse(evaluation: Evaluation, convention: str = "thesis") -> Iterator[tuple[str, Any]]:
     """NC1 (its convention is in the row) to NC4, CDNV, Davies-Bouldin, and the parts of the head's squared error.
 
     Of a network without a head: what needs none.

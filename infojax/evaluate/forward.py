@@ -1,15 +1,17 @@
 """Outputs of a network for a fixed sample, at fixed weights."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from infojax.data import order
-from infojax.objectives import Head
+from infojax.data.source import Source
+from infojax.objectives import Head, Model
 from infojax.parallel import local_copy
 
 
@@ -25,7 +27,7 @@ class Sample(NamedTuple):
     labels: jax.Array
 
 
-def fixed_sample(split, source, n=None, seed=0):
+def fixed_sample(split: str, source: Source, n: int | None = None, seed: int = 0) -> Sample:
     """The whole split, or n of its samples drawn once without replacement."""
     chosen = np.arange(len(source)) if n is None or n >= len(source) else np.asarray(_first(n, len(source), seed))
     x, labels = source.read(np.sort(chosen))
@@ -57,7 +59,11 @@ class Evaluation(NamedTuple):
     head: Head | None
 
 
-def on_sample(through, sample, measures):
+def on_sample(
+    through: Callable[..., Outputs],
+    sample: Sample,
+    measures: Sequence[Callable[[Evaluation], Iterable[tuple[str, Any]]]],
+) -> Callable[[Mapping[str, Model]], Iterator[tuple[str, Any]]]:
     """An evaluator's `run`: the sample goes once through the network with each set of weights, then all measures look.
 
     Outputs that are not finite are measured by nothing: decompositions of them fail or never end. "not_finite" then
@@ -84,7 +90,7 @@ def on_sample(through, sample, measures):
     return run
 
 
-def not_finite(outputs):
+def not_finite(outputs: Mapping[str, Outputs]) -> str | None:
     """Name of the first of the outputs that is not finite, as "embedding" or "logits_ema"; None if all are."""
     for name, found in outputs.items():
         for output, values in (("embedding", found.embedding), ("logits", found.logits)):
@@ -93,7 +99,9 @@ def not_finite(outputs):
     return None
 
 
-def forward(transform, batch_size=512, devices=1):
+def forward(
+    transform: Callable[..., jax.Array], batch_size: int = 512, devices: int = 1
+) -> Callable[[Model, jax.Array], Outputs]:
     """(`Model`, x) -> `Outputs` of all samples, batch by batch in evaluation mode; one program for all sizes.
 
     Where the transform is sharded the devices share each batch; the outputs are gathered on one of every process.

@@ -1,17 +1,20 @@
 """Layers of a network, and their geometric compression: tr(S_W S_B^+) in two passes over one partition of a sample."""
 
 import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from infojax.data import near
+from infojax.evaluate.forward import Sample
 from infojax.measures.moments import ClassStats
 from infojax.measures.variability import between_inverse, equi_separation, nc1_from_energy, within_energy
-from infojax.objectives import Model
+from infojax.objectives import Model, Net
 
 INPUT = "input"
 
@@ -20,14 +23,14 @@ class LayerError(ValueError):
     """A pattern that names no layer; the message names near ones."""
 
 
-def layers(model, transform, x):
+def layers(model: Model, transform: Callable[..., jax.Array], x: jax.Array) -> dict[str, jax.Array]:
     """{name: (n, ...)} by depth of a batch of stored samples: "input", the features, "embedding", "logits"."""
     x = transform(None, x)
     output = model(x)
     return {INPUT: x, **output.features, "embedding": output.embedding, "logits": output.logits}
 
 
-def layer_shapes(net, transform, x):
+def layer_shapes(net: Net, transform: Callable[..., jax.Array], x: Any) -> dict[str, tuple[int, ...]]:
     """{name: shape of one sample} of `layers`, by depth, of an untrained network; nothing is computed."""
 
     def outputs(x):
@@ -35,12 +38,12 @@ def layer_shapes(net, transform, x):
         names[:] = found  # what passes through eval_shape comes back sorted
         return found
 
-    names = []
+    names: list[str] = []
     found = jax.eval_shape(outputs, jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype))
     return {name: found[name].shape[1:] for name in names}
 
 
-def chosen_layers(names, patterns):
+def chosen_layers(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """The layers that any of the patterns names (shell wildcards), in the order of `names`.
 
     Raises:
@@ -52,7 +55,7 @@ def chosen_layers(names, patterns):
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def partition(n, batch_size):
+def partition(n: int, batch_size: int) -> list[slice]:
     """The parts of a sample in its order, the last may be short: what every measurement of layers goes by.
 
     Networks with batch statistics in evaluation (f+, f-) say of a sample what its batch makes them say: passes that cut
@@ -62,7 +65,13 @@ def partition(n, batch_size):
     return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
 
 
-def layerwise_nc1(transform, num_classes, batch_size, patterns=("*",), convention="thesis"):
+def layerwise_nc1(
+    transform: Callable[..., jax.Array],
+    num_classes: int,
+    batch_size: int,
+    patterns: Sequence[str] = ("*",),
+    convention: str = "thesis",
+) -> Callable[..., dict[str, Any]]:
     """(`Model`, x, labels, stats=None) -> {layer: tr(S_W S_B^+) (0-d)} by depth.
 
     All layers in one forward pass a batch, in two passes over one `partition`; memory O(C D) a layer and one batch of
@@ -120,7 +129,14 @@ def layerwise_nc1(transform, num_classes, batch_size, patterns=("*",), conventio
     return run
 
 
-def geometric(transform, samples, num_classes, batch_size, patterns, convention="thesis"):
+def geometric(
+    transform: Callable[..., jax.Array],
+    samples: Sequence[Sample],
+    num_classes: int,
+    batch_size: int,
+    patterns: Sequence[str],
+    convention: str = "thesis",
+) -> Callable[..., Iterator[dict[str, Any]]]:
     """An `Evaluator.run` over all runs: a row a split and layer with nc1, and a row a split with equi_separation.
 
     equi_separation: Pearson correlation of log nc1 with the number of the layer among those chosen. Where a model has

@@ -9,7 +9,7 @@ References:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from infojax.evaluate.forward import Sample
 from infojax.evaluate.layers import INPUT, partition
+from infojax.measures.arrays import AnyArray
 from infojax.measures.classification import cross_entropy
 from infojax.measures.usable import relabel
-from infojax.objectives import Context, Decoder, Epochs, Facts, Optimizer, Seeds, init_state
+from infojax.objectives import Context, Decoder, Epochs, Facts, Net, Optimizer, Seeds, init_state
 from infojax.parallel import local_copy, replicated, sharded_views
 from infojax.train.loop import NonFiniteError, every, fit
 from infojax.train.step import Step, make_step, map_runs, stack
@@ -86,7 +88,15 @@ class _Layer(NamedTuple):
     trainers: dict
 
 
-def usable(kind, net, samples, shapes, layers, decoding, seeds):
+def usable(
+    kind: str,
+    net: Net,
+    samples: Sequence[Sample],
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: Sequence[str],
+    decoding: Decoding,
+    seeds: Sequence[Any],
+) -> Callable[..., Iterator[dict[str, Any]]]:
     """An `Evaluator.run` over all runs: a row a layer and split with `kind`, "sufficiency" or "minimality", in bits.
 
     Sufficiency comes with sufficiency_held_out: what the decoder of this split reads of the labels of the other one.
@@ -125,7 +135,7 @@ def usable(kind, net, samples, shapes, layers, decoding, seeds):
     return run
 
 
-def estimate_of(kind, decoding, once):
+def estimate_of(kind: str, decoding: Decoding, once: bool) -> str:
     """The conventions of a value, in words."""
     ways = [decoding.value, f"{decoding.entropy} entropy", "encoded " + ("once" if once else "each batch")]
     if kind == "minimality":
@@ -160,7 +170,7 @@ def _minimality(view, other, decoding, seed):
     return {"minimality": value, "minimality_digits": by_digit.tolist(), "minimality_rested": rested}
 
 
-def shuffled_digits(labels, num_classes, seed=0):
+def shuffled_digits(labels: AnyArray, num_classes: int, seed: int = 0) -> np.ndarray:
     """`relabel` after a fixed shuffle of each class, (N, N_D).
 
     The index in the order of the sample would be no arbitrary label: neighbours share a batch of the partition, and
@@ -180,7 +190,7 @@ def _entropy(decoding, labels):
     return math.log(decoding.num_classes) if decoding.entropy == "log_c" else label_entropy(labels)
 
 
-def label_entropy(labels):
+def label_entropy(labels: AnyArray) -> float:
     """Of the frequencies of whole numbers, nats."""
     share = np.unique(np.asarray(labels), return_counts=True)[1] / len(labels)
     return float(-np.sum(share * np.log(share)))

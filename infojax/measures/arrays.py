@@ -7,11 +7,20 @@ default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
 
 import numbers
 import operator
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike as JaxArrayLike
+from jax.typing import DTypeLike
+from numpy.typing import ArrayLike as NumpyArrayLike
+
+# What `as_array` takes: JAX and NumPy arrays, numbers, nested lists, and what has __array__, as torch tensors have.
+ArrayLike: TypeAlias = JaxArrayLike | NumpyArrayLike
+# What passes through where concrete arrays are worked on by NumPy: the result of every measure is a jax.Array.
+AnyArray: TypeAlias = jax.Array | np.ndarray
 
 INT_MAX = np.iinfo(np.int32).max
 SINGLE_LOGIT = (
@@ -20,7 +29,7 @@ SINGLE_LOGIT = (
 )
 
 
-def as_array(x, name):
+def as_array(x: Any, name: str) -> jax.Array | np.ndarray:
     """x as an array that JAX takes: NumPy arrays of numbers in native byte order, lists, and what has __array__ or
     __dlpack__ (torch tensors); JAX arrays as they are.
 
@@ -55,7 +64,7 @@ def as_array(x, name):
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def refuse_masked(x, name):
+def refuse_masked(x: Any, name: str) -> None:
     """Raises ValueError for a masked array, or one in a list, of which values are masked."""
     if masked := _count_masked(x):
         raise ValueError(
@@ -70,7 +79,7 @@ def _count_masked(x):
     return sum(map(_count_masked, x)) if isinstance(x, list | tuple) else 0
 
 
-def holds_strings(x):
+def holds_strings(x: Any) -> bool:
     """Whether there are strings among the entries of an array or a list."""
     if x is None or isinstance(x, jax.Array | str | bytes | Mapping | Set | Iterator) or hasattr(x, "detach"):
         return False
@@ -78,7 +87,7 @@ def holds_strings(x):
     return array.dtype.kind in "UST" or any(isinstance(e, str | bytes) for e in array.flat if array.dtype == object)
 
 
-def is_missing(entry):
+def is_missing(entry: Any) -> bool:
     """Whether an entry stands for no value: None, nan, and what pandas has for them."""
     nan = isinstance(entry, float) and entry != entry
     return nan or entry is None or type(entry).__name__ in ("NAType", "NaTType")
@@ -100,7 +109,7 @@ def _numbers_of_objects(array, name, x):
     raise ValueError(f"{name} must be an array of numbers; got {described(x)}{named}{fix}")
 
 
-def described(x):
+def described(x: Any) -> str:
     """What x is, in a few words, for a message."""
     if isinstance(x, jax.core.Tracer):
         return "a traced value"
@@ -110,7 +119,7 @@ def described(x):
     return f"an array of shape {shape}" if isinstance(x, np.ndarray | jax.Array) and shape else f"a {type(x).__name__}"
 
 
-def as_float(x, name="array"):
+def as_float(x: ArrayLike, name: str = "array") -> jax.Array:
     """x as a jax array of its own float type, at least float32; integers and booleans become the default float."""
     x = jnp.asarray(as_array(x, name))
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
@@ -119,7 +128,7 @@ def as_float(x, name="array"):
     return x.astype(jnp.promote_types(x.dtype, jnp.float32) if floating else jnp.result_type(float))
 
 
-def as_rows(z, name="features"):
+def as_rows(z: ArrayLike, name: str = "features") -> jax.Array:
     """z as a float (N, D) array; raises ValueError for any other rank."""
     z = as_float(z, name)
     if z.ndim != 2:
@@ -128,7 +137,7 @@ def as_rows(z, name="features"):
     return z
 
 
-def as_labels(labels, n=None):
+def as_labels(labels: ArrayLike, n: int | None = None) -> jax.Array:
     """labels as an (n,) integer array of at least 32 bits, which counts any number of classes; booleans are 0 and 1.
 
     Any length, and any shape, for n None.
@@ -143,7 +152,7 @@ def as_labels(labels, n=None):
     labels = jnp.asarray(labels)
     labels = labels.astype(jnp.int32) if labels.dtype == bool else labels
     if n is not None and labels.shape != (n,):
-        fix = {(n, 1): ": pass labels[:, 0]"}.get(labels.shape, "")
+        fix = ": pass labels[:, 0]" if labels.shape == (n, 1) else ""
         fix = ": pass labels.argmax(1) if they are one-hot" if labels.ndim == 2 and not fix else fix
         raise ValueError(f"labels must have shape ({n},), one per row of the features; got {labels.shape}{fix}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
@@ -153,7 +162,7 @@ def as_labels(labels, n=None):
     return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
 
 
-def as_head(head, dim=None, labels=None):
+def as_head(head: ArrayLike, dim: int | None = None, labels: ArrayLike | None = None) -> jax.Array:
     """head as a float (C, D) array, C >= 1, of D = dim columns unless that is None."""
     head = as_rows(head, "head")
     if not len(head):
@@ -168,14 +177,14 @@ def as_head(head, dim=None, labels=None):
     return head
 
 
-def head_fix(shape, dim):
+def head_fix(shape: tuple[int, ...], dim: int) -> str:
     """What to pass in place of a head of this shape, for features of `dim` columns."""
     if shape[1] == dim + 1:
         return ": if its last column is the bias, pass head[:, :-1] and bias=head[:, -1]"
     return ": pass head.T" if shape[0] == dim else ""
 
 
-def as_bias(bias, head):
+def as_bias(bias: ArrayLike | None, head: jax.Array | None) -> jax.Array | None:
     """bias as a float (C,) array, or None."""
     if bias is None:
         return None
@@ -187,7 +196,7 @@ def as_bias(bias, head):
     return bias
 
 
-def as_square(k, name="gram"):
+def as_square(k: ArrayLike, name: str = "gram") -> jax.Array:
     """k as a float (n, n) array; raises ValueError for any other shape."""
     k = as_float(k, name)
     if k.ndim != 2 or k.shape[0] != k.shape[1]:
@@ -195,7 +204,7 @@ def as_square(k, name="gram"):
     return k
 
 
-def whole_number(value, name, least=None):
+def whole_number(value: Any, name: str, least: int | None = None) -> int:
     """A static whole number of at least `least`, as an int."""
     if isinstance(value, jax.core.Tracer):
         raise ValueError(f"{name} is traced, but must be a static whole number: jit with static_argnames={name!r}")
@@ -210,7 +219,7 @@ def whole_number(value, name, least=None):
     return number
 
 
-def number(value, name, expected, fits=lambda x: True):
+def number(value: Any, name: str, expected: str, fits: Callable[[float], bool] = lambda x: True) -> Any:
     """A number that `fits`, if it is concrete; a traced one passes."""
     if isinstance(value, jax.core.Tracer):
         return value
@@ -225,19 +234,19 @@ def number(value, name, expected, fits=lambda x: True):
     return value
 
 
-def positive(value, name):
+def positive(value: Any, name: str) -> Any:
     """A number above zero, if it is concrete."""
     return number(value, name, "a positive number", lambda x: 0 < x < np.inf)
 
 
-def flag(value, name):
+def flag(value: Any, name: str) -> Any:
     """True or False, which may be traced."""
     if isinstance(value, bool | np.bool_ | int) or (isinstance(value, np.ndarray | jax.Array) and value.shape == ()):
         return value
     raise ValueError(f"{name} must be True or False; got {described(value)}")
 
 
-def sample_weights(weights, n, dtype):
+def sample_weights(weights: ArrayLike | None, n: int, dtype: DTypeLike) -> jax.Array:
     """Non-negative weights (N,) as floats; ones for None.
 
     A weight of zero selects nothing: the derivative of every measure with respect to it is zero, on any number of
@@ -256,7 +265,7 @@ def sample_weights(weights, n, dtype):
     return jnp.where(weights == 0, 0, weights)
 
 
-def on_host(*arrays):
+def on_host(*arrays: Any) -> bool:
     """True where all arrays hold concrete values in this process's CPU memory: host LAPACK and BLAS may be used."""
     return all(
         isinstance(a, np.ndarray)
@@ -270,7 +279,7 @@ def on_host(*arrays):
     )
 
 
-def matmul(a, b):
+def matmul(a: AnyArray, b: AnyArray) -> jax.Array:
     """a @ b in full precision. Concrete CPU arrays go through NumPy's BLAS, about 1.7 times faster than XLA's there."""
     if on_host(a, b):
         with np.errstate(all="ignore"):  # infinite input gives nan, as in jax, without a warning
@@ -278,24 +287,24 @@ def matmul(a, b):
     return jnp.matmul(a, b, precision="highest")
 
 
-def total(x, axis=None):
+def total(x: Any, axis: str | None = None) -> Any:
     """Sum over the devices of a mapped axis, where samples are split over them; x itself without one."""
     return x if axis is None else jax.lax.psum(x, axis)
 
 
-def safe_sqrt(x):
+def safe_sqrt(x: AnyArray) -> jax.Array:
     """sqrt(x) for x > 0, 0 for x <= 0 with derivative 0 there (plain sqrt has an infinite one at 0), nan for nan."""
     zero = x <= 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
-def safe_divide(a, b, otherwise=0.0):
+def safe_divide(a: JaxArrayLike, b: AnyArray, otherwise: JaxArrayLike = 0.0) -> jax.Array:
     """a / b for b > 0, `otherwise` for b <= 0 with derivative 0 there, nan for nan."""
     zero = b <= 0
     return jnp.where(zero, otherwise, a / jnp.where(zero, 1, b))
 
 
-def not_negative(value, noise=np.inf):
+def not_negative(value: jax.Array, noise: float | jax.Array = np.inf) -> jax.Array:
     """Rounding errors below zero are taken off; the derivatives are those of the value itself.
 
     Values below -noise are no rounding errors, and stay.
@@ -303,18 +312,18 @@ def not_negative(value, noise=np.inf):
     return value + jax.lax.stop_gradient(jnp.where(value >= -noise, jnp.maximum(-value, 0), 0))
 
 
-def host_view(a):
+def host_view(a: AnyArray) -> AnyArray:
     """a as a NumPy view where it can be: its transpose is free, and BLAS computes half of A^T A only."""
     return np.asarray(a) if on_host(a) else a
 
 
-def product(*factors):
+def product(*factors: AnyArray) -> jax.Array:
     """Product of several matrices, in the cheapest order."""
     return jnp.linalg.multi_dot(factors, precision="highest")
 
 
 @jax.jit
-def power_of_two(largest):
+def power_of_two(largest: jax.Array) -> jax.Array:
     """The power of two nearest to a positive number, in float32 within 2^-126 and 2^126; 1 for 0, inf and nan.
 
     Dividing by it rounds nothing. It is constant under differentiation.
@@ -328,7 +337,7 @@ def power_of_two(largest):
 
 
 @jax.jit
-def normalised(x):
+def normalised(x: AnyArray) -> tuple[jax.Array, jax.Array]:
     """x / s and s, the power of two nearest to the largest absolute value in x."""
     s = power_of_two(jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
     return x / s, s

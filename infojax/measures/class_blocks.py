@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def class_second_moments(rows, labels, num_classes):
+def class_second_moments(rows: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
     """Sum of the outer products of each class's rows: (C, D, D), with static shapes and about 2 N D^2 multiplications.
 
     One batched product of the blocks of `packed_by_class` serves all classes: one-hot products would cost C times more.
@@ -23,7 +23,9 @@ def class_second_moments(rows, labels, num_classes):
     return jax.ops.segment_sum(products, owner, num_classes)
 
 
-def packed_by_class(rows, labels, num_classes, shape=None):
+def packed_by_class(
+    rows: jax.Array, labels: jax.Array, num_classes: int, shape: tuple[int, int] | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Rows sorted by class into blocks of equal size, each of one class, the last block of a class padded with zeros.
 
     Args:

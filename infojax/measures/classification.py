@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """-log softmax(logits)[label] of each sample, nats: softplus(log sum_{j != y} exp(logits_j - logits_y)).
 
     In this form the value and every component of its gradient are as exact as the differences of the logits, however

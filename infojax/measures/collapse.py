@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures import arrays, scale
-from infojax.measures.moments import class_stats, infer_num_classes, takes_stats
-from infojax.measures.passes import same_classifier, second_pass
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.moments import ClassStats, class_stats, infer_num_classes, takes_stats
+from infojax.measures.passes import SecondPass, same_classifier, second_pass
 from infojax.measures.separation import cdnv_from_stats, davies_bouldin_from_sums
 from infojax.measures.simplex import duality_gap, means_and_head, nc2_from_means, nc2_from_stats, nc3_from_stats
 from infojax.measures.variability import between_inverse, nc1_convention, nc1_from_energy
@@ -23,7 +24,7 @@ from infojax.measures.variability import between_inverse, nc1_convention, nc1_fr
 class PerClass(NamedTuple):
     """Values of each class, (C,) each; nan for absent classes. See the aggregates of the same name."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     nc1: jax.Array
     nc2_norm: jax.Array
     nc2_angle: jax.Array
@@ -54,7 +55,16 @@ class NeuralCollapse(NamedTuple):
     per_class: PerClass
 
 
-def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, convention="thesis", weights=None):
+def neural_collapse(
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    num_classes: int | None = None,
+    convention: str = "thesis",
+    weights: ArrayLike | None = None,
+) -> NeuralCollapse:
     """NC1 to NC4, CDNV and Davies-Bouldin of features and (if given) a head, sharing two passes.
 
     Args:
@@ -87,14 +97,16 @@ def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, conven
     return with_unit(collapse_from_passes(stats, sums, head, convention=convention), s)
 
 
-def with_unit(found, s):
+def with_unit(found: NeuralCollapse, s: jax.Array) -> NeuralCollapse:
     """`NeuralCollapse` of z from that of z / s: the norms of the class means are all that has a unit."""
     return found._replace(per_class=found.per_class._replace(nc2_norm=s * found.per_class.nc2_norm))
 
 
 @takes_stats
 @partial(jax.jit, static_argnames="convention")
-def collapse_from_passes(stats, sums, head=None, *, convention="thesis"):
+def collapse_from_passes(
+    stats: ClassStats, sums: SecondPass, head: ArrayLike | None = None, *, convention: str = "thesis"
+) -> NeuralCollapse:
     """`NeuralCollapse` from the two passes over the samples.
 
     Args:

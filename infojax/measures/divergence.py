@@ -1,9 +1,11 @@
 """Divergences between two positive semi-definite matrices, each divided by its trace: rho = K / tr K. In nats."""
 
+import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from infojax.measures import arrays, spectra
+from infojax.measures.arrays import ArrayLike
 from infojax.measures.entropy import density_from_gram, entropy_of_density, log_divided
 
 LOG = spectra.SpectralFunction(jnp.log, log_divided)
@@ -16,7 +18,7 @@ def _densities(k1, k2):
     return density_from_gram(k1), density_from_gram(k2)
 
 
-def matrix_jsd(k1, k2):
+def matrix_jsd(k1: ArrayLike, k2: ArrayLike) -> jax.Array:
     """Matrix (quantum) Jensen-Shannon divergence H((rho1 + rho2) / 2) - (H(rho1) + H(rho2)) / 2.
 
     In [0, log 2]: 0 iff rho1 = rho2, log 2 iff their supports are orthogonal. Its square root is a metric.
@@ -46,7 +48,7 @@ def _jsd(p, q):
     return arrays.not_negative(jnp.sum(terms(p, m) + terms(q, m)) / 2)
 
 
-def spectrum_jsd(k1, k2):
+def spectrum_jsd(k1: ArrayLike, k2: ArrayLike) -> jax.Array:
     """Jensen-Shannon divergence of the two sorted spectra: blind to rotations of one matrix.
 
     Args:
@@ -61,7 +63,7 @@ def spectrum_jsd(k1, k2):
     return _jsd(*spectra.in_turn(spectra.eigenvalues, rho1, rho2))
 
 
-def eigenspace_jsd(k1, k2):
+def eigenspace_jsd(k1: ArrayLike, k2: ArrayLike) -> jax.Array:
     """Jensen-Shannon divergence of the Nussbaum-Szkola pair P_ij = a_i <u_i, v_j>^2, Q_ij = b_j <u_i, v_j>^2.
 
     rho1 = sum_i a_i u_i u_i^T, rho2 = sum_j b_j v_j v_j^T. The same construction with the Kullback-Leibler
@@ -83,7 +85,7 @@ def eigenspace_jsd(k1, k2):
     return _jsd(spectra.support(a)[:, None] * overlap, spectra.support(b)[None, :] * overlap)
 
 
-def matrix_cross_entropy(p, q):
+def matrix_cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
     """Matrix cross entropy MCE(P, Q) = tr(-P log Q + Q), for matrices as they are (no division by the trace).
 
     For trace-one matrices it is minimal over Q at Q = P, where it is H(P) + 1. The released Matrix-SSL code leaves out

@@ -4,6 +4,8 @@ All entropies are in nats. The papers write samples as columns; here rows are sa
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,11 @@ import numpy as np
 from jax.lax import stop_gradient
 
 from infojax.measures import arrays, spectra
+from infojax.measures.arrays import ArrayLike
 from infojax.measures.spectra import SpectralFunction
 
 
-def gram(z):
+def gram(z: ArrayLike) -> jax.Array:
     """Cosine Gram matrix G(Z)_ij = <z_i, z_j> / (||z_i|| ||z_j||).
 
     Args:
@@ -28,7 +31,7 @@ def gram(z):
     return arrays.matmul(u, u.T)
 
 
-def density_from_gram(k, weights=None):
+def density_from_gram(k: ArrayLike, weights: ArrayLike | None = None) -> jax.Array:
     """Trace-one matrix rho_ij = sqrt(w_i w_j) K_ij / sum_i w_i K_ii of a Gram matrix; zero if the trace is zero.
 
     Args:
@@ -50,24 +53,24 @@ def _weighted_density(k, w):
 
 
 @jax.jit
-def used_block(k, w):
+def used_block(k: jax.Array, w: jax.Array) -> jax.Array:
     """K with zeros in the rows and columns of weight zero, up to a power of two that brings its entries near one."""
     unused = (w[:, None] <= 0) | (w[None, :] <= 0)
     return arrays.normalised(jnp.where(unused, 0, k))[0]
 
 
-def smaller_density(u, p):
+def smaller_density(u: jax.Array, p: jax.Array) -> jax.Array:
     """The smaller of sum_i p_i u_i u_i^T (D x D) and sqrt(p_i p_j) <u_i, u_j> (N x N): same non-zero spectrum."""
     return spectra.smaller_gram(weighted(u, p))
 
 
 @jax.jit
-def weighted(u, p):
+def weighted(u: jax.Array, p: jax.Array) -> jax.Array:
     """Rows sqrt(p_i) u_i."""
     return u * arrays.safe_sqrt(p)[:, None]
 
 
-def density_of_features(z, weights=None, center=False):
+def density_of_features(z: jax.Array, weights: ArrayLike | None = None, center: bool = False) -> jax.Array:
     """`smaller_density` of the directions of z (N, D); see `spectra.directions`."""
     weights, center = arrays.sample_weights(weights, len(z), z.dtype), arrays.flag(center, "center")
     return spectra.smaller_gram(_density_factor(z, weights, center))
@@ -96,7 +99,7 @@ def _renyi_terms(alpha):
     return lambda x: x**alpha, power
 
 
-def order_of(alpha):
+def order_of(alpha: Any) -> float:
     """alpha as a number from 0 to infinity, both included.
 
     Raises:
@@ -107,7 +110,7 @@ def order_of(alpha):
     return float(arrays.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
 
 
-def near_one(alpha):
+def near_one(alpha: float) -> bool:
     """Where the form of the Renyi trace that is exact for alpha -> 1 is used."""
     return abs(alpha - 1) < 0.5
 
@@ -120,7 +123,7 @@ def _gap(a, b):
     return jnp.where(r == 0, 1, r), log_ratio, r == 0
 
 
-def log_divided(a, b):
+def log_divided(a: jax.Array, b: jax.Array) -> jax.Array:
     """(log a - log b) / (a - b), 1 / a for a = b."""
     a, b = jnp.minimum(a, b), jnp.maximum(a, b)
     r, log_ratio, equal = _gap(a, b)
@@ -133,7 +136,7 @@ def _power_divided(a, b, p):
     return b ** (p - 1) * jnp.where(equal, p, jnp.expm1(p * log_ratio) / r)
 
 
-def entropy_of_density(rho, alpha=1.0, samples=0):
+def entropy_of_density(rho: jax.Array, alpha: float = 1.0, samples: float | jax.Array = 0) -> jax.Array:
     """Entropy of a trace-one positive semi-definite rho, in nats; 0 for rho = 0.
 
     H_1 = -tr(rho log rho); H_alpha = log(tr rho^alpha) / (1 - alpha); H_2 = -log ||rho||_F^2 without a decomposition;
@@ -174,7 +177,7 @@ def entropy_of_density(rho, alpha=1.0, samples=0):
     return _noise_to_zero(entropy, rho.shape[0], samples)
 
 
-def entropy_of_spectrum(w, samples=0):
+def entropy_of_spectrum(w: jax.Array, samples: float | jax.Array = 0) -> jax.Array:
     """`entropy_of_density`, alpha = 1, from the eigenvalues of `spectra.eigenvalues`: the same number."""
     return _noise_to_zero(spectra.spectral_sum(_renyi_terms(1)[0], w), w.shape[0], samples)
 
@@ -185,7 +188,9 @@ def _noise_to_zero(entropy, size, samples):
     return jnp.where(entropy <= noise, 0, entropy)
 
 
-def matrix_entropy(z, *, alpha=1.0, center=False, weights=None):
+def matrix_entropy(
+    z: ArrayLike, *, alpha: float = 1.0, center: bool = False, weights: ArrayLike | None = None
+) -> jax.Array:
     """Matrix entropy of features: H_alpha of rho = G(Z) / N, G the cosine Gram matrix.
 
     H_1(rho) = -tr(rho log rho), H_alpha(rho) = log(tr rho^alpha) / (1 - alpha). The smaller of the N x N Gram and
@@ -209,7 +214,7 @@ def matrix_entropy(z, *, alpha=1.0, center=False, weights=None):
     return entropy_of_density(density_of_features(z, weights, center), alpha, len(z))
 
 
-def matrix_entropy_from_gram(k, *, alpha=1.0, weights=None):
+def matrix_entropy_from_gram(k: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None) -> jax.Array:
     """Matrix entropy H_alpha(K / tr K) of a Gram matrix; see `matrix_entropy`.
 
     Args:
@@ -224,7 +229,7 @@ def matrix_entropy_from_gram(k, *, alpha=1.0, weights=None):
     return entropy_of_density(density_from_gram(k, weights), alpha)
 
 
-def singular_values(a):
+def singular_values(a: jax.Array) -> jax.Array:
     """Singular values of a, those at rounding level set to exactly zero."""
     if arrays.on_host(a):
         a = np.asarray(a)
@@ -246,7 +251,7 @@ def _weighted_singular_values(a, weights, name):
     return singular_values(arrays.normalised(a)[0])
 
 
-def effective_rank(a, *, weights=None):
+def effective_rank(a: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     """Effective rank exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j, of the singular values s_i of A.
 
     Not the same number as `effective_rank_from_gram(gram(a))`, whose p_i are the *squared* singular values of the
@@ -268,7 +273,7 @@ def effective_rank(a, *, weights=None):
     return jnp.where(total == 0, 0, jnp.exp(entropy))
 
 
-def effective_rank_from_gram(k, *, weights=None):
+def effective_rank_from_gram(k: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     """Effective rank of a Gram matrix, exp(H_1(K / tr K)): the papers' erank(G).
 
     Args:
@@ -281,7 +286,7 @@ def effective_rank_from_gram(k, *, weights=None):
     return jnp.where(jnp.trace(rho) == 0, 0, jnp.exp(entropy_of_density(rho)))
 
 
-def rankme(z, eps=1e-7, *, weights=None):
+def rankme(z: ArrayLike, eps: float | jax.Array = 1e-7, *, weights: ArrayLike | None = None) -> jax.Array:
     """RankMe: exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j + eps, of the singular values s_i of Z.
 
     Args:
@@ -302,7 +307,7 @@ def rankme(z, eps=1e-7, *, weights=None):
     return jnp.where(total == 0, 0, jnp.exp(-jnp.sum(p * jnp.log(jnp.where(p == 0, 1, p)))))
 
 
-def stable_rank(a, *, weights=None):
+def stable_rank(a: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     """Stable rank ||A||_F^2 / ||A||_2^2.
 
     Args:
@@ -316,7 +321,9 @@ def stable_rank(a, *, weights=None):
     return jnp.sum(arrays.safe_divide(s, top) ** 2)
 
 
-def coding_rate(z, mu=1.0, *, form="code", weights=None):
+def coding_rate(
+    z: ArrayLike, mu: float | jax.Array = 1.0, *, form: str = "code", weights: ArrayLike | None = None
+) -> jax.Array:
     """Coding rate (total coding rate, TCR) of the unit rows U of Z, through Cholesky on the smaller side.
 
     With G = U^T diag(w) U and B = sum of the weights of non-zero rows (their number without weights):
@@ -344,10 +351,12 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None):
     return coding_rate_of_moment(small, jnp.sum(jnp.where(live, w, 0)), dim, mu, form)
 
 
-def coding_rate_of_moment(small, mass, dim, mu=1.0, form="code"):
+def coding_rate_of_moment(
+    small: jax.Array, mass: jax.Array, dim: int, mu: float | jax.Array = 1.0, form: str = "code"
+) -> jax.Array:
     """`coding_rate` from the smaller Gram of the weighted unit rows and the sum of the weights of non-zero rows."""
     mu = arrays.positive(mu, "mu")
-    scales = {
+    scales: dict[str, Callable[[], tuple[Any, float, Any]]] = {
         "code": lambda: (mu / dim, 1.0, 0.0),
         "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),
         "mcr2": lambda: (arrays.safe_divide(mu * dim, mass), 0.5, 0.0),

@@ -6,14 +6,16 @@ with vectors (`trace.estimate_entropy_of`), in time linear in N and without anyt
 functions are called eagerly: how much they compute depends on what they find. alpha = 1 only.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, head_interplay, spectra
+from infojax.measures.arrays import ArrayLike
 from infojax.measures.class_blocks import class_second_moments
 from infojax.measures.entropy import density_of_features, entropy_of_spectrum, smaller_density, weighted
 from infojax.measures.head_interplay import Interplay
@@ -21,7 +23,7 @@ from infojax.measures.interval import Estimate, computed, ratio, total_of
 from infojax.measures.joint import pair_densities
 from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks, takes_stats
 from infojax.measures.operators import HeadRows, Matrix, Pairs
-from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Stage, estimate_entropy_of, on_one_device
+from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Compiled, Stage, estimate_entropy_of, on_one_device
 
 # A spectrum of this side takes 1 s in float32 on two CPU cores, less than an estimate.
 EXACT_SIDE = 4096
@@ -74,22 +76,22 @@ class InterplayEstimate(NamedTuple):
     num_classes_present: int
 
     @property
-    def values(self):
+    def values(self) -> Interplay:
         plain = (x.value if isinstance(x, Estimate) else x for x in self)
         return Interplay(*(jnp.asarray(x) for x in plain))
 
 
 def estimate_interplay(
-    z,
-    labels,
-    head,
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike,
     *,
-    weights=None,
-    center=False,
-    compiled=on_one_device,
-    exact=head_interplay.interplay_and_spectra,
-    **effort,
-):
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    compiled: Compiled = on_one_device,
+    exact: Callable[..., tuple[Interplay, tuple[jax.Array, ...]]] = head_interplay.interplay_and_spectra,
+    **effort: Any,
+) -> InterplayEstimate:
     """`interplay` for any number of samples, classes and columns: exact where that is cheap, else estimated.
 
     Args:
@@ -130,7 +132,9 @@ def estimate_interplay(
 
 
 @partial(takes_stats, head="C*")
-def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_device, **effort):
+def estimate_interplay_from_stats(
+    stats: ClassStats, head: ArrayLike, *, compiled: Compiled = on_one_device, **effort: Any
+) -> InterplayEstimate:
     """`estimate_interplay` from streamed moments, without the samples.
 
     Args:
@@ -152,7 +156,15 @@ def estimate_interplay_from_stats(stats: ClassStats, head, *, compiled=on_one_de
     return _assemble(features, operator, unit_head, class_p, mean, float(count), effort, compiled)
 
 
-def estimate_joint_entropy(z1, z2, *, weights=None, center=False, compiled=on_one_device, **effort):
+def estimate_joint_entropy(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    compiled: Compiled = on_one_device,
+    **effort: Any,
+) -> Estimate:
     """`joint_entropy` of two feature sets, alpha = 1: exact where min(N, D1 D2) is small, else estimated.
 
     Args:
@@ -180,7 +192,14 @@ def estimate_joint_entropy(z1, z2, *, weights=None, center=False, compiled=on_on
     return _estimate(operator, effort, compiled)
 
 
-def estimate_matrix_entropy(z, *, weights=None, center=False, compiled=on_one_device, **effort):
+def estimate_matrix_entropy(
+    z: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    compiled: Compiled = on_one_device,
+    **effort: Any,
+) -> Estimate:
     """`matrix_entropy` of features, alpha = 1: exact where min(N, D) is small, else estimated.
 
     Args and errors as `estimate_joint_entropy`, of one feature set.
@@ -192,7 +211,7 @@ def estimate_matrix_entropy(z, *, weights=None, center=False, compiled=on_one_de
     return entropy_of_rows(weighted(*spectra.directions(z, weights, center)), effort, len(z), compiled)
 
 
-def estimate_matrix_entropy_from_gram(k, *, compiled=on_one_device, **effort):
+def estimate_matrix_entropy_from_gram(k: ArrayLike, *, compiled: Compiled = on_one_device, **effort: Any) -> Estimate:
     """`matrix_entropy_from_gram` of a stored (n, n) matrix, alpha = 1, always estimated: O(n^2) a product."""
     k = arrays.as_square(k)
     operator = Matrix(arrays.safe_divide(k, jnp.trace(k)), jnp.arange(len(k)))
@@ -258,13 +277,20 @@ COMPRESSED = Stage(_compressed, (ROWS, ROWS, WHOLE), OPERATOR, (), HeadRows, che
 FACTORED = Stage(_factored, (WHOLE, WHOLE), OPERATOR, (), HeadRows, checked=False)
 
 
-def packed(rows, labels, head, sample, shape=None, compiled=on_one_device):
+def packed(
+    rows: jax.Array,
+    labels: jax.Array,
+    head: jax.Array,
+    sample: jax.Array,
+    shape: tuple[int, int] | None = None,
+    compiled: Compiled = on_one_device,
+) -> HeadRows:
     """`HeadRows` of one row a sample; shape: of `packed_by_class`, on each device."""
     stage = Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), OPERATOR, tuple(shape or ()), HeadRows)
     return compiled(stage)(rows, labels, head, sample)
 
 
-def entropy_of_rows(rows, effort, samples, compiled=on_one_device):
+def entropy_of_rows(rows: jax.Array, effort: Effort, samples: float, compiled: Compiled = on_one_device) -> Estimate:
     """H of the density B^T B of weighted rows: exact on the smaller side, or estimated."""
     if min(rows.shape) <= effort.exact_side:
         return _computed(spectra.smaller_gram(rows), samples)
@@ -299,7 +325,14 @@ def _assemble(features, operator, unit_head, class_p, mean, num_samples, effort,
     return assembled(features, head, joint, jnp.sum(mean * mean), num_samples, jnp.sum(class_p > 0))
 
 
-def assembled(features, head, joint, mean_energy, num_samples, num_classes_present):
+def assembled(
+    features: Estimate,
+    head: Estimate,
+    joint: Estimate,
+    mean_energy: float | jax.Array,
+    num_samples: float | jax.Array,
+    num_classes_present: float | jax.Array,
+) -> InterplayEstimate:
     """`InterplayEstimate` of the three entropies: intervals add up, standard errors in squares."""
     mi = total_of((1, features), (1, head), (-1, joint))
     smaller, larger = sorted((features, head), key=lambda e: e.value)

@@ -5,19 +5,25 @@ then is a problem of one matrix row per class and direction that the class uses,
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, class_blocks, roots, spectra
+from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.entropy import entropy_of_density, entropy_of_spectrum, smaller_density, weighted
 from infojax.measures.joint import hdr_of, mi_of, mir_of
-from infojax.measures.moments import takes_stats
+from infojax.measures.moments import ClassStats, takes_stats
+
+Number: TypeAlias = float | jax.Array
+# Density of the features, factors of the classes and their owners, unit head rows, class probabilities, mean direction,
+# number of samples as reported, and how many terms were summed.
+Ingredients: TypeAlias = tuple[jax.Array, AnyArray, AnyArray, jax.Array, jax.Array, jax.Array, Number, Number]
 
 
-def head_rows(head, labels):
+def head_rows(head: ArrayLike, labels: ArrayLike) -> jax.Array:
     """V = W[y]: the head row of each sample's class, the second feature set of the papers' MIR and HDR.
 
     Args:
@@ -53,7 +59,15 @@ class Interplay(NamedTuple):
     num_classes_present: jax.Array
 
 
-def interplay(z, labels, head, *, weights=None, center=False, route=None):
+def interplay(
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    route: str | None = None,
+) -> Interplay:
     """Entropies, MI, MIR and HDR between features and the head rows of their labels, exact.
 
     Equal to the measures of (G(Z), G(V)), V = head_rows(head, labels), at a fraction of the cost. H(G(V)) needs
@@ -79,12 +93,21 @@ def interplay(z, labels, head, *, weights=None, center=False, route=None):
     return assemble(*ingredients(z, labels, head, weights, center, route))
 
 
-def interplay_and_spectra(z, labels, head, *, weights=None, center=False):
+def interplay_and_spectra(
+    z: ArrayLike, labels: ArrayLike, head: ArrayLike, *, weights: ArrayLike | None = None, center: bool = False
+) -> tuple[Interplay, tuple[jax.Array, ...]]:
     """`interplay`, and the eigenvalues of its three densities: features, head, both."""
     return assemble_with_spectra(*ingredients(z, labels, head, weights, center))
 
 
-def ingredients(z, labels, head, weights=None, center=False, route=None):
+def ingredients(
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike,
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    route: str | None = None,
+) -> Ingredients:
     """What `assemble` takes."""
     z, center = arrays.as_rows(z), arrays.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
@@ -113,7 +136,9 @@ def ingredients(z, labels, head, weights=None, center=False, route=None):
 
 
 @partial(jax.jit, static_argnames="axis")
-def weighted_directions(z, labels, head, weights, center, axis=None):
+def weighted_directions(
+    z: jax.Array, labels: jax.Array, head: jax.Array, weights: jax.Array, center: bool, axis: str | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Unit rows, their probabilities, labels in range, unit head rows, class probabilities, mean direction."""
     w, head_live = spectra.unit_rows(head)
     known = (labels >= 0) & (labels < len(head))
@@ -125,7 +150,7 @@ def weighted_directions(z, labels, head, weights, center, axis=None):
 
 
 @partial(takes_stats, head="C*")
-def interplay_from_stats(stats, head):
+def interplay_from_stats(stats: ClassStats, head: ArrayLike) -> Interplay:
     """`interplay` from streamed moments: exact, without the samples.
 
     Args:
@@ -141,16 +166,17 @@ def interplay_from_stats(stats, head):
     return assemble(*ingredients_of_stats(stats, head))
 
 
-def ingredients_of_stats(stats, head):
+def ingredients_of_stats(stats: ClassStats, head: ArrayLike) -> Ingredients:
     """What `assemble` takes, from streamed moments."""
     second, unit_head, class_p, mean, total = class_moments(stats, arrays.as_rows(head, "head"))
     return jnp.sum(second, axis=0), *factors_of_moments(second), unit_head, class_p, mean, total, total
 
 
 @jax.jit
-def class_moments(stats, head):
+def class_moments(stats: ClassStats, head: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Class second moments of trace class_p, unit head rows, class_p, mean direction, number of samples."""
     w, head_live = spectra.unit_rows(head.astype(stats.mean.dtype))
+    assert stats.scatter is not None  # the callers have looked
     second = stats.scatter + stats.count[:, None, None] * stats.mean[:, :, None] * stats.mean[:, None, :]
     # Unit rows have second moments of trace n_c; a zero row adds nothing to it.
     second = jnp.where(head_live[:, None, None], second, 0)
@@ -162,14 +188,32 @@ def class_moments(stats, head):
     return second, w, class_p, mean, total
 
 
-def assemble(features, factors, owner, unit_head, class_p, mean, num_samples, samples):
+def assemble(
+    features: jax.Array,
+    factors: AnyArray,
+    owner: AnyArray,
+    unit_head: jax.Array,
+    class_p: jax.Array,
+    mean: jax.Array,
+    num_samples: Number,
+    samples: Number,
+) -> Interplay:
     """`Interplay` of a density of the features, factors of the classes, and what is known of the head."""
     densities = _densities(features, factors, owner, unit_head, class_p)
     entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples), *densities)
     return _interplay_of(*entropies, class_p, mean, num_samples)
 
 
-def assemble_with_spectra(features, factors, owner, unit_head, class_p, mean, num_samples, samples):
+def assemble_with_spectra(
+    features: jax.Array,
+    factors: AnyArray,
+    owner: AnyArray,
+    unit_head: jax.Array,
+    class_p: jax.Array,
+    mean: jax.Array,
+    num_samples: Number,
+    samples: Number,
+) -> tuple[Interplay, tuple[jax.Array, ...]]:
     """The same numbers, and the eigenvalues of the three densities; not to be differentiated."""
     found = spectra.in_turn(spectra.eigenvalues, *_densities(features, factors, owner, unit_head, class_p))
     entropies = [entropy_of_spectrum(w, samples) for w in found]
@@ -217,7 +261,7 @@ def _joint_density(rows, owner, unit_head):
     return arrays.matmul(rows, rows.T) * cosines[owner][:, owner]
 
 
-def factors_of_moments(second):
+def factors_of_moments(second: jax.Array) -> tuple[AnyArray, AnyArray]:
     """Factors (rows, owner) of the class second moments (C, D, D)."""
     num_classes, dim, _ = second.shape
     owner = np.repeat(np.arange(num_classes), dim)

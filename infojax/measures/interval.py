@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from infojax.measures.arrays import ArrayLike
+
 
 class Estimate(NamedTuple):
     """A number that was estimated, or computed exactly; floats and ints, nats where it is an entropy.
@@ -31,12 +33,14 @@ class Estimate(NamedTuple):
     deflated: int = 0
 
 
-def certain(value, route="gram"):
+def certain(value: float, route: str = "gram") -> Estimate:
     """A value that is what it is."""
     return Estimate(value, value, value, met=bool(np.isfinite(value)), route=route)
 
 
-def computed(value, spectrum, samples, route="gram", side=None):
+def computed(
+    value: float, spectrum: ArrayLike, samples: float, route: str = "gram", side: int | None = None
+) -> Estimate:
     """An entropy -sum l log l, nats, that was computed from the eigenvalues of a density, with bounds of its rounding.
 
     With a matrix E between the density and the computed one, the eigenvalues move by no more than ||E||_F together
@@ -63,7 +67,7 @@ def computed(value, spectrum, samples, route="gram", side=None):
     return Estimate(value, max(float(value - moved), 0.0), float(value + moved + missing), route=route)
 
 
-def total_of(*terms):
+def total_of(*terms: tuple[int, Estimate]) -> Estimate:
     """The sum of (sign, `Estimate`), estimated if one of them is; the cost is that of the last estimated one."""
     guessed = [e for _, e in terms if e.route == "estimate"]
     return (guessed or [terms[-1][1]])[-1]._replace(
@@ -75,7 +79,7 @@ def total_of(*terms):
     )
 
 
-def ratio(above, below):
+def ratio(above: Estimate, below: Estimate) -> Estimate:
     """The quotient of two estimates, the second of something that is not negative; nan where it is zero or nan."""
     if not below.value > 0:
         return above._replace(value=np.nan, lower=np.nan, upper=np.nan, standard_error=np.nan)

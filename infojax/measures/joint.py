@@ -8,20 +8,28 @@ the number of samples and on the mean energy s of the features (`Interplay`), so
 different n. A ratio with a zero denominator is nan, with zero gradient.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, spectra
+from infojax.measures.arrays import ArrayLike
 from infojax.measures.entropy import density_from_gram, entropy_of_density, smaller_density, used_block
 
 
-def _pair_entropies(z1, z2, alpha, center, weights):
+def _pair_entropies(
+    z1: Any, z2: Any, alpha: float, center: bool, weights: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """H(G1), H(G2), H(G1 o G2) over the samples that have a direction in both sets."""
     densities = pair_densities(z1, z2, center, weights)
     return spectra.in_turn(lambda rho: entropy_of_density(rho, alpha, len(z1)), *densities)
 
 
-def pair_densities(z1, z2, center=False, weights=None):
+def pair_densities(
+    z1: ArrayLike, z2: ArrayLike, center: bool = False, weights: ArrayLike | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Densities of G1, G2 and G1 o G2 over the samples that have a direction in both sets, on their smaller sides."""
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     if z1.shape[0] != z2.shape[0]:
@@ -46,7 +54,9 @@ def pair_densities(z1, z2, center=False, weights=None):
     return smaller_density(u1, p), smaller_density(u2, p), joint
 
 
-def _pair_entropies_from_gram(k1, k2, alpha, weights):
+def _pair_entropies_from_gram(
+    k1: ArrayLike, k2: ArrayLike, alpha: float, weights: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     k1, k2 = arrays.as_square(k1, "k1"), arrays.as_square(k2, "k2")
     if k1.shape != k2.shape:
         raise ValueError(f"k1 is {k1.shape}, k2 is {k2.shape}: both must be Gram matrices of the same samples")
@@ -57,13 +67,17 @@ def _pair_entropies_from_gram(k1, k2, alpha, weights):
     return spectra.in_turn(lambda k: entropy_of_density(density_from_gram(k, w), alpha), k1, k2, k1 * k2)
 
 
-def mi_of(h1, h2, joint, alpha=1.0, noise=np.inf):
+def mi_of(
+    h1: jax.Array, h2: jax.Array, joint: jax.Array, alpha: float = 1.0, noise: float | jax.Array = np.inf
+) -> jax.Array:
     """MI of two entropies and their joint one; for alpha = 1 not taken below zero by rounding errors up to `noise`."""
     value = h1 + h2 - joint
     return arrays.not_negative(value, noise) if alpha == 1 else value
 
 
-def mir_of(h1, h2, joint, alpha=1.0, noise=np.inf):
+def mir_of(
+    h1: jax.Array, h2: jax.Array, joint: jax.Array, alpha: float = 1.0, noise: float | jax.Array = np.inf
+) -> jax.Array:
     """MIR of the same; nan where an entropy is zero."""
     return arrays.safe_divide(mi_of(h1, h2, joint, alpha, noise), jnp.minimum(h1, h2), jnp.nan)
 
@@ -73,12 +87,14 @@ def _noise(k):
     return len(k) * jnp.finfo(arrays.as_square(k, "k1").dtype).eps
 
 
-def hdr_of(h1, h2):
+def hdr_of(h1: jax.Array, h2: jax.Array) -> jax.Array:
     """HDR of two entropies; nan where both are zero."""
     return arrays.safe_divide(jnp.abs(h1 - h2), jnp.maximum(h1, h2), jnp.nan)
 
 
-def joint_entropy(z1, z2, *, alpha=1.0, center=False, weights=None):
+def joint_entropy(
+    z1: ArrayLike, z2: ArrayLike, *, alpha: float = 1.0, center: bool = False, weights: ArrayLike | None = None
+) -> jax.Array:
     """Joint matrix entropy H_alpha(G(Z1) o G(Z2)), in nats.
 
     The smaller of the N x N matrix and the (D1 D2) x (D1 D2) second moment of the row-wise Kronecker product is
@@ -99,7 +115,9 @@ def joint_entropy(z1, z2, *, alpha=1.0, center=False, weights=None):
     return _pair_entropies(z1, z2, alpha, center, weights)[2]
 
 
-def mutual_information(z1, z2, *, alpha=1.0, center=False, weights=None):
+def mutual_information(
+    z1: ArrayLike, z2: ArrayLike, *, alpha: float = 1.0, center: bool = False, weights: ArrayLike | None = None
+) -> jax.Array:
     """Matrix mutual information H(G(Z1)) + H(G(Z2)) - H(G(Z1) o G(Z2)), in nats.
 
     In [0, min(H1, H2)] for alpha = 1. For other alpha it is not a mutual information: it can be negative.
@@ -108,7 +126,9 @@ def mutual_information(z1, z2, *, alpha=1.0, center=False, weights=None):
     return mi_of(*_pair_entropies(z1, z2, alpha, center, weights), alpha)
 
 
-def mir(z1, z2, *, alpha=1.0, center=False, weights=None):
+def mir(
+    z1: ArrayLike, z2: ArrayLike, *, alpha: float = 1.0, center: bool = False, weights: ArrayLike | None = None
+) -> jax.Array:
     """Matrix mutual information ratio MI(G(Z1), G(Z2)) / min(H(G(Z1)), H(G(Z2))).
 
     In [0, 1] for alpha = 1; nan (0/0) if either entropy is zero. Depends on the number of samples: compare
@@ -117,7 +137,9 @@ def mir(z1, z2, *, alpha=1.0, center=False, weights=None):
     return mir_of(*_pair_entropies(z1, z2, alpha, center, weights), alpha)
 
 
-def hdr(z1, z2, *, alpha=1.0, center=False, weights=None):
+def hdr(
+    z1: ArrayLike, z2: ArrayLike, *, alpha: float = 1.0, center: bool = False, weights: ArrayLike | None = None
+) -> jax.Array:
     """Matrix entropy difference ratio |H1 - H2| / max(H1, H2) of H1 = H(G(Z1)), H2 = H(G(Z2)).
 
     In [0, 1]; nan (0/0) if both entropies are zero. Arguments, exclusions and errors as `joint_entropy`.
@@ -125,7 +147,9 @@ def hdr(z1, z2, *, alpha=1.0, center=False, weights=None):
     return hdr_of(*_pair_entropies(z1, z2, alpha, center, weights)[:2])
 
 
-def joint_entropy_from_gram(k1, k2, *, alpha=1.0, weights=None):
+def joint_entropy_from_gram(
+    k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None
+) -> jax.Array:
     """Joint matrix entropy H_alpha(K1 o K2), each matrix divided by its trace; see `joint_entropy`.
 
     Args:
@@ -140,16 +164,18 @@ def joint_entropy_from_gram(k1, k2, *, alpha=1.0, weights=None):
     return _pair_entropies_from_gram(k1, k2, alpha, weights)[2]
 
 
-def mutual_information_from_gram(k1, k2, *, alpha=1.0, weights=None):
+def mutual_information_from_gram(
+    k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None
+) -> jax.Array:
     """Matrix mutual information of two Gram matrices; see `mutual_information` and `joint_entropy_from_gram`."""
     return mi_of(*_pair_entropies_from_gram(k1, k2, alpha, weights), alpha, _noise(k1))
 
 
-def mir_from_gram(k1, k2, *, alpha=1.0, weights=None):
+def mir_from_gram(k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None) -> jax.Array:
     """MIR of two Gram matrices, for instance Theorem 3's G(W) and G(M); see `mir`, `joint_entropy_from_gram`."""
     return mir_of(*_pair_entropies_from_gram(k1, k2, alpha, weights), alpha, _noise(k1))
 
 
-def hdr_from_gram(k1, k2, *, alpha=1.0, weights=None):
+def hdr_from_gram(k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None) -> jax.Array:
     """HDR of two Gram matrices, for instance Theorem 3's G(W) and G(M); see `hdr`, `joint_entropy_from_gram`."""
     return hdr_of(*_pair_entropies_from_gram(k1, k2, alpha, weights)[:2])

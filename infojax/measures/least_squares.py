@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures import arrays, roots, scale, spectra
-from infojax.measures.moments import class_stats, takes_stats
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.moments import ClassStats, class_stats, takes_stats
 from infojax.measures.variability import mean_rounding
 
 
@@ -27,7 +28,9 @@ class SquaredError(NamedTuple):
     head: jax.Array
 
 
-def squared_error(z, labels, head, bias=None, *, weights=None):
+def squared_error(
+    z: ArrayLike, labels: ArrayLike, head: ArrayLike, bias: ArrayLike | None = None, *, weights: ArrayLike | None = None
+) -> SquaredError:
     """Parts of the squared error of a head on features; see `SquaredError`.
 
     Invariant under z -> s z, head -> head / s, and never negative. Class means are held to a relative eps: with m the
@@ -56,7 +59,7 @@ def squared_error(z, labels, head, bias=None, *, weights=None):
 
 @takes_stats
 @jax.jit
-def squared_error_from_stats(stats, head, bias=None):
+def squared_error_from_stats(stats: ClassStats, head: ArrayLike, bias: ArrayLike | None = None) -> SquaredError:
     """`SquaredError` from `ClassStats` with scatter="within", the (C, D) head and the (C,) bias or None.
 
     With Q = I - sqrt(p) sqrt(p)^T and the factor F = diag(sqrt p) (mu_c - mu) of Sigma_B = F^T F, the answers of the
@@ -78,7 +81,7 @@ def squared_error_from_stats(stats, head, bias=None):
     share = arrays.safe_divide(stats.count, total, jnp.nan)  # p_c; no samples: nothing is known
     mean = arrays.product(share[None], stats.mean)[0]
     centred = jnp.where((stats.count > 0)[:, None], stats.mean - mean[None], 0)
-    within = arrays.safe_divide(stats.scatter, total, jnp.nan)
+    within = arrays.safe_divide(stats.scatter, total, jnp.nan)  # type: ignore[arg-type]  # kind says it is there
     root = arrays.safe_sqrt(share)[:, None]
     factor, covered = root * centred, jnp.diag((share > 0).astype(root.dtype)) - arrays.matmul(root, root.T)
     # In coordinates along the left singular vectors, held constant: directions in which the means differ little keep
@@ -94,7 +97,7 @@ def squared_error_from_stats(stats, head, bias=None):
     spread = _spread(maps, factor, within, apart)
     shrunk = _solve_plus_one(spread, arrays.product(apart, target))  # (I + M)^-1 F F^+ diag(sqrt p)
     best = arrays.product(shrunk.T, maps.T)
-    shift = arrays.product(head, mean[:, None])[:, 0] + (0 if bias is None else bias) - share
+    shift = arrays.product(head, mean[:, None])[:, 0] + (0 if bias is None else jnp.asarray(bias)) - share
     kept = arrays.product(spread, shrunk)
     missed = kept + arrays.product(covered - apart, target)  # the two are orthogonal
     return SquaredError(

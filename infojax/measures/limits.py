@@ -7,14 +7,17 @@ import jax
 import numpy as np
 
 from infojax.measures import head_interplay, theory
+from infojax.measures.arrays import ArrayLike
 
 
-def has_simplex(num_classes, dim):
+def has_simplex(num_classes: int, dim: int | None) -> bool:
     """Whether C unit vectors with all cosines -1/(C-1) fit into D dimensions: D >= C - 1."""
     return dim is None or dim >= num_classes - 1
 
 
-def limits_at_collapse(counts, mean_energy, dim=None):
+def limits_at_collapse(
+    counts: ArrayLike, mean_energy: float, dim: int | None = None
+) -> tuple[theory.Limits, theory.Limits]:
     """`nc_limits` of raw features with these counts and mean energy, and the limits of centred features.
 
     Subtracting the sample mean bends a simplex whose corners have unequal weights: the limits of centred features are
@@ -47,7 +50,7 @@ def _centered(counts):
     return theory.Limits(*(float(getattr(found, name)) for name in theory.Limits._fields))
 
 
-def geometry_at_collapse(num_classes, present, dim):
+def geometry_at_collapse(num_classes: int, present: int, dim: int) -> tuple[dict[str, float], set[str]]:
     """Limits of NC2 and NC3 where P of the C classes have samples, and of the entropy of the head's rows.
 
     Class means of P corners of a simplex, less their mean, are a simplex of P classes: their NC2 is 0. The head's rows

@@ -6,16 +6,23 @@ means (with Chan, Golub and LeVeque's correction of the mean's rounding error), 
   n = n_a + n_b,  mean = mean_a + (n_b / n) d,  M2 = M2_a + M2_b + (n_a n_b / n) d d^T,  d = mean_b - mean_a.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from inspect import signature
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from infojax.measures import arrays, spectra
+from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.class_blocks import class_second_moments
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SCATTERS = (None, "within", "class")
 MOST_CLASSES = 10**8  # that labels may ask for; the means of more do not fit into memory
@@ -47,7 +54,9 @@ class ClassStats:
     scatter: jax.Array | None = None
 
     @classmethod
-    def init(cls, num_classes, dim, *, scatter=None, dtype=jnp.float32):
+    def init(
+        cls, num_classes: int, dim: int, *, scatter: str | None = None, dtype: DTypeLike = jnp.float32
+    ) -> "ClassStats":
         """Empty statistics. scatter: None (O(C D) memory), "within" (adds D x D) or "class" (adds C x D x D)."""
         if scatter not in SCATTERS:
             raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
@@ -63,22 +72,22 @@ class ClassStats:
         )
 
     @property
-    def kind(self):
+    def kind(self) -> str | None:
         """Which scatter is held: None, "within" or "class"."""
         return None if self.scatter is None else {2: "within", 3: "class"}[self.scatter.ndim]
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         return self.mean.shape[0]
 
-    def update(self, z, labels, weights=None):
+    def update(self, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> "ClassStats":
         """These statistics with the samples z (N, D), labels (N,), weights (N,) or None added."""
         z = arrays.as_rows(z)
         if z.shape[1] != self.mean.shape[1]:
             raise ValueError(f"features have {z.shape[1]} columns, the statistics {self.mean.shape[1]}")
         return self.merge(class_stats(z, labels, self.num_classes, weights=weights, scatter=self.kind))
 
-    def merge(self, other):
+    def merge(self, other: "ClassStats") -> "ClassStats":
         """Statistics of both sets of samples. Associative and commutative up to rounding."""
         if not isinstance(other, ClassStats):
             raise TypeError(f"other must be ClassStats; got {arrays.described(other)}")
@@ -100,7 +109,7 @@ class ClassStats:
             scatter=_add(self.scatter, other.scatter, _outer(delta, moved, self.kind)),
         )
 
-    def reduce(self, axis_name):
+    def reduce(self, axis_name: str) -> "ClassStats":
         """Statistics of the samples of all devices along a mapped axis (shard_map, vmap): the merge as psums."""
         count = jax.lax.psum(self.count, axis_name)
         mean = arrays.safe_divide(jax.lax.psum(self.count[:, None] * self.mean, axis_name), count[:, None])
@@ -129,7 +138,7 @@ def _add(*terms):
     return None if terms[0] is None else sum(terms)
 
 
-def infer_num_classes(labels, num_classes):
+def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
     """num_classes, or the largest label plus one where the labels are concrete."""
     if num_classes is not None:
         return arrays.whole_number(num_classes, "num_classes", 1)
@@ -148,7 +157,7 @@ def infer_num_classes(labels, num_classes):
 _BESIDES = {"head": "CD", "bias": "C", "inverse": "D*", "energy": "C", "distance": "C"}
 
 
-def takes_stats(f, **besides):
+def takes_stats(f: Callable[P, R], **besides: str) -> Callable[P, R]:
     """Checks the arguments of a function of `ClassStats`, before JAX refuses them in words of its own.
 
     besides: other axes than those of `_BESIDES`.
@@ -156,7 +165,7 @@ def takes_stats(f, **besides):
     arguments_of, axes_of = signature(f), _BESIDES | besides
 
     @wraps(f)
-    def checked(*arguments, **options):
+    def checked(*arguments: P.args, **options: P.kwargs) -> R:
         bound = arguments_of.bind(*arguments, **options)
         given = bound.arguments
         stats = given["stats"]
@@ -184,13 +193,17 @@ def takes_stats(f, **besides):
     return checked
 
 
-def checked_samples(z, labels, weights):
+def checked_samples(
+    z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """z (N, D) float, labels (N,) integers, weights (N,)."""
     z = arrays.as_rows(z)
     return z, arrays.as_labels(labels, z.shape[0]), arrays.sample_weights(weights, z.shape[0], z.dtype)
 
 
-def samples_around(stats, z, labels, weights):
+def samples_around(
+    stats: ClassStats, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """`checked_samples` for a pass around the means of `stats`, in the wider type of both."""
     z, labels, w = checked_samples(z, labels, weights)
     if z.shape[1] != stats.mean.shape[1]:
@@ -199,7 +212,7 @@ def samples_around(stats, z, labels, weights):
     return z.astype(dtype), labels, w.astype(dtype)
 
 
-def fold_blocks(f, carry, block, *samples):
+def fold_blocks(f: Callable[..., Any], carry: Any, block: int, *samples: AnyArray) -> Any:
     """carry = f(carry, *rows) for blocks of `block` samples: arrays of N rows, the last of them the weights.
 
     Temporaries of N x C or N x D never exist whole. Concrete CPU arrays are worked off in a Python loop, so that `f`
@@ -222,7 +235,9 @@ def fold_blocks(f, carry, block, *samples):
     return _scanned(step, carry, jnp.arange(0, n, block), samples[0])
 
 
-def known_samples(z, labels, w, num_classes):
+def known_samples(
+    z: jax.Array, labels: jax.Array, w: jax.Array, num_classes: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Labels in [0, C), weights and rows zero where the label is unknown; rows of weight zero, padding, zero too."""
     known = (labels >= 0) & (labels < num_classes)
     w = jnp.where(known, w, 0)
@@ -230,7 +245,7 @@ def known_samples(z, labels, w, num_classes):
 
 
 @partial(jax.jit, static_argnums=2)
-def class_sums(values, labels, num_classes):
+def class_sums(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
     """(C,) sums of values (N,), blocks first: a float32 total takes no more single ones from 2^24 on."""
     n = len(values)
     # At least two blocks: the sums of a single one XLA would add, sample by sample, to what the caller adds them to.
@@ -241,13 +256,22 @@ def class_sums(values, labels, num_classes):
 
 
 @jax.jit
-def deviations(z, labels, w, mean):
+def deviations(
+    z: jax.Array, labels: jax.Array, w: jax.Array, mean: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """z_i - mean_{labels_i} (N, D), labels and weights as `known_samples` gives them."""
     z, labels, w = known_samples(z, labels, w, len(mean))
     return z - mean[labels], labels, w
 
 
-def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None):
+def class_stats(
+    z: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    scatter: str | None = None,
+) -> ClassStats:
     """`ClassStats` of one batch.
 
     Args:

@@ -5,9 +5,11 @@ over which sums over samples are completed, and what moves between devices does 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from infojax.measures import class_blocks
 from infojax.measures.arrays import total
@@ -57,29 +59,36 @@ class HeadRows:
     placement = {"rows": ROWS, "owner": ROWS, "mix": WHOLE, "sample": ROWS}
 
     @classmethod
-    def of(cls, rows, owner, head, sample):
+    def of(cls, rows: jax.Array, owner: jax.Array, head: jax.Array, sample: jax.Array) -> "HeadRows":
         """With the unit rows (C, D') of the head."""
         cheaper = len(head) <= 2 * head.shape[1]
         return cls(rows, owner, _einsum("cd,ed->ce", head, head) if cheaper else head, sample)
 
     @classmethod
-    def pack(cls, rows, labels, head, sample, shape=None):
+    def pack(
+        cls,
+        rows: jax.Array,
+        labels: jax.Array,
+        head: jax.Array,
+        sample: jax.Array,
+        shape: tuple[int, int] | None = None,
+    ) -> "HeadRows":
         """From one row a sample, in any order; negative samples are left out. shape: of `packed_by_class`."""
         labels = jnp.where(sample < 0, len(head), labels)
         packed, owner, position, valid = class_blocks.packed_by_class(rows, labels, len(head), shape)
         return cls.of(packed, owner, head, jnp.where(valid, sample[position], -1))
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.rows.dtype
 
     @property
-    def ids(self):
+    def ids(self) -> jax.Array:
         """Sample numbers of all vector entries; negative where the row is zero."""
         live = jnp.any(self.rows != 0, axis=2)
         return jnp.where(live, self.sample, -1).reshape(-1)
 
-    def apply(self, x, axis=None):
+    def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
         """A x for (entries, columns)."""
         num_classes, dim = len(self.mix), self.rows.shape[2]
 
@@ -110,7 +119,7 @@ class HeadRows:
             return _einsum("ce,ek->ck", self.mix, sums)
         return _einsum("ce,ek->ck", self.mix, _einsum("ce,ck->ek", self.mix, sums))
 
-    def squared_norm(self, axis=None):
+    def squared_norm(self, axis: str | None = None) -> jax.Array:
         """tr A^2 = sum_{c, c'} cos^2(w_c, w_c') <R_c, R_c'>, R_c = B_c^T B_c; nan if they take too much memory."""
         num_classes, dim = len(self.mix), self.rows.shape[2]
         if num_classes * max(dim * dim, num_classes) > SECOND_MOMENTS:
@@ -138,14 +147,14 @@ class Pairs:
     placement = {"a": ROWS, "v": ROWS, "sample": ROWS}
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.a.dtype
 
     @property
-    def ids(self):
+    def ids(self) -> jax.Array:
         return jnp.where(jnp.any(self.a != 0, axis=1) & jnp.any(self.v != 0, axis=1), self.sample, -1)
 
-    def apply(self, x, axis=None):
+    def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
         """A x = rows of A diag V^T with M = sum_i x_i a_i v_i^T (D1, D2), column by column."""
 
         def column(x):
@@ -154,7 +163,7 @@ class Pairs:
 
         return jax.lax.map(column, x.T).T
 
-    def squared_norm(self, axis=None):
+    def squared_norm(self, axis: str | None = None) -> jax.Array:
         """Not known without all pairs."""
         return jnp.full((), jnp.nan, self.a.dtype)
 
@@ -174,22 +183,25 @@ class Matrix:
     placement = {"rows": ROWS, "sample": ROWS}
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self.rows.dtype
 
     @property
-    def ids(self):
+    def ids(self) -> jax.Array:
         return jnp.where(jnp.any(self.rows != 0, axis=1), self.sample, -1)
 
-    def apply(self, x, axis=None):
+    def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
         if axis is not None:
             x = jax.lax.all_gather(x, axis, tiled=True)
         return _einsum("nm,mp->np", self.rows, x)
 
-    def squared_norm(self, axis=None):
+    def squared_norm(self, axis: str | None = None) -> jax.Array:
         return total(jnp.sum(self.rows * self.rows), axis)
 
 
-def with_placement(operator, rows, whole):
+Operator: TypeAlias = HeadRows | Pairs | Matrix
+
+
+def with_placement(operator: Operator, rows: Any, whole: Any) -> Operator:
     """The operator with `rows` in place of what is split over samples and `whole` in place of what is not."""
     return replace(operator, **{k: rows if v == ROWS else whole for k, v in operator.placement.items()})

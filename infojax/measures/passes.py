@@ -3,14 +3,15 @@
 Each is a sum over samples: it streams (add the sums of the batches), shards (psum them) and takes O(C D) memory.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, moments, scale
-from infojax.measures.moments import class_stats
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.moments import ClassStats, class_stats
 from infojax.measures.simplex import means_and_head
 from infojax.measures.variability import class_weights, energies
 
@@ -28,7 +29,16 @@ class SecondPass(NamedTuple):
 
 
 @moments.takes_stats
-def second_pass(stats, z, labels, head=None, bias=None, *, inverse=None, weights=None):
+def second_pass(
+    stats: ClassStats,
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    inverse: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+) -> SecondPass:
     """`SecondPass` of one batch around the class means of all samples.
 
     Args:
@@ -60,7 +70,7 @@ def _lengths(rows, s):
     return s * arrays.safe_sqrt(jnp.sum((rows / s) ** 2, axis=1))
 
 
-def same_classifier(head, bias, s):
+def same_classifier(head: ArrayLike | None, bias: ArrayLike | None, s: jax.Array) -> tuple[Any, Any]:
     """Head and bias of moderate scale with which features divided by s get the class that they had; None stays None."""
     if head is None:
         return None, bias
@@ -129,7 +139,9 @@ def _disagreement(scorers, rows, owners, distance):
     return differ.astype(distance.dtype) + 0 * distance + scorers.poison
 
 
-def nc4(z, labels, head, bias=None, *, weights=None):
+def nc4(
+    z: ArrayLike, labels: ArrayLike, head: ArrayLike, bias: ArrayLike | None = None, *, weights: ArrayLike | None = None
+) -> jax.Array:
     """NC4: share of samples on which the head and the nearest class centre disagree; 0 at collapse.
 
     mean_i [ argmax_c (<w_c, z_i> + b_c) != argmin_c ||z_i - mu_c|| ]; only classes present have a centre. Ties go to

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-def entropy_terms(x):
+def entropy_terms(x: np.ndarray) -> np.ndarray:
     """-x log x, 0 for x <= 0."""
     positive = x > 0
     return np.where(positive, -x * np.log(np.where(positive, x, 1)), 0.0)
@@ -30,7 +30,7 @@ class Rules(NamedTuple):
     second: np.ndarray
 
 
-def rules(alpha, beta):
+def rules(alpha: np.ndarray, beta: np.ndarray) -> Rules:
     """`Rules` from alpha (s, b), the diagonals of b Lanczos matrices, and beta (s, b): beta[j] couples j with j + 1."""
     alpha, beta = np.asarray(alpha, np.float64), np.asarray(beta, np.float64)
     return Rules(
@@ -79,12 +79,12 @@ class Sum(NamedTuple):
     rounding: float
     freedom: int
 
-    def margin(self, confidence):
+    def margin(self, confidence: float) -> float:
         """What to add on both sides."""
         return t_quantile(confidence, self.freedom) * self.standard_error + self.rounding
 
 
-def trace_of(found, size, traces, errors):
+def trace_of(found: Rules, size: float | np.ndarray, traces: np.ndarray, errors: np.ndarray) -> Sum:
     """`Sum` of tr f(B) from the `Rules` of vectors drawn uniformly from the unit sphere of `size` dimensions.
 
     z^T B z and z^T B^2 z of each vector are known as exactly as their means, the traces; what f(B) has in common
@@ -110,7 +110,7 @@ def trace_of(found, size, traces, errors):
     return Sum(residual.mean() - half.mean(), residual.mean() + half.mean(), float(error), rounding, freedom)
 
 
-def t_quantile(confidence, freedom):
+def t_quantile(confidence: float, freedom: int) -> float:
     """Two-sided quantile of Student's t: Abramowitz and Stegun 26.7.5, right to 0.1% from 8 degrees of freedom on."""
     x = NormalDist().inv_cdf((1 + confidence) / 2)
     terms = (

@@ -6,12 +6,12 @@ So they are right at repeated eigenvalues and on the support of singular matrice
 import jax
 import jax.numpy as jnp
 
-from infojax.measures.arrays import matmul, product, safe_divide, safe_sqrt
+from infojax.measures.arrays import ArrayLike, matmul, product, safe_divide, safe_sqrt
 from infojax.measures.spectra import eigh
 
 
 @jax.custom_jvp
-def psd_sqrt(k):
+def psd_sqrt(k: jax.Array) -> jax.Array:
     """The symmetric square root S of a positive semi-definite K = S S.
 
     dS solves S dS + dS S = dK on the support of S (`lyapunov`): derivatives of every order, forward and reverse, are
@@ -28,7 +28,7 @@ def _psd_sqrt_jvp(primals, tangents):
     return s, lyapunov(s, dk)
 
 
-def lyapunov(s, c):
+def lyapunov(s: jax.Array, c: jax.Array) -> jax.Array:
     """X with S X + X S = C, for positive semi-definite S; zero on the null space of S.
 
     Differentiated as the linear solve that it is, dX = lyapunov(S, dC - dS X - X dS), never through eigenvectors.
@@ -42,7 +42,7 @@ def lyapunov(s, c):
 
 
 @jax.custom_jvp
-def pseudo_inverse(a, rtol):
+def pseudo_inverse(a: jax.Array, rtol: ArrayLike) -> jax.Array:
     """Moore-Penrose inverse of A (n, m), singular values up to rtol times the largest counted as zero.
 
     The derivative is Golub and Pereyra's, for perturbations that keep the rank: free of singular vectors, so right
@@ -73,7 +73,7 @@ def _cut_svd(a, rtol):
 
 
 @jax.custom_jvp
-def polar_factor(a, rtol):
+def polar_factor(a: jax.Array, rtol: ArrayLike) -> jax.Array:
     """(A^T A)^(1/2) = V S V^T of A = U S V^T (n, m), from A itself: A^T A has lost half of the digits.
 
     Singular values up to rtol times the largest count as zero. Derivatives as those of `psd_sqrt`.
@@ -90,7 +90,7 @@ def _polar_factor_jvp(primals, tangents):
 
 
 @jax.custom_jvp
-def inverse_root(a, rtol):
+def inverse_root(a: jax.Array, rtol: ArrayLike) -> jax.Array:
     """(A^T A)^(+1/2) = V S^+ V^T (m, m), the pseudo-inverse of `polar_factor(a, rtol)`."""
     _, _, inverse, vt = _cut_svd(a, rtol)
     return product(vt.T * inverse[None, :], vt)

@@ -13,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, moments
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.moments import ClassStats
 
 # Features whose largest entry lies in this range have squares that any float type holds: they need no scaling.
 MODERATE = (2.0**-24, 2.0**24)
 
 
 @jax.jit
-def normalised_stats(stats):
+def normalised_stats(stats: ClassStats) -> tuple[ClassStats, jax.Array]:
     """`ClassStats` of features divided by s, and s, the power of two nearest to the largest entry of a class mean."""
     mean, s = arrays.normalised(stats.mean)
     # Not / s / s, which XLA turns into / (s s): that overflows.
@@ -28,7 +30,9 @@ def normalised_stats(stats):
     return replace(stats, mean=mean, squares=stats.squares * inverse * inverse, scatter=scatter), s
 
 
-def normalised_samples(z, labels, num_classes=None, weights=None):
+def normalised_samples(
+    z: ArrayLike, labels: ArrayLike, num_classes: int | None = None, weights: ArrayLike | None = None
+) -> tuple[jax.Array, jax.Array]:
     """z / s and s, the power of two nearest to the largest entry of the samples that count.
 
     Concrete arrays on the CPU whose entries are moderate come back as they are, not copied, with s = 1.

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures import arrays, scale
-from infojax.measures.moments import class_stats, takes_stats
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.moments import ClassStats, class_stats, takes_stats
 from infojax.measures.passes import second_pass
 from infojax.measures.variability import mean_rounding
 
 
 @takes_stats
 @jax.jit
-def cdnv_from_stats(stats):
+def cdnv_from_stats(stats: ClassStats) -> tuple[jax.Array, jax.Array]:
     """CDNV and its mean over partners for each class, from `ClassStats`; see `cdnv`.
 
     Returns:
@@ -47,7 +48,9 @@ def _squared_distances(stats):
     return jnp.where(distance <= mean_rounding(stats) ** 2, 0, distance)
 
 
-def cdnv(z, labels, num_classes=None, *, weights=None):
+def cdnv(
+    z: ArrayLike, labels: ArrayLike, num_classes: int | None = None, *, weights: ArrayLike | None = None
+) -> jax.Array:
     """Class-distance normalised variance, the mean over pairs c != c' of (v_c + v_c') / (2 ||mu_c - mu_c'||^2).
 
     v_c = E ||z - mu_c||^2 over class c (dividing by n_c).
@@ -66,7 +69,7 @@ def cdnv(z, labels, num_classes=None, *, weights=None):
 
 @takes_stats
 @jax.jit
-def davies_bouldin_from_sums(stats, distance):
+def davies_bouldin_from_sums(stats: ClassStats, distance: ArrayLike) -> jax.Array:
     """Davies-Bouldin index from `ClassStats` and the sums `SecondPass.distance`; see `davies_bouldin`."""
     stats, s = scale.normalised_stats(stats)
     present = stats.count > 0
@@ -82,7 +85,9 @@ def davies_bouldin_from_sums(stats, distance):
     return jnp.where((jnp.sum(present) > 1) & ~jnp.any(neither), mean, jnp.nan)
 
 
-def davies_bouldin(z, labels, num_classes=None, *, weights=None):
+def davies_bouldin(
+    z: ArrayLike, labels: ArrayLike, num_classes: int | None = None, *, weights: ArrayLike | None = None
+) -> jax.Array:
     """Davies-Bouldin index: mean over classes of max_{c' != c} (s_c + s_c') / ||mu_c - mu_c'||, lower is tighter.
 
     s_c is the mean Euclidean distance of class c to its centroid. scikit-learn's davies_bouldin_score, streamed and
@@ -100,7 +105,7 @@ def davies_bouldin(z, labels, num_classes=None, *, weights=None):
     return davies_bouldin_from_sums(stats, second_pass(stats, z, labels, weights=weights).distance)
 
 
-def silhouette(z, labels, block=256):
+def silhouette(z: ArrayLike, labels: ArrayLike, block: int = 256) -> float:
     """Mean over samples of (b - a) / max(a, b), Euclidean: 1 at collapse; on the host, in float64, O(N^2 D).
 
     a is the mean distance to the other samples of the same class, b the smallest mean distance to the samples of

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures import arrays, scale
-from infojax.measures.moments import class_stats, takes_stats
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.moments import ClassStats, class_stats, takes_stats
 from infojax.measures.variability import significant_means
 
 
@@ -23,7 +24,7 @@ class NC2(NamedTuple):
     angles: jax.Array  # (C,) mean |cos + 1 / (C - 1)| to the other classes
 
 
-def nc2_from_means(means, present=None):
+def nc2_from_means(means: ArrayLike, present: ArrayLike | None = None) -> NC2:
     """NC2 of C vectors m_c: class means minus their mean, or head rows (as they are, the published practice).
 
     equinorm = std(||m_c||) / mean(||m_c||), std with C - 1 (Papyan et al.);
@@ -81,7 +82,7 @@ def _distance_to_etf(a, mask):
 
 
 @takes_stats
-def nc2_from_stats(stats):
+def nc2_from_stats(stats: ClassStats) -> NC2:
     """`NC2` of the class means about their own mean, m_c = mu_c - mu_C, from `ClassStats`; see `nc2_from_means`.
 
     Means closer to mu_C than their rounding error count as zero.
@@ -89,7 +90,7 @@ def nc2_from_stats(stats):
     return nc2_from_means(significant_means(stats), stats.count > 0)
 
 
-def nc2(z, labels, num_classes=None, *, weights=None):
+def nc2(z: ArrayLike, labels: ArrayLike, num_classes: int | None = None, *, weights: ArrayLike | None = None) -> NC2:
     """NC2: how far the centred class means are from a simplex ETF; see `nc2_from_means`.
 
     Args:
@@ -103,7 +104,7 @@ def nc2(z, labels, num_classes=None, *, weights=None):
 
 
 @takes_stats
-def nc3_from_stats(stats, head, *, convention="papyan"):
+def nc3_from_stats(stats: ClassStats, head: ArrayLike, *, convention: str = "papyan") -> jax.Array:
     """NC3 from `ClassStats`: papyan || W / ||W||_F - M / ||M||_F ||_F^2, or etf; 0-d, see `nc3`.
 
     Args:
@@ -118,7 +119,7 @@ def nc3_from_stats(stats, head, *, convention="papyan"):
     return _distance_to_etf(arrays.matmul(arrays.normalised(w)[0], arrays.normalised(means)[0].T), mask)
 
 
-def means_and_head(stats, head):
+def means_and_head(stats: ClassStats, head: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Class means minus mu_C and head rows, zero for absent classes, (C, D) both; and which classes are present."""
     head = arrays.as_rows(head, "head").astype(stats.mean.dtype)
     if head.shape != stats.mean.shape:
@@ -128,7 +129,7 @@ def means_and_head(stats, head):
 
 
 @jax.jit
-def duality_gap(stats, head):
+def duality_gap(stats: ClassStats, head: ArrayLike) -> jax.Array:
     """(C,) contributions || w_c / ||W||_F - m_c / ||M||_F ||^2 of the classes to Papyan's NC3."""
     means, w, _ = means_and_head(stats, head)
     rows = [arrays.normalised(x)[0] for x in (w, means)]
@@ -139,7 +140,9 @@ def duality_gap(stats, head):
     return jnp.where(vanishes, jnp.nan, jnp.sum((first - second) ** 2, axis=1))
 
 
-def nc3(z, labels, head, *, convention="papyan", weights=None):
+def nc3(
+    z: ArrayLike, labels: ArrayLike, head: ArrayLike, *, convention: str = "papyan", weights: ArrayLike | None = None
+) -> jax.Array:
     """NC3, self-duality of class means and head; 0 at collapse.
 
     papyan: || W / ||W||_F - M / ||M||_F ||_F^2, rows of M the class means minus mu_C.

@@ -8,13 +8,15 @@ treated as living on its support, where the derivatives are finite and, for pert
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from infojax.measures.arrays import (
+    AnyArray,
+    ArrayLike,
     as_float,
     as_rows,
     flag,
@@ -29,6 +31,8 @@ from infojax.measures.arrays import (
     total,
 )
 
+A = TypeVar("A", jax.Array, np.ndarray)
+
 
 class SpectralFunction(NamedTuple):
     """A scalar function g on (0, inf) that acts on eigenvalues; g(0) is taken as 0.
@@ -41,7 +45,7 @@ class SpectralFunction(NamedTuple):
     divided: Callable
 
 
-def unit_rows(z, floor=0.0):
+def unit_rows(z: ArrayLike, floor: ArrayLike = 0.0) -> tuple[jax.Array, jax.Array]:
     """L2-normalised rows, and which rows have a direction at all.
 
     u_i = z_i / ||z_i||, invariant to the scale of each row. A row whose largest entry is at most `floor` or tiny / eps
@@ -73,7 +77,9 @@ def _unit_rows(z, floor):
     return jnp.where(live, y / jnp.where(live, norm, 1), 0), live[:, 0]
 
 
-def directions(z, weights=None, center=False, axis=None):
+def directions(
+    z: jax.Array, weights: ArrayLike | None = None, center: bool = False, axis: str | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Unit rows of z and the probability of each sample: the ingredients of the density sum_i p_i u_i u_i^T.
 
     Args:
@@ -110,7 +116,7 @@ def _directions(z, w, center, axis):
     return u, safe_divide(mass, total(jnp.sum(mass), axis))
 
 
-def smaller_gram(a):
+def smaller_gram(a: jax.Array) -> jax.Array:
     """A^T A or A A^T for A (n, m), whichever is smaller: both have the same non-zero spectrum."""
     n, m = a.shape
     if n == 0 or m == 0:
@@ -118,20 +124,20 @@ def smaller_gram(a):
     return column_gram(a if n >= m else host_view(a).T)
 
 
-def column_gram(a):
+def column_gram(a: AnyArray) -> jax.Array:
     """A^T A."""
     a = host_view(a)
     return matmul(a.T, a)
 
 
-def support(w):
+def support(w: A) -> A:
     """Eigenvalues with those below max(4, sqrt(n)) * eps * largest, a solver's error, set to exactly zero."""
     xp = np if isinstance(w, np.ndarray) else jnp
     noise = max(4, w.shape[-1] ** 0.5) * xp.finfo(w.dtype).eps * xp.max(w, axis=-1, keepdims=True, initial=0)
     return xp.where(w <= noise, xp.zeros_like(w), w)
 
 
-def eigenvalues(k):
+def eigenvalues(k: jax.Array) -> jax.Array:
     """Ascending eigenvalues of a symmetric positive semi-definite matrix, noise set to zero (`support`).
 
     Concrete CPU arrays go to NumPy, which needs no eigenvectors (XLA's CPU solver always computes them) and shares the
@@ -145,7 +151,7 @@ def eigenvalues(k):
     return support(jnp.linalg.eigvalsh(k))
 
 
-def after(k, *results):
+def after(k: jax.Array, *results: jax.Array) -> jax.Array:
     """k, in a compiled program computed only when `results` are known: one decomposition at a time.
 
     A LAPACK call of jaxlib 0.10 on CPU waits, on a thread of XLA's pool, for tasks that it gave to the same pool. As
@@ -159,9 +165,9 @@ def after(k, *results):
     return k
 
 
-def in_turn(f, *matrices):
+def in_turn(f: Callable[[jax.Array], Any], *matrices: jax.Array) -> tuple[Any, ...]:
     """f of each matrix, one `after` the other."""
-    found = []
+    found: list[Any] = []
     for k in matrices:
         found.append(f(after(k, *found[-1:])))
     return tuple(found)
@@ -173,18 +179,18 @@ def _on_support(g, w):
 
 
 @partial(jax.jit, static_argnums=0)
-def spectral_sum(f, w):
+def spectral_sum(f: Callable[[jax.Array], jax.Array], w: jax.Array) -> jax.Array:
     return jnp.sum(_on_support(f, w))
 
 
-def eigh(k):
+def eigh(k: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues, noise set to zero (`support`), and eigenvectors."""
     w, v = jnp.linalg.eigh(k)
     return support(w), v
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def matrix_function(g: SpectralFunction, k):
+def matrix_function(g: SpectralFunction, k: jax.Array) -> jax.Array:
     """g(K) = V g(L) V^T for symmetric positive semi-definite K = V L V^T.
 
     The derivative is Daleckii and Krein's, V (g[l_i, l_j] o V^T dK V) V^T with divided differences g[., .]:
@@ -209,7 +215,7 @@ def _matrix_function_jvp(g, primals, tangents):
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def trace_function(f: Callable, slope: SpectralFunction, k):
+def trace_function(f: Callable, slope: SpectralFunction, k: jax.Array) -> jax.Array:
     """tr f(K) = sum_i f(l_i) over the non-zero eigenvalues l_i of K; `slope` is f'.
 
     First derivative <f'(K), dK>, second by Daleckii-Krein (`matrix_function`): both are right at every positive
@@ -232,6 +238,6 @@ def _trace_function_jvp(f, slope, primals, tangents):
     return trace_function(f, slope, k), jnp.sum(matrix_function(slope, k) * dk)
 
 
-def logdet(k):
+def logdet(k: jax.Array) -> jax.Array:
     """log det K of a positive definite K through Cholesky; nan if K is not positive definite."""
     return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(k))))

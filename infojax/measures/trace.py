@@ -11,7 +11,7 @@ entropy than A, by about sum_q r_q^2 / l_q log(l_q / l) for residuals r_q, which
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ import numpy as np
 
 from infojax.measures.arrays import total
 from infojax.measures.interval import Estimate
-from infojax.measures.operators import ROWS, WHOLE, _einsum
+from infojax.measures.operators import ROWS, WHOLE, Operator, _einsum
 from infojax.measures.quadrature import Rules, entropy_terms, rules, trace_of
 
 BLOCK, BLOCKS = 64, 4  # of the Krylov space: with fewer blocks eigenvalues of trained features do not converge
@@ -48,13 +48,17 @@ class Stage(NamedTuple):
     makes: type | None = None
     checked: bool = True
 
-    def on(self, axis):
+    def on(self, axis: str | None) -> Callable[..., Any]:
         """The function of the arrays alone."""
         return lambda *arrays: self.function(axis, *arrays, *self.static)
 
 
+# Compiles a stage for one device, or for those over which the samples are split.
+Compiled: TypeAlias = Callable[[Stage], Callable[..., Any]]
+
+
 @cache
-def on_one_device(stage):
+def on_one_device(stage: Stage) -> Callable[..., Any]:
     """The stage, compiled."""
     return jax.jit(stage.on(None))
 
@@ -152,7 +156,7 @@ def _advance(axis, operator, q, state):
     return jax.lax.scan(step, state, length=STEPS)
 
 
-LANCZOS = Lanczos(ROWS, ROWS, WHOLE)
+LANCZOS: tuple = Lanczos(ROWS, ROWS, WHOLE)  # type: ignore[arg-type]  # placements in place of arrays
 PROBES = Stage(_probes, (OPERATOR, WHOLE, WHOLE), ROWS)
 FACTS = Stage(_facts, (OPERATOR,), (WHOLE, WHOLE, WHOLE))
 BEGIN = Stage(_begin, (OPERATOR, ROWS), ROWS)
@@ -165,7 +169,15 @@ LAUNCH = Stage(_launch, (ROWS, ROWS), LANCZOS)
 ADVANCE = Stage(_advance, (OPERATOR, ROWS, LANCZOS), (LANCZOS, (WHOLE, WHOLE)))
 
 
-def estimate_entropy_of(operator, *, tolerance, confidence, seed, vectors, compiled=on_one_device):
+def estimate_entropy_of(
+    operator: Operator,
+    *,
+    tolerance: float,
+    confidence: float,
+    seed: int,
+    vectors: int,
+    compiled: Compiled = on_one_device,
+) -> Estimate:
     """`Estimate` of -tr A log A of a density matrix A.
 
     Args:

@@ -13,11 +13,14 @@ import numpy as np
 from jax import lax
 
 from infojax.measures import arrays
+from infojax.measures.arrays import ArrayLike
 
 _ORDERS = ("most_significant_first", "least_significant_first")
 
 
-def relabel(labels, num_classes, *, num_digits=None, order="most_significant_first"):
+def relabel(
+    labels: ArrayLike, num_classes: int, *, num_digits: int | None = None, order: str = "most_significant_first"
+) -> jax.Array:
     r"""Digits, in base C, of the index of each sample within its class.
 
         i_n = #{m < n : y_m = y_n} = sum_k d_nk C^k,   k = 0 .. N_D - 1,
@@ -69,7 +72,7 @@ def relabel(labels, num_classes, *, num_digits=None, order="most_significant_fir
     return jnp.where(valid[:, None], digits, -1)
 
 
-def num_digits(max_count, num_classes):
+def num_digits(max_count: int, num_classes: int) -> int:
     """Digits that tell `max_count` samples apart: smallest N >= 1 with num_classes^N >= max_count.
 
     Integer arithmetic: ceil(math.log(n, C)) is wrong for 39 of the 944 powers C^k <= 1e9 with C
@@ -101,7 +104,7 @@ def num_digits(max_count, num_classes):
     return digits
 
 
-def v_information(cross_entropy, num_classes, *, base=2):
+def v_information(cross_entropy: ArrayLike, num_classes: int, *, base: float = 2) -> jax.Array:
     r"""Usable (V-) information about C equally frequent labels, from a decoder's loss.
 
         I_V(h -> y) = H(y) - H_V(y | h) = log_b C - CE / ln b

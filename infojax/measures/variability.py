@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures import arrays, moments, roots, scale
+from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats, class_stats
 
 
@@ -40,38 +41,38 @@ NC1_CONVENTIONS = MappingProxyType({
 })  # fmt: skip
 
 
-def nc1_convention(name):
+def nc1_convention(name: str) -> Convention:
     if not isinstance(name, str) or name not in NC1_CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(NC1_CONVENTIONS)}; got {arrays.described(name)}")
     return NC1_CONVENTIONS[name]
 
 
-def class_weights(stats, kind):
+def class_weights(stats: ClassStats, kind: str) -> jax.Array:
     """(C,) weights that sum to one over the classes present."""
     w = stats.count if kind == "samples" else (stats.count > 0).astype(stats.count.dtype)
     return arrays.safe_divide(w, jnp.sum(w))
 
 
-def centered_means(stats, kind):
+def centered_means(stats: ClassStats, kind: str) -> jax.Array:
     """mu_c - mu_G ("samples") or mu_c - mu_C ("classes"), (C, D); zero rows for absent classes."""
     center = arrays.matmul(class_weights(stats, kind)[None], stats.mean)
     return jnp.where((stats.count > 0)[:, None], stats.mean - center, 0)
 
 
-def mean_rounding(stats):
+def mean_rounding(stats: ClassStats) -> jax.Array:
     """The rounding error of a class mean: differences below it are zero."""
     eps = jnp.finfo(stats.mean.dtype).eps
     largest = jnp.max(jnp.sum(stats.mean**2, axis=1), initial=0)
     return jax.lax.stop_gradient(4 * eps * arrays.safe_sqrt(largest))
 
 
-def significant(rows, noise):
+def significant(rows: jax.Array, noise: float | jax.Array) -> jax.Array:
     """rows with those no longer than `noise`, which are rounding errors, set to exactly zero."""
     zero = jnp.sum(rows * rows, axis=1, keepdims=True) <= noise**2
     return jnp.where(zero, 0, rows)
 
 
-def significant_means(stats):
+def significant_means(stats: ClassStats) -> jax.Array:
     """mu_c - mu_C (C, D); zero for absent classes and for means closer to mu_C than their rounding error."""
     stats, s = scale.normalised_stats(stats)
     return s * significant(centered_means(stats, "classes"), mean_rounding(stats))
@@ -85,7 +86,7 @@ def _between_factor(stats, convention):
 
 @moments.takes_stats
 @partial(jax.jit, static_argnames="convention")
-def between_inverse(stats, *, convention="thesis"):
+def between_inverse(stats: ClassStats, *, convention: str = "thesis") -> jax.Array:
     """A root T (D, min(C, D)) of S_B^+ = T T^T: the energy d^T S_B^+ d of a deviation d is ||T^T d||^2.
 
     With the factor F (C, D) of S_B = F^T F, T = F^+ if C < D, else (F^T F)^(+1/2). Both come from the singular values
@@ -108,7 +109,7 @@ def between_inverse(stats, *, convention="thesis"):
     return (roots.pseudo_inverse if num_classes < dim else roots.inverse_root)(factor, rtol) / s
 
 
-def energies(inverse, deviation):
+def energies(inverse: jax.Array, deviation: jax.Array) -> jax.Array:
     """||T^T d||^2 of each row d."""
     return _squared_lengths(arrays.matmul(deviation, inverse))
 
@@ -119,7 +120,9 @@ def _squared_lengths(rows):
 
 
 @moments.takes_stats
-def within_energy(inverse, stats, z, labels, weights=None):
+def within_energy(
+    inverse: ArrayLike, stats: ClassStats, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> jax.Array:
     """Sums over the samples of each class of (z_i - mu_c)^T S_B^+ (z_i - mu_c): the second pass of NC1.
 
     Args:
@@ -141,7 +144,7 @@ def within_energy(inverse, stats, z, labels, weights=None):
 
 @moments.takes_stats
 @partial(jax.jit, static_argnames="convention")
-def nc1_from_energy(energy, stats, *, convention="thesis"):
+def nc1_from_energy(energy: ArrayLike, stats: ClassStats, *, convention: str = "thesis") -> tuple[jax.Array, jax.Array]:
     """NC1 and its value for each class from the sums of `within_energy`.
 
     Args:
@@ -159,7 +162,7 @@ def nc1_from_energy(energy, stats, *, convention="thesis"):
         return _trace_quotient(stats, rule)
     present = stats.count > 0
     share = arrays.safe_divide(1.0, jnp.sum(present)) if rule.per_class else 1.0
-    value = share * arrays.safe_divide(energy, stats.count)
+    value = share * arrays.safe_divide(jnp.asarray(energy), stats.count)
     defined = _has_between(stats, rule)
     total = jnp.sum(class_weights(stats, rule.within) * value)
     return jnp.where(defined, total, jnp.nan), jnp.where(defined & present, value, jnp.nan)
@@ -178,7 +181,14 @@ def _trace_quotient(stats, rule):
     return total, jnp.where(stats.count > 0, value, jnp.nan)
 
 
-def nc1(z, labels, num_classes=None, *, convention="thesis", weights=None):
+def nc1(
+    z: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int | None = None,
+    *,
+    convention: str = "thesis",
+    weights: ArrayLike | None = None,
+) -> jax.Array:
     """NC1, the within-class variability: tr(S_W S_B^+) in the named convention, 0 at collapse.
 
     thesis: S_W = (1/N) sum_i d_i d_i^T, d_i = z_i - mu_{y_i}; S_B = sum_c (n_c / N)(mu_c - mu_G)(mu_c - mu_G)^T.
@@ -216,7 +226,7 @@ def nc1(z, labels, num_classes=None, *, convention="thesis", weights=None):
 
 
 @moments.takes_stats
-def nc1_from_stats(stats, *, convention="thesis"):
+def nc1_from_stats(stats: ClassStats, *, convention: str = "thesis") -> jax.Array:
     """NC1 from moments that hold the within-class scatter; see `nc1`.
 
     The scatter of directions in which the class means hardly differ drowns in that of the others: in float32 the
@@ -259,7 +269,7 @@ class OnePass(NamedTuple):
     reliable: jax.Array
 
 
-def nc1_one_pass(count, sums, second_moment):
+def nc1_one_pass(count: ArrayLike, sums: ArrayLike, second_moment: ArrayLike) -> OnePass:
     """NC1 (thesis convention) from sums over one pass: tr(S_W S_B^+) with S_W = G / N - mu mu^T - S_B.
 
     The difference cancels: the terms are larger than the result by the ratio of raw to within-class energy, so in
@@ -305,7 +315,7 @@ def nc1_one_pass(count, sums, second_moment):
     return OnePass(value, error, defined & (value > 10 * error))
 
 
-def equi_separation(values, depth=None):
+def equi_separation(values: ArrayLike, depth: ArrayLike | None = None) -> jax.Array:
     """Pearson correlation of log NC1 with depth: -1 is the law of equi-separation (geometric decay by layer).
 
     Args:

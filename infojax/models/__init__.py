@@ -2,6 +2,7 @@
 
 import difflib
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -28,7 +29,7 @@ __all__ = [
     "options_of",
 ]
 
-MODELS = {
+MODELS: dict[str, Any] = {
     "wrn_28_2": partial(WideResNet, depth=28, width=2),
     "wrn_28_8": partial(WideResNet, depth=28, width=8),
     "wrn_37_2": partial(WideResNet, depth=28, width=2, groups=4, first_stride=2),  # STL-10's
@@ -50,7 +51,7 @@ MOST = 2**20  # of all of them: what is larger is a slip
 BELOW = {"norm_decay": 1.0}  # of other numbers, which are at least 0
 
 
-def options_of(name):
+def options_of(name: str) -> dict[str, Any]:
     """What a network may be given, with its defaults, of which None is a whole number; {} for an unknown name."""
     net = MODELS.get(name)
     fields = getattr(net, "func", net).__dataclass_fields__.values() if net else ()
@@ -58,7 +59,7 @@ def options_of(name):
     return own | getattr(net, "keywords", {})
 
 
-def build(name, num_classes, *, dtype="float32", **options):
+def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any) -> Any:
     """A network by name.
 
     Args:

@@ -7,7 +7,10 @@ Reference: Z. Cheong, Explaining Deep Neural Networks using Information Theory a
 calls them CIFARNet (f+) and MNISTNet (f-).
 """
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from infojax.models.convolution import conv_general_dilated
@@ -50,7 +53,7 @@ class ThesisCNN(nn.Module):
     of_batch = True  # what it says of a sample depends on the batch around it, in evaluation too
 
     @nn.compact
-    def __call__(self, x, train, start=None, stop=None):
+    def __call__(self, x: jax.Array, train: bool, start: str | None = None, stop: str | None = None) -> Any:
         if len(self.channels) != 3:
             raise ValueError(f"channels must be three, of the three blocks; got {self.channels}")
         stages, features = dict(zip(("layer1", "layer2", "layer3"), self.channels, strict=True)), {}

@@ -11,6 +11,7 @@ CPU, of fewer multiplications; figures are in `_dense`.
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ POSITIONS = 2048  # output pixels a piece: best, or nearly, for 8 x 8 to 32 x 32
 MOST_PIECES = 32  # each is compiled; larger batches get larger pieces, up to twice as slow and far faster than whole
 
 
-def conv_general_dilated(x, kernel, *args, **settings):
+def conv_general_dilated(x: jax.Array, kernel: jax.Array, *args: Any, **settings: Any) -> jax.Array:
     """`lax.conv_general_dilated`, the batch being the first axis of x and of the result; differentiable both ways."""
 
     def conv(x, kernel):

@@ -1,6 +1,9 @@
 """A plain multi-layer perceptron."""
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from infojax.models.initializers import fan_in_uniform
@@ -34,11 +37,11 @@ class MLP(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @property
-    def of_batch(self):
+    def of_batch(self) -> bool:
         return self.norm
 
     @nn.compact
-    def __call__(self, x, train, start=None, stop=None):
+    def __call__(self, x: jax.Array, train: bool, start: str | None = None, stop: str | None = None) -> Any:
         x, features = x.reshape(x.shape[0], -1), {}
         stages = {f"layer{i}": width for i, width in enumerate(self.widths, 1)}
         for name, width in cut(stages, start, stop).items():

@@ -1,6 +1,7 @@
 """Normalisation that flax does not have."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -12,7 +13,7 @@ class BatchStatistics(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         axes = tuple(range(x.ndim - 1))
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])

@@ -14,7 +14,7 @@ from jax import lax
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
-def max_pool(x, size):
+def max_pool(x: jax.Array, size: int) -> jax.Array:
     """(N, H, W, C) -> (N, H // size, W // size, C); rows and columns that are left over have no window."""
     return nn.max_pool(x, (size, size), (size, size))
 

@@ -7,7 +7,10 @@ References:
   He et al. 2016; the 3x3 stem without pooling is that of SimCLR's and most CIFAR codes.
 """
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from infojax.models.convolution import conv_general_dilated
@@ -79,7 +82,7 @@ class ResNet18(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train, start=None, stop=None):
+    def __call__(self, x: jax.Array, train: bool, start: str | None = None, stop: str | None = None) -> Any:
         if self.stem not in STEMS:
             raise ValueError(f"stem must be one of {', '.join(STEMS)}; got {self.stem!r}")
         if start is None:

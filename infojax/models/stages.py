@@ -10,8 +10,11 @@ belongs to the first, final normalisation and pooling to what follows the last. 
 net(net(x, train, stop=s), train, start=s) is net(x, train), its features those after s.
 """
 
+from collections.abc import Mapping
+from typing import Any
 
-def cut(stages, start, stop):
+
+def cut(stages: Mapping[str, Any], start: str | None, stop: str | None) -> dict[str, Any]:
     """The stages after `start` and up to and including `stop`; None is the beginning, or the end.
 
     Args:

@@ -1,6 +1,9 @@
 """The one-layer transformer in which Nanda et al. 2023 took grokking apart."""
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from infojax.models.output import Output
@@ -42,7 +45,7 @@ class Transformer(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train, start=None, stop=None):
+    def __call__(self, x: jax.Array, train: bool, start: str | None = None, stop: str | None = None) -> Any:
         if self.dim % self.heads:
             raise ValueError(f"heads must divide dim; got {self.heads} and {self.dim}")
         if start is None and x.shape[1] != self.length:

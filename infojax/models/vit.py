@@ -7,6 +7,8 @@ References:
   Dosovitskiy et al. 2021; Touvron et al. 2021 (tiny and small); facebookresearch/mae models_mae.py, models_vit.py.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ POSITIONS = ("learned", "sincos")
 POOLS = ("cls", "mean")
 
 
-def sincos_positions(rows, columns, width):
+def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
     """(rows * columns, width) of sines and cosines: the first half encodes the column, the second half the row.
 
     Each half is [sin(p w), cos(p w)] with w_i = 10000^(-i / (width / 4)), i < width / 4, as in the code of MAE.
@@ -46,7 +48,7 @@ class Block(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         n, tokens, width = x.shape
 
         def dense(size, name):
@@ -90,7 +92,7 @@ class ViT(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train, start=None, stop=None):
+    def __call__(self, x: jax.Array, train: bool, start: str | None = None, stop: str | None = None) -> Any:
         known = {"position": POSITIONS, "pool": POOLS} | ({"size": SIZES} if isinstance(self.size, str) else {})
         for name, values in known.items():
             if getattr(self, name) not in values:

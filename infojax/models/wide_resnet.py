@@ -17,7 +17,10 @@ samples times pixels of a batch.
 References: TorchSSL models/nets/wrn.py and wrn_var.py; google-research/fixmatch libml/models.py.
 """
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from infojax.models.convolution import conv_general_dilated
@@ -109,7 +112,7 @@ class WideResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, train, start=None, stop=None):
+    def __call__(self, x: jax.Array, train: bool, start: str | None = None, stop: str | None = None) -> Any:
         if self.variant not in VARIANTS:
             raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {self.variant!r}")
         blocks, rest = divmod(self.depth - 4, 6)
@@ -136,6 +139,6 @@ class WideResNet(nn.Module):
         x = _normalised(self, x, train, "bn")
         embedding = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         shape = "normal" if self.variant == "torchssl" else "truncated_normal"
-        init = nn.initializers.variance_scaling(1.0, "fan_avg", shape)  # Xavier
+        init = nn.initializers.variance_scaling(1.0, "fan_avg", shape)  # type: ignore[arg-type]  # Xavier
         logits = nn.Dense(self.num_classes, kernel_init=init, name="head")(embedding)
         return Output(logits, embedding, features)

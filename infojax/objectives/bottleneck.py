@@ -11,12 +11,13 @@ References:
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux, Net, View
+from infojax.objectives.contract import Aux, Batches, Constants, Context, Metrics, Net, State, View
 from infojax.objectives.nets import Nets, descend
 from infojax.objectives.objective import Objective, objective
 
@@ -49,10 +50,18 @@ class Bottleneck(Objective):
     batch_size: int | str = 64
 
     @property
-    def views(self):
+    def views(self) -> tuple[View, ...]:
         return (View("train", (self.transform,), self.batch_size),)
 
-    def optimise(self, state, constants, batch, draws, key, ctx):
+    def optimise(
+        self,
+        state: State,
+        constants: Constants,
+        batch: Batches,
+        draws: Any,
+        key: jax.Array,
+        ctx: Context,
+    ) -> tuple[State, Metrics]:
         """constants["entropies"]: {"labels": (), "digits": (N_D,)} in nats; the samples' extra "digits" is (n, N_D)."""
         state = self.fresh(state, key, ctx)
         h = self.encode(Nets(state, constants, key, ctx), batch)
@@ -64,7 +73,7 @@ class Bottleneck(Objective):
             state, _ = descend(decoding, state, constants, batch, draws, key, ctx, optimizer="decoders")
         return descend(self.loss, state, constants, batch, draws, key, ctx, scale=self.lr_scale)
 
-    def fresh(self, state, key, ctx):
+    def fresh(self, state: State, key: jax.Array, ctx: Context) -> State:
         """The state, with new digit decoders at every `reset_every`-th step after the first."""
         if not self.reset_every:
             return state
@@ -80,10 +89,18 @@ class Bottleneck(Objective):
 
         return jax.lax.cond((state.step > 0) & (state.step % self.reset_every == 0), anew, lambda state: state, state)
 
-    def encode(self, nets, batch):
+    def encode(self, nets: Nets, batch: Batches) -> jax.Array:
         return nets("net", batch["train"].views[self.transform], stop=self.layer)
 
-    def loss(self, nets, state, constants, batch, draws, ctx):
+    def loss(
+        self,
+        nets: Nets,
+        state: State,
+        constants: Constants,
+        batch: Batches,
+        draws: Any,
+        ctx: Context,
+    ) -> tuple[jax.Array, Aux]:
         labels, digits, entropy = batch["train"].labels, batch["train"].extra["digits"], constants["entropies"]
         h = self.encode(nets, batch)
         output = nets("net", h, start=self.layer)
@@ -101,13 +118,13 @@ class Bottleneck(Objective):
         return value, Aux(metrics=metrics)
 
 
-def read(nets, h, digits, update_statistics=True):
+def read(nets: Nets, h: jax.Array, digits: jax.Array, update_statistics: bool = True) -> jax.Array:
     """Cross-entropy of each digit decoder on a batch, (N_D,) nats."""
     output = nets("digits", h, update_statistics=update_statistics)
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(output.logits, digits.T), axis=1)
 
 
-def copies(net, count):
+def copies(net: Net, count: int) -> Net:
     """A `Net` of `count` of one net with parameters of their own: a leading axis of all that is theirs."""
 
     def apply(params, model_state, *inputs, train, **options):

@@ -2,11 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
+
+# What objectives take besides their state: "frozen" and whatever the method wants; a `Batch` for each view by its key.
+Constants: TypeAlias = Mapping[str, Any]
+Batches: TypeAlias = "Mapping[str, Batch]"
+Metrics: TypeAlias = dict[str, jax.Array]
 
 
 class Head(NamedTuple):
@@ -48,7 +53,7 @@ class Optimizer(NamedTuple):
     tx: optax.GradientTransformation
     nets: tuple[str, ...] = ()
 
-    def of(self, params):
+    def of(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The parameters that this optimiser changes, net by net."""
         return {name: params[name] for name in self.nets} if self.nets else params
 
@@ -89,13 +94,13 @@ class Seeds(NamedTuple):
     trunk: Any = 0
     fork: Any = 0
 
-    def at(self, step):
+    def at(self, step: jax.Array) -> "Seeds":
         """The seeds of a step, a traced number."""
         order, noise = (jnp.where(step < self.fork, self.trunk, own) for own in (self.order, self.noise))
         return self._replace(order=order, noise=noise)
 
 
-def stream(name, seed):
+def stream(name: str, seed: int | jax.Array) -> jax.Array:
     """The key of one of the `Seeds`: equal seeds of different streams have nothing in common."""
     return jax.random.fold_in(jax.random.key(seed), Seeds._fields.index(name))
 
@@ -139,12 +144,12 @@ class View(NamedTuple):
     replacement: bool = False
 
     @property
-    def key(self):
+    def key(self) -> str:
         """Where the batch has it."""
         return self.name or self.source
 
     @property
-    def named(self):
+    def named(self) -> Mapping[str, str]:
         """Name in the batch -> transform."""
         return self.transforms if isinstance(self.transforms, Mapping) else {name: name for name in self.transforms}
 
@@ -161,7 +166,7 @@ class Batch(NamedTuple):
 
     views: dict[str, jax.Array]
     labels: jax.Array
-    index: jax.Array
+    index: jax.Array  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     extra: dict[str, jax.Array] = {}
 
 
@@ -212,11 +217,11 @@ class Model:
     net: Net = dataclasses.field(metadata={"static": True})
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __call__(self, *inputs, stop=None):
+    def __call__(self, *inputs: Any, stop: str | None = None) -> Any:
         """The output in evaluation mode, or the feature `stop`."""
         return self.net.apply(self.params, self.model_state, *inputs, train=False, stop=stop)[0]
 
     @property
-    def head(self):
+    def head(self) -> Head | None:
         """`Head` of the classifier, or None."""
         return self.net.head(self.params) if self.net.head else None

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from infojax.measures.moments import ClassStats
-from infojax.objectives.contract import Aux, View
+from infojax.objectives.contract import Aux, Batches, Constants, Context, Metrics, Model, State, View
+from infojax.objectives.nets import Nets
 from infojax.objectives.objective import Objective, objective
 from infojax.objectives.supervised import Supervised
 
@@ -54,21 +55,29 @@ class Epochs(Objective):
         """The views are those of the objective inside, which has checked them."""
 
     @property
-    def views(self):
+    def views(self) -> tuple[View, ...]:
         return self.inner.views
 
     @property
-    def lr_scale(self):
+    def lr_scale(self) -> float | jax.Array:
         return self.inner.lr_scale
 
-    def init(self, key, ctx):
+    def init(self, key: jax.Array, ctx: Context) -> Epoch:
         moments = {name: ClassStats.init(ctx.facts.num_classes, dim) for name, dim in self.moments}
         return Epoch(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), bool), moments, self.inner.init(key, ctx))
 
-    def draws(self, key, batch, ctx):
+    def draws(self, key: jax.Array, batch: Batches, ctx: Context) -> Any:
         return self.inner.draws(key, batch, ctx)
 
-    def loss(self, nets, state, constants, batch, draws, ctx):
+    def loss(
+        self,
+        nets: Nets,
+        state: State,
+        constants: Constants,
+        batch: Batches,
+        draws: Any,
+        ctx: Context,
+    ) -> tuple[jax.Array, Aux]:
         epoch = state.method
         value, aux = self.inner.loss(nets, state._replace(method=epoch.inner), constants, batch, draws, ctx)
         begins, labels = state.step % self.epoch_steps == 0, batch["train"].labels
@@ -81,7 +90,15 @@ class Epochs(Objective):
         inner = epoch.inner if aux.method is None else aux.method
         return value, aux._replace(method=epoch._replace(moments=moments, inner=inner))
 
-    def update(self, state, constants, batch, key, ctx, draws=None):
+    def update(
+        self,
+        state: State,
+        constants: Constants,
+        batch: Batches,
+        key: jax.Array,
+        ctx: Context,
+        draws: Any = None,
+    ) -> tuple[State, Metrics]:
         before, place = state.method, state.step % self.epoch_steps
         after, metrics = super().update(state, constants, batch, key, ctx, draws)
         total = jnp.where(place == 0, 0.0, before.total) + metrics["loss"].astype(jnp.float32)
@@ -94,10 +111,10 @@ class Epochs(Objective):
         metrics |= {"epoch_loss": jnp.where(before.resting, before.mean, mean), "resting": kept.method.resting * 1.0}
         return kept._replace(step=after.step), metrics
 
-    def finished(self, state):
+    def finished(self, state: State) -> jax.Array:
         return state.method.resting
 
-    def evaluated(self, state, constants, ctx):
+    def evaluated(self, state: State, constants: Constants, ctx: Context) -> dict[str, Model]:
         """Evaluators find the moments as `Model.extra`."""
         raw = super().evaluated(state, constants, ctx)["raw"]
         return {"raw": dataclasses.replace(raw, extra={"moments": state.method.moments} if self.moments else {})}
@@ -111,15 +128,23 @@ class Decoder(Objective):
     each batch is encoded anew.
     """
 
-    column: jax.Array = 0
+    column: jax.Array = 0  # type: ignore[assignment]  # a leaf, which may be a number
     transform: str = "plain"
     batch_size: int | str = 400
 
     @property
-    def views(self):
+    def views(self) -> tuple[View, ...]:
         return (View("train", (self.transform,), self.batch_size),)
 
-    def loss(self, nets, state, constants, batch, draws, ctx):
+    def loss(
+        self,
+        nets: Nets,
+        state: State,
+        constants: Constants,
+        batch: Batches,
+        draws: Any,
+        ctx: Context,
+    ) -> tuple[jax.Array, Aux]:
         x, labels = batch["train"].views[self.transform], jnp.take(batch["train"].labels, self.column, axis=1)
         output = nets("net", nets("encoder", x) if "encoder" in ctx.frozen else x)
         value = jnp.mean(optax.softmax_cross_entropy(output.logits, jnp.eye(output.logits.shape[1])[labels]))

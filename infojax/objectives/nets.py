@@ -1,7 +1,12 @@
 """Networks bound to their variables, and the step of an optimiser on a loss of them."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import optax
+
+from infojax.objectives.contract import Aux, Batches, Constants, Context, Head, Metrics, State
 
 
 class Nets:
@@ -13,13 +18,21 @@ class Nets:
     cannot leave it.
     """
 
-    def __init__(self, state, constants, key, ctx):
+    def __init__(self, state: State, constants: Constants, key: jax.Array, ctx: Context) -> None:
         self._params, self._averages = state.params, state.averages
         self._frozen = constants["frozen"] if ctx.frozen else {}
         self._ctx, self._key, self._calls = ctx, key, 0
         self.statistics = dict(state.model_state)  # model_state after the calls so far
 
-    def __call__(self, name, *inputs, train=None, update_statistics=True, start=None, stop=None):
+    def __call__(
+        self,
+        name: str,
+        *inputs: Any,
+        train: bool | None = None,
+        update_statistics: bool = True,
+        start: str | None = None,
+        stop: str | None = None,
+    ) -> Any:
         """The output of a net.
 
         Args:
@@ -43,7 +56,7 @@ class Nets:
         apply = self._ctx.nets[name].apply
         return apply(params, statistics, *inputs, train=train, rngs=rngs, start=start, stop=stop)
 
-    def head(self, name="net"):
+    def head(self, name: str = "net") -> Head:
         """`Head` of a net's classifier.
 
         Raises:
@@ -56,7 +69,7 @@ class Nets:
             raise ValueError(f"the net {name!r} has no classifier head")
         return head
 
-    def averaged(self, average):
+    def averaged(self, average: str) -> "_Averaged":
         """The nets of an `Average`, called like these; no gradient reaches them."""
         return _Averaged(self, average)
 
@@ -89,7 +102,18 @@ class _Averaged:
         return jax.lax.stop_gradient(params[name])
 
 
-def descend(loss, state, constants, batch, draws, key, ctx, *, optimizer="main", scale=1.0):
+def descend(
+    loss: Callable[..., tuple[jax.Array, Aux]],
+    state: State,
+    constants: Constants,
+    batch: Batches,
+    draws: Any,
+    key: jax.Array,
+    ctx: Context,
+    *,
+    optimizer: str = "main",
+    scale: float | jax.Array = 1.0,
+) -> tuple[State, Metrics]:
     """State after one step of an optimiser on `loss`, and the metrics: the loss's own, its value and gradient norm.
 
     Only the parameters of the optimiser's nets are differentiated and changed. `step` stays: `Objective.update` counts.

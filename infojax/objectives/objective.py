@@ -6,17 +6,35 @@ methods write `views` and `loss` alone; one with several optimiser steps (Meta P
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Average, Model, State, View, stream
+from infojax.objectives.contract import (
+    Aux,
+    Average,
+    Batches,
+    Constants,
+    Context,
+    Metrics,
+    Model,
+    Net,
+    Seeds,
+    State,
+    View,
+    stream,
+)
 from infojax.objectives.nets import descend
 
+T = TypeVar("T")
+Part = TypeVar("Part", bound=Any)
 
-def objective(cls):
+
+@dataclass_transform(frozen_default=True)
+def objective(cls: type[T]) -> type[T]:
     """Makes a class a frozen dataclass and a pytree.
 
     Fields annotated `float` or `jax.Array` are leaves, which may differ between the runs of one program: floats can be
@@ -24,13 +42,13 @@ def objective(cls):
     own. Everything else is static.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
-    fields = dataclasses.fields(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # it is one by now
     children = [field.name for field in fields if field.type in (float, jax.Array) or is_part(field)]
     static = [field.name for field in fields if field.name not in children]
     return jax.tree_util.register_dataclass(cls, data_fields=children, meta_fields=static)
 
 
-def is_part(field):
+def is_part(field: dataclasses.Field) -> bool:
     """Whether a field of an objective holds a dataclass or an objective."""
     return dataclasses.is_dataclass(field.type) or field.type is Objective
 
@@ -50,6 +68,7 @@ class Objective:
     views: tuple[View, ...] = ()
     averages: Mapping[str, Average] = {}
     lr_scale = 1.0
+    loss: Callable[..., tuple[jax.Array, Aux]]
 
     def __post_init__(self):
         """Raises ValueError where two arrays of a batch would have one name."""
@@ -64,15 +83,23 @@ class Objective:
                     '{"weak1": "weak", "weak2": "weak"}'
                 )
 
-    def init(self, key, ctx):
+    def init(self, key: jax.Array, ctx: Context) -> Any:
         """The method's own state at step 0."""
         return ()
 
-    def draws(self, key, batch, ctx):
+    def draws(self, key: jax.Array, batch: Batches, ctx: Context) -> Any:
         """What the method draws at random besides its views: mixing coefficients, masks, directions."""
         return ()
 
-    def update(self, state, constants, batch, key, ctx, draws=None):
+    def update(
+        self,
+        state: State,
+        constants: Constants,
+        batch: Batches,
+        key: jax.Array,
+        ctx: Context,
+        draws: Any = None,
+    ) -> tuple[State, Metrics]:
         """One step, and its metrics: draw, optimise, count the step, move the averages.
 
         Args:
@@ -82,19 +109,27 @@ class Objective:
         state, metrics = self.optimise(state, constants, batch, draws, key, ctx)
         return move_averages(self.averages, state._replace(step=state.step + 1)), metrics
 
-    def optimise(self, state, constants, batch, draws, key, ctx):
+    def optimise(
+        self,
+        state: State,
+        constants: Constants,
+        batch: Batches,
+        draws: Any,
+        key: jax.Array,
+        ctx: Context,
+    ) -> tuple[State, Metrics]:
         """The state after descending on `loss` with the optimiser "main", and metrics."""
         return descend(self.loss, state, constants, batch, draws, key, ctx, scale=self.lr_scale)
 
-    def finished(self, state):
+    def finished(self, state: State) -> bool | jax.Array:
         """Whether further steps change nothing but `step`: a scalar, or (runs,)."""
         return False
 
-    def network(self, ctx):
+    def network(self, ctx: Context) -> Net:
         """The `Net` that evaluators look at."""
         return ctx.nets["net"]
 
-    def evaluated(self, state, constants, ctx):
+    def evaluated(self, state: State, constants: Constants, ctx: Context) -> dict[str, Model]:
         """Name -> `Model` that evaluators look at: "raw", and each average that is evaluated."""
         net = self.network(ctx)
         found = {"raw": Model(state.params["net"], state.model_state["net"], net)}
@@ -105,7 +140,7 @@ class Objective:
         return found
 
 
-def move_averages(averages, state):
+def move_averages(averages: Mapping[str, Average], state: State) -> State:
     """mean <- decay mean + (1 - decay) params, of the parameters after the step; no debiasing."""
     moved = {}
     for name, average in averages.items():
@@ -115,12 +150,13 @@ def move_averages(averages, state):
     return state._replace(averages=state.averages | moved)
 
 
-def init_state(objective, seeds, ctx):
+def init_state(objective: Objective, seeds: Seeds, ctx: Context) -> State:
     """State at step 0; parameters come from seeds.init alone, and those of a net do not depend on the other nets."""
     key = stream("init", seeds.init)
     variables = {name: net.init(named_key(key, name)) for name, net in ctx.nets.items() if name not in ctx.frozen}
     params, model_state = ({name: pair[i] for name, pair in variables.items()} for i in (0, 1))
-    averages, own_statistics = {}, {}
+    averages: dict[str, Any] = {}
+    own_statistics: dict[str, Any] = {}
     for name, average in objective.averages.items():
         averages[name] = {net: params[net] for net in average.nets}
         if average.statistics:
@@ -136,27 +172,27 @@ def init_state(objective, seeds, ctx):
     )
 
 
-def named_key(key, name):
+def named_key(key: jax.Array, name: str) -> jax.Array:
     """The key of a net by its name: adding a net leaves the others' parameters as they were."""
     return jax.random.fold_in(key, 0 if name == "net" else zlib.crc32(name.encode()))
 
 
-def flat_settings(part):
+def flat_settings(part: Any) -> dict[str, Any]:
     """The fields of an objective with their values, those of its parts beside its own: what a config lists."""
-    found = {}
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         found |= flat_settings(value) if is_part(field) else {field.name: value}
     return found
 
 
-def float_settings(part):
+def float_settings(part: Any) -> list[str]:
     """Names of the fields of an objective and its parts that are floats, which can be swept."""
     inner = [float_settings(getattr(part, field.name)) for field in dataclasses.fields(part) if is_part(field)]
     return [field.name for field in dataclasses.fields(part) if field.type is float] + sum(inner, [])
 
 
-def with_settings(part, settings):
+def with_settings(part: Part, settings: Mapping[str, Any]) -> Part:
     """The objective with other values of some fields, by name, its own or those of a part.
 
     Raises:

@@ -20,13 +20,23 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.head_interplay import interplay
+from infojax.objectives.contract import Context, Head, Metrics
 from infojax.objectives.objective import objective
 
 KINDS = ("off", "mi", "hd", "mir", "hdr")
 GRADIENTS = ("both", "features", "head")
 
 
-def information_term(kind, features, labels, head, *, weights=None, to="both", normalise=False):
+def information_term(
+    kind: str,
+    features: jax.Array,
+    labels: jax.Array,
+    head: jax.Array,
+    *,
+    weights: jax.Array | None = None,
+    to: str = "both",
+    normalise: bool = False,
+) -> tuple[jax.Array, Metrics]:
     """The term above without lambda, to be minimised, and what it was made of.
 
     Args:
@@ -70,7 +80,9 @@ class InformationTerm:
     to: str = "both"
     normalise: bool = False
 
-    def __call__(self, features, labels, head, ctx, weights=None):
+    def __call__(
+        self, features: jax.Array, labels: jax.Array, head: Head, ctx: Context, weights: jax.Array | None = None
+    ) -> tuple[jax.Array, Metrics]:
         """strength * the term, and what it was made of; (0, {}) where it is off.
 
         Args:

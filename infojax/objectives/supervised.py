@@ -1,10 +1,15 @@
 """Supervised learning: cross-entropy, with the papers' information terms."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import optax
 
 from infojax.measures.classification import cross_entropy
-from infojax.objectives.contract import Aux, Average, View
+from infojax.objectives.contract import Aux, Average, Batches, Constants, Context, State, View
+from infojax.objectives.nets import Nets
 from infojax.objectives.objective import Objective, objective
 from infojax.objectives.regularizers import InformationTerm
 
@@ -39,14 +44,14 @@ class Supervised(Objective):
     replacement: bool = False
 
     @property
-    def views(self):
+    def views(self) -> tuple[View, ...]:
         return (View("train", (self.transform,), self.batch_size, replacement=self.replacement),)
 
     @property
-    def averages(self):
+    def averages(self) -> Mapping[str, Average]:
         return {"ema": Average(("net",), self.ema_decay)}
 
-    def cross_entropy(self, logits, labels):
+    def cross_entropy(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """(N,) with smoothed labels."""
         if self.log_softmax == "float64":
             own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
@@ -54,7 +59,15 @@ class Supervised(Objective):
         targets = optax.smooth_labels(jnp.eye(logits.shape[1])[labels], self.label_smoothing)
         return optax.softmax_cross_entropy(logits, targets)
 
-    def loss(self, nets, state, constants, batch, draws, ctx):
+    def loss(
+        self,
+        nets: Nets,
+        state: State,
+        constants: Constants,
+        batch: Batches,
+        draws: Any,
+        ctx: Context,
+    ) -> tuple[jax.Array, Aux]:
         labels = batch["train"].labels
         output = nets("net", batch["train"].views[self.transform])
         value = jnp.mean(self.cross_entropy(output.logits / self.temperature, labels))

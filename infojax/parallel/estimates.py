@@ -1,19 +1,25 @@
 """The estimators of `infojax.measures.estimate` over samples that are split over devices."""
 
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from infojax.measures import arrays, estimate
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.estimate import InterplayEstimate
+from infojax.measures.interval import Estimate
+from infojax.measures.moments import ClassStats
 from infojax.measures.operators import ROWS, with_placement
-from infojax.measures.trace import OPERATOR, on_one_device
+from infojax.measures.trace import OPERATOR, Compiled, on_one_device
 from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
 from infojax.parallel.samples import interplay_and_spectra
 
 
 @cache
-def on_devices(mesh):
+def on_devices(mesh: Mesh | None) -> Compiled:
     """What compiles a `Stage` of the estimators for a mesh; for one device without."""
     if mesh is None:
         return on_one_device
@@ -47,7 +53,16 @@ def _padded(mesh, *arrays_and_fill):
     return [x if mesh is None or x is None else padded_rows(x, mesh, fill) for x, fill in arrays_and_fill]
 
 
-def estimate_interplay(z, labels, head, *, weights=None, center=False, mesh=None, **effort):
+def estimate_interplay(
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    mesh: Mesh | None = None,
+    **effort: Any,
+) -> InterplayEstimate:
     """`infojax.estimate_interplay` of samples split over devices: products move 2 C D numbers a column."""
     z = arrays.as_rows(z)
     weights = arrays.sample_weights(weights, len(z), z.dtype)
@@ -58,12 +73,22 @@ def estimate_interplay(z, labels, head, *, weights=None, center=False, mesh=None
     )  # fmt: skip
 
 
-def estimate_interplay_from_stats(stats, head, *, mesh=None, **effort):
+def estimate_interplay_from_stats(
+    stats: ClassStats, head: ArrayLike, *, mesh: Mesh | None = None, **effort: Any
+) -> InterplayEstimate:
     """`infojax.estimate_interplay_from_stats`, the factors of the classes split over devices."""
     return estimate.estimate_interplay_from_stats(stats, head, compiled=on_devices(mesh), **effort)
 
 
-def estimate_joint_entropy(z1, z2, *, weights=None, center=False, mesh=None, **effort):
+def estimate_joint_entropy(
+    z1: ArrayLike,
+    z2: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    mesh: Mesh | None = None,
+    **effort: Any,
+) -> Estimate:
     """`infojax.estimate_joint_entropy` of samples split over devices: products move D1 D2 numbers a column."""
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     weights = arrays.sample_weights(weights, len(z1), z1.dtype)
@@ -71,7 +96,9 @@ def estimate_joint_entropy(z1, z2, *, weights=None, center=False, mesh=None, **e
     return estimate.estimate_joint_entropy(z1, z2, weights=weights, center=center, compiled=on_devices(mesh), **effort)
 
 
-def estimate_matrix_entropy(z, *, weights=None, center=False, mesh=None, **effort):
+def estimate_matrix_entropy(
+    z: ArrayLike, *, weights: ArrayLike | None = None, center: bool = False, mesh: Mesh | None = None, **effort: Any
+) -> Estimate:
     """`infojax.estimate_matrix_entropy` of samples split over devices: products move D numbers a column."""
     z = arrays.as_rows(z)
     weights = arrays.sample_weights(weights, len(z), z.dtype)

@@ -12,15 +12,17 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from infojax.measures import arrays, spectra
+from infojax.measures.arrays import ArrayLike
 from infojax.parallel.mesh import AXIS, SPLIT, WHOLE
 
 MOST_SWEEPS = 20
 
 
 @partial(jax.jit, static_argnames="mesh")
-def eigenvalues(k, mesh=None):
+def eigenvalues(k: ArrayLike, mesh: Mesh | None = None) -> jax.Array:
     """Ascending eigenvalues of a symmetric positive semi-definite matrix (n, n), those at rounding level set to zero.
 
     Error about eps ||K||, as that of a dense solver. No derivatives: use the estimators, or one device, for losses.

@@ -1,12 +1,16 @@
 """Many matrices, one per class, layer, head or step: each device decomposes its share."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from infojax.parallel.mesh import SPLIT
 
 
-def map_matrices(f, mesh=None):
+def map_matrices(f: Callable[..., Any], mesh: Mesh | None = None) -> Callable[..., Any]:
     """f of one matrix (or of several arrays) as a function of batches of them, split over the devices of a mesh.
 
     Plain jit does not do that on TPU: eigendecompositions above 256 are a loop over the batch, for which the whole

@@ -3,6 +3,9 @@
 The mesh spans the devices of all processes. What is done with its arrays is done by every process, in the same order.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +15,7 @@ AXIS = "data"
 SPLIT, WHOLE = PartitionSpec(AXIS), PartitionSpec()
 
 
-def make_mesh(num_devices=None):
+def make_mesh(num_devices: int | None = None) -> Mesh:
     """A mesh of the first devices, equally many of each process (all by default).
 
     Axes are Auto: the compiler moves data where it is needed.
@@ -28,12 +31,12 @@ def make_mesh(num_devices=None):
     return jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
 
 
-def replicated(tree, mesh=None):
+def replicated(tree: Any, mesh: Mesh | None = None) -> Any:
     """Every leaf whole on every device; the tree as it is without a mesh. Every process gives the same values."""
     return tree if mesh is None else _placed(tree, NamedSharding(mesh, WHOLE))
 
 
-def shard_rows(tree, mesh=None):
+def shard_rows(tree: Any, mesh: Mesh | None = None) -> Any:
     """Every leaf split by its leading axis, which the number of devices must divide; the tree without a mesh.
 
     Every process gives the same values, whole; `from_local_rows` takes a share from each.
@@ -52,12 +55,12 @@ def _placed(tree, sharding):
     return jax.tree.map(spread, tree)
 
 
-def gather(tree, mesh=None):
+def gather(tree: Any, mesh: Mesh | None = None) -> Any:
     """Inside a compiled program: every leaf whole on every device, gathered once; the tree as it is without a mesh."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
 
 
-def local_copy(tree):
+def local_copy(tree: Any) -> Any:
     """Every leaf whole on this process's first device, from wherever the devices hold it.
 
     What follows needs no other process, and one device works instead of all alike. Every process calls it.
@@ -77,22 +80,22 @@ def _identity(x):
     return x
 
 
-def local_rows(num_rows, mesh=None):
+def local_rows(num_rows: int, mesh: Mesh | None = None) -> np.ndarray:
     """Which of `num_rows` sharded rows the devices of this process hold, (n,) ascending; all without a mesh."""
     if mesh is None:
         return np.arange(num_rows)
     held = NamedSharding(mesh, SPLIT).addressable_devices_indices_map((num_rows,))
-    return np.unique(np.concatenate([np.arange(num_rows)[rows] for (rows,) in held.values()]))
+    return np.unique(np.concatenate([np.arange(num_rows)[rows] for (rows,) in held.values()]))  # type: ignore[misc]  # no None of these
 
 
-def from_local_rows(tree, mesh=None):
+def from_local_rows(tree: Any, mesh: Mesh | None = None) -> Any:
     """Arrays sharded over rows, of which every process gives its `local_rows`, numpy (n, ...)."""
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     return jax.make_array_from_process_local_data(NamedSharding(mesh, SPLIT), tree)
 
 
-def padded_rows(x, mesh, value=0):
+def padded_rows(x: Any, mesh: Mesh, value: float = 0) -> Any:
     """x with rows of `value` added until the number of devices divides the number of rows."""
     missing = -x.shape[0] % mesh.size
     if not missing:
@@ -101,7 +104,9 @@ def padded_rows(x, mesh, value=0):
     return xp.pad(x, ((0, missing),) + ((0, 0),) * (x.ndim - 1), constant_values=value)
 
 
-def sharded_views(transforms, mesh=None):
+def sharded_views(
+    transforms: Mapping[str, Callable[..., jax.Array]], mesh: Mesh | None = None
+) -> Mapping[str, Callable[..., jax.Array]]:
     """Transforms whose results are sharded over samples, so that everything after them runs data-parallel.
 
     Sums over the batch (gradients, batch statistics, entropies) stay those of the whole batch.
@@ -116,7 +121,7 @@ def sharded_views(transforms, mesh=None):
     return {name: sharded(view) for name, view in transforms.items()}
 
 
-def over_processes(reduce, tree):
+def over_processes(reduce: Callable[[Any, str], Any], tree: Any) -> Any:
     """reduce(tree, axis) over an axis of processes, each with a tree of its own; the result on this process's device.
 
     Args:

@@ -5,10 +5,13 @@ device for class second moments: never the samples. The one exception is the Gra
 (or than C D): a Gram matrix needs every pair of rows, so the rows, then fewer than the moments, are gathered.
 """
 
+from collections.abc import Callable
 from functools import partial, wraps
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from infojax.measures import (
     arrays,
@@ -22,11 +25,15 @@ from infojax.measures import (
     spectra,
     variability,
 )
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.collapse import NeuralCollapse
+from infojax.measures.head_interplay import Interplay
+from infojax.measures.moments import ClassStats, P, R
 from infojax.parallel.matrices import map_matrices
 from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
 
 
-def compiled_on_mesh(namesake, *static):
+def compiled_on_mesh(namesake: Callable[..., Any], *static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compiles a function of arrays and a mesh; without a mesh it is its namesake in `infojax.measures`, uncompiled.
 
     The number of classes, where it is not given, is that of the labels, which a compiled program could not tell.
@@ -49,8 +56,17 @@ def compiled_on_mesh(namesake, *static):
     return decorated
 
 
-def over_samples(f, mesh, z, labels, weights, *whole, out_specs=WHOLE):
+def over_samples(
+    f: Callable[..., Any],
+    mesh: Mesh | None,
+    z: ArrayLike,
+    labels: ArrayLike | None,
+    weights: ArrayLike | None,
+    *whole: Any,
+    out_specs: Any = WHOLE,
+) -> Any:
     """f(z, labels, weights, *whole) on each device's rows; rows are added with label -1 and weight zero."""
+    assert mesh is not None  # without one the namesake is called
     z = arrays.as_rows(z)
     labels = arrays.as_labels(jnp.zeros(len(z), jnp.int32) if labels is None else labels, len(z))
     rows = (z, labels, arrays.sample_weights(weights, len(z), z.dtype))
@@ -60,7 +76,15 @@ def over_samples(f, mesh, z, labels, weights, *whole, out_specs=WHOLE):
 
 
 @compiled_on_mesh(moments.class_stats, "num_classes", "scatter")
-def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None, mesh=None):
+def class_stats(
+    z: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    scatter: str | None = None,
+    mesh: Mesh | None = None,
+) -> ClassStats:
     """`infojax.class_stats` of samples (N, D) split over devices; N need not be divisible.
 
     Two all-reduces of O(C D), and one of the scatter where it is asked for. Merge the results of several batches.
@@ -73,7 +97,9 @@ def class_stats(z, labels, num_classes=None, *, weights=None, scatter=None, mesh
 
 
 @partial(jax.jit, static_argnames=("center", "mesh"))
-def second_moment(z, *, weights=None, center=False, mesh=None):
+def second_moment(
+    z: ArrayLike, *, weights: ArrayLike | None = None, center: bool = False, mesh: Mesh | None = None
+) -> jax.Array:
     """sum_i p_i u_i u_i^T (D, D) of the unit rows: the density whose entropy is `matrix_entropy`; trace one.
 
     One all-reduce of D^2 numbers, and of D for the mean where `center`.
@@ -99,13 +125,28 @@ def _density(z, weights, center, mesh):
 
 
 @compiled_on_mesh(entropy.matrix_entropy, "alpha", "center")
-def matrix_entropy(z, *, alpha=1.0, center=False, weights=None, mesh=None):
+def matrix_entropy(
+    z: ArrayLike,
+    *,
+    alpha: float = 1.0,
+    center: bool = False,
+    weights: ArrayLike | None = None,
+    mesh: Mesh | None = None,
+) -> jax.Array:
     """`infojax.matrix_entropy` of samples split over devices."""
+    z = arrays.as_rows(z)
     return entropy.entropy_of_density(_density(z, weights, center, mesh), alpha, len(z))
 
 
 @compiled_on_mesh(entropy.coding_rate, "form")
-def coding_rate(z, mu=1.0, *, form="code", weights=None, mesh=None):
+def coding_rate(
+    z: ArrayLike,
+    mu: float | jax.Array = 1.0,
+    *,
+    form: str = "code",
+    weights: ArrayLike | None = None,
+    mesh: Mesh | None = None,
+) -> jax.Array:
     """`infojax.coding_rate` of samples split over devices: of the global batch, whose size its scale depends on."""
     z = arrays.as_rows(z)
     if z.shape[0] < z.shape[1]:
@@ -117,13 +158,24 @@ def coding_rate(z, mu=1.0, *, form="code", weights=None, mesh=None):
         mass = jnp.sum(jnp.where(live, weights, 0))
         return arrays.total((arrays.matmul(rows.T, rows), mass), AXIS)
 
-    return entropy.coding_rate_of_moment(*over_samples(local, mesh, z, None, weights), z.shape[1], mu, form)
+    small, mass = over_samples(local, mesh, z, None, weights)
+    return entropy.coding_rate_of_moment(small, mass, z.shape[1], mu, form)
 
 
 @compiled_on_mesh(collapse.neural_collapse, "num_classes", "convention")
-def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, convention="thesis", weights=None, mesh=None):
+def neural_collapse(
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    num_classes: int | None = None,
+    convention: str = "thesis",
+    weights: ArrayLike | None = None,
+    mesh: Mesh | None = None,
+) -> NeuralCollapse:
     """`infojax.neural_collapse` of samples split over devices: two passes, O(C D) moved in each."""
-    num_classes = num_classes if head is None else len(head)
+    num_classes = num_classes if head is None else len(head)  # type: ignore[arg-type]  # jit has made an array of it
     z, s = scale.normalised_samples(z, labels, num_classes, weights)
     stats = class_stats(z, labels, num_classes, weights=weights, mesh=mesh)
     quotient = variability.nc1_convention(convention).quotient
@@ -139,7 +191,15 @@ def neural_collapse(z, labels, head=None, bias=None, *, num_classes=None, conven
 
 
 @compiled_on_mesh(head_interplay.interplay, "center")
-def interplay(z, labels, head, *, weights=None, center=False, mesh=None):
+def interplay(
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    mesh: Mesh | None = None,
+) -> Interplay:
     """`infojax.interplay` of samples split over devices, exact.
 
     With N > C min(N, D) samples the second moments of the classes are reduced, each device getting those of its share
@@ -150,7 +210,15 @@ def interplay(z, labels, head, *, weights=None, center=False, mesh=None):
 
 
 @compiled_on_mesh(head_interplay.interplay_and_spectra, "center")
-def interplay_and_spectra(z, labels, head, *, weights=None, center=False, mesh=None):
+def interplay_and_spectra(
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    center: bool = False,
+    mesh: Mesh | None = None,
+) -> tuple[Interplay, tuple[jax.Array, ...]]:
     """`interplay`, and the eigenvalues of its three densities."""
     return head_interplay.assemble_with_spectra(*_ingredients(z, labels, head, weights, center, mesh))
 
@@ -170,7 +238,9 @@ def _ingredients(z, labels, head, weights, center, mesh):
     return rho, rows, owner, unit_head, class_p, mean, count, len(z)
 
 
-def class_moments(z, labels, head, weights, center, mesh):
+def class_moments(
+    z: ArrayLike, labels: ArrayLike, head: jax.Array, weights: ArrayLike | None, center: bool, mesh: Mesh
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Second moments of each class's unit rows (C', D, D), C' a multiple of the devices over which they are split.
 
     Also their sum, unit head rows, class probabilities, mean direction and number of samples.

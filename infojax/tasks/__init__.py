@@ -1,6 +1,7 @@
 """What a config selects: each task is a function of (config, workdir) that composes the rooms below."""
 
 import importlib
+from types import ModuleType
 
 NAMES = (
     "bottleneck", "compression", "connectivity", "grokking", "pruning", "semisup", "simplex", "smoke", "supervised",
@@ -9,6 +10,6 @@ NAMES = (
 TASKS = {name: f"infojax.tasks.{name}" for name in NAMES}
 
 
-def load(name):
+def load(name: str) -> ModuleType:
     """The module of a task; `run(config, workdir, dry_run)` is its entry."""
     return importlib.import_module(TASKS[name])

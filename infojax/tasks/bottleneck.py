@@ -1,7 +1,10 @@
 """Encoders trained by the decodable information bottleneck, at one beta or several."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from infojax.data import in_memory, open_dataset, transforms
 from infojax.data.splits import shuffled
@@ -33,7 +36,7 @@ from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
 
-def defaults(name, chosen):
+def defaults(name: str, chosen: Any) -> ConfigDict:
     """Adam for both players, as Dubois et al. and the thesis have it, without what presets decide."""
     config = training(name, chosen)
     config.task = "bottleneck"
@@ -50,7 +53,7 @@ def defaults(name, chosen):
     return config
 
 
-def study(config):
+def study(config: Any) -> Study:
     """Data with digits, a network cut in two, digit decoders of its second part, an optimiser for each player.
 
     Raises:
@@ -60,7 +63,7 @@ def study(config):
     num_classes = dataset.num_classes
     source, test = (shuffled(of) for of in (subset(dataset, config.data), in_memory(dataset.split("test"))))
     objective = checked(config, len(source))
-    per_epoch = len(source) / objective.batch_size
+    per_epoch = len(source) / objective.batch_size  # type: ignore[operator]  # a number: "all" was refused
     total = total_steps(config, per_epoch)
     mean, std, notes = normalisation(dataset, source)
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
@@ -117,7 +120,7 @@ def study(config):
     )
 
 
-def checked(config, num_samples):
+def checked(config: Any, num_samples: int) -> Bottleneck:
     """The objective of a config."""
     settings = config.objective
     check_batch(settings.batch_size, num_samples)

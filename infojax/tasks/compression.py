@@ -1,8 +1,13 @@
 """Layerwise compression: how far each layer of a network brings the classes together, and what decoders read in it."""
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from ml_collections import ConfigDict
 
 from infojax.data import Arrays, in_memory, open_dataset, transforms
 from infojax.data.splits import shuffled
@@ -10,7 +15,7 @@ from infojax.evaluate import Decoding, LayerError, chosen_layers, geometric, lay
 from infojax.evaluate.layers import INPUT
 from infojax.evaluate.usable import CONDITIONS, DIGITS, ENCODINGS, ENTROPIES, VALUES
 from infojax.measures.variability import NC1_CONVENTIONS
-from infojax.objectives import Context, Epochs, Optimizer, Supervised
+from infojax.objectives import Context, Epochs, Net, Optimizer, Supervised
 from infojax.tasks.build import (
     Study,
     all_options,
@@ -25,6 +30,7 @@ from infojax.tasks.build import (
     optimizer_settings,
     total_steps,
 )
+from infojax.tasks.build.study import Tools
 from infojax.tasks.config import ConfigError, training
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, every
@@ -33,7 +39,7 @@ from infojax.train.step import HOW
 LABELS = ("true", "random")
 
 
-def defaults(name, chosen):
+def defaults(name: str, chosen: Any) -> ConfigDict:
     """The thesis's recipe as its text has it, or as its released code runs, without what presets decide."""
     config, released = training(name, chosen), chosen.get("variant") == "released"
     config.task, config.variant = "compression", chosen.get("variant", "text")
@@ -65,7 +71,7 @@ def defaults(name, chosen):
     return config
 
 
-def study(config):
+def study(config: Any) -> Study:
     """Data, network, optimiser and evaluators of a config.
 
     Raises:
@@ -136,7 +142,7 @@ def study(config):
     )
 
 
-def check(config):
+def check(config: Any) -> None:
     """Refuses values that are not known."""
     check_choice(config, "data.labels", LABELS)
     check_choice(config, "evaluate.convention", NC1_CONVENTIONS)
@@ -164,7 +170,7 @@ def check(config):
         raise ConfigError("a compression study has no sweep; runs of their own are compared by infojax.report")
 
 
-def first_of_each_class(source, num_classes, key, settings):
+def first_of_each_class(source: Arrays, num_classes: int, key: str, settings: Any) -> Arrays:
     """The first samples of each class, in the order of the set: `key` of them, or fewer of later classes of train.
 
     Raises:
@@ -186,7 +192,7 @@ def first_of_each_class(source, num_classes, key, settings):
     return Arrays(source.x[chosen], labels[chosen])
 
 
-def layers_of(shapes, patterns, key):
+def layers_of(shapes: Iterable[str], patterns: Sequence[str], key: str) -> list[str]:
     """The layers that patterns name.
 
     Raises:
@@ -198,7 +204,9 @@ def layers_of(shapes, patterns, key):
         raise ConfigError(f"{key}: {error}") from None
 
 
-def decoding_of(config, tools, net_of, tx, num_classes):
+def decoding_of(
+    config: Any, tools: Tools, net_of: Callable[[str], Net], tx: optax.GradientTransformation, num_classes: int
+) -> Decoding:
     """How V-information is read."""
     settings = config.usable
     on_cpu = jax.default_backend() == "cpu"

@@ -6,8 +6,10 @@ The string names a preset and the choices that other keys derive from; any other
 """
 
 import traceback
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 
@@ -45,12 +47,12 @@ class Listing(Exception):
 
     STRING = "?"
 
-    def __init__(self, known):
+    def __init__(self, known: dict[str, Any]) -> None:
         super().__init__("the choices were asked for")
         self.known = known
 
 
-def choices(string, **known):
+def choices(string: str | None, **known: Any) -> ConfigDict:
     """The choices of a config string, "PRESET,key=value,...", as a ConfigDict.
 
     Args:
@@ -98,7 +100,7 @@ def choices(string, **known):
     return ConfigDict(chosen)
 
 
-def training(name, chosen):
+def training(name: str, chosen: Any) -> ConfigDict:
     """The keys that every training run has; placeholders have no value until one is given.
 
     Args:
@@ -137,7 +139,7 @@ def training(name, chosen):
     )
 
 
-def check_choices(config):
+def check_choices(config: Any) -> None:
     """Refuses flags that contradict the config string.
 
     Raises:
@@ -155,13 +157,13 @@ def check_choices(config):
             )
 
 
-def plain(config):
+def plain(config: Any) -> dict[str, Any]:
     """Nested dict of a config, for config.json."""
     return FrozenConfigDict(config).to_dict()
 
 
 @contextmanager
-def buildable(what):
+def buildable(what: str) -> Iterator[None]:
     """Turns what the parts of a run raise about their arguments, each in its own type, into one line, in all processes.
 
     Raises:
@@ -178,7 +180,7 @@ def buildable(what):
         raise ConfigError(f"{what} of this config cannot be built: {one_line(error)}") from error
 
 
-def one_line(error, file=None):
+def one_line(error: BaseException, file: str | None = None) -> str:
     """What an error of absl, ml_collections or a config file means, in one line; in a config file, where it arose."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]

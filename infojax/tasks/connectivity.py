@@ -1,12 +1,16 @@
 """Two networks and the straight line between them: linear mode connectivity."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
 
 from infojax.data import order
 from infojax.evaluate import along_path, classify, interplay, looking, refreshing
-from infojax.objectives import Seeds
+from infojax.objectives import Model, Seeds
 from infojax.tasks.build import check_choice, classification, network
+from infojax.tasks.build.study import Study, Tools
 from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
@@ -17,7 +21,7 @@ WEIGHTS = ("raw", "ema")
 NEEDS = ("path.init", "path.fork", "path.points", "path.weights", "path.recompute_samples")
 
 
-def study(config):
+def study(config: Any) -> Study:
     """A supervised study of two networks a seed, whose last step also has the networks between them, on test.
 
     The networks of a pair differ in the order of the data and in augmentation, and in their parameters at the
@@ -60,7 +64,7 @@ def study(config):
     return base._replace(members=members, evaluators=evaluators)
 
 
-def refresh(config, tools, base):
+def refresh(config: Any, tools: Tools, base: Study) -> Callable[[Model], Model] | None:
     """What recomputes batch statistics from path.recompute_samples of train; None for a network without any."""
     if "batch_stats" not in jax.eval_shape(tools.net.init, jax.random.key(0))[1]:
         return None

@@ -2,7 +2,10 @@
 
 import errno
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -30,7 +33,7 @@ class SystemFailed(Exception):
 
 
 @contextmanager
-def underway(workdir):
+def underway(workdir: str | Path) -> Iterator[None]:
     """What the system refuses inside is no bad input.
 
     Raises:
@@ -43,7 +46,7 @@ def underway(workdir):
         raise SystemFailed(f"{where}: {error.strerror or error}; once that is mended {CONTINUES}") from error
 
 
-def explain(error, config=None):
+def explain(error: BaseException, config: Any = None) -> tuple[int, str] | None:
     """(exit code, line) of an error that is known; None of any other, which is a fault here and keeps its traceback.
 
     Args:
@@ -71,14 +74,14 @@ def explain(error, config=None):
     return None
 
 
-def out_of_memory(error):
+def out_of_memory(error: BaseException) -> bool:
     """Whether the host's or the device's memory was too small."""
     if isinstance(error, jax.errors.JaxRuntimeError):
         return "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
     return isinstance(error, MemoryError)
 
 
-def asked(text):
+def asked(text: str) -> str:
     """ ": 37.3 GiB were asked for", of the message of an allocation that failed; "" where it does not say."""
     found = re.search(r"alloca\D+(\d+(?:\.\d+)?) ?([KMGTPE]?)i?B", text, re.IGNORECASE)
     if found is None:
@@ -88,19 +91,19 @@ def asked(text):
     return f": {size / UNITS[unit]:.3g} {unit + 'iB' if unit else 'bytes'} asked for at once"
 
 
-def lower(config):
+def lower(config: Any) -> str:
     """ "; lower objective.batch_size (64) or ...": the sizes of a config."""
     found = [text for text in values(config, SIZES) if not text.endswith(" (1)")]
     return f"; lower {' or '.join(found)}" if found else ""
 
 
-def untrained(config):
+def untrained(config: Any) -> str:
     """What is to blame where no step was made."""
     found = values(config, ("data.scale", "model.dtype"))
     return f"No step was made yet: the data or the network is to blame{', see ' * bool(found)}{' and '.join(found)}"
 
 
-def tamer(config):
+def tamer(config: Any) -> str:
     """Which keys make training go wild, and what to do about them."""
     found = values(config, ("optimizer.lr",))
     if value_of(config, "objective.term") not in (None, "off"):
@@ -118,13 +121,13 @@ def tamer(config):
     return f"{text[:1].upper()}{text[1:]}; another value is another run, in another --workdir"
 
 
-def values(config, paths):
+def values(config: Any, paths: Iterable[str]) -> list[str]:
     """["optimizer.lr (0.1)", ...] of the paths that a config has a value for."""
     found = ((path, value_of(config, path)) for path in paths)
     return [f"{path} ({value})" for path, value in found if value is not None and value != {}]
 
 
-def value_of(config, path):
+def value_of(config: Any, path: str) -> Any:
     """The value at a dotted path, or None."""
     for part in path.split("."):
         if config is None or part not in config:

@@ -9,7 +9,7 @@ from infojax.data import near
 from infojax.tasks.config import ConfigError, Listing, one_line
 
 
-def read_config(given):
+def read_config(given: str) -> ConfigDict:
     """The config of "FILE.py:STRING", or of "FILE.py".
 
     Raises:

@@ -1,6 +1,7 @@
 """The command line of `infojax.main`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -17,7 +18,7 @@ EXAMPLE = "--config=configs/quickstart.py"
 FLAGS = ("config", "workdir", "dry_run", "nodry_run")
 
 
-def parse(argv):
+def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
     """(config, workdir, dry_run) of a command line; the config is frozen.
 
     Raises:

@@ -1,7 +1,10 @@
 """Grokking: a transformer that learns arithmetic modulo a prime by heart, and much later the rule."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from infojax.data import in_memory, open_dataset
 from infojax.evaluate import classify, on_sample
@@ -28,7 +31,7 @@ from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, every
 
 
-def defaults(name, chosen):
+def defaults(name: str, chosen: Any) -> ConfigDict:
     """The recipe of Nanda et al. 2023, full batches, without what presets decide."""
     config = training(name, chosen)
     config.task = "grokking"
@@ -43,7 +46,7 @@ def defaults(name, chosen):
     return config
 
 
-def study(config):
+def study(config: Any) -> Study:
     """Modular arithmetic, a transformer, AdamW with decay of everything, full batches.
 
     Raises:

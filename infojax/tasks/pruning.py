@@ -1,14 +1,17 @@
 """Trained classifiers without their smallest weights: what becomes of accuracy and features."""
 
+from typing import Any
+
 from infojax.evaluate import by_sparsity, classify, interplay
 from infojax.tasks.build import check_numbers, classification
+from infojax.tasks.build.study import Study
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
 NEEDS = ("sparsities",)  # beside the keys of a supervised run
 
 
-def study(config):
+def study(config: Any) -> Study:
     """A supervised study whose last step also has the pruned networks, on test.
 
     Raises:

@@ -4,7 +4,8 @@ Options of data sets and models have their ranges where they are declared: `info
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -40,7 +41,7 @@ class Range(NamedTuple):
     whole: bool = False
     also: tuple = ()
 
-    def holds(self, value):
+    def holds(self, value: Any) -> bool:
         if isinstance(value, str):
             return value in self.also
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
@@ -64,7 +65,7 @@ class Range(NamedTuple):
         return " ".join(filter(None, words)) + "".join(f", or {word!r}" for word in self.also)
 
 
-def whole(least, most=2**31 - 1, also=()):
+def whole(least: float, most: float = 2**31 - 1, also: tuple = ()) -> Range:
     return Range(least, most, whole=True, also=also)
 
 
@@ -117,7 +118,7 @@ OPTIONS = ("data.options", "model.options")
 TEXTS = ("name", "data.name", "data.dir", "data.labelled", "model.name", "sweep.name", "checkpoint.best")
 
 
-def leaves(config, prefix=""):
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(path, value) of every key that is no section."""
     for name, value in config.items():
         path = prefix + name
@@ -127,7 +128,7 @@ def leaves(config, prefix=""):
             yield path, value
 
 
-def check_ranges(config):
+def check_ranges(config: Any) -> None:
     """Refuses keys that are missing, values out of range, and what contradicts the config string.
 
     Raises:
@@ -142,7 +143,7 @@ def check_ranges(config):
     check_best(config.checkpoint.best)
 
 
-def check_present(config):
+def check_present(config: Any) -> None:
     """Refuses a config without the keys that its task needs, or whose sections are none."""
     found = dict(leaves(config))
     for path in expected(config.task):
@@ -156,7 +157,7 @@ def check_present(config):
         raise ConfigError("config.chosen is missing; it is what infojax.tasks.config.choices returns")
 
 
-def check_values(config):
+def check_values(config: Any) -> None:
     """Refuses values that are not of the kind or in the range of their key."""
     for path, value in leaves(config):
         if path in WORDS and value not in WORDS[path]:
@@ -174,7 +175,7 @@ def check_values(config):
         raise ConfigError(f"config.name must be a word, for the run folder and titles; got {config.name!r}")
 
 
-def check_sweep(config):
+def check_sweep(config: Any) -> None:
     """Refuses a sweep of a key that there is not, or of values that the key could not have."""
     name, values = config.sweep.name, config.sweep["values"]
     allowed = RANGES.get("optimizer.lr" if name == "lr" else f"objective.{name}", FINITE)
@@ -185,18 +186,18 @@ def check_sweep(config):
         raise ConfigError(f"config.sweep.name cannot be {name!r}{near(name, (*known, 'lr'))}")
 
 
-def check_value(what, value, allowed):
+def check_value(what: str, value: Any, allowed: Any) -> None:
     if not allowed.holds(value):
         raise ConfigError(f"{what} must be {allowed}, got {shown(value)}")
 
 
-def shown(value):
+def shown(value: Any) -> str:
     """A value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
-def expected(task):
+def expected(task: str) -> list[str]:
     """Paths of the keys that a task needs: those of its defaults, so that config.json has all that was used."""
     module = load(task)
     defaults = getattr(module, "defaults", classification_defaults)
@@ -205,7 +206,7 @@ def expected(task):
     return [*needed, *getattr(module, "NEEDS", ())]
 
 
-def check_data_options(config):
+def check_data_options(config: Any) -> None:
     """Refuses options of a known data set that it does not have, or whose values are out of range."""
     if config.data.name not in DATASETS and not config.data.name.startswith("tfds:"):
         return  # refused by name when it is opened
@@ -216,7 +217,7 @@ def check_data_options(config):
         raise ConfigError(f"config.data.options: {error}") from None
 
 
-def check_model(settings):
+def check_model(settings: Any) -> None:
     """Refuses models that there are not, and options that they do not have or whose values are out of range."""
     try:
         build(settings.name, 2, dtype=settings.dtype, **settings.options)  # a description: nothing is allocated
@@ -224,7 +225,7 @@ def check_model(settings):
         raise ConfigError(f"config.model: {error}") from None
 
 
-def check_best(best):
+def check_best(best: Any) -> None:
     """Refuses what is no name of a measurement, a split and a quantity, as "test accuracy"."""
     split, _, quantity = best.partition(" ")
     if best and (split not in ("train", "test") or not quantity.strip()):

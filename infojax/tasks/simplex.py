@@ -1,14 +1,17 @@
 """A classifier with a three-dimensional embedding: its training samples, class means and head rows as they move."""
 
+from typing import Any
+
 from infojax.evaluate import on_sample
 from infojax.evaluate.cloud import cloud
 from infojax.tasks.build import classification
+from infojax.tasks.build.study import Study
 from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator
 
 
-def study(config):
+def study(config: Any) -> Study:
     """A supervised study whose due steps also have the cloud of train.
 
     Raises:

@@ -3,19 +3,22 @@
 import hashlib
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from infojax.measures.spectra import eigenvalues
 from infojax.parallel import from_local_rows, local_copy, local_rows, make_mesh, map_matrices
 from infojax.processes import same, share, together
 from infojax.tasks.build import classification, prepare
+from infojax.tasks.build.study import Study
 from infojax.tasks.config import buildable
 from infojax.tasks.faults import SystemFailed
 from infojax.tasks.train import say_once
@@ -26,7 +29,7 @@ class SmokeError(SystemFailed):
     """What failed, in one line."""
 
 
-def run(config, workdir, dry_run=False):
+def run(config: Any, workdir: Path, dry_run: bool = False) -> None:
     """Says what there is, tries it, and says how long each part took.
 
     Raises:
@@ -54,7 +57,7 @@ def run(config, workdir, dry_run=False):
     say_once(f"all of it works; {time.perf_counter() - begun:.1f} s")
 
 
-def machine():
+def machine() -> Iterator[str]:
     """Lines: processes, devices, where they are."""
     device, local = jax.devices()[0], jax.local_device_count()
     kind = f"{device.device_kind} ({device.platform})"
@@ -69,7 +72,7 @@ def machine():
 
 
 @contextmanager
-def part(name):
+def part(name: str) -> Iterator[None]:
     """One part: its name before it begins, so that one that hangs can be seen; then how it went."""
     say_once(f"{name} ...")
     begun = time.perf_counter()
@@ -81,13 +84,13 @@ def part(name):
     say_once(f"  OK, {time.perf_counter() - begun:.2f} s")
 
 
-def check(holds, what):
+def check(holds: Any, what: str) -> None:
     """Raises SmokeError, with what was found instead."""
     if not holds:
         raise SmokeError(what)
 
 
-def total_of_devices(mesh):
+def total_of_devices(mesh: Mesh) -> Any:
     """1 + 2 + ... + n, one number a device."""
     numbers = from_local_rows(local_rows(mesh.size, mesh).astype(np.float32) + 1, mesh)
     total = jax.shard_map(
@@ -97,7 +100,7 @@ def total_of_devices(mesh):
     check(found == expected, f"the sum is {found}, expected {expected}")
 
 
-def spectra(count, size, mesh):
+def spectra(count: int, size: int, mesh: Mesh) -> Any:
     """Of known eigenvalues: Q diag(1, ..., size) Q^T / size, times the matrix's number."""
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0]
     expected = np.arange(1, size + 1) / size
@@ -111,7 +114,7 @@ def spectra(count, size, mesh):
     check(worst < 1e-4, f"eigenvalues are wrong by {worst:.2g}")
 
 
-def step(study, config):
+def step(study: Study, config: Any) -> tuple[Any, Any]:
     """(state after one update as training makes it, the state before): finite, moved, the same in every process."""
     run = prepare(study, config)
     before = jax.tree.map(jnp.copy, run.state)
@@ -123,7 +126,7 @@ def step(study, config):
     return state, before
 
 
-def checkpoint(state, like, workdir):
+def checkpoint(state: Any, like: Any, workdir: Path) -> None:
     """Written and read again, bit by bit."""
     folder, made = workdir / ".smoke", not workdir.exists()
     with together():
@@ -134,14 +137,14 @@ def checkpoint(state, like, workdir):
         store.close()
         found = Checkpoints(folder).restore(like)
         check(found is not None, "nothing was found where it was written: every process must see the same workdir")
-        check(fingerprint(found[1]) == fingerprint(state), "what was read is not what was written")
+        check(fingerprint(found[1]) == fingerprint(state), "what was read is not what was written")  # type: ignore[index]
     finally:
         with together():
             if jax.process_index() == 0:
                 shutil.rmtree(workdir if made else folder, ignore_errors=True)
 
 
-def fingerprint(tree):
+def fingerprint(tree: Any) -> str:
     """Hash of all bits, of whole leaves."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(local_copy(tree)):

@@ -1,7 +1,10 @@
 """Classifiers trained at several temperatures of the softmax: entropy and clustering of their features at the end."""
 
+from typing import Any
+
 from infojax.evaluate import clusters, on_sample, tsne
 from infojax.tasks.build import check_numbers, classification
+from infojax.tasks.build.study import Study
 from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
@@ -9,7 +12,7 @@ from infojax.train.loop import Evaluator, at
 NEEDS = ("tsne_seed",)  # beside the keys of a supervised run
 
 
-def study(config):
+def study(config: Any) -> Study:
     """A supervised study whose last step also has the silhouette of test, and its map at both ends of the sweep.
 
     Raises:

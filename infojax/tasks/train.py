@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +13,8 @@ from infojax.commands import show
 from infojax.parallel import local_copy
 from infojax.processes import together
 from infojax.tasks.build import prepare
+from infojax.tasks.build.prepare import Prepared
+from infojax.tasks.build.study import Run, Study
 from infojax.tasks.config import buildable, plain
 from infojax.tasks.faults import underway
 from infojax.train.checkpoint import Checkpoints
@@ -20,13 +24,13 @@ from infojax.train.progress import Progress
 from infojax.train.runlog import RunFolder
 
 
-def say_once(text):
+def say_once(text: str) -> None:
     """Prints, in one process."""
     if jax.process_index() == 0:
         show(text)
 
 
-def run_of(study):
+def run_of(study: Callable[[Any], Study]) -> Callable[..., Any]:
     """A task's `run`: (config, workdir, dry_run) -> the last state; `study` makes a `Study` of the config."""
 
     def run(config, workdir, dry_run=False):
@@ -37,7 +41,13 @@ def run_of(study):
     return run
 
 
-def train(study, config, workdir, dry_run=False, say=say_once):
+def train(
+    study: Study,
+    config: Any,
+    workdir: str | Path,
+    dry_run: bool = False,
+    say: Callable[[str], None] = say_once,
+) -> Any:
     """Trains to the end from wherever `workdir` stands, then draws; returns the last state.
 
     With `dry_run` it says what would be done and what it would cost, and writes nothing.
@@ -52,9 +62,9 @@ def train(study, config, workdir, dry_run=False, say=say_once):
         "steps": total, "steps_per_epoch": study.per_epoch, "num_classes": study.ctx.facts.num_classes,
         "how": step.how, "steps_per_call": calls, "notes": list(study.notes),
     }  # fmt: skip
-    folder = None if dry_run else RunFolder(workdir, resolved)
+    folder: Any = None if dry_run else RunFolder(workdir, resolved)
     progress = Progress(total, len(runs))
-    store = (
+    store: Any = (
         None
         if dry_run
         else Checkpoints(Path(workdir) / "checkpoints", config.checkpoint.keep, config.checkpoint.best or None)
@@ -100,7 +110,7 @@ def train(study, config, workdir, dry_run=False, say=say_once):
     return state
 
 
-def say_frozen(runs, state, say):
+def say_frozen(runs: Sequence[Run], state: Any, say: Callable[[str], None]) -> None:
     """Names the runs of a group that were frozen, whose state `map_runs` leaves at an earlier step."""
     steps = np.asarray(local_copy(state.step))
     for run, step in zip(runs, steps, strict=True):
@@ -109,7 +119,7 @@ def say_frozen(runs, state, say):
             say(f"the run of {facts} became NaN or Inf after step {step:,}: its rows are marked frozen from there on")
 
 
-def describe(config, prepared):
+def describe(config: Any, prepared: Prepared) -> list[str]:
     """Lines: what is trained, the shapes on the way, on what, with which devices."""
     study, runs = prepared.study, prepared.runs
     lines = [f"{config.name}:{config.preset}"]
@@ -128,7 +138,7 @@ def describe(config, prepared):
     return lines
 
 
-def shapes(prepared):
+def shapes(prepared: Prepared) -> str:
     """The network's features of one sample, layer by layer."""
     model, x = prepared.first_models()["raw"], next(iter(prepared.study.data.values()))["x"][:1]
     found = jax.eval_shape(lambda model, x: model(prepared.study.transforms["plain"](None, x)), model, x)

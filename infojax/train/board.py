@@ -1,5 +1,9 @@
 """The rows' numbers as TensorBoard events, where tensorboardX is installed; metrics.jsonl stays the truth."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 # What a row may be measured along besides time: name -> label. A row that carries one is not on the axis of time.
 COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
 
@@ -12,10 +16,11 @@ class Board:
       step: TensorBoard drops what earlier files hold past it, as `RunFolder.continue_from` drops rows.
     """
 
-    def __init__(self, folder, step):
-        self._folder, self._step, self._writer = str(folder), step, None
+    def __init__(self, folder: str | Path, step: int) -> None:
+        self._folder, self._step = str(folder), step
+        self._writer: Any = None
 
-    def row(self, kind, step, time, values):
+    def row(self, kind: str, step: int, time: float, values: Mapping[str, Any]) -> None:
         """The floats of a row, as "eval/test/mir", of several runs in one program "run0/eval/test/mir", of a layer
         "eval/test/layer1/nc1".
 
@@ -35,10 +40,10 @@ class Board:
             if isinstance(value, float):
                 self._writer.add_scalar(f"{tag}/{name}", value, step, walltime=time)
 
-    def flush(self):
+    def flush(self) -> None:
         if self._writer is not None:
             self._writer.flush()
 
-    def close(self):
+    def close(self) -> None:
         if self._writer is not None:
             self._writer.close()

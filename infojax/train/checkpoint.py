@@ -6,8 +6,10 @@ import math
 import os
 import warnings
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,11 +37,12 @@ class Checkpoints:
       best: name of a measurement, as "test accuracy"; of the checkpoints that have it, that with the largest stays too.
     """
 
-    def __init__(self, folder, keep=2, best=None):
+    def __init__(self, folder: str | Path, keep: int = 2, best: str | None = None) -> None:
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
 
-        self._ocp, self.folder, self._newest = ocp, Path(folder).absolute(), None  # step that was saved last
+        self._ocp, self.folder = ocp, Path(folder).absolute()
+        self._newest: int | None = None  # step that was saved last
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is no folder; remove it, or choose another workdir")
         preserved = [policies.LatestN(keep)]
@@ -53,14 +56,16 @@ class Checkpoints:
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
 
-    def steps(self):
+    def steps(self) -> list[int]:
         """Steps of the finished checkpoints, ascending."""
         found = sorted(self._manager.all_steps())
         if found and found[-1] > LARGEST_STEP:
             raise CheckpointError(f"{self.folder / str(found[-1])[:40]}: no step of a run; remove it")
         return found
 
-    def save(self, step, state, metrics=None, facts=None):
+    def save(
+        self, step: int, state: Any, metrics: Mapping[str, float] | None = None, facts: Mapping[str, Any] | None = None
+    ) -> None:
         """Writes the state of a step; returns before it is on disk, and its arrays may be donated right away.
 
         Args:
@@ -81,7 +86,7 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise self._failed(step, error) from None
 
-    def wait(self):
+    def wait(self) -> None:
         """Returns when everything is on disk.
 
         Raises:
@@ -92,16 +97,16 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise self._failed("newest", error) from None
 
-    def close(self):
+    def close(self) -> None:
         try:
             self.wait()
         finally:
             self._manager.close()
 
-    def __enter__(self):
+    def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Closes; not where a collective broke as another process has gone: what is being saved then stays partial."""
         if jax.process_count() > 1 and kind and issubclass(kind, jax.errors.JaxRuntimeError):
             return
@@ -113,7 +118,7 @@ class Checkpoints:
             return UnwrittenError(f"{self.folder}: checkpoint {step} was not written, the folder is gone")
         return UnwrittenError(f"{self.folder}: checkpoint {step} was not written ({_line(error)}); earlier ones stay")
 
-    def facts(self, step):
+    def facts(self, step: int) -> dict[str, Any]:
         """What `save` was given to remember of a step; {} of a checkpoint of before."""
         return self._known(step).get("facts", {})
 
@@ -133,7 +138,7 @@ class Checkpoints:
             raise ValueError(f"it is of step {known['step']}")
         return known
 
-    def restore(self, like):
+    def restore(self, like: Any) -> tuple[int, Any] | None:
         """(step, state) of the newest readable checkpoint, or None where there is none.
 
         A checkpoint that cannot be read is skipped with a warning and put aside.
@@ -147,7 +152,7 @@ class Checkpoints:
         abstract = jax.tree.map(_abstract, like)
         same(checkpoints=[int(step) for step in self.steps()])
         for step in reversed(self.steps()):
-            read = []
+            read: list[Any] = []
             damage = self._damage(step, lambda step=step: self._same(step, abstract))  # before a collective
             damage = damage or self._damage(step, lambda step=step, read=read: read.append(self._read(step, abstract)))
             if damage is None:
@@ -217,7 +222,7 @@ class Checkpoints:
                 raise CheckpointError(f"{self.folder}: checkpoint {step} does not fit this run: {found}")
 
 
-def sums(tree):
+def sums(tree: Any) -> dict[str, int]:
     """Dotted path -> CRC-32 of the bytes of each leaf that this process holds completely."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

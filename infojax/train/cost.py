@@ -1,10 +1,14 @@
 """What a run will cost, before it is begun."""
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from infojax.objectives import View
+from infojax.train.step import Step
 
 
 class Cost(NamedTuple):
@@ -19,10 +23,10 @@ class Cost(NamedTuple):
     seconds: float
     compile_seconds: float
 
-    def line(self, steps, views, runs):
+    def line(self, steps: int, views: Sequence[View], runs: int) -> str:
         """The cost of `steps` steps in one line; images are counted where views have a size."""
         parts = [f"{steps:,} steps"]
-        sizes = [view.size for view in views if view.size != "all"]
+        sizes: list[Any] = [view.size for view in views if view.size != "all"]
         if sizes:
             parts.append(f"{steps * sum(sizes) * runs:,} images")
         if self.flops:
@@ -31,7 +35,12 @@ class Cost(NamedTuple):
         return "cost: " + ", ".join(parts) + f", about {duration(steps * self.seconds)}" + rate
 
 
-def estimate(step, arguments, progress=lambda step, values: None, repeats=3):
+def estimate(
+    step: Step,
+    arguments: tuple[Any, Any, Any, Any],
+    progress: Callable[[int, dict[str, Any]], Any] = lambda step, values: None,
+    repeats: int = 3,
+) -> Cost:
     """Compiles a step and runs it a few times on a copy of the state.
 
     Args:
@@ -51,7 +60,7 @@ def estimate(step, arguments, progress=lambda step, values: None, repeats=3):
     return Cost(flops, seconds, max(taken[0] - seconds, 0.0))
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """'42 s', '3 min', '5.2 h', '12 days'."""
     for unit, size, digits in (("s", 60, 0), ("min", 3600, 0), ("h", 48 * 3600, 1)):
         if seconds < size:

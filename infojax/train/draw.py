@@ -1,22 +1,32 @@
 """The batch of a step: a pure function of (seeds, step)."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from infojax.data import order, order_with_replacement
-from infojax.objectives import Batch, stream
+from infojax.objectives import Batch, Seeds, View, stream
 
 
-def indices(view, place, seeds, step, num_samples):
+def indices(view: View, place: int, seeds: Seeds, step: int | jax.Array, num_samples: int) -> jax.Array:
     """The samples that a view takes at a step; `place` is the view's number among the objective's views."""
     if view.size == "all":
         return jnp.arange(num_samples)
     key = jax.random.fold_in(stream("order", seeds.order), place)
     draw = order_with_replacement if view.replacement else order
-    return draw(key, step, view.size, num_samples)
+    return draw(key, step, view.size, num_samples)  # type: ignore[arg-type]  # a number by now
 
 
-def draw(data, views, transforms, seeds, step, fed=None):
+def draw(
+    data: Mapping[str, Mapping[str, jax.Array]],
+    views: Sequence[View],
+    transforms: Mapping[str, Callable[..., jax.Array]],
+    seeds: Seeds,
+    step: int | jax.Array,
+    fed: Mapping[str, Any] | None = None,
+) -> dict[str, Batch]:
     """The batch of a step: view -> `Batch`.
 
     Args:

@@ -1,14 +1,21 @@
 """Batches of a source that does not fit on the devices: every process reads the samples that its own devices take."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from infojax.data import stream
+from infojax.data import Source, stream
+from infojax.objectives import Seeds, View
 from infojax.parallel import from_local_rows, local_rows
 from infojax.train.draw import indices
 
 
-def feed(source, view, place, seeds, until, mesh=None):
+def feed(
+    source: Source, view: View, place: int, seeds: Seeds, until: int, mesh: Mesh | None = None
+) -> Callable[[int], dict[str, Any]]:
     """step -> {view: {"x", "labels", "index"}}, for `fit(feed=...)`: the batches that `draw` would take, read ahead.
 
     Args:
@@ -17,7 +24,7 @@ def feed(source, view, place, seeds, until, mesh=None):
     Raises:
       DataError: from reading. ValueError: steps are not asked for one after the other.
     """
-    mine, waiting = local_rows(view.size, mesh), None
+    mine, waiting = local_rows(view.size, mesh), None  # type: ignore[arg-type]  # "all" is not fed
     chosen = jax.jit(lambda step: indices(view, place, seeds, step, len(source)))
 
     def own(step):

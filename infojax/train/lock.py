@@ -15,7 +15,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 BEAT = 5.0  # seconds between touches
 PATIENCE = 3  # beats without a touch after which a run is taken for gone
@@ -32,7 +32,7 @@ class Lock:
       InUseError: names the process, its host and since when. OSError: the file cannot be made.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path, self._stop = Path(path), threading.Event()
         self._file = open(self.path, "a+", encoding="utf-8")
         try:
@@ -50,7 +50,7 @@ class Lock:
         self._write({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
         threading.Thread(target=self._beat, daemon=True).start()
 
-    def release(self):
+    def release(self) -> None:
         """Gives it up; the file stays, empty."""
         if self._stop.is_set():
             return

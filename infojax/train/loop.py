@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,9 +23,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from infojax.objectives import Objective, Seeds, State
 from infojax.processes import asked_to_stop
 from infojax.train.board import COORDINATES
-from infojax.train.step import all_finite, pick, swept
+from infojax.train.checkpoint import Checkpoints
+from infojax.train.runlog import RunFolder
+from infojax.train.step import Step, all_finite, pick, swept
 
 NOT_OF_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of a name a step
 
@@ -57,17 +60,17 @@ class Evaluator(NamedTuple):
     of_all_runs: bool = False
 
 
-def every(interval, total):
+def every(interval: int, total: int) -> Callable[[int], bool]:
     """Due at 0, interval, 2 interval, ... and at the end; never for an interval of 0."""
     return lambda step: bool(interval) and (step % interval == 0 or step == total)
 
 
-def at(*steps):
+def at(*steps: int) -> Callable[[int], bool]:
     """Due at these steps."""
     return lambda step: step in steps
 
 
-def log_spaced(total, count, per_epoch=1):
+def log_spaced(total: int, count: int, per_epoch: float = 1) -> Callable[[int], bool]:
     """Due at 0, at about `count` steps whose logarithms are evenly spaced, next to whole epochs, and at the end."""
     epochs = max(1, total / per_epoch)
     points = np.rint(np.rint(np.geomspace(1, epochs, count)) * per_epoch).astype(int)
@@ -75,23 +78,23 @@ def log_spaced(total, count, per_epoch=1):
 
 
 def fit(
-    objective,
-    state,
-    constants,
-    seeds,
-    step,
+    objective: Objective,
+    state: State,
+    constants: Mapping[str, Any],
+    seeds: Seeds,
+    step: Step,
     *,
-    until,
-    evaluators=(),
-    rows=None,
-    checkpoints=None,
-    log=lambda step: False,
-    save=lambda step: False,
-    progress=lambda step, values: None,
-    feed=None,
-    steps_per_call=1,
-    runs=(),
-):
+    until: int,
+    evaluators: Sequence[Evaluator] = (),
+    rows: RunFolder | None = None,
+    checkpoints: Checkpoints | None = None,
+    log: Callable[[int], bool] = lambda step: False,
+    save: Callable[[int], bool] = lambda step: False,
+    progress: Callable[[int, dict[str, Any]], Any] = lambda step, values: None,
+    feed: Callable[[int], dict[str, Any]] | None = None,
+    steps_per_call: int = 1,
+    runs: Sequence[Mapping[str, Any]] = (),
+) -> State:
     """Trains to step `until` and returns the state.
 
     Args:
@@ -113,7 +116,8 @@ def fit(
     """
     if feed is not None and (steps_per_call > 1 or runs):
         raise ValueError("where the host feeds every step there is one run, and one step a call")
-    one, many = step.compiled(), step.compiled(steps_per_call) if steps_per_call > 1 else None
+    one = step.compiled()
+    many: Any = step.compiled(steps_per_call) if steps_per_call > 1 else None
     keeper = _Keeper(
         objective, constants, step.ctx, evaluators, rows, checkpoints, log, save, progress, runs, Counter(), set(), {}
     )
@@ -152,13 +156,13 @@ class _Keeper:
     objective: Any
     constants: Any
     ctx: Any
-    evaluators: tuple
+    evaluators: Sequence[Evaluator]
     rows: Any
     checkpoints: Any
     log: Callable
     save: Callable
     progress: Callable
-    runs: tuple
+    runs: Sequence[Mapping[str, Any]]
     seconds: Counter  # spent on each kind of work beside the steps
     called: set  # evaluators, whose first call compiles
     measured: dict  # "test accuracy" -> values of the runs, of this step

@@ -1,12 +1,14 @@
 """Flax modules as `Net`s: the engine sees functions of (params, model_state)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from infojax.objectives import Head, Net
 
 
-def as_net(module, *inputs, start=None, param_dtype=None):
+def as_net(module: Any, *inputs: Any, start: str | None = None, param_dtype: Any = None) -> Net:
     """A `Net` of a module that is called as module(*inputs, train=...).
 
     Args:

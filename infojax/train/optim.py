@@ -4,17 +4,19 @@ Weight decay and layer-wise adaptation leave out every parameter with fewer than
 shifts of normalisation layers.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 
-def matrices(params):
+def matrices(params: Any) -> Any:
     """Mask of the parameters with two axes or more: kernels and embeddings."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def cosine_7_16(lr, total_steps):
+def cosine_7_16(lr: float, total_steps: int) -> optax.Schedule:
     """lr * max(0, cos(7 pi k / (16 K))), no warm-up; ends at 0.195 lr.
 
     References:
@@ -27,17 +29,24 @@ def cosine_7_16(lr, total_steps):
     return schedule
 
 
-def warmup(lr, steps):
+def warmup(lr: float, steps: int) -> float | optax.Schedule:
     """lr * min(k / steps, 1): the first update is by zero, as with PyTorch's LambdaLR of min(k / steps, 1)."""
     return optax.linear_schedule(0.0, lr, steps) if steps else lr
 
 
-def warmup_cosine(lr, total_steps, warmup_steps=0, end=0.0):
+def warmup_cosine(lr: float, total_steps: int, warmup_steps: int = 0, end: float = 0.0) -> optax.Schedule:
     """Linear from 0 to lr over `warmup_steps`, then half a cosine down to `end` at `total_steps`."""
     return optax.warmup_cosine_decay_schedule(0.0 if warmup_steps else lr, lr, warmup_steps, total_steps, end)
 
 
-def sgd(lr, *, momentum=0.9, nesterov=True, weight_decay=0.0, clip=None):
+def sgd(
+    lr: float | optax.Schedule,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+) -> optax.GradientTransformation:
     """SGD with coupled weight decay: g <- g + wd p; v <- momentum v + g; p <- p - lr (g + momentum v) (Nesterov).
 
     Args:
@@ -52,7 +61,16 @@ def sgd(lr, *, momentum=0.9, nesterov=True, weight_decay=0.0, clip=None):
     )
 
 
-def adamw(lr, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=None, decayed=matrices):
+def adamw(
+    lr: float | optax.Schedule,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    clip: float | None = None,
+    decayed: Any = matrices,
+) -> optax.GradientTransformation:
     """Adam with decoupled weight decay, p <- p - lr (m / (sqrt v + eps) + wd p), m and v without their initial bias.
 
     `decayed` is the mask of the parameters with decay; None for all of them.
@@ -60,7 +78,14 @@ def adamw(lr, *, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.01, clip=None, decay
     return _chain(clip, optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=decayed))
 
 
-def lars(lr, *, momentum=0.9, weight_decay=0.0, trust=1e-3, clip=None):
+def lars(
+    lr: float | optax.Schedule,
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    trust: float = 1e-3,
+    clip: float | None = None,
+) -> optax.GradientTransformation:
     """LARS as the MAE and MoCo v3 codes run it: d = g + wd p; v <- momentum v + trust |p| / |d| d; p <- p - lr v.
 
     The buffer holds adapted gradients and meets the *current* learning rate; `optax.lars` puts the learning rate into
@@ -82,7 +107,7 @@ def _chain(clip, *steps):
     return optax.chain(*([] if clip is None else [optax.clip_by_global_norm(clip)]), *steps)
 
 
-def accumulated(tx, steps):
+def accumulated(tx: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
     """tx applied to the mean of the gradients of `steps` calls, summed in float32; the parameters rest in between.
 
     Exact for losses that are means over samples, without batch statistics; a loss of the whole batch (entropies,
@@ -91,6 +116,6 @@ def accumulated(tx, steps):
     return optax.MultiSteps(tx, steps).gradient_transformation() if steps > 1 else tx
 
 
-def average(mean, params, decay):
+def average(mean: Any, params: Any, decay: float | jax.Array) -> Any:
     """One step of the exponential moving average, decay * mean + (1 - decay) * params; starts at the parameters."""
     return optax.incremental_update(params, mean, 1 - decay)

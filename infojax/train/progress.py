@@ -3,7 +3,9 @@
 import os
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -23,17 +25,19 @@ class Progress:
       runs: how many in one program; what is shown is their mean.
     """
 
-    def __init__(self, total, runs=1, stream=None):
+    def __init__(self, total: int, runs: int = 1, stream: TextIO | None = None) -> None:
         self.total, self.runs, self.stream = total, runs, stream or sys.stderr
-        self.on, self.live, self.folder = jax.process_index() == 0, None, None
+        self.on = jax.process_index() == 0
+        self.live: Any = None
+        self.folder: Any = None
         self.step = 0
-        self.seen = {}  # name -> values of the runs last shown
-        self.marks = []  # (step, time) of steps without an evaluation between them
-        self.rate = None
+        self.seen: dict[str, list[float]] = {}  # name -> values of the runs last shown
+        self.marks: list[tuple[int, float]] = []  # (step, time) of steps without an evaluation between them
+        self.rate: float | None = None
         self.printed = self.beaten = -float("inf")
 
     @contextmanager
-    def shown(self, folder=None):
+    def shown(self, folder: Any = None) -> Iterator[None]:
         """While it is open there is a line on the terminal; `folder` gets the heartbeat."""
         self.folder, state = folder, "stopped"
         try:
@@ -52,7 +56,7 @@ class Progress:
                 with suppress(*[OSError] * (state == "stopped")):  # what ended the run is what is told
                     folder.status(step=self.step, total=self.total, state=state)
 
-    def __call__(self, step, values):
+    def __call__(self, step: int, values: Mapping[str, Any]) -> None:
         if not self.on:
             return
         now, self.step = time.monotonic(), step
@@ -80,7 +84,7 @@ class Progress:
         if values.get("run", 0) == self.runs - 1:
             self._show(self.line(step), now, always="accuracy" in values and values.get("split") == "test")
 
-    def line(self, step):
+    def line(self, step: int) -> str:
         """Step, speed, time left, and the last known loss, accuracy, MIR and its distance to the limit."""
         parts = [f"step {step:,} of {self.total:,}"]
         if self.rate:

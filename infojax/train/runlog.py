@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any, TextIO
 
 import jax
 
@@ -42,10 +44,12 @@ class RunFolder:
         or processes have different configs.
     """
 
-    def __init__(self, folder, config):
+    def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
         self.folder, self._writes = Path(folder), jax.process_index() == 0
-        self._rows, self._board, known = None, None, self.folder / "config.json"
-        self._lock, self._extent, self._config = None, (0, 0), 0
+        self._rows: TextIO | None = None
+        self._board: Board | None = None
+        self._lock: Lock | None = None
+        known, self._extent, self._config = self.folder / "config.json", (0, 0), 0
         config = json.loads(json.dumps(config))  # tuples become lists, as they will be read
         same(workdir=str(folder), **{key: value for key, value in flat(config) if key != "data.dir"})
         with together():
@@ -88,14 +92,14 @@ class RunFolder:
         self._config = zlib.crc32(json.dumps(dict(_that_matters(config)), sort_keys=True).encode())
 
     @property
-    def metrics(self):
+    def metrics(self) -> Path:
         return self.folder / "metrics.jsonl"
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """What a checkpoint remembers of the folder: length and CRC-32 of the rows so far, CRC-32 of the config."""
         return {"rows": list(self._extent), "config": self._config} if self._writes else {}
 
-    def continue_from(self, step, facts=None):
+    def continue_from(self, step: int, facts: Mapping[str, Any] | None = None) -> int:
         """Drops the rows past a step, and a last line that was cut short; call before the first `row`.
 
         Rows of a step are written before its checkpoint is, so that rows up to the restored step are complete. After
@@ -148,7 +152,7 @@ class RunFolder:
             line for line, row in late if row and row["kind"] == "timing" and row["step"] == step
         )
 
-    def row(self, kind, step, **values):
+    def row(self, kind: str, step: int, **values: Any) -> None:
         """Appends one measurement: {"kind", "step", "time", ...}; a number that is not finite becomes null."""
         if not self._writes:
             return
@@ -164,7 +168,7 @@ class RunFolder:
         if self._board is not None:
             self._board.row(kind, int(step), now, values)
 
-    def flush(self):
+    def flush(self) -> None:
         """Puts every row on the disk; called before a checkpoint is written.
 
         Raises:
@@ -177,12 +181,12 @@ class RunFolder:
         if self._board is not None:
             self._board.flush()
 
-    def status(self, **values):
+    def status(self, **values: Any) -> None:
         """Replaces status.json, so that whoever reads it sees a whole one."""
         if self._writes:
             outputs.write(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
 
-    def close(self):
+    def close(self) -> None:
         rows, board, self._rows, self._board = self._rows, self._board, None, None
         try:
             if rows is not None:
@@ -195,15 +199,15 @@ class RunFolder:
             if self._lock is not None:
                 self._lock.release()
 
-    def __enter__(self):
+    def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         with suppress(*[OSError] * bool(kind)):  # what ended the run is what is told
             self.close()
 
 
-def read_rows(folder):
+def read_rows(folder: str | Path) -> list[dict[str, Any]]:
     """The rows of a run folder in order; a last line that was cut short is left out.
 
     Raises:
@@ -212,10 +216,10 @@ def read_rows(folder):
     return [row for _, row in _lines(Path(folder) / "metrics.jsonl")]
 
 
-def environment():
+def environment() -> dict[str, Any]:
     """Where and with what a run happened."""
     device = jax.devices()[0]
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
@@ -288,7 +292,7 @@ def _settings(path):
         raise RunFolderError(f"{path} is damaged; restore it, or choose another workdir") from None
 
 
-def flat(config, prefix=""):
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields (dotted key, value) of nested settings."""
     for key, value in config.items():
         if isinstance(value, dict):

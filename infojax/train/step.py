@@ -1,8 +1,9 @@
 """One step of any objective, and several runs of it in one program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,9 @@ class Step:
     how: str = "one"
     of_run: Callable | None = None
 
-    def __call__(self, objective, state, constants, seeds, fed=None):
+    def __call__(
+        self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any, fed: Mapping[str, Any] | None = None
+    ) -> tuple[Any, dict[str, jax.Array]]:
         return self.update(objective, state, constants, seeds, fed)
 
     @cached_property
@@ -50,7 +53,7 @@ class Step:
     def _repeated(self):
         return cache(lambda count: jax.jit(_repeated(self.update, count), donate_argnums=1))
 
-    def compiled(self, count=1):
+    def compiled(self, count: int = 1) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
         """The step, or `count` of them in one call of the device, compiled; it donates the state.
 
         Raises:
@@ -70,14 +73,14 @@ class Step:
 
         return each
 
-    def check(self, objective, state, constants, seeds):
+    def check(self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any) -> None:
         """Traces the step without computing anything; raises what is wrong with its shapes."""
         if self.of_run:
             jax.eval_shape(self.of_run, objective, state, constants, seeds, None, 0)
         else:
             jax.eval_shape(self.update, objective, state, constants, seeds, None)
 
-    def flops(self, objective, state, constants, seeds):
+    def flops(self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any) -> float | None:
         """Floating-point operations of a step of all runs, as XLA counts them; None where it does not."""
         arguments = objective, state, constants, seeds, None
         cost = self._jitted.lower(*arguments, *([0] if self.of_run else [])).cost_analysis()
@@ -85,7 +88,7 @@ class Step:
         return cost.get("flops", 0.0) * (_count(seeds) if self.how in ("loop", "dispatch") else 1) if cost else None
 
 
-def make_step(ctx, transforms):
+def make_step(ctx: Context, transforms: Mapping[str, Callable[..., jax.Array]]) -> Step:
     """The `Step` of one run.
 
     constants["data"] holds the sources, constants["frozen"] the variables of frozen nets; whatever else it holds
@@ -105,7 +108,7 @@ def make_step(ctx, transforms):
     return Step(update, ctx)
 
 
-def map_runs(step, how):
+def map_runs(step: Step, how: str) -> Step:
     """The step for several runs at once: state, seeds and swept leaves of the objective have a leading axis of runs.
 
     A run with a number that is NaN or Inf is frozen: it keeps the state before (whose step it then tries again, in
@@ -136,22 +139,22 @@ def map_runs(step, how):
     return Step(runs, step.ctx, how, one if how == "dispatch" else None)
 
 
-def pick(tree, run):
+def pick(tree: Any, run: int | jax.Array) -> Any:
     """The tree of one of several runs."""
     return jax.tree.map(lambda leaf: leaf[run], tree)
 
 
-def swept(objective, run):
+def swept(objective: Any, run: int | jax.Array) -> Any:
     """The objective of one of several runs: its own values of the swept leaves."""
     return jax.tree.map(lambda leaf: leaf[run] if jnp.ndim(leaf) else leaf, objective)
 
 
-def stack(trees):
+def stack(trees: Sequence[Any]) -> Any:
     """Trees of several runs as one with a leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
 
 
-def all_finite(tree):
+def all_finite(tree: Any) -> jax.Array:
     """Whether every number of a tree is finite, a scalar."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

@@ -1,12 +1,14 @@
 """Checks of a config's values that need more than one key, or what was built."""
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from infojax.data import near
 from infojax.tasks.config import ConfigError
 
 
-def total_steps(config, per_epoch):
+def total_steps(config: Any, per_epoch: float | None) -> int:
     """Updates of the run, from steps or epochs.
 
     Raises:
@@ -22,7 +24,7 @@ def total_steps(config, per_epoch):
     return total
 
 
-def check_numbers(path, values, what, fits):
+def check_numbers(path: str, values: Any, what: str, fits: Callable[[Any], bool]) -> None:
     """Refuses what is not a list of different numbers, all of which fit.
 
     Raises:
@@ -33,7 +35,7 @@ def check_numbers(path, values, what, fits):
         raise ConfigError(f"{path} must be different numbers, {what}; got {values!r}")
 
 
-def check_shares(settings, *names):
+def check_shares(settings: Any, *names: str) -> None:
     """Refuses fields of the objective that are not in [0, 1).
 
     Raises:
@@ -44,7 +46,7 @@ def check_shares(settings, *names):
             raise ConfigError(f"objective.{name} must be at least 0 and below 1, got {settings[name]}")
 
 
-def check_choice(config, path, values):
+def check_choice(config: Any, path: str, values: Iterable[str]) -> None:
     """Refuses a value that is not one of those there are.
 
     Raises:
@@ -57,7 +59,7 @@ def check_choice(config, path, values):
         raise ConfigError(f"{path} cannot be {found!r}{near(found, values)}")
 
 
-def check_batch(batch, num_samples):
+def check_batch(batch: Any, num_samples: int) -> None:
     """Refuses a batch that is larger than the training set.
 
     Raises:

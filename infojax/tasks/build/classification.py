@@ -1,7 +1,10 @@
 """Supervised classification: the study that several tasks share, and its recipe."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from infojax.data import open_dataset, transforms
 from infojax.measures.variability import NC1_CONVENTIONS
@@ -17,7 +20,7 @@ from infojax.tasks.build.study import Study
 from infojax.tasks.config import training
 
 
-def classification_defaults(name, chosen):
+def classification_defaults(name: str, chosen: Any) -> ConfigDict:
     """The config of a classifier: TorchSSL's optimiser, which the papers use, without what presets decide."""
     config = training(name, chosen)
     config.task = "supervised"
@@ -30,14 +33,24 @@ def classification_defaults(name, chosen):
     return config
 
 
-def supervised_settings(**changes):
+def supervised_settings(**changes: Any) -> dict[str, Any]:
     """The section "objective" of `Supervised`."""
     found = flat_settings(Supervised()) | changes
     del found["replacement"]
     return found
 
 
-def torchssl(name, chosen, *, lr, weight_decay, batch_size, schedule, steps=None, epochs=None):
+def torchssl(
+    name: str,
+    chosen: Any,
+    *,
+    lr: float,
+    weight_decay: float,
+    batch_size: int,
+    schedule: str,
+    steps: int | None = None,
+    epochs: float | None = None,
+) -> ConfigDict:
     """A preset of a supervised study of the papers, which train as TorchSSL does; its numbers stand in the config."""
     tiny = chosen.preset == "tiny"
     if not chosen.model:
@@ -65,7 +78,7 @@ def torchssl(name, chosen, *, lr, weight_decay, batch_size, schedule, steps=None
     return config
 
 
-def classification(config):
+def classification(config: Any) -> Study:
     """Data, network, optimiser and evaluators of a classifier.
 
     Raises:

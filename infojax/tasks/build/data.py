@@ -1,30 +1,35 @@
 """Data of a config: which samples are trained on, how they are normalised, what has to be said of them."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.data import Arrays, DataError, channel_moments, constant_channels, in_memory
+from infojax.data import Arrays, DataError, Dataset, Source, channel_moments, constant_channels, in_memory
 from infojax.data.splits import balanced
 from infojax.objectives import Facts
 from infojax.tasks.config import ConfigError
 
 
-def arrays_of(source, **extra):
+def arrays_of(source: Arrays, **extra: Any) -> dict[str, Any]:
     """A source in memory as a step takes it: {"x", "labels", ...} on the device."""
     return {"x": jnp.asarray(source.x), "labels": jnp.asarray(source.labels), **extra}
 
 
-def facts_of(source, num_classes, total):
+def facts_of(source: Source, num_classes: int, total: int) -> Facts:
     """`Facts` of a labelled training set and `total` steps."""
     return Facts(num_classes, total, tuple(np.bincount(source.labels, minlength=num_classes).tolist()))
 
 
-def normalisation(dataset, source):
+def normalisation(dataset: Dataset, source: Source) -> tuple[Any, Any, Sequence[str]]:
     """(mean, std, notes) by which pictures are normalised: the data set's own, or those of the training samples.
 
     A channel with a single value carries nothing and has no deviation to be divided by: it is 0 after its mean is
     subtracted, and the notes say so.
     """
+    mean: Any
+    std: Any
     mean, std = (dataset.mean, dataset.std) if dataset.mean else channel_moments(source)
     constant = constant_channels(mean, std)
     if not constant:
@@ -33,7 +38,7 @@ def normalisation(dataset, source):
     return mean, [1.0 if i in constant else x for i, x in enumerate(std)], (*dataset.notes, told)
 
 
-def subset(dataset, settings):
+def subset(dataset: Dataset, settings: Any) -> Arrays:
     """The training samples in memory: all of them, or data.train_samples, balanced over the classes.
 
     Raises:
@@ -49,7 +54,7 @@ def subset(dataset, settings):
     return Arrays(source.x[chosen], source.labels[chosen])
 
 
-def note_fewer(config, **sources):
+def note_fewer(config: Any, **sources: Any) -> Iterator[str]:
     """Lines: which numbers of samples a config asks for are more than there are, so that all are taken."""
     asked = {"data.train_samples": config.data.get("train_samples")}
     asked |= {f"evaluate.{split}_samples": config.evaluate[f"{split}_samples"] for split in sources}

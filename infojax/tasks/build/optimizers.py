@@ -1,5 +1,8 @@
 """Optimisers and learning-rate schedules of a config, by name."""
 
+from typing import Any
+
+import optax
 from ml_collections import ConfigDict
 
 from infojax.data import near
@@ -7,7 +10,7 @@ from infojax.tasks.config import ConfigError
 from infojax.train import optim
 
 
-def sgd(settings, rate):
+def sgd(settings: Any, rate: Any) -> optax.GradientTransformation:
     """SGD with momentum and coupled weight decay."""
     return optim.sgd(
         rate,
@@ -18,7 +21,7 @@ def sgd(settings, rate):
     )
 
 
-def adamw(settings, rate):
+def adamw(settings: Any, rate: Any) -> optax.GradientTransformation:
     """Adam with decoupled weight decay."""
     return optim.adamw(
         rate,
@@ -31,7 +34,7 @@ def adamw(settings, rate):
     )
 
 
-def lars(settings, rate):
+def lars(settings: Any, rate: Any) -> optax.GradientTransformation:
     """LARS: layer-wise adaptive rates, for large batches."""
     return optim.lars(
         rate,
@@ -42,27 +45,27 @@ def lars(settings, rate):
     )
 
 
-def constant(settings, total):
+def constant(settings: Any, total: int) -> Any:
     """The learning rate as it is."""
     return settings.lr
 
 
-def cosine(settings, total):
+def cosine(settings: Any, total: int) -> Any:
     """Half a cosine down to 0, after a linear warm-up."""
     return optim.warmup_cosine(settings.lr, total, settings.warmup_steps)
 
 
-def cosine_7_16(settings, total):
+def cosine_7_16(settings: Any, total: int) -> Any:
     """cos(7 pi k / 16 K), FixMatch's and TorchSSL's."""
     return optim.cosine_7_16(settings.lr, total)
 
 
-def exponential(settings, total):
+def exponential(settings: Any, total: int) -> Any:
     """Falls exponentially to `optimizer.final` times itself."""
     return lambda step: settings.lr * settings.final ** (step / total)
 
 
-def warmup(settings, total):
+def warmup(settings: Any, total: int) -> Any:
     """A linear warm-up, then constant."""
     return optim.warmup(settings.lr, settings.warmup_steps)
 
@@ -73,20 +76,29 @@ SCHEDULES = {
 }  # fmt: skip
 DECAYED = {"all": None, "matrices": optim.matrices}  # which parameters have weight decay
 # Keys of the section "optimizer" beside name, lr, weight_decay, clip (0: no clipping), schedule and warmup_steps.
-OWN = {
+OWN: dict[str, dict[str, Any]] = {
     "sgd": dict(momentum=0.9, nesterov=True),
     "adamw": dict(b1=0.9, b2=0.999, eps=1e-8, decayed="matrices"),
     "lars": dict(momentum=0.9, trust=1e-3),
 }
 
 
-def optimizer_settings(name, *, lr, weight_decay, clip=0.0, schedule="constant", warmup_steps=0, **own):
+def optimizer_settings(
+    name: str,
+    *,
+    lr: float,
+    weight_decay: float,
+    clip: float = 0.0,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    **own: Any,
+) -> dict[str, Any]:
     """The section "optimizer" of a config: every key that the optimiser has."""
     common = dict(name=name, lr=lr, weight_decay=weight_decay, clip=clip, schedule=schedule, warmup_steps=warmup_steps)
     return common | OWN[name] | own
 
 
-def optimizer(settings, total, updates=1, factor=1.0):
+def optimizer(settings: Any, total: int, updates: int = 1, factor: float = 1.0) -> optax.GradientTransformation:
     """The optax transformation of the section "optimizer".
 
     Args:

@@ -7,10 +7,11 @@ from functools import cache, partial
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from infojax.data import near
 from infojax.evaluate import fixed_sample, forward
-from infojax.objectives import float_settings, init_state, with_settings
+from infojax.objectives import Model, float_settings, init_state, with_settings
 from infojax.parallel import gather, make_mesh, map_matrices, replicated, sharded_views
 from infojax.tasks.build.study import Run, Study, Tools
 from infojax.tasks.config import ConfigError, buildable
@@ -38,16 +39,16 @@ class Prepared:
     seeds: Any
 
     @property
-    def grouped(self):
+    def grouped(self) -> bool:
         """Whether the state has an axis of runs."""
         return self.step.how != "one"
 
     @property
-    def arguments(self):
+    def arguments(self) -> tuple[Any, Any, Any, Any]:
         """Those of the step."""
         return self.objective, self.state, self.constants, self.seeds
 
-    def tools(self, settings):
+    def tools(self, settings: Any) -> Tools:
         """`Tools` of the evaluators; `settings` is the config's section "evaluate"."""
         study = self.study
 
@@ -60,13 +61,13 @@ class Prepared:
         through = forward(transform, settings["batch_size"], devices)
         return Tools(study.objective.network(study.ctx), transform, through, sample, self.runs, self.mesh)
 
-    def first_models(self):
+    def first_models(self) -> dict[str, Model]:
         """What evaluators see of the first run."""
         state = pick(self.state, 0) if self.grouped else self.state
         return self.study.objective.evaluated(state, self.constants, self.study.ctx)
 
 
-def prepare(study, config):
+def prepare(study: Study, config: Any) -> Prepared:
     """The `Prepared` run of a study.
 
     Raises:
@@ -83,7 +84,7 @@ def prepare(study, config):
     return Prepared(study, runs, mesh, step, objective, state, constants, seeds)
 
 
-def mesh_of(study, devices=0):
+def mesh_of(study: Study, devices: int = 0) -> Mesh | None:
     """The mesh of a run, with equally many devices of every process; None on one device.
 
     Raises:
@@ -93,7 +94,7 @@ def mesh_of(study, devices=0):
     if not 0 < count <= jax.device_count():
         raise ConfigError(f"devices is {count}, but there are {jax.device_count()}")
     for view in study.objective.views:
-        size = len(study.data[view.source]["labels"]) if view.size == "all" else view.size
+        size: Any = len(study.data[view.source]["labels"]) if view.size == "all" else view.size
         if size % count:
             if devices:
                 raise ConfigError(f"devices is {count}, which does not divide the batch of {size}")
@@ -105,13 +106,13 @@ def mesh_of(study, devices=0):
     return None if count == 1 else make_mesh(count)
 
 
-def on_mesh(study, mesh):
+def on_mesh(study: Study, mesh: Mesh | None) -> Study:
     """The study with a context that knows its mesh, and transforms whose results are sharded over it."""
     ctx = study.ctx._replace(map_matrices=partial(map_matrices, mesh=mesh), gather=partial(gather, mesh=mesh))
     return study._replace(ctx=ctx, transforms=sharded_views(study.transforms, mesh))
 
 
-def list_runs(study, config):
+def list_runs(study: Study, config: Any) -> list[Run]:
     """The networks of a config: for each swept value, where there are any, those of each seed.
 
     Raises:
@@ -141,7 +142,7 @@ def list_runs(study, config):
     return [Run({name: value, **facts}, seeds, own(value)) for value in values for facts, seeds in members]
 
 
-def assembled(study, runs, how="auto"):
+def assembled(study: Study, runs: Sequence[Run], how: str = "auto") -> tuple[Step, Any, Any, Any]:
     """(step, objective, state, seeds) of one run, or stacked for a group of runs.
 
     Args:

@@ -20,7 +20,7 @@ class Run(NamedTuple):
     floats: Mapping[str, float] = {}
 
 
-def one_of(seed):
+def one_of(seed: Any) -> list[tuple[dict[str, Any], Seeds]]:
     """The usual member of a seed: parameters, order and noise are its own."""
     return [({"seed": seed}, Seeds(seed, seed, seed))]
 
@@ -74,5 +74,5 @@ class Tools(NamedTuple):
     mesh: Any
 
     @property
-    def devices(self):
+    def devices(self) -> int:
         return 1 if self.mesh is None else self.mesh.size
