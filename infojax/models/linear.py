@@ -1,6 +1,7 @@
 """A linear layer, for heads beside a network's own."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 
@@ -18,6 +19,6 @@ class Linear(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         layer = nn.Dense(self.features, kernel_init=nn.initializers.xavier_normal(), name="head")
         return layer(x.astype(jnp.float32))

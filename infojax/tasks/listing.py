@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from infojax.data import DATASETS
 from infojax.data.official import OFFICIAL
@@ -14,13 +16,13 @@ from infojax.tasks.build import OPTIMIZERS, SCHEDULES
 from infojax.tasks.config import ConfigError, Listing
 from infojax.tasks.files import read_config
 
-FAMILIES = {
+FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "model.name": MODELS, "data.name": DATASETS, "optimizer.name": OPTIMIZERS, "optimizer.schedule": SCHEDULES,
     "objectives": OBJECTIVES, "evaluators": EVALUATORS,
 }  # fmt: skip
 
 
-def everything(folder="configs"):
+def everything(folder: str = "configs") -> Iterator[str]:
     """Lines of `python -m infojax.main --list`."""
     paths = sorted(Path(folder).glob("*.py"))
     yield f"configs in {folder}" if paths else f"no configs in {folder}: run this where the checkout is"
@@ -35,7 +37,7 @@ def everything(folder="configs"):
             yield f"  {'tfds:NAME':<{width}}  A set that TensorFlow Datasets prepared as ArrayRecord."
 
 
-def of_config(path):
+def of_config(path: Path) -> Iterator[str]:
     """Lines of one config: its title, presets and choices."""
     try:
         read_config(f"{path}:{Listing.STRING}")
@@ -46,14 +48,14 @@ def of_config(path):
         yield f"  {path.name:<18}{error}"
 
 
-def shown(name, value):
+def shown(name: str, value: Any) -> str:
     """A choice with what it may be: "seeds (3)", "term = mi | hd"."""
     if isinstance(value, tuple):
         return f"{name} = {' | '.join(value)}"
     return f"{name} ({value})" if value else name
 
 
-def summary(builder):
+def summary(builder: Callable) -> str:
     """The first line of a builder's docstring, and the arguments that its name stands for."""
     given = builder.keywords if isinstance(builder, partial) else {}
     bound = builder.args if isinstance(builder, partial) else ()
@@ -68,5 +70,5 @@ def summary(builder):
     return f"{text} ({options})" if options else text
 
 
-def first_line(text):
+def first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]

@@ -5,13 +5,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from infojax.data import Arrays, DataError, in_memory, labelled, open_dataset, transforms
+from infojax.data import Arrays, DataError, Dataset, in_memory, labelled, open_dataset, transforms
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import Linear
-from infojax.objectives import Context, Facts, Optimizer, flat_settings, with_settings
+from infojax.objectives import Context, Facts, Net, Optimizer, flat_settings, with_settings
 from infojax.objectives.regularizers import GRADIENTS, KINDS
-from infojax.objectives.semisup import METHODS
+from infojax.objectives.semisup import METHODS, SemiSupervised
 from infojax.tasks.build import (
     Study,
     arrays_of,
@@ -35,7 +36,7 @@ UNLABELLED = "unlabelled"  # a split of samples without labels, as of STL-10, wh
 WORDS = {"mix": ("batch", "sample"), "tsa": ("none", "linear", "exp", "log"), "sign": ("theory", "released")}
 
 
-def defaults(name, chosen):
+def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
     """TorchSSL's recipe, which the table was made with, without what presets decide."""
     config = training(name, chosen)
     method = chosen.get("method", "fixmatch")
@@ -57,7 +58,7 @@ def defaults(name, chosen):
     return config
 
 
-def study(config):
+def study(config: ConfigDict) -> Study:
     """Labelled and unlabelled samples, the method, its networks and optimisers.
 
     Raises:
@@ -92,7 +93,7 @@ def study(config):
     )
 
 
-def labelled_samples(settings, dataset, source):
+def labelled_samples(settings: ConfigDict, dataset: Dataset, source: Arrays) -> tuple[np.ndarray, str]:
     """(indices of the labelled samples of train, a note on where they come from).
 
     Raises:
@@ -111,7 +112,7 @@ def labelled_samples(settings, dataset, source):
     return np.asarray(chosen), f"{dataset.name}: {len(chosen):,} labelled samples, {drawn}"
 
 
-def indices_of(file, count):
+def indices_of(file: str, count: int) -> np.ndarray:
     """The indices that a file lists, one per line.
 
     Raises:
@@ -128,7 +129,7 @@ def indices_of(file, count):
     return np.array(sorted(map(int, words)))
 
 
-def with_unlabelled(dataset, source):
+def with_unlabelled(dataset: Dataset, source: Arrays) -> Arrays:
     """All training samples, with those of the split "unlabelled" where the set has one, whose labels are -1."""
     if UNLABELLED not in dataset.splits:
         return source
@@ -136,7 +137,9 @@ def with_unlabelled(dataset, source):
     return Arrays(np.concatenate([more.x, source.x]), np.concatenate([more.labels, source.labels]))
 
 
-def networks(config, method, classes, shape, total):
+def networks(
+    config: ConfigDict, method: SemiSupervised, classes: int, shape: tuple[int, ...], total: int
+) -> tuple[dict[str, Net], dict[str, Optimizer]]:
     """(nets, optimisers) of a method: "net", and "teacher" or "rotation" where it has one."""
     like = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     net, tx = network(config.model, classes, like), optimizer(config.optimizer, total)
@@ -150,7 +153,7 @@ def networks(config, method, classes, shape, total):
     return nets, {"main": Optimizer(tx)}
 
 
-def check(config):
+def check(config: ConfigDict) -> None:
     """Refuses what the method does not know, or what cannot be drawn."""
     check_choice(config, "method", METHODS)
     check_choice(config, "evaluate.convention", NC1_CONVENTIONS)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from infojax.commands import show
+from infojax.outputs import write
 from infojax.parallel import local_copy
 from infojax.processes import together
 from infojax.tasks.build import prepare
@@ -85,7 +86,7 @@ def train(
     begun = time.perf_counter()
     with underway(workdir), folder, store, progress.shown(folder):
         for name, text in study.files.items() if jax.process_index() == 0 else ():
-            (Path(workdir) / name).write_text(text)
+            write(Path(workdir) / name, text)
         state = fit(
             *prepared.arguments, step,
             until=total,

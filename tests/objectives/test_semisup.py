@@ -34,9 +34,9 @@ def small(name):
     changes = {"batch_size": LABELLED, "ratio": ratio}
     changes |= {
         "pseudo_label": dict(threshold=0.6), "uda": dict(threshold=0.6), "fixmatch": dict(threshold=0.6),
-        "flexmatch": dict(threshold=0.6), "freematch": dict(decay=0.02), "freematch_mi": dict(decay=0.02),
+        "flexmatch": dict(threshold=0.7, warm=False), "freematch": dict(decay=0.02), "freematch_mi": dict(decay=0.02),
         "freematch_hd": dict(decay=0.02), "otmatch": dict(decay=0.02, cost_decay=0.6), "softmatch": dict(decay=0.5),
-        "dash": dict(warmup=2, averaged=1, period=1, least=0.4), "remixmatch": dict(model_decay=0.5),
+        "dash": dict(warmup=2, averaged=1, period=1, least=0.2, growth=4.0), "remixmatch": dict(model_decay=0.5),
         "mpl": dict(uda_steps=2, threshold=0.4, baseline_rate=0.2), "vat": dict(radius=0.7),
     }.get(name, {})  # fmt: skip
     return with_settings(METHODS[name], changes)
@@ -220,9 +220,9 @@ def dash(o, p, p0):
     if o.k < 2:
         now = o.supervised(p0)  # the last of the two steps of the warm-up
         return o.supervised(p), now if o.k == 1 else 0.0
-    rho = max(1.0001 * o.state * 1.27 ** -(o.k - 2), 0.4)
+    rho = max(1.0001 * o.state * 4.0 ** -(o.k - 2), 0.2)
     weak = o.z(p0, o.u["weak"])
-    target = softmax(weak / 0.5) if rho > 0.4 else np.eye(CLASSES)[weak.argmax(1)]
+    target = softmax(weak / 0.5) if rho > 0.2 else np.eye(CLASSES)[weak.argmax(1)]
     mask = ce(weak, target) <= rho
     return o.supervised(p) + (mask * ce(o.z(p, o.u["strong"]), target)).mean(), o.state
 
@@ -232,11 +232,11 @@ def flexmatch(o, p, p0):
     _, top, guess = o.weak(p0)
     counts = np.array([np.sum(selected == c) for c in range(-1, CLASSES)])
     if counts.max() < len(selected):
-        effect = counts[1:] / counts.max()
-    mask = top >= 0.6 * (effect / (2 - effect))[guess]
+        effect = counts[1:] / max((counts if o.m.warm else counts[1:]).max(), 1)
+    mask = top >= 0.7 * (effect / (2 - effect))[guess]
     value = o.supervised(p) + (mask * ce(o.z(p, o.u["strong"]), guess)).mean()
     for i, place in enumerate(o.index):
-        if top[i] >= 0.6:
+        if top[i] >= 0.7:
             selected[place] = guess[i]
     counts = np.array([np.sum(selected == c) for c in range(-1, CLASSES)])
     return value, {"selected": selected, "counts": counts, "effect": effect}

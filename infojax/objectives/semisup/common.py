@@ -4,12 +4,16 @@ Formulas and defaults are those of TorchSSL, which produced the published table,
 Losses of unlabelled samples are means over the whole unlabelled batch: what a mask leaves out counts as zero.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from infojax.objectives.contract import Average, View
+from infojax.objectives.contract import Average, Batch, Context, State, View
+from infojax.objectives.nets import Nets
 from infojax.objectives.objective import Objective, objective
 
 
@@ -46,7 +50,7 @@ class SemiSupervised(Objective):
         return {"ema": Average(("net",), self.ema_decay)}
 
 
-def ramp(state, ctx, fraction):
+def ramp(state: State, ctx: Context, fraction: float | jax.Array) -> jax.Array:
     """min(k / (fraction K), 1) at step k of K: the linear warm-up of an unsupervised loss."""
     return jnp.clip(state.step / (fraction * ctx.facts.total_steps), 0, 1)
 
@@ -54,33 +58,33 @@ def ramp(state, ctx, fraction):
 # Cross-entropies, means over the batch
 
 
-def hard(logits, labels):
+def hard(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """mean CE with integer labels."""
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
-def soft(logits, targets):
+def soft(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """mean CE with distributions (n, C)."""
     return jnp.mean(optax.softmax_cross_entropy(logits, targets))
 
 
-def masked(mask, losses):
+def masked(mask: jax.Array, losses: jax.Array) -> jax.Array:
     """Mean over all samples of the losses that a mask, or a weight in [0, 1], selects."""
     return jnp.mean(mask * losses)
 
 
-def consistency(one, two):
+def consistency(one: jax.Array, two: jax.Array) -> jax.Array:
     """Mean squared difference of probabilities over samples and classes, which makes its weight weight / C."""
     return jnp.mean((jax.nn.softmax(one) - jax.nn.softmax(two)) ** 2)
 
 
-def sharpened(p, temperature):
+def sharpened(p: jax.Array, temperature: float | jax.Array) -> jax.Array:
     """p^(1/T) / sum, as softmax(log p / T) for p > 0."""
     powered = p ** (1 / temperature)
     return powered / jnp.sum(powered, -1, keepdims=True)
 
 
-def guessed(logits):
+def guessed(logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(probabilities, their maximum, its class) of logits, without a gradient."""
     p = jax.nn.softmax(jax.lax.stop_gradient(logits))
     return p, jnp.max(p, -1), jnp.argmax(p, -1)
@@ -89,7 +93,7 @@ def guessed(logits):
 # Batch statistics: how samples pass through the net
 
 
-def joint(nets, *groups, name="net"):
+def joint(nets: Nets, *groups: jax.Array, name: str = "net") -> list[Any]:
     """Outputs of several groups of samples that pass together: batch statistics are of the mixture.
 
     Samples without a gradient in their logits still act on the others through the shared mean and variance, which is
@@ -101,12 +105,12 @@ def joint(nets, *groups, name="net"):
     return [output._replace(logits=z, embedding=f, features={}) for z, f in zip(logits, embedding, strict=True)]
 
 
-def apart(nets, x, name="net"):
+def apart(nets: Nets, x: jax.Array, name: str = "net") -> Any:
     """Output of samples that pass by themselves, in training mode, and leave the running statistics as they are."""
     return nets(name, x, update_statistics=False)
 
 
-def interleaved(nets, rows, chunks):
+def interleaved(nets: Nets, rows: jax.Array, chunks: int) -> jax.Array:
     """Logits of rows that pass in interleaved chunks of equal size; the running statistics follow the first chunk.
 
     Chunk i gives its i-th part to the first chunk and takes that one's: every chunk, the first above all, is a mixture.
@@ -122,7 +126,7 @@ def interleaved(nets, rows, chunks):
     return jnp.concatenate(logits)[places]
 
 
-def interleaving(size, chunks):
+def interleaving(size: int, chunks: int) -> np.ndarray:
     """The permutation of `interleaved`, its own inverse: (chunks * size,)."""
     share, rest = divmod(size, chunks)
     ends = np.cumsum([0] + [share + (i >= chunks - rest) for i in range(chunks)])
@@ -136,14 +140,14 @@ def interleaving(size, chunks):
 # Mixing
 
 
-def mixing(key, alpha, count, per_sample=False):
+def mixing(key: jax.Array, alpha: float | jax.Array, count: int, per_sample: bool = False) -> dict[str, jax.Array]:
     """A coefficient max(b, 1 - b), b of Beta(alpha, alpha), for the batch () or for each sample; and a permutation."""
     share, order = jax.random.split(key)
     b = jax.random.beta(share, alpha, alpha, (count,) if per_sample else ())
     return {"share": jnp.maximum(b, 1 - b), "order": jax.random.permutation(order, count)}
 
 
-def mixed(draws, x):
+def mixed(draws: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
     """share x + (1 - share) x[order]."""
     share = draws["share"].reshape(-1, *[1] * (x.ndim - 1)) if jnp.ndim(draws["share"]) else draws["share"]
     return share * x + (1 - share) * x[draws["order"]]
@@ -152,7 +156,7 @@ def mixed(draws, x):
 # Metrics
 
 
-def judged(rows, guess, weights):
+def judged(rows: Batch, guess: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
     """How a method selects: share of the unlabelled samples, and how many guesses are right, of all and of these.
 
     Args:

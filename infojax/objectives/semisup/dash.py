@@ -40,9 +40,9 @@ class Dash(SemiSupervised):
 
         if not self.warmup:
             return step(self.loss)(state)
-        return jax.lax.cond(state.step < self.warmup, step(self.labelled_loss), step(self.loss), state)
+        return jax.lax.cond(state.step < self.warmup, step(self._labelled_loss), step(self.loss), state)
 
-    def labelled_loss(self, nets, state, constants, batch, draws, ctx):
+    def _labelled_loss(self, nets, state, constants, batch, draws, ctx):
         rows = batch["labelled"]
         value = hard(nets("net", rows.views["weak"]).logits, rows.labels)
         count = min(self.averaged, self.warmup)

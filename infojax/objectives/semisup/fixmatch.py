@@ -1,9 +1,12 @@
 """FixMatch: confident guesses on the weak view are labels of the strong one."""
 
+from typing import Any
+
 import jax
 import optax
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, Context
+from infojax.objectives.nets import Nets
 from infojax.objectives.objective import objective
 from infojax.objectives.regularizers import InformationTerm
 from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, joint, judged, masked
@@ -44,7 +47,9 @@ class FixMatch(SemiSupervised):
         return supervised + self.weight * unsupervised + value, Aux(metrics=metrics)
 
 
-def selected_term(information, nets, strong, guess, mask, ctx):
+def selected_term(
+    information: InformationTerm, nets: Nets, strong: Any, guess: jax.Array, mask: jax.Array, ctx: Context
+) -> tuple[jax.Array | float, dict[str, jax.Array]]:
     """(value, metrics) of an `InformationTerm` on the selected samples; (0, {}) where it is off."""
     if information.term == "off":
         return 0.0, {}

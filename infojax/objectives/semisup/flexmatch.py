@@ -65,7 +65,7 @@ class FlexMatch(SemiSupervised):
         return supervised + self.weight * unsupervised + value, Aux(learnt, metrics)
 
 
-def remembered(learnt, index, guess, sure):
+def remembered(learnt: Learnt, index: jax.Array, guess: jax.Array, sure: jax.Array) -> Learnt:
     """`Learnt` with the confident guesses at their samples; of a sample that comes twice, the last one counts."""
     later = jnp.arange(len(index))[None] > jnp.arange(len(index))[:, None]
     again = jnp.any((index[:, None] == index[None]) & sure[None] & later, axis=1)

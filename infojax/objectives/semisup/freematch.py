@@ -69,14 +69,14 @@ class FreeMatch(SemiSupervised):
         value = supervised + self.weight * unsupervised + self.fairness * fairness + value
         return value, Aux(confidence, metrics, (strong, guess, mask))
 
-    def followed(self, confidence, p, top, guess):
+    def followed(self, confidence: Confidence, p: jax.Array, top: jax.Array, guess: jax.Array) -> Confidence:
         """The averages after a batch of guesses."""
         shares = jnp.mean(jax.nn.one_hot(guess, p.shape[1]), 0)
         seen = Confidence(jnp.mean(top), jnp.mean(p, 0), shares)
         return jax.tree.map(lambda old, new: self.decay * old + (1 - self.decay) * new, confidence, seen)
 
 
-def fairness_of(logits, mask, confidence):
+def fairness_of(logits: jax.Array, mask: jax.Array, confidence: Confidence) -> jax.Array:
     """L_f of the selected samples' logits (n, C)."""
     p, weights = jax.nn.softmax(logits), mask.astype(logits.dtype)
     count = jnp.maximum(jnp.sum(weights), 1)
@@ -87,12 +87,12 @@ def fairness_of(logits, mask, confidence):
     return jnp.where(jnp.any(mask), jnp.sum(a * jnp.log(b + 1e-12)), 0)
 
 
-def inverse(x):
+def inverse(x: jax.Array) -> jax.Array:
     """1 / x, with 1 / 0 = 0."""
     return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
-def normalised(x):
+def normalised(x: jax.Array) -> jax.Array:
     """x / sum x; zeros stay zeros."""
     total = jnp.sum(x)
     return x / jnp.where(total > 0, total, 1)

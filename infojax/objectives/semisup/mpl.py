@@ -3,11 +3,14 @@
 The student is the net "net", the teacher "teacher".
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, Context, State
 from infojax.objectives.nets import Nets, descend
 from infojax.objectives.objective import objective
 from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, joint, judged, masked
@@ -90,6 +93,6 @@ class MPL(SemiSupervised):
         return after, kept | measured | {"feedback": feedback, "student_labelled_loss": found["old"]}
 
 
-def nets_of(state, constants, key, ctx):
+def nets_of(state: State, constants: Any, key: jax.Array, ctx: Context) -> Callable:
     """The student at a state, in training mode, whose statistics are not kept."""
     return lambda x: Nets(state, constants, key, ctx)("net", x)

@@ -80,7 +80,7 @@ class ReMixMatch(SemiSupervised):
         return value + self.rotation_weight * rotation, Aux(p_model, metrics)
 
 
-def turned(x, turns):
+def turned(x: jax.Array, turns: jax.Array) -> jax.Array:
     """Pictures (n, H, W, c) with H = W, each turned by its number of quarter turns, as `jnp.rot90`."""
     by_turns = jnp.stack([jnp.rot90(x, k, axes=(1, 2)) for k in range(4)])
     return by_turns[turns, jnp.arange(len(x))]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.objectives.contract import Aux
+from infojax.objectives.nets import Nets
 from infojax.objectives.objective import objective
 from infojax.objectives.semisup.common import SemiSupervised, apart, hard, ramp
 
@@ -48,12 +49,12 @@ class VAT(SemiSupervised):
         return value + self.entropy_weight * entropy, Aux(metrics=metrics)
 
 
-def kl(log_p, nets, x, r):
+def kl(log_p: jax.Array, nets: Nets, x: jax.Array, r: jax.Array) -> jax.Array:
     """mean KL(p || softmax z(x + r))."""
     return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(apart(nets, x + r).logits)), -1))
 
 
-def unit(d):
+def unit(d: jax.Array) -> jax.Array:
     """Each sample of d divided by its norm, 0 where that is 0; as its largest entry is scaled to 1 first, nothing
     underflows."""
     axes = tuple(range(1, d.ndim))
