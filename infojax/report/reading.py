@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from infojax.report.quantities import QUANTITIES
+from infojax.measures.catalogue import LABELLED
 from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError
 
@@ -64,7 +64,7 @@ def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
             damaged.setdefault(problem, []).append(number)
             continue
         for name, value in row.items():
-            shown = (name in QUANTITIES or name.startswith("limit_")) and name != swept
+            shown = (name in LABELLED or name.startswith("limit_")) and name != swept
             if shown and value is not None and type(value) not in NUMBER:
                 text.setdefault(name, []).append(number)
             elif type(value) in NUMBER and not math.isfinite(value):

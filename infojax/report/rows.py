@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from infojax.report.quantities import OF_A_SIMPLEX, closed_limits, known
+from infojax.measures.catalogue import measure_of
+from infojax.measures.theory import nc_limits
 from infojax.report.reading import read_rows, read_settings
 from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError
@@ -208,9 +209,9 @@ def swept_places(study) -> dict:
 
 def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
     """The limit at each place of `series`; None where the quantity has none, or it is not known."""
-    limit = known(quantity).limit
-    measured = series(study, split, quantity, runs, axis)
-    if measured is None or limit == "" or (quantity in OF_A_SIMPLEX and not _simplex_fits(study, split)):
+    of = measure_of(quantity)
+    limit, measured = of.limit, series(study, split, quantity, runs, axis)
+    if measured is None or limit == "" or (of.of_a_simplex and not _simplex_fits(study, split)):
         return None
     if isinstance(limit, str) and not limit.startswith("limit_"):
         classes = num_classes(study)
@@ -222,6 +223,16 @@ def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
         return None
     heights = dict(zip(moving.place, moving.mean, strict=True))
     return np.array([heights.get(place, math.nan) for place in measured.place])
+
+
+def closed_limits(classes) -> dict[str, float]:
+    """Limits that depend on the number of classes alone."""
+    return {
+        "log(C-1)": math.log(classes - 1),
+        "C-1": float(classes - 1),
+        "collapsed MIR": nc_limits(classes).mir,
+        "log2(C)": math.log2(classes),
+    }
 
 
 def _simplex_fits(study, split) -> bool:

@@ -12,12 +12,12 @@ from infojax.data import DATASETS, DataError, options_of
 from infojax.data.options import check_options
 from infojax.data.source import near
 from infojax.evaluate.evaluators import Limits
+from infojax.measures.catalogue import LABELLED
 from infojax.measures.collapse import NeuralCollapse
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import build
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
-from infojax.report.quantities import QUANTITIES
 from infojax.tasks import load
 from infojax.tasks.build import OPTIMIZERS, SCHEDULES, classification_defaults
 from infojax.tasks.build.optimizers import DECAYED
@@ -223,7 +223,7 @@ def check_best(best):
         )
     # As `infojax.evaluate` and the tasks name them.
     limited = [f"{name}{suffix}" for name in Limits._fields for suffix in ("", "_centered")]
-    names = dict.fromkeys((*QUANTITIES, *limited, *(name for name in NeuralCollapse._fields if name != "per_class")))
+    names = dict.fromkeys((*LABELLED, *limited, *(name for name in NeuralCollapse._fields if name != "per_class")))
     names |= dict.fromkeys(f"limit_{name}" for name in limited)
     names |= dict.fromkeys(("mir_error", "mir_centered_error", "loss_ema", "accuracy_ema"))
     if best and quantity not in names:
