@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "objectives": ("measures", "parallel"),
     "train": ("objectives", "data", "models", "parallel", "processes", "outputs"),
     "evaluate": ("measures", "parallel", "objectives", "data", "train"),
-    "report": ("measures.catalogue", "measures.theory", "train.board", "train.runlog", "outputs", "commands"),
+    "report": ("measures.catalogue", "measures.theory", "train.runlog", "train.schema", "outputs", "commands"),
     "analysis": ("measures", "parallel", "processes", "report"),
     "feature_arrays": (),
     "feature_files": FEATURES[:1],

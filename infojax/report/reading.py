@@ -5,24 +5,17 @@ import math
 from pathlib import Path
 
 from infojax.measures.catalogue import LABELLED
-from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError
+from infojax.train.schema import NUMBER, POINTS, TYPES
 
 MOST = 2**53  # whole numbers up to here are exact as floats
 DEEPEST = 50  # levels of nested settings; readers of JSON end at some depth, in an error of their own
 
-# What figures and tables rely on; other keys may hold anything.
-NUMBER = (int, float)
-OF_ROW = {
-    "kind": str, "step": int, "run": int, "seed": int, "evaluator": str, "split": str, "n": int, "convention": str,
-    "layer": str, "depth": NUMBER, "dim": int, "frozen": bool, "of_frozen": bool, "not_finite": str,
-    **dict.fromkeys(COORDINATES, NUMBER),
-}  # fmt: skip
+# What figures and tables rely on; other settings may hold anything.
 OF_SETTINGS = {
     "name": str, "task": str, "num_classes": int, "steps": int, "steps_per_epoch": NUMBER, "sweep": dict,
     "sweep.name": str, "report": dict, "report.x_scale": str, "path.fork": int, "versions": dict, "git": str,
 }  # fmt: skip
-POINTS = ("tsne_x", "tsne_y"), ("cloud_x", "cloud_y", "cloud_z")  # lists, each as long as "labels"
 
 
 def read_settings(path: Path) -> dict:
@@ -92,7 +85,7 @@ def _row(line, swept) -> tuple[dict | None, str]:
         if key not in row:
             return None, f"no {key}"
     for key, value in row.items():
-        kind = OF_ROW.get(key, (*NUMBER, str) if key == swept else None)
+        kind = TYPES.get(key, (*NUMBER, str) if key == swept else None)
         if kind and not _is(value, kind):
             return None, f"{key} is {str(value)[:40]!r}, expected {_named(kind)}"
         if isinstance(value, int) and abs(value) > (MOST if kind else 1e300):

@@ -11,13 +11,11 @@ from scipy.special import stdtrit
 from infojax.measures.catalogue import measure_of
 from infojax.measures.theory import nc_limits
 from infojax.report.reading import read_rows, read_settings
-from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError
+from infojax.train.schema import COORDINATES, quantities
 
 BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
-MARKS = ("kind", "step", "time", "run", "seed", "evaluator", "split", "n", "convention", "frozen", "of_frozen", "end")
-OF_LAYER = ("layer", "depth", "dim")  # further marks of a row that has "layer": measured at a place of the network
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def study(rows, config, environment=None, folder=".") -> Study:
         convention = row.get("convention") or convention
         along = (name for name in COORDINATES if name in row and name != swept and row["kind"] == "eval")
         axis = next(along, "step")
-        for name in row.keys() - {*MARKS, axis, swept, *(OF_LAYER if at_layer else ())}:
+        for name in quantities(row) - {axis, swept}:
             if row[name] is None or type(row[name]) in (int, float):
                 quantity = f"{name}@{row['layer']}" if at_layer else name
                 places = values.setdefault((axis, split, quantity), {}).setdefault(run, {})

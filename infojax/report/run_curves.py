@@ -10,7 +10,7 @@ from infojax.measures.catalogue import measure_of
 from infojax.report.panels import COLOURS
 from infojax.report.plans import Line
 from infojax.report.rows import BATCH, Series, Study, limits, series, splits_of
-from infojax.train.board import COORDINATES
+from infojax.train.schema import COORDINATES
 
 PALE = "#bbbbbb"  # batches
 ENDINGS = ("_ema", "_recomputed", "_layerwise")  # variants of a quantity have its colour

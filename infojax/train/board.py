@@ -1,7 +1,6 @@
 """The rows' numbers as TensorBoard events, where tensorboardX is installed; metrics.jsonl stays the truth."""
 
-# What a row may be measured along besides time: name -> label. A row that carries one is not on the axis of time.
-COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
+from infojax.train.schema import COORDINATES
 
 
 class Board:

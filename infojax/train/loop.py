@@ -24,10 +24,8 @@ import jax
 import numpy as np
 
 from infojax.processes import asked_to_stop
-from infojax.train.board import COORDINATES
+from infojax.train.schema import COORDINATES, SEVERAL_A_SPLIT
 from infojax.train.step import all_finite, pick, swept
-
-NOT_OF_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of a name a step
 
 
 class NonFiniteError(RuntimeError):
@@ -230,7 +228,7 @@ class _Keeper:
                         text = f"{values['not_finite']} of {values.get('split', 'the evaluation')} became NaN or Inf"
                         raise self.not_finite(k, text + ", in every run" * bool(self.runs))
                     for name, value in values.items():
-                        if isinstance(value, float) and not mark and not NOT_OF_A_SPLIT & values.keys():
+                        if isinstance(value, float) and not mark and not SEVERAL_A_SPLIT & values.keys():
                             self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
 
     def _models(self, state):

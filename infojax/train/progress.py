@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 import jax
 import numpy as np
 
-from infojax.train.board import COORDINATES
 from infojax.train.cost import duration
+from infojax.train.schema import COORDINATES
 
 LINE_SECONDS = 10  # between plain lines
 STATUS_SECONDS = 5  # between heartbeats
