@@ -23,8 +23,7 @@ MODULES = {
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
 ROOMS = ("measures", "parallel", "models", "objectives", "data", "train", "evaluate", "report")
 BELOW = (*ROOMS, "processes", "outputs", "commands")
-FEATURES = ("feature_arrays", "feature_files", "feature_sources")
-TASKS = (*BELOW, "analysis", *FEATURES)
+TASKS = (*BELOW, "analysis", "features")
 MAY_IMPORT = {
     "measures": (),
     "parallel": ("measures",),
@@ -38,9 +37,7 @@ MAY_IMPORT = {
     "evaluate": ("measures", "parallel", "objectives", "data", "train"),
     "report": ("measures.catalogue", "measures.theory", "train.runlog", "train.schema", "outputs", "commands"),
     "analysis": ("measures", "parallel", "processes", "report"),
-    "feature_arrays": (),
-    "feature_files": FEATURES[:1],
-    "feature_sources": FEATURES[:2],
+    "features": (),
     "": ("measures", "analysis"),
     "tasks": TASKS,
     "main": (*TASKS, "tasks"),
