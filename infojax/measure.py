@@ -28,8 +28,8 @@ import numpy as np
 from infojax import outputs, processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, analyze
 from infojax.commands import Once, Parser, UsageError, named, one_line, printable, say, show, whole
-from infojax.feature_arrays import FeatureFileError, check_fits
-from infojax.feature_sources import Opened, Series, check_inputs, expand, open_features
+from infojax.features.arrays import Argument, Opened, check_inputs, expand, open_features
+from infojax.features.sources import FeatureFileError, check_fits
 
 NAME = "infojax.measure"
 EXAMPLES = """examples:
@@ -147,43 +147,43 @@ def strict_json(results: dict) -> str:
     return json.dumps(table, indent=2, allow_nan=False) + "\n"
 
 
-def titled(one: Series, layer: str) -> str:
+def titled(argument: Argument, layer: str) -> str:
     """A layer of an argument; the layer of a single array has no name of its own."""
-    return printable(one.argument if layer == "features" else f"{one.argument}: {layer}")
+    return printable(argument.name if layer == "features" else f"{argument.name}: {layer}")
 
 
-def table(one: Series, reports: list[dict], width: int) -> str:
+def table(argument: Argument, reports: list[dict], width: int) -> str:
     """Plain text of at most `width` columns: a report, a row a layer, or a row a step."""
     from infojax.report.tables import render_layers, render_trajectory
 
-    if one.steps is not None:
+    if argument.steps is not None:
         blocks = []
         for layer in reports[0]:
-            rows = render_trajectory(one.steps, [report[layer] for report in reports], width)
-            blocks.append(f"{titled(one, layer)}\n{rows}")
+            rows = render_trajectory(argument.steps, [report[layer] for report in reports], width)
+            blocks.append(f"{titled(argument, layer)}\n{rows}")
         return "\n\n".join(blocks)
     [layers] = reports
     if list(layers) == ["features"]:
         return layers["features"].table(width=width)
-    return f"{printable(one.argument)}\n{render_layers(layers, width)}"
+    return f"{printable(argument.name)}\n{render_layers(layers, width)}"
 
 
-def arrays_line(one: Series, used: dict[str, str]) -> str:
+def arrays_line(argument: Argument, used: dict[str, str]) -> str:
     """What was read of an argument, in one line; files of a folder whose arrays differ are told apart."""
     alike = {}
-    for file in one.files:
+    for file in argument.files:
         alike.setdefault(used[file], []).append(file)
     parts = [f"{text} ({len(files)} files from {files[0]} on)" for text, files in alike.items()]
-    left_out = f"; not read: {', '.join(one.left_out)}" if one.left_out else ""
-    return printable(f"{one.argument}: read {'; '.join(alike if one.steps is None else parts)}{left_out}")
+    left_out = f"; not read: {', '.join(argument.left_out)}" if argument.left_out else ""
+    return printable(f"{argument.name}: read {'; '.join(alike if argument.steps is None else parts)}{left_out}")
 
 
-def check_outputs(series: list[Series], args: argparse.Namespace) -> None:
+def check_outputs(arguments: list[Argument], args: argparse.Namespace) -> None:
     """Raises UsageError where an output cannot be written, before the long work."""
-    inputs = [file for one in series for file in one.files]
+    inputs = [file for argument in arguments for file in argument.files]
     for key in filter(None, (args.labels, args.head, args.bias)):
         inputs += [key, key.rpartition(":")[0]]
-    if args.html and len({tuple(one.steps) for one in series if one.steps is not None}) > 1:
+    if args.html and len({tuple(argument.steps) for argument in arguments if argument.steps is not None}) > 1:
         raise UsageError("--html: the folders have different steps; write a page for each")
     targets = {"--json": args.json, "--html": args.html, "--figures": args.figures}
     targets = {flag: to for flag, to in targets.items() if to is not None and (flag, to) != ("--json", "-")}
@@ -205,47 +205,47 @@ def check_outputs(series: list[Series], args: argparse.Namespace) -> None:
             )
 
 
-def draw_page(series: list[Series], results: dict) -> str:
+def draw_page(arguments: list[Argument], results: dict) -> str:
     """The HTML page: all reports of files, the last step and the curves of folders."""
     from infojax.report.page import html_page
 
     curves, steps = {}, None
-    for one in (one for one in series if one.steps is not None):
-        steps = one.steps
-        for layer in results[one.files[0]]:
-            label = titled(one, layer) if layer == "features" or len(series) > 1 else layer
-            curves[label] = [results[file][layer] for file in one.files]
-    last = {one.files[-1]: results[one.files[-1]] for one in series}
-    title = ", ".join(one.argument for one in series)
+    for argument in (argument for argument in arguments if argument.steps is not None):
+        steps = argument.steps
+        for layer in results[argument.files[0]]:
+            label = titled(argument, layer) if layer == "features" or len(arguments) > 1 else layer
+            curves[label] = [results[file][layer] for file in argument.files]
+    last = {argument.files[-1]: results[argument.files[-1]] for argument in arguments}
+    title = ", ".join(argument.name for argument in arguments)
     return html_page(last, title, trajectory=(steps, curves) if curves else None)
 
 
-def draw_figures(series: list[Series], results: dict, folder: Path) -> None:
+def draw_figures(arguments: list[Argument], results: dict, folder: Path) -> None:
     """Figures of every argument; those of several arguments go to a folder each."""
     from infojax.report.figures import save_figures, save_trajectory
 
-    for number, one in enumerate(series, start=1):
-        inner = folder if len(series) == 1 else folder / f"{number}_{Path(one.argument).stem}"
+    for number, argument in enumerate(arguments, start=1):
+        inner = folder if len(arguments) == 1 else folder / f"{number}_{Path(argument.name).stem}"
         inner.mkdir(exist_ok=True)
-        if one.steps is None:
-            save_figures(results[one.files[0]], inner)
+        if argument.steps is None:
+            save_figures(results[argument.files[0]], inner)
         else:
-            layers = results[one.files[0]]
-            save_trajectory(one.steps, {k: [results[f][k] for f in one.files] for k in layers}, inner)
+            layers = results[argument.files[0]]
+            save_trajectory(argument.steps, {k: [results[f][k] for f in argument.files] for k in layers}, inner)
 
 
-def write_outputs(series: list[Series], results: dict, args: argparse.Namespace) -> None:
+def write_outputs(arguments: list[Argument], results: dict, args: argparse.Namespace) -> None:
     """Writes what the flags ask for, all of it or nothing."""
     with outputs.at_once() as add:
         if args.json not in (None, "-"):
             add(args.json, strict_json(results))
         if args.html:
-            add(args.html, draw_page(series, results))
+            add(args.html, draw_page(arguments, results))
         if args.figures:
             target = Path(args.figures).absolute()
             beside = target if target.exists() else target.parent
             with tempfile.TemporaryDirectory(prefix=".infojax.", dir=beside) as drawn:
-                draw_figures(series, results, Path(drawn))
+                draw_figures(arguments, results, Path(drawn))
                 for path in sorted(path for path in Path(drawn).rglob("*") if path.is_file()):
                     add(target / path.relative_to(drawn), path.read_bytes())
 
@@ -291,11 +291,11 @@ def run(args: argparse.Namespace) -> None:
     first = not args.distributed or jax.process_index() == 0
     flags = {name: getattr(args, name) for name in ("features", "layers", "labels", "head", "bias")}
     with processes.together():
-        series = [expand(argument) for argument in dict.fromkeys(args.files)]
-        files = list(dict.fromkeys(file for one in series for file in one.files))
+        arguments = [expand(name) for name in dict.fromkeys(args.files)]
+        files = list(dict.fromkeys(file for argument in arguments for file in argument.files))
         if first:
-            check_outputs(series, args)
-        check_inputs(series, **flags)
+            check_outputs(arguments, args)
+        check_inputs(arguments, **flags)
     processes.same(files=files)
     results, used = {}, {}
     terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -307,7 +307,7 @@ def run(args: argparse.Namespace) -> None:
             results[file], used[file] = measure_file(opened, args, start(file)), opened.used
     if not first:
         return
-    lines = [arrays_line(one, used) for one in series]
+    lines = [arrays_line(argument, used) for argument in arguments]
     if args.json == "-":
         for line in lines:
             say(NAME, line)
@@ -315,11 +315,11 @@ def run(args: argparse.Namespace) -> None:
     else:
         width = min(max(shutil.get_terminal_size((100, 24)).columns, 20), 100)
         parts = []
-        for one, line in zip(series, lines, strict=True):
+        for argument, line in zip(arguments, lines, strict=True):
             wrapped = textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
-            parts += [table(one, [results[file] for file in one.files], width), wrapped]
+            parts += [table(argument, [results[file] for file in argument.files], width), wrapped]
         show("\n\n".join(parts))
-    write_outputs(series, results, args)
+    write_outputs(arguments, results, args)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from infojax import feature_arrays
-from infojax.feature_arrays import FeatureFileError
-from infojax.feature_files import open_arrays
+from infojax.features import sources
+from infojax.features.files import open_arrays
+from infojax.features.sources import FeatureFileError
 
 
 def save_npy(path, array, version=None):
@@ -88,8 +88,8 @@ def test_blocks_are_the_rows_in_order_in_every_pass(tmp_path, kind, shape):
 def test_take_reads_the_rows_asked_for(tmp_path, kind, monkeypatch):
     array = np.random.default_rng(1).normal(size=(301, 2, 3))
     rows = stored(tmp_path, kind, array)
-    monkeypatch.setattr(feature_arrays, "GAP_BYTES", 4 * 48)  # a gap of four rows, blocks of sixteen
-    monkeypatch.setattr(feature_arrays, "BLOCK_BYTES", 16 * 48)
+    monkeypatch.setattr(sources, "GAP_BYTES", 4 * 48)  # a gap of four rows, blocks of sixteen
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 16 * 48)
     for indices in ([], [0], [300], [0, 1, 2, 9, 9, 150, 299], range(0, 301, 3), range(301)):
         indices = np.array(indices, np.int64)
         np.testing.assert_array_equal(rows.take(indices), array.reshape(301, 6)[indices])
@@ -310,11 +310,11 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
 
 def test_an_array_that_memory_cannot_hold_is_named(tmp_path, monkeypatch):
     np.savez(tmp_path / "f.npz", z=np.ones((20, 3)))
-    monkeypatch.setattr(feature_arrays, "free_memory", lambda: 100.0)
+    monkeypatch.setattr(sources, "free_memory", lambda: 100.0)
     with pytest.raises(FeatureFileError, match=r"f.npz: z \(20, 3\) float64 needs .* GiB of memory, .* are free"):
         open_arrays(tmp_path / "f.npz")["z"].load()
     monkeypatch.undo()
-    assert 2**26 < feature_arrays.free_memory() < 2**50
+    assert 2**26 < sources.free_memory() < 2**50
 
 
 def test_archive_without_arrays(tmp_path):
@@ -414,7 +414,7 @@ def test_random_damage_gives_rows_or_one_line(tmp_path, kind):
 MEMORY = """
 import resource, sys
 import numpy as np
-from infojax.feature_files import open_arrays
+from infojax.features.files import open_arrays
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 for path in sys.argv[1:]:

@@ -24,8 +24,7 @@ MODULES = {
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
 ROOMS = ("measures", "parallel", "models", "objectives", "data", "train", "evaluate", "report")
 BELOW = (*ROOMS, "processes", "outputs", "commands")
-FEATURES = ("feature_arrays", "feature_files", "feature_sources")
-TASKS = (*BELOW, "analysis", *FEATURES)
+TASKS = (*BELOW, "analysis", "features")
 MAY_IMPORT = {
     "measures": (),
     "parallel": ("measures",),
@@ -37,11 +36,9 @@ MAY_IMPORT = {
     "objectives": ("measures", "parallel"),
     "train": ("objectives", "data", "models", "parallel", "processes", "outputs"),
     "evaluate": ("measures", "parallel", "objectives", "data", "train"),
-    "report": ("measures.theory", "train.board", "train.runlog", "outputs", "commands"),
+    "report": ("measures.catalogue", "measures.theory", "train.runlog", "train.schema", "outputs", "commands"),
     "analysis": ("measures", "parallel", "processes", "report"),
-    "feature_arrays": (),
-    "feature_files": FEATURES[:1],
-    "feature_sources": FEATURES[:2],
+    "features": (),
     "": ("measures", "analysis"),
     "tasks": TASKS,
     "main": (*TASKS, "tasks"),
@@ -52,7 +49,7 @@ MAY_IMPORT = {
 LAZY = {("analysis", "report")}
 
 # Rooms whose public functions need not say yet what they take and return.
-NOT_ANNOTATED = ("report", "analysis", *FEATURES, "measure")
+NOT_ANNOTATED = ("report", "analysis", "features", "measure")
 
 # Packages with one home, so that replacing one touches one place; and rooms with a short diet.
 HOMES = {

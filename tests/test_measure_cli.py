@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from infojax import feature_arrays, measure, outputs
+from infojax import measure, outputs
+from infojax.features import sources
 from infojax.measure import main
 
 # Nearly all tests measure arrays of these sizes with labels, head and bias: one compilation for all.
@@ -223,7 +224,7 @@ def test_flags_reach_analyze(data, monkeypatch):
     monkeypatch.setattr(measure, "analyze", spy)
     assert main(["f.npz", "--ci", "33", "--chunk", "7", "--seed", "5"]) == 0
     assert (passed["ci"], passed["chunk"], passed["seed"]) == (33, 7, 5)
-    monkeypatch.setattr(feature_arrays, "BLOCK_BYTES", 20 * DIM * 8)  # as if rows were very wide
+    monkeypatch.setattr(sources, "BLOCK_BYTES", 20 * DIM * 8)  # as if rows were very wide
     assert main(["f.npz"]) == 0
     assert (passed["ci"], passed["chunk"], passed["seed"]) == (None, 20, 0)
 
@@ -621,7 +622,7 @@ def test_empty_names(capsys, data, flag):
 
 def test_labels_of_another_length_are_not_read(capsys, data, monkeypatch):
     np.savez("f.npz", z=data["z"], y=np.zeros(61, int))
-    monkeypatch.setattr(feature_arrays.StoredArray, "load", lambda self: pytest.fail("read"))
+    monkeypatch.setattr(sources.StoredArray, "load", lambda self: pytest.fail("read"))
     assert refused(capsys, "f.npz") == (
         "f.npz: y has shape (61,), the labels must be (60,), one per row of f.npz: z (60, 6) float64; pass another "
         "array with --labels, or --labels none"
@@ -651,7 +652,7 @@ def test_memory_that_is_not_there(capsys, data, monkeypatch, error):
     monkeypatch.setattr(measure, "analyze", lambda *_, **__: (_ for _ in ()).throw(error))
     fix = "lower --chunk, or measure fewer columns or classes"
     assert refused(capsys, "f.npz", "--json", "o") == f"f.npz: out of memory measuring {used}; {fix}"
-    monkeypatch.setattr(feature_arrays, "free_memory", lambda: 5000.0)  # before anything is computed
+    monkeypatch.setattr(sources, "free_memory", lambda: 5000.0)  # before anything is computed
     assert f"f.npz: {used}: measuring it needs 1.07e-05 GiB of memory, 4.66e-06 are free; save fewer" in refused(
         capsys, "f.npz"
     )

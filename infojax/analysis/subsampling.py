@@ -12,7 +12,8 @@ import numpy as np
 
 from infojax.analysis.reports import Interval
 from infojax.analysis.streaming import ArrayRows, measure_rows
-from infojax.analysis.summary import FAMILIES, SPECTRAL, describe
+from infojax.analysis.summary import describe
+from infojax.measures.catalogue import CATALOGUE
 
 # Rows are drawn at random from memory; float64 bytes that they may take.
 MEMORY = 2**30
@@ -59,14 +60,15 @@ def intervals(report, measured, rows, labels, head, bias, draws, progress, seed)
         text = f"no intervals for spectral measures: half of the samples ({m}) is no more than the columns ({dim})"
         report = replace(report, warnings=(*report.warnings, f"ci: {text}, the spectrum is rank-limited"))
     families = set(measured.sampled) | ({"interplay"} if measured.estimated else set())
-    on_a_part = {key for family in families for key in FAMILIES[family]} - {"silhouette"}
+    on_a_part = families - {"silhouette"}
     if on_a_part:
-        text = f"no intervals for measures of the {' and '.join(sorted(families - {'silhouette'}))}"
+        text = f"no intervals for measures of the {' and '.join(sorted(on_a_part))}"
         report = replace(report, warnings=(*report.warnings, f"ci: {text}: on a part of the rows, or estimated"))
     result = {}
     for key in found[0]:
         at_m = np.array([values[key] for values in found])
-        judged = (m > dim or key not in SPECTRAL) and key not in on_a_part
+        measure = CATALOGUE[key]
+        judged = (m > dim or not measure.rank_limited) and measure.family not in on_a_part
         # Measures of the head alone do not vary.
         if judged and np.isfinite([report.measures[key], *at_m]).all() and np.ptp(at_m) > 0:
             result[key] = interval(report.measures[key], at_m, n, m)

@@ -4,60 +4,10 @@ import numpy as np
 
 from infojax.analysis.reports import Report
 from infojax.analysis.streaming import spectrum_entropy
+from infojax.measures.catalogue import CATALOGUE
 from infojax.measures.limits import geometry_at_collapse, has_simplex, limits_at_collapse
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
-
-# Measures of a spectrum: what no resampling can judge where the samples, not the features, limit the rank.
-SPECTRAL = {
-    "entropy_features": "H(G(Z)), rows L2-normalised, not centred, nats",
-    "entropy_features_centered": "as entropy_features, the feature mean subtracted first",
-    "matrix_entropy_alpha_0.5": "Renyi entropy of order 0.5 of G(Z)/N, nats",
-    "matrix_entropy_alpha_2": "Renyi entropy of order 2 of G(Z)/N, nats",
-    "matrix_entropy_alpha_5": "Renyi entropy of order 5 of G(Z)/N, nats",
-    "effective_rank": "exp entropy of the singular values of Z as it is (Roy & Vetterli)",
-    "effective_rank_from_gram": "exp H(G(Z)): squared singular values of the normalised rows",
-    "rankme": "as effective_rank with eps = 1e-7 (RankMe)",
-    "stable_rank": "||Z||_F^2 / ||Z||_2^2",
-    "coding_rate": "log det(I + G/D), form 'code', mu = 1, nats",
-    "joint_entropy": "H(G(Z) o G(V)), V = head row of each label, nats",
-    "mutual_information": "H(G(Z)) + H(G(V)) - H(G(Z) o G(V)), nats",
-    "mir": "mutual information / min(H(G(Z)), H(G(V))); depends on n",
-    "hdr": "|H(G(Z)) - H(G(V))| / max of both",
-    "joint_entropy_centered": "as joint_entropy, the feature mean subtracted first",
-    "mutual_information_centered": "as mutual_information, the feature mean subtracted first",
-    "mir_centered": "as mir, the feature mean subtracted first",
-    "hdr_centered": "as hdr, the feature mean subtracted first",
-}
-CONVENTIONS = SPECTRAL | {
-    "mean_energy": "s = ||mean unit row||^2; the limits at s = 0 need centred features",
-    "entropy_head": "H(G(V)), V = head row of each label, nats",
-    "entropy_head_weights": "H(G(W)), the head's own rows, nats",
-    "nc1": "thesis: tr(S_W S_B^+), classes weighted by n_c/N about the sample mean",
-    "nc1_papyan": "S_B unweighted about the mean of class means",
-    "nc1_tding1": "S_B unweighted about the sample mean, divided by C",
-    "nc1_rhubarbwu": "nc1_papyan divided by C",
-    "nc1_equi_separation": "mean class covariance; S_B unweighted about the sample mean",
-    "nc1_trace_quotient": "tr S_W / tr S_B, S_B unweighted",
-    "nc2_equinorm": "std / mean of the norms of the centred class means (std with C - 1)",
-    "nc2_equiangularity": "mean |cos + 1/(C-1)| of the centred class means",
-    "nc2_etf_distance": "Frobenius distance of their normalised Gram to the simplex ETF",
-    "nc2_equinorm_head": "as nc2_equinorm, head rows",
-    "nc2_equiangularity_head": "as nc2_equiangularity, head rows",
-    "nc2_etf_distance_head": "as nc2_etf_distance, head rows",
-    "nc3": "papyan: ||W/|W| - M/|M|||_F^2",
-    "nc3_etf": "distance of the normalised W M^T to the simplex ETF",
-    "nc4": "share of samples where head (with bias) and nearest class centre disagree",
-    "cdnv": "mean over pairs (v_c + v_c') / (2 |mu_c - mu_c'|^2)",
-    "davies_bouldin": "mean of the worst (s_c + s_c')/|mu_c - mu_c'|; scikit-learn's where no means coincide",
-    "silhouette": "scikit-learn's silhouette_score, Euclidean",
-}  # fmt: skip
-# Which rows a measure used, where not all: family -> measures.
-FAMILIES = {
-    "spectrum": [key for key in SPECTRAL if "mutual" not in key and key[:3] not in ("mir", "hdr", "joi")],
-    "interplay": [key for key in SPECTRAL if "mutual" in key or key[:3] in ("mir", "hdr", "joi")] + ["entropy_head"],
-    "silhouette": ["silhouette"],
-}
 
 
 def describe(found, name):
@@ -71,7 +21,7 @@ def describe(found, name):
         num_classes=None if found.counts is None else len(found.counts),
         measures=measures,
         limits={key: value for key, value in limits.items() if key in measures and np.isfinite(value)},
-        conventions={key: CONVENTIONS[key] + _rows_used(found, key) + _bounds(found, key) for key in keys},
+        conventions={key: CATALOGUE[key].convention + _rows_used(found, key) + _bounds(found, key) for key in keys},
         warnings=tuple(_warnings(found) + _unreachable(found, [key for key in keys if key in bounds])),
         reasons={key: _reason(key, found, measures[key]) for key in keys if not np.isfinite(measures[key])},
         per_class=found.per_class,
@@ -81,7 +31,7 @@ def describe(found, name):
 
 
 def _measures(found):
-    """All measures in the order of CONVENTIONS."""
+    """All measures in the order of the catalogue."""
     entropy, sigma = spectrum_entropy(found.spectrum), found.singular
     share = sigma / sigma.sum() if sigma.any() else sigma
     values = {
@@ -99,7 +49,7 @@ def _measures(found):
             fields = ("joint_entropy", "mutual_information", "mir", "hdr")
             values |= {key + suffix: float(getattr(flow, key)) for key in fields}
             values["entropy_head"] = float(found.interplay.entropy_head)
-    return {key: values[key] for key in CONVENTIONS if key in values}
+    return {key: values[key] for key in CATALOGUE if key in values}
 
 
 def _limits(found):
@@ -131,7 +81,7 @@ def _limits(found):
 
 def _rows_used(found, key):
     for family, rows in found.sampled.items():
-        if key in FAMILIES[family]:
+        if CATALOGUE[key].family == family:
             return f"; on {rows} of {found.num_samples} rows drawn at random"
     return ""
 

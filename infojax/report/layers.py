@@ -7,8 +7,7 @@ from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
 from infojax.report.canvas import new_figure, plain, styled
-from infojax.report.quantities import closed_limits
-from infojax.report.rows import FIRST, num_classes, together
+from infojax.report.rows import FIRST, closed_limits, num_classes, together
 from infojax.report.run_curves import layers_of, unit_of
 from infojax.report.run_figures import DARK, layer_handles
 

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from infojax.report.quantities import QUANTITIES
+from infojax.measures.catalogue import CATALOGUE
 
 
 class Line(NamedTuple):
@@ -74,7 +74,7 @@ def averaged(quantity):
 
 
 def _title(quantity):
-    label = QUANTITIES[quantity].label
+    label = CATALOGUE[quantity].label
     return label[0].upper() + label[1:]
 
 

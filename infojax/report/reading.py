@@ -4,25 +4,18 @@ import json
 import math
 from pathlib import Path
 
-from infojax.report.quantities import QUANTITIES
-from infojax.train.board import COORDINATES
+from infojax.measures.catalogue import LABELLED
 from infojax.train.runlog import RunFolderError
+from infojax.train.schema import NUMBER, POINTS, TYPES
 
 MOST = 2**53  # whole numbers up to here are exact as floats
 DEEPEST = 50  # levels of nested settings; readers of JSON end at some depth, in an error of their own
 
-# What figures and tables rely on; other keys may hold anything.
-NUMBER = (int, float)
-OF_ROW = {
-    "kind": str, "step": int, "run": int, "seed": int, "evaluator": str, "split": str, "n": int, "convention": str,
-    "layer": str, "depth": NUMBER, "dim": int, "frozen": bool, "of_frozen": bool, "not_finite": str,
-    **dict.fromkeys(COORDINATES, NUMBER),
-}  # fmt: skip
+# What figures and tables rely on; other settings may hold anything.
 OF_SETTINGS = {
     "name": str, "task": str, "num_classes": int, "steps": int, "steps_per_epoch": NUMBER, "sweep": dict,
     "sweep.name": str, "report": dict, "report.x_scale": str, "path.fork": int, "versions": dict, "git": str,
 }  # fmt: skip
-POINTS = ("tsne_x", "tsne_y"), ("cloud_x", "cloud_y", "cloud_z")  # lists, each as long as "labels"
 
 
 def read_settings(path: Path) -> dict:
@@ -64,7 +57,7 @@ def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
             damaged.setdefault(problem, []).append(number)
             continue
         for name, value in row.items():
-            shown = (name in QUANTITIES or name.startswith("limit_")) and name != swept
+            shown = (name in LABELLED or name.startswith("limit_")) and name != swept
             if shown and value is not None and type(value) not in NUMBER:
                 text.setdefault(name, []).append(number)
             elif type(value) in NUMBER and not math.isfinite(value):
@@ -92,7 +85,7 @@ def _row(line, swept) -> tuple[dict | None, str]:
         if key not in row:
             return None, f"no {key}"
     for key, value in row.items():
-        kind = OF_ROW.get(key, (*NUMBER, str) if key == swept else None)
+        kind = TYPES.get(key, (*NUMBER, str) if key == swept else None)
         if kind and not _is(value, kind):
             return None, f"{key} is {str(value)[:40]!r}, expected {_named(kind)}"
         if isinstance(value, int) and abs(value) > (MOST if kind else 1e300):

@@ -8,15 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from infojax.report.quantities import OF_A_SIMPLEX, closed_limits, known
+from infojax.measures.catalogue import measure_of
+from infojax.measures.theory import nc_limits
 from infojax.report.reading import read_rows, read_settings
-from infojax.train.board import COORDINATES
 from infojax.train.runlog import RunFolderError
+from infojax.train.schema import COORDINATES, quantities
 
 BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
-MARKS = ("kind", "step", "time", "run", "seed", "evaluator", "split", "n", "convention", "frozen", "of_frozen", "end")
-OF_LAYER = ("layer", "depth", "dim")  # further marks of a row that has "layer": measured at a place of the network
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def study(rows, config, environment=None, folder=".") -> Study:
         convention = row.get("convention") or convention
         along = (name for name in COORDINATES if name in row and name != swept and row["kind"] == "eval")
         axis = next(along, "step")
-        for name in row.keys() - {*MARKS, axis, swept, *(OF_LAYER if at_layer else ())}:
+        for name in quantities(row) - {axis, swept}:
             if row[name] is None or type(row[name]) in (int, float):
                 quantity = f"{name}@{row['layer']}" if at_layer else name
                 places = values.setdefault((axis, split, quantity), {}).setdefault(run, {})
@@ -208,9 +207,9 @@ def swept_places(study) -> dict:
 
 def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
     """The limit at each place of `series`; None where the quantity has none, or it is not known."""
-    limit = known(quantity).limit
-    measured = series(study, split, quantity, runs, axis)
-    if measured is None or limit == "" or (quantity in OF_A_SIMPLEX and not _simplex_fits(study, split)):
+    of = measure_of(quantity)
+    limit, measured = of.limit, series(study, split, quantity, runs, axis)
+    if measured is None or limit == "" or (of.of_a_simplex and not _simplex_fits(study, split)):
         return None
     if isinstance(limit, str) and not limit.startswith("limit_"):
         classes = num_classes(study)
@@ -222,6 +221,16 @@ def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
         return None
     heights = dict(zip(moving.place, moving.mean, strict=True))
     return np.array([heights.get(place, math.nan) for place in measured.place])
+
+
+def closed_limits(classes) -> dict[str, float]:
+    """Limits that depend on the number of classes alone."""
+    return {
+        "log(C-1)": math.log(classes - 1),
+        "C-1": float(classes - 1),
+        "collapsed MIR": nc_limits(classes).mir,
+        "log2(C)": math.log2(classes),
+    }
 
 
 def _simplex_fits(study, split) -> bool:

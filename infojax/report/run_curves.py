@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 
+from infojax.measures.catalogue import measure_of
 from infojax.report.panels import COLOURS
 from infojax.report.plans import Line
-from infojax.report.quantities import ENDINGS, known
 from infojax.report.rows import BATCH, Series, Study, limits, series, splits_of
-from infojax.train.board import COORDINATES
+from infojax.train.schema import COORDINATES
 
 PALE = "#bbbbbb"  # batches
+ENDINGS = ("_ema", "_recomputed", "_layerwise")  # variants of a quantity have its colour
 DASHES = ("-", (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
@@ -50,7 +51,7 @@ class Curve(NamedTuple):
 
     @property
     def label(self):
-        return self.line.label or known(self.line.quantity).label
+        return self.line.label or measure_of(self.line.quantity).label
 
     @property
     def colour(self):
@@ -64,7 +65,7 @@ def colour_of(quantity):
     """The one colour of a quantity in every figure; that of a variant is the quantity's."""
     for ending in ENDINGS:
         quantity = quantity.removesuffix(ending)
-    return COLOURS[known(quantity).colour]
+    return COLOURS[measure_of(quantity).colour]
 
 
 def methods_of(study) -> list[Method]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infojax.report.quantities import BRIEF, BY_LAYER, QUANTITIES, SUMMARY, USABLE, known
+from infojax.measures.catalogue import CATALOGUE, USABLE, measure_of, shown_in
 from infojax.report.rows import (
     FIRST,
     at_end,
@@ -22,6 +22,8 @@ from infojax.report.tables import format_value, one_line
 from infojax.train.runlog import flat
 
 ABSENT = "absent"
+SUMMARY, BRIEF = shown_in("summary"), shown_in("brief")
+BY_LAYER = {name: measure.column for name, measure in CATALOGUE.items() if measure.by_layer}
 
 
 def facts(study) -> str:
@@ -108,14 +110,14 @@ def summary_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
     for quantity in SUMMARY:
         cells = [f(study, split, quantity, runs) for split in splits for f in (value_cell, limit_cell)]
         cells += [value_cell(study, split, quantity, runs, perfect) for split in splits if perfect]
-        rows.append([QUANTITIES[quantity].label, *cells])
+        rows.append([CATALOGUE[quantity].label, *cells])
     rows = [row for row in rows if any(row[1:])]
     return [("", header, rows)] if rows else []
 
 
 def _swept_table(study, split, groups):
     rows = [
-        [QUANTITIES[quantity].label, *(value_cell(study, split, quantity, runs) for _, runs in groups)]
+        [CATALOGUE[quantity].label, *(value_cell(study, split, quantity, runs) for _, runs in groups)]
         for quantity in SUMMARY
     ]
     return split, [study.swept, *(one_line(value) for value, _ in groups)], [row for row in rows if any(row[1:])]
@@ -126,7 +128,7 @@ def seeds_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
     tables = []
     for split in splits_of(study, SUMMARY):
         present = [name for name in SUMMARY if ("step", split, name) in study.values]
-        header = ["run", "seed", *[study.swept] * bool(study.swept), *(QUANTITIES[name].label for name in present)]
+        header = ["run", "seed", *[study.swept] * bool(study.swept), *(CATALOGUE[name].label for name in present)]
         rows = []
         for value, runs in study.groups.items():
             for run in runs:
@@ -155,9 +157,9 @@ def layers_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
             rows.append([one_line(layer), str(depth), *dim, *cells])
         ratio = [value_cell(study, s, "equi_separation", runs) if name == "nc1" else "" for name, s in columns]
         if any(ratio):
-            rows.append([known("equi_separation").label, *[""] * (len(header) - 1 - len(ratio)), *ratio])
+            rows.append([measure_of("equi_separation").label, *[""] * (len(header) - 1 - len(ratio)), *ratio])
         of = [f"{study.swept} = {one_line(value)}"] * bool(study.swept)
-        of += ["information in bits"] * any(name in USABLE for name, _ in columns)
+        of += ["information in bits"] * any(CATALOGUE[name].unit == "bits" for name, _ in columns)
         tables.append(("; ".join(["Layers", *of, *_earlier(study, columns)]), header, rows))
     return tables
 
@@ -189,7 +191,7 @@ def phases_table(study, split="test") -> tuple[list[str], list[list[str]]]:
     names = [name for name in PHASED if ("step", split, name) in study.values]
     header = ["run", "memorised", "generalised"]
     header += [
-        f"{QUANTITIES[name].label} {when}" for name in names for when in ("at 0", "memorised", "generalised", "end")
+        f"{CATALOGUE[name].label} {when}" for name in names for when in ("at 0", "memorised", "generalised", "end")
     ]
     rows = []
     for run in (run for runs in study.groups.values() for run in runs):
@@ -217,7 +219,7 @@ def warnings_of(study) -> list[str]:
         name, _, layer = quantity.partition("@")
         numbers = [value for of_run in runs.values() for value in of_run.values()]
         below = sum(value < 0 for value in numbers)
-        if axis == "step" and layer and name in USABLE and below:
+        if axis == "step" and layer and measure_of(name).group == USABLE and below:
             found.append(
                 f"{name} of {layer} on {split} is below zero at {below} of {len(numbers)} measurements: a decoder "
                 "worse than chance; kept as it is"
@@ -246,7 +248,7 @@ def text_lines(study) -> list[str]:
         table = [["", *(name for split in splits for name in (split, "limit"))]]
         for name in BRIEF:
             cells = [f(study, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
-            table += [[QUANTITIES[name].label, *cells]] if any(cells) else []
+            table += [[CATALOGUE[name].label, *cells]] if any(cells) else []
         lines += _columns(table) if len(table) > 1 else ["  nothing evaluated"]
     for heading, header, rows in layers_tables(study):
         lines += ["", heading, *_columns([header, *rows])]
@@ -302,6 +304,6 @@ def final_table(methods, split, quantities) -> tuple[list[str], list[list[str]]]
     """Header and rows: a row a method, a column a quantity that any of them has."""
     rows = [[m.label, *(value_cell(m.study, split, name, m.runs) for name in quantities)] for m in methods]
     kept = [i for i in range(len(quantities)) if any(row[i + 1] for row in rows)]
-    header = ["run", "seeds", *(QUANTITIES[quantities[i]].label for i in kept)]
+    header = ["run", "seeds", *(CATALOGUE[quantities[i]].label for i in kept)]
     cells = [[row[0], str(len(m.runs)), *(row[i + 1] for i in kept)] for row, m in zip(rows, methods, strict=True)]
     return header, cells

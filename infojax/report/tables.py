@@ -10,27 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from infojax.commands import printable as one_line  # names and reasons come from files
-
-# A measure belongs to the first group with a prefix of its name; unknown ones are shown last.
-GROUPS = {
-    "Entropy and rank": ("entropy_f", "matrix", "effective", "rankme", "stable", "coding", "mean_"),
-    "Neural collapse": ("nc1", "nc2", "cdnv", "davies_bouldin", "silhouette"),
-    "Head and information": ("entropy_head", "joint", "mutual", "mir", "hdr", "nc3", "nc4"),
-    "Other": ("",),
-}
-
-# What fits on one line when reports are compared, the most telling first: late ones give way.
-KEY_COLUMNS = {
-    "entropy_features": "entropy",
-    "effective_rank": "eff. rank",
-    "nc1": "NC1",
-    "mir": "MIR",
-    "hdr": "HDR",
-    "nc2_etf_distance": "NC2 etf",
-    "nc3": "NC3",
-    "nc4": "NC4",
-    "cdnv": "CDNV",
-}
+from infojax.measures.catalogue import CATALOGUE, GROUPS, measure_of, shown_in
 
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -78,10 +58,9 @@ def sections(report) -> dict[str, list[Row]]:
     """Group title -> rows, in the order of the report; empty groups are left out."""
     grouped = {title: [] for title in GROUPS}
     for key, value in report.measures.items():
-        title = next(t for t, prefixes in GROUPS.items() if key.startswith(prefixes))
         interval = report.intervals.get(key)
         bounds = [format_value(x, 4) for x in interval[:2]] if interval else []
-        grouped[title].append(
+        grouped[measure_of(key).group].append(
             Row(
                 key=one_line(key),
                 value=format_value(value),
@@ -257,23 +236,23 @@ def render_table(report, width=100) -> str:
 def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, rows and notes of (name, report) pairs; a row of limits, why there is a NaN, the bounds of estimates."""
     reports = [report for _, report in pairs]
-    keys = [k for k in KEY_COLUMNS if any(k in r.measures for r in reports)]
+    keys = [k for k in shown_in("compared") if any(k in r.measures for r in reports)]
     rows, notes = [], {}
     for name, report in pairs:
         name = one_line(name)
         cells = [format_value(report.measures[k], 4) if k in report.measures else "" for k in keys]
         rows.append([name, f"{report.num_samples:,}", f"{report.dim:,}", *cells])
         absent = {k: report.reasons[k] for k in keys if k in report.reasons}
-        reasons = [f"{KEY_COLUMNS[k]} nan ({reason})" for k, reason in absent.items()]
+        reasons = [f"{CATALOGUE[k].column} nan ({reason})" for k, reason in absent.items()]
         qualified = {k: report.conventions.get(k, "").partition("; ")[2] for k in keys}
-        bounds = [f"{KEY_COLUMNS[k]} {text}" for k, text in qualified.items() if "estimated" in text]
+        bounds = [f"{CATALOGUE[k].column} {text}" for k, text in qualified.items() if "estimated" in text]
         for note in [*reasons, *bounds, *report.warnings]:
             notes.setdefault(one_line(note), []).append(f"{label} {name}")
     limits = [{_number(r.limits, key, 4) for r in reports if key in r.measures} for key in keys]
     if any(limits) and set().union(*limits) != {""}:
         cells = [x.pop() if len(x) == 1 else "varies" for x in limits]
         rows.append(["limit", "", "", *cells])
-    header = [label, "n", "d", *map(KEY_COLUMNS.get, keys)]
+    header = [label, "n", "d", *(CATALOGUE[k].column for k in keys)]
     notes = [f"{textwrap.shorten(', '.join(at), 72)}: {note}" for note, at in notes.items()]
     return header, rows, notes
 

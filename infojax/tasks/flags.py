@@ -10,6 +10,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_dict, config_fla
 from infojax import data, models
 from infojax.data import near
 from infojax.tasks import TASKS
+from infojax.tasks.build.optimizers import OWN
 from infojax.tasks.config import ConfigError, one_line
 from infojax.tasks.files import read_config
 from infojax.tasks.ranges import check_ranges, leaves
@@ -55,6 +56,7 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
         if config.get("task") not in TASKS:
             raise ConfigError(f"no task {config.get('task')!r}{near(config.get('task'), TASKS)}")
         _one_length(config, rest)
+        _own_optimizer(config)
         check_ranges(config)
     except (AttributeError, KeyError, TypeError) as error:  # a config file of one's own
         text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"
@@ -116,8 +118,25 @@ def _wrong_type(config, text):
     return f"{path} must be {words}, got {value!r}" if words else text
 
 
+def _own_optimizer(config):
+    """An optimiser that a flag names has its own keys, with their defaults where no flag gives them."""
+    found = config.get("optimizer", {})
+    own = OWN.get(found.get("name"), {})
+    if not own:
+        return  # none, or one that is refused by name
+    with found.unlocked():
+        for name, value in own.items():
+            if name not in found:
+                found[name] = value
+        for name in {name for others in OWN.values() for name in others} - own.keys():
+            if name in found:
+                del found[name]
+
+
 def _options(config, section):
     """What a section of options may have, with the defaults."""
+    if section == "optimizer":
+        return {name: value for own in OWN.values() for name, value in own.items()}
     of = {"data.options": ("data", data.options_of), "model.options": ("model", models.options_of)}.get(section)
     return of[1](config[of[0]].name) if of else {}
 

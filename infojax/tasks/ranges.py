@@ -13,15 +13,15 @@ from infojax.data import DATASETS, DataError, options_of
 from infojax.data.options import check_options
 from infojax.data.source import near
 from infojax.evaluate.evaluators import Limits
+from infojax.measures.catalogue import LABELLED
 from infojax.measures.collapse import NeuralCollapse
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import build
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
-from infojax.report.quantities import QUANTITIES
 from infojax.tasks import load
 from infojax.tasks.build import OPTIMIZERS, SCHEDULES, classification_defaults
-from infojax.tasks.build.optimizers import DECAYED
+from infojax.tasks.build.optimizers import DECAYED, OWN
 from infojax.tasks.config import X_SCALES, ConfigError, check_choices
 from infojax.train.step import HOW
 
@@ -146,8 +146,9 @@ def check_ranges(config: Any) -> None:
 def check_present(config: Any) -> None:
     """Refuses a config without the keys that its task needs, or whose sections are none."""
     found = dict(leaves(config))
-    for path in expected(config.task):
-        if path not in found:
+    others = {f"optimizer.{name}" for own in OWN.values() for name in own} - found.keys()
+    for path in expected(config.task, config.get("method", "")):
+        if path not in found and path not in others:
             raise ConfigError(f"config.{path} is missing; the task {config.task} needs it")
     for path in OPTIONS:
         section, _, name = path.partition(".")
@@ -197,11 +198,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
-def expected(task: str) -> list[str]:
-    """Paths of the keys that a task needs: those of its defaults, so that config.json has all that was used."""
+def expected(task: str, method: str = "") -> list[str]:
+    """Paths of the keys that a task and its method need: those of the defaults, so that config.json has all of them."""
     module = load(task)
     defaults = getattr(module, "defaults", classification_defaults)
     chosen = ConfigDict(dict(preset="tiny", data="digits", model="mlp", operation="add"))
+    chosen.update(dict(method=method) if method else {})
     needed = [path for path, _ in leaves(defaults("", chosen)) if not path.startswith("chosen.")]
     return [*needed, *getattr(module, "NEEDS", ())]
 
@@ -234,7 +236,7 @@ def check_best(best: Any) -> None:
         )
     # As `infojax.evaluate` and the tasks name them.
     limited = [f"{name}{suffix}" for name in Limits._fields for suffix in ("", "_centered")]
-    names = dict.fromkeys((*QUANTITIES, *limited, *(name for name in NeuralCollapse._fields if name != "per_class")))
+    names = dict.fromkeys((*LABELLED, *limited, *(name for name in NeuralCollapse._fields if name != "per_class")))
     names |= dict.fromkeys(f"limit_{name}" for name in limited)
     names |= dict.fromkeys(("mir_error", "mir_centered_error", "loss_ema", "accuracy_ema"))
     if best and quantity not in names:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# What a row may be measured along besides time: name -> label. A row that carries one is not on the axis of time.
-COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
+from infojax.train.schema import COORDINATES
 
 
 class Board:

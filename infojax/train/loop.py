@@ -25,12 +25,10 @@ import numpy as np
 
 from infojax.objectives import Objective, Seeds, State
 from infojax.processes import asked_to_stop
-from infojax.train.board import COORDINATES
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.runlog import RunFolder
+from infojax.train.schema import COORDINATES, SEVERAL_A_SPLIT
 from infojax.train.step import Step, all_finite, pick, swept
-
-NOT_OF_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of a name a step
 
 
 class NonFiniteError(RuntimeError):
@@ -234,7 +232,7 @@ class _Keeper:
                         text = f"{values['not_finite']} of {values.get('split', 'the evaluation')} became NaN or Inf"
                         raise self.not_finite(k, text + ", in every run" * bool(self.runs))
                     for name, value in values.items():
-                        if isinstance(value, float) and not mark and not NOT_OF_A_SPLIT & values.keys():
+                        if isinstance(value, float) and not mark and not SEVERAL_A_SPLIT & values.keys():
                             self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
 
     def _models(self, state):

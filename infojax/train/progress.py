@@ -10,8 +10,8 @@ from typing import Any, TextIO
 import jax
 import numpy as np
 
-from infojax.train.board import COORDINATES
 from infojax.train.cost import duration
+from infojax.train.schema import COORDINATES
 
 LINE_SECONDS = 10  # between plain lines
 STATUS_SECONDS = 5  # between heartbeats

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from infojax.report import binning, clouds, layers, plans, quantities, run_curves, run_figures, run_tables, runs
+from infojax.measures.catalogue import measure_of
+from infojax.report import binning, clouds, layers, plans, run_curves, run_figures, run_tables, runs
 from infojax.report.rows import limits, study, together
 from infojax.train.board import Board
 
 LAYERS = ("layer1", "layer2", "layer3")
 DIMS = (500, 60, 7)
+IN_BITS = ("sufficiency", "minimality", "sufficiency_held_out")
 STEPS, USABLE = (0, 10, 20, 30), (0, 20)  # V-information is measured at fewer steps
 CONFIG = {
     "name": "f_plus",
@@ -63,7 +65,7 @@ def made(seeds=2, shift=0.0):
                 rows.append(of_layers | {"equi_separation": -0.9 - 0.001 * step})
                 for depth, layer in enumerate(("input", *LAYERS) if step in USABLE else ()):
                     mark = place | {"evaluator": "usable", "layer": layer, "depth": depth, "below_zero": []}
-                    found = {name: usable(name, split, run, step, depth) for name in quantities.USABLE}
+                    found = {name: usable(name, split, run, step, depth) for name in IN_BITS}
                     found["minimality"] -= shift
                     rows.append(mark | {"minimality": found.pop("minimality"), "minimality_digits": [1.0]})
                     rows.append(mark | found)
@@ -126,10 +128,10 @@ def test_marks_of_layers_are_quantities_elsewhere():
 
 def test_the_cap_is_log2_of_the_classes():
     found = study(made(), CONFIG)
-    for name in quantities.USABLE:
+    for name in IN_BITS:
         np.testing.assert_array_equal(limits(found, "test", f"{name}@layer1", [0, 1]), [3.0, 3.0])
     assert limits(found, "test", "equi_separation", [0]).tolist() == [-1.0] * 4
-    assert quantities.known("nc1@layer2").label == "NC1 of layer2" and quantities.known("other").label == "other"
+    assert measure_of("nc1@layer2").label == "NC1 of layer2" and measure_of("other").label == "other"
 
 
 def test_steps_are_paired():

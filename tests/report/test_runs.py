@@ -13,8 +13,17 @@ from scipy import stats
 
 from infojax.measures.theory import nc_limits
 from infojax.report import __main__ as command
-from infojax.report import plans, quantities, run_axes, run_curves, run_figures, run_tables, runs
-from infojax.report.rows import first_perfect, limits, mean_interval, num_classes, read_study, series, study
+from infojax.report import plans, run_axes, run_curves, run_figures, run_tables, runs
+from infojax.report.rows import (
+    closed_limits,
+    first_perfect,
+    limits,
+    mean_interval,
+    num_classes,
+    read_study,
+    series,
+    study,
+)
 from infojax.train.runlog import RunFolderError
 
 STEPS = (0, 10, 20, 100)
@@ -350,7 +359,7 @@ def test_limits_need_the_classes():
     assert num_classes(found) is None and limits(found, "test", "entropy_head_weights", [0]) is None
     found = study(rows, CONFIG | {"num_classes": 4})
     assert limits(found, "test", "entropy_head_weights", [0]).tolist() == [math.log(3)] * 4
-    assert quantities.closed_limits(10)["collapsed MIR"] == nc_limits(10).mir
+    assert closed_limits(10)["collapsed MIR"] == nc_limits(10).mir
 
 
 def test_ticks_are_plain():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from infojax.objectives.semisup import METHODS
 from infojax.tasks.build import optimizer_settings
 from infojax.tasks.config import ConfigError, check_choices, choices
 from infojax.tasks.flags import parse
@@ -74,11 +75,24 @@ def test_a_flag_may_not_contradict_the_string():
 def built():
     """(name, config) of all presets of all configs."""
     for path in CONFIGS:
-        for preset in ("tiny", "small", "paper"):
+        for preset in ("tiny", "small", "paper", *(f"tiny,method={name}" for name in METHODS)):
+            if "method" in preset and path.stem != "semisup":
+                continue
             try:
                 yield f"{path.stem}:{preset}", get_config(path.stem, preset)
             except ConfigError as error:
                 assert "cannot be" in str(error)  # a config need not have every preset
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+def test_an_optimiser_that_a_flag_names_has_its_own_keys(name):
+    flags = [f"--config.optimizer.name={name}"] + ["--config.optimizer.b2=0.95"] * (name == "adamw")
+    config = parse(["main", f"--config={CONFIGS[0].parent}/quickstart.py", *flags])[0].optimizer.to_dict()
+    own = {"sgd": {"momentum", "nesterov"}, "adamw": {"b1", "b2", "eps", "decayed"}, "lars": {"momentum", "trust"}}[
+        name
+    ]
+    assert config.keys() == {"name", "lr", "weight_decay", "clip", "schedule", "warmup_steps"} | own
+    assert config.get("b2", 0.95) == 0.95
 
 
 def test_every_number_has_a_range():

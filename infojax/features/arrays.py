@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infojax.feature_arrays import FeatureFileError, StoredArray
-from infojax.feature_files import DIGITS, OPENERS, near, open_arrays
+from infojax.features.files import DIGITS, OPENERS, open_arrays, suggest
+from infojax.features.sources import FeatureFileError, StoredArray
 
 ROLE_NAMES = {
     "features": ("features", "feats", "embeddings", "z", "x", "h"),
@@ -49,10 +49,17 @@ class Opened(NamedTuple):
     unused: str
 
 
-class Series(NamedTuple):
-    """An argument: one file (`steps` is None), or a folder with one file per step, and feature files it leaves out."""
+class Argument(NamedTuple):
+    """What a name on the command line stands for: one file, or a folder with one file per step.
 
-    argument: str
+    Attributes:
+      name: as it was given.
+      steps: of the files; None for one file.
+      files: to measure.
+      left_out: feature files of the folder that belong to no step.
+    """
+
+    name: str
     steps: list[int] | None
     files: list[str]
     left_out: tuple[str, ...] = ()
@@ -99,7 +106,7 @@ def _find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | 
         return arrays[key]
     if role == "features":
         raise FeatureFileError(
-            f"{path}: --features {key}: no such array{near(key, arrays)}; it holds {_listed(arrays)}"
+            f"{path}: --features {key}: no such array{suggest(key, arrays)}; it holds {_listed(arrays)}"
         )
     if key == "none":
         return None
@@ -107,9 +114,9 @@ def _find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | 
     if os.path.isfile(file):
         return _find_elsewhere(file, name, role)
     if Path(key).suffix.lower() in OPENERS:
-        open_arrays(key)  # says that there is no such file, and which are near
+        open_arrays(key)  # says that there is no such file, and suggests others
     raise FeatureFileError(
-        f"{path}: --{role} {key}: neither an array of this file nor a file{near(key, arrays)}; "
+        f"{path}: --{role} {key}: neither an array of this file nor a file{suggest(key, arrays)}; "
         f"it holds {_listed(arrays)}"
     )
 
@@ -123,7 +130,7 @@ def _find_elsewhere(file: str, name: str, role: str) -> StoredArray:
         return found
     missing = f"no array {name!r}" if name else f"no array named {' or '.join(ROLE_NAMES[role])}"
     raise FeatureFileError(
-        f"{file}: {missing}{near(name, arrays)}; it holds {_listed(arrays)}; "
+        f"{file}: {missing}{suggest(name, arrays)}; it holds {_listed(arrays)}; "
         f"pass --{role} {shlex.quote(f'{file}:{next(iter(arrays))}')} or another of these"
     )
 
@@ -134,7 +141,7 @@ def _match_layers(arrays: dict, path: str, pattern: str, taken: list) -> dict[st
     if not layers:
         raise FeatureFileError(
             f"{path}: --layers {shlex.quote(pattern)} matches no array"
-            f"{near(pattern.replace('*', ''), free)}; it holds {_listed(free)}"
+            f"{suggest(pattern.replace('*', ''), free)}; it holds {_listed(free)}"
         )
     return layers
 
@@ -217,8 +224,7 @@ def _unused(arrays: dict, layers: dict, roles: dict, declined: Iterable[str]) ->
     n, dim = next(iter(layers.values())).shape
     left = []
     for name, array in arrays.items():
-        known = any(name.lower() in ROLE_NAMES[role] for role in declined)
-        if known or any(array is other for other in taken):
+        if any(name.lower() in ROLE_NAMES[role] for role in declined) or any(array is other for other in taken):
             continue
         shape = array.full_shape
         if shape in ((n,), (n, 1)):
@@ -275,15 +281,15 @@ def open_features(path: str, features=None, layers=None, labels=None, head=None,
     )
 
 
-def expand(argument: str) -> Series:
+def expand(name: str) -> Argument:
     """A file as it is; a folder as its `step_NUMBER` files, by number.
 
     Raises:
       FeatureFileError: a folder without such files, with one without a usable number, or two of one step.
     """
-    folder = Path(argument)
-    if argument == DIGITS or not folder.is_dir():
-        return Series(argument, None, [argument])
+    folder = Path(name)
+    if name == DIGITS or not folder.is_dir():
+        return Argument(name, None, [name])
     by_step: dict[int, Path] = {}
     left_out = []
     for file in sorted(folder.iterdir()):
@@ -303,22 +309,22 @@ def expand(argument: str) -> Series:
     if not by_step:
         raise FeatureFileError(f"{folder}: a folder without step files; expected step_NUMBER with {', '.join(OPENERS)}")
     steps = sorted(by_step)
-    return Series(argument, steps, [str(by_step[step]) for step in steps], tuple(left_out))
+    return Argument(name, steps, [str(by_step[step]) for step in steps], tuple(left_out))
 
 
-def check_inputs(series: Iterable[Series], **flags) -> None:
+def check_inputs(arguments: Iterable[Argument], **flags) -> None:
     """Opens every file once with the `flags` of `open_features`, before the long work.
 
     Raises:
       FeatureFileError: a file that cannot be used, or steps of one folder with other layers.
     """
-    for one in series:
+    for argument in arguments:
         first = None
-        for file in one.files:
+        for file in argument.files:
             layers = list(open_features(file, **flags).layers)
             first = first or layers
             if layers != first:
                 raise FeatureFileError(
-                    f"{file}: holds the layers {', '.join(layers)}, but {one.files[0]} holds "
+                    f"{file}: holds the layers {', '.join(layers)}, but {argument.files[0]} holds "
                     f"{', '.join(first)}; the steps of one folder need the same"
                 )

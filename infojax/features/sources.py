@@ -1,7 +1,7 @@
-"""An array in a file as rows read in blocks, so that it is never in memory whole.
+"""Reading in blocks: an array in a file as rows, so that it is never in memory whole.
 
 Files are read, not memory-mapped: mapped pages count as the process's memory, so a map grows with
-the file. `infojax.feature_files` says where in its file the rows of an array lie.
+the file. `infojax.features.files` says where in its file the rows of an array lie.
 """
 
 import math

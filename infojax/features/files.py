@@ -1,4 +1,4 @@
-"""Feature files: the arrays of an .npy, .npz, .safetensors or .h5 file by name.
+"""Formats: the arrays of an .npy, .npz, .safetensors or .h5 file by name.
 
 `open_arrays` reads headers and returns a `StoredArray` per array; `infojax.analyze` takes one in
 place of a matrix in memory. No code from a file is run (pickled arrays are refused), and no other
@@ -20,7 +20,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from infojax.feature_arrays import (
+from infojax.features.sources import (
     Checksum,
     FeatureFileError,
     Layout,
@@ -102,9 +102,9 @@ def _open_safetensors(path: Path) -> dict[str, StoredArray]:
     header.pop("__metadata__", None)
     arrays = {}
     for name, entry in header.items():
-        known = entry["dtype"] in SAFETENSORS_DTYPES
-        dtype = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]] if known else "V1")
-        refusal = "" if known else f"has dtype {entry['dtype']}; save it as float32"
+        supported = entry["dtype"] in SAFETENSORS_DTYPES
+        dtype = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]] if supported else "V1")
+        refusal = "" if supported else f"has dtype {entry['dtype']}; save it as float32"
         begin = 8 + header_bytes + entry["data_offsets"][0]
         opener = raw_rows(path, begin, Layout(entry["shape"], dtype))
         arrays[name] = StoredArray(f"{path}: {name}", entry["shape"], dtype, opener, refusal=refusal)
@@ -169,7 +169,7 @@ OPENERS = {
 }
 
 
-def near(name: str, names) -> str:
+def suggest(name: str, names) -> str:
     """`; did you mean a or b?` for the names like `name`, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
@@ -195,7 +195,7 @@ def open_arrays(path: str | Path) -> dict[str, StoredArray]:
         raise FeatureFileError(f"{path}: is a symbolic link to nothing")
     if mode is None or stat.S_ISDIR(mode):
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FeatureFileError(f"{path}: no such file{near(path.name, beside)}")
+        raise FeatureFileError(f"{path}: no such file{suggest(path.name, beside)}")
     suffix = path.suffix.lower()
     if suffix not in OPENERS:
         raise FeatureFileError(

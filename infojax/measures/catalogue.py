@@ -1,0 +1,248 @@
+"""Every quantity that is reported, once: its names, how it is defined, where collapse takes it, where it is shown.
+
+Plain data. Tables, figures, JSON and pages choose from `CATALOGUE`; none of them has a table of its own.
+"""
+
+from typing import NamedTuple
+
+ENTROPY, COLLAPSE, HEAD = "Entropy and rank", "Neural collapse", "Head and information"
+TRAINING, USABLE, PATHS, OTHER = "Training", "Usable information", "Paths and pruning", "Other"
+GROUPS = (ENTROPY, COLLAPSE, HEAD, TRAINING, USABLE, PATHS, OTHER)  # in the order of a table
+
+
+class Measure(NamedTuple):
+    """A quantity.
+
+    Attributes:
+      name: in reports and in the rows of runs.
+      label: in legends and in tables of runs; "" for the name.
+      group: the heading it stands under, one of GROUPS.
+      convention: how `infojax.analyze` defines it; "" for what only runs measure.
+      limit: value at collapse, the name of the quantity that holds it, or "" where there is none.
+      unit: "nats", "bits", "%", or "" for a pure number.
+      needs: what is given to measure it, of "features", "labels" and "head"; () for what only runs measure.
+      family: measures that share the rows they are measured on where not all fit: "spectrum", "interplay" (of the
+        features with their head rows), "silhouette", or "".
+      colour: index of the palette: 0 features, 1 head, 2 accuracy, 3 features with head, 4 mismatch, 5 loss.
+      of_a_simplex: whether the limit is that of a simplex of C classes, which needs C - 1 dimensions.
+      column: what heads its column where reports or layers stand side by side.
+      compared, summary, brief: its place, from 1, where reports are compared, in the last evaluation of a run on its
+        page, and in the terminal; 0 where it is left out. Where reports are compared, late ones give way.
+      by_layer: whether the table of a run's layers has it.
+    """
+
+    name: str
+    label: str = ""
+    group: str = OTHER
+    convention: str = ""
+    limit: float | str = ""
+    unit: str = ""
+    needs: tuple[str, ...] = ()
+    family: str = ""
+    colour: int = 0
+    of_a_simplex: bool = False
+    column: str = ""
+    compared: int = 0
+    summary: int = 0
+    brief: int = 0
+    by_layer: bool = False
+
+    @property
+    def rank_limited(self) -> bool:
+        """Whether it reads the spectrum of the features, which ends where the samples do."""
+        return self.family in ("spectrum", "interplay") and "features" in self.needs
+
+
+_FEATURES = ("features",)
+_CLASSES = ("features", "labels")
+_ALL = ("features", "labels", "head")
+_SPECTRUM = {"group": ENTROPY, "needs": _FEATURES, "family": "spectrum"}
+_INTERPLAY = {"group": HEAD, "needs": _ALL, "family": "interplay"}
+_GEOMETRY = {"group": COLLAPSE, "needs": _CLASSES, "limit": 0.0}
+_OF_HEAD = {"group": COLLAPSE, "needs": _ALL, "limit": 0.0, "colour": 1}
+_BITS = {"group": USABLE, "unit": "bits", "limit": "log2(C)"}
+
+# In the order of a report.
+CATALOGUE = {
+    measure.name: measure
+    for measure in (
+        Measure(
+            "entropy_features", "H(features)", convention="H(G(Z)), rows L2-normalised, not centred, nats",
+            limit="limit_entropy_features", unit="nats", column="entropy", compared=1, summary=5, brief=3, **_SPECTRUM,
+        ),
+        Measure(
+            "entropy_features_centered", convention="as entropy_features, the feature mean subtracted first",
+            unit="nats", **_SPECTRUM,
+        ),
+        Measure(
+            "matrix_entropy_alpha_0.5", convention="Renyi entropy of order 0.5 of G(Z)/N, nats", unit="nats",
+            **_SPECTRUM,
+        ),
+        Measure(
+            "matrix_entropy_alpha_2", convention="Renyi entropy of order 2 of G(Z)/N, nats", unit="nats", **_SPECTRUM
+        ),
+        Measure(
+            "matrix_entropy_alpha_5", convention="Renyi entropy of order 5 of G(Z)/N, nats", unit="nats", **_SPECTRUM
+        ),
+        Measure(
+            "effective_rank", convention="exp entropy of the singular values of Z as it is (Roy & Vetterli)",
+            column="eff. rank", compared=2, **_SPECTRUM,
+        ),
+        Measure(
+            "effective_rank_from_gram", "effective rank",
+            convention="exp H(G(Z)): squared singular values of the normalised rows", limit="limit_effective_rank",
+            summary=15, **_SPECTRUM,
+        ),
+        Measure("rankme", convention="as effective_rank with eps = 1e-7 (RankMe)", **_SPECTRUM),
+        Measure("stable_rank", convention="||Z||_F^2 / ||Z||_2^2", **_SPECTRUM),
+        Measure(
+            "coding_rate", convention="log det(I + G/D), form 'code', mu = 1, nats", unit="nats", **_SPECTRUM
+        ),
+        Measure(
+            "joint_entropy", convention="H(G(Z) o G(V)), V = head row of each label, nats", unit="nats", **_INTERPLAY
+        ),
+        Measure(
+            "mutual_information", convention="H(G(Z)) + H(G(V)) - H(G(Z) o G(V)), nats", unit="nats", **_INTERPLAY
+        ),
+        Measure(
+            "mir", "MIR", convention="mutual information / min(H(G(Z)), H(G(V))); depends on n", limit="limit_mir",
+            colour=3, column="MIR", compared=4, summary=3, brief=5, **_INTERPLAY,
+        ),
+        Measure(
+            "hdr", "HDR", convention="|H(G(Z)) - H(G(V))| / max of both", limit="limit_hdr", colour=4, column="HDR",
+            compared=5, summary=4, brief=6, **_INTERPLAY,
+        ),
+        Measure(
+            "joint_entropy_centered", convention="as joint_entropy, the feature mean subtracted first", unit="nats",
+            **_INTERPLAY,
+        ),
+        Measure(
+            "mutual_information_centered", convention="as mutual_information, the feature mean subtracted first",
+            unit="nats", **_INTERPLAY,
+        ),
+        Measure(
+            "mir_centered", "MIR, centred", convention="as mir, the feature mean subtracted first",
+            limit="limit_mir_centered", colour=3, **_INTERPLAY,
+        ),
+        Measure(
+            "hdr_centered", "HDR, centred", convention="as hdr, the feature mean subtracted first",
+            limit="limit_hdr_centered", colour=4, **_INTERPLAY,
+        ),
+        Measure(
+            "mean_energy", "mean energy", ENTROPY,
+            "s = ||mean unit row||^2; the limits at s = 0 need centred features", needs=_FEATURES,
+        ),
+        Measure(
+            "entropy_head", group=HEAD, convention="H(G(V)), V = head row of each label, nats", unit="nats",
+            needs=("labels", "head"), family="interplay",
+        ),
+        Measure(
+            "entropy_head_weights", "H(W)", HEAD, "H(G(W)), the head's own rows, nats", "log(C-1)", "nats", ("head",),
+            colour=1, of_a_simplex=True, summary=6, brief=4,
+        ),
+        Measure(
+            "nc1", "NC1", convention="thesis: tr(S_W S_B^+), classes weighted by n_c/N about the sample mean",
+            column="NC1", compared=3, summary=7, brief=7, by_layer=True, **_GEOMETRY,
+        ),
+        Measure("nc1_papyan", convention="S_B unweighted about the mean of class means", **_GEOMETRY),
+        Measure("nc1_tding1", convention="S_B unweighted about the sample mean, divided by C", **_GEOMETRY),
+        Measure("nc1_rhubarbwu", convention="nc1_papyan divided by C", **_GEOMETRY),
+        Measure(
+            "nc1_equi_separation", convention="mean class covariance; S_B unweighted about the sample mean",
+            **_GEOMETRY,
+        ),
+        Measure("nc1_trace_quotient", convention="tr S_W / tr S_B, S_B unweighted", **_GEOMETRY),
+        Measure(
+            "nc2_equinorm", "NC2 equinorm, means",
+            convention="std / mean of the norms of the centred class means (std with C - 1)", summary=8, **_GEOMETRY,
+        ),
+        Measure(
+            "nc2_equiangularity", "NC2 equiangularity, means",
+            convention="mean |cos + 1/(C-1)| of the centred class means", of_a_simplex=True, summary=9, **_GEOMETRY,
+        ),
+        Measure(
+            "nc2_etf_distance", "NC2 ETF distance, means",
+            convention="Frobenius distance of their normalised Gram to the simplex ETF", of_a_simplex=True,
+            column="NC2 etf", compared=6, **_GEOMETRY,
+        ),
+        Measure("nc2_equinorm_head", "NC2 equinorm, classifier", convention="as nc2_equinorm, head rows", **_OF_HEAD),
+        Measure(
+            "nc2_equiangularity_head", "NC2 equiangularity, classifier", convention="as nc2_equiangularity, head rows",
+            of_a_simplex=True, **_OF_HEAD,
+        ),
+        Measure(
+            "nc2_etf_distance_head", "NC2 ETF distance, classifier", convention="as nc2_etf_distance, head rows",
+            of_a_simplex=True, **_OF_HEAD,
+        ),
+        Measure(
+            "nc3", "NC3", HEAD, "papyan: ||W/|W| - M/|M|||_F^2", 0.0, needs=_ALL, colour=3, column="NC3", compared=7,
+            summary=10,
+        ),
+        Measure("nc3_etf", "", HEAD, "distance of the normalised W M^T to the simplex ETF", 0.0, needs=_ALL, colour=3),
+        Measure(
+            "nc4", "NC4", HEAD, "share of samples where head (with bias) and nearest class centre disagree", 0.0,
+            needs=_ALL, colour=4, column="NC4", compared=8, summary=11,
+        ),
+        Measure(
+            "cdnv", "CDNV", convention="mean over pairs (v_c + v_c') / (2 |mu_c - mu_c'|^2)", column="CDNV",
+            compared=9, summary=12, **_GEOMETRY,
+        ),
+        Measure(
+            "davies_bouldin", "Davies-Bouldin",
+            convention="mean of the worst (s_c + s_c')/|mu_c - mu_c'|; scikit-learn's where no means coincide",
+            summary=13, **_GEOMETRY,
+        ),
+        Measure(
+            "silhouette", "silhouette", COLLAPSE, "scikit-learn's silhouette_score, Euclidean", 1.0, needs=_CLASSES,
+            family="silhouette", summary=14, brief=8,
+        ),
+        # What only runs measure.
+        Measure("accuracy", "accuracy", TRAINING, colour=2, summary=1, brief=1),
+        Measure("error", "error (%)", TRAINING, unit="%", colour=2),
+        Measure("loss", "loss", TRAINING, colour=5, summary=2, brief=2),
+        Measure("cross_entropy", "cross-entropy", TRAINING, unit="nats", colour=5),
+        Measure(
+            "entropy_means", "H(class means)", COLLAPSE, limit="log(C-1)", unit="nats", of_a_simplex=True
+        ),
+        Measure(
+            "effective_rank_means", "effective rank of class means", COLLAPSE, limit="C-1", of_a_simplex=True
+        ),
+        Measure(
+            "mir_means", "MIR of class means", COLLAPSE, limit="collapsed MIR", colour=3, of_a_simplex=True
+        ),
+        Measure("hdr_means", "HDR of class means", COLLAPSE, limit=0.0, colour=4),
+        Measure("mse_nc1", "MSE: NC1", COLLAPSE, limit=0.0),
+        Measure("mse_nc2_nc3", "MSE: NC2, NC3", COLLAPSE, limit=0.0, colour=3),
+        Measure("mse_head", "MSE: classifier", COLLAPSE, limit=0.0, colour=1),
+        Measure("equi_separation", "equi-separation r", COLLAPSE, limit=-1.0),
+        Measure("sufficiency", "sufficiency (bits)", colour=2, column="sufficiency", by_layer=True, **_BITS),
+        Measure("minimality", "minimality (bits)", colour=3, column="minimality", by_layer=True, **_BITS),
+        Measure("sufficiency_held_out", "sufficiency, held out (bits)", colour=2, **_BITS),
+        Measure("mir_features", "MIR with the whole network", PATHS, colour=3),
+        Measure("hdr_features", "HDR with the whole network", PATHS, colour=4),
+        Measure("barrier_error", "barrier of error (%)", PATHS, unit="%", colour=2, summary=16, brief=9),
+        Measure(
+            "barrier_error_recomputed", "barrier of error (%), statistics recomputed", PATHS, unit="%", colour=2,
+            summary=17, brief=10,
+        ),
+        Measure("barrier_loss", "barrier of loss", PATHS, colour=5, summary=18, brief=11),
+        Measure(
+            "barrier_loss_recomputed", "barrier of loss, statistics recomputed", PATHS, colour=5, summary=19, brief=12
+        ),
+    )
+}  # fmt: skip
+LABELLED = tuple(name for name, measure in CATALOGUE.items() if measure.label)  # those that runs draw and tabulate
+
+
+def measure_of(quantity: str) -> Measure:
+    """The entry of a quantity, be it measured at a layer ("nc1@layer1") or not; its name alone where there is none."""
+    name, _, layer = quantity.partition("@")
+    found = CATALOGUE.get(name, Measure(name))
+    label = found.label or name
+    return found._replace(label=f"{label} of {layer}" if layer else label)
+
+
+def shown_in(place: str) -> tuple[str, ...]:
+    """The names that have a rank in `place`, a field: "compared", "summary" or "brief"."""
+    ranks = {name: getattr(measure, place) for name, measure in CATALOGUE.items()}
+    return tuple(sorted(filter(ranks.get, ranks), key=ranks.get))

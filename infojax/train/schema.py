@@ -1,0 +1,27 @@
+"""A row of metrics.jsonl: its kinds, what tells it from other rows, and what each of its keys may hold.
+
+Whatever else a row holds are the numbers that were measured, each under the name of its quantity.
+"""
+
+NUMBER = (int, float)
+KINDS = ("train", "eval", "timing")  # of the batch just trained on, of an evaluator, of the clock
+# What a row may be measured along besides time: name -> label. A row that carries one is not on the axis of time.
+COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
+# Two rows that agree in all of these (and in the swept hyper-parameter) are of one place: the later one counts.
+IDENTIFYING = {"kind": str, "step": int, "run": int, "split": str, "layer": str, **dict.fromkeys(COORDINATES, NUMBER)}
+OF_LAYER = {"layer": str, "depth": NUMBER, "dim": int}  # these are marks of rows that have "layer" alone
+# What says how a row came about; None is anything.
+ORIGIN = {
+    "time": None, "seed": int, "evaluator": str, "n": int, "convention": str, "frozen": bool, "of_frozen": bool,
+    "end": None, "not_finite": str,
+}  # fmt: skip
+TYPES = IDENTIFYING | OF_LAYER | ORIGIN
+SEVERAL_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of one name at a step
+# Points in the plane and in space: lists, each as long as "labels".
+POINTS = ("tsne_x", "tsne_y"), ("cloud_x", "cloud_y", "cloud_z")
+
+
+def quantities(row: dict) -> set[str]:
+    """The keys of a row that are neither its place nor its origin; coordinates are among them."""
+    marks = (IDENTIFYING | ORIGIN).keys() - SEVERAL_A_SPLIT
+    return row.keys() - marks - (OF_LAYER.keys() if "layer" in row else set())
