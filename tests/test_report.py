@@ -19,7 +19,8 @@ import pytest
 import rich.console
 
 from infojax.analysis import Interval, Report
-from infojax.report import canvas, figures, page, panels, tables
+from infojax.report import figures, page, tables
+from infojax.report.figures import canvas, panels
 
 
 def made(name="features", num_samples=1200, dim=64, num_classes=None, *rest, **fields):
@@ -468,7 +469,7 @@ def test_drawing_leaves_the_style_of_the_caller():
 def test_tables_need_no_matplotlib_and_figures_no_pyplot():
     script = """
 import sys
-import infojax.report.tables, infojax.report.fragment
+import infojax.report.tables
 assert not {"matplotlib", "rich"} & set(sys.modules)
 import infojax.report.figures
 assert "matplotlib.pyplot" not in sys.modules

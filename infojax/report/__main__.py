@@ -11,8 +11,8 @@ from pathlib import Path
 
 from infojax import outputs
 from infojax.commands import Once, Parser, UsageError, named, one_line, say, show
-from infojax.report.rows import read_study
 from infojax.report.runs import write_comparison, write_run
+from infojax.report.runs.rows import read_history
 from infojax.train.runlog import RunFolderError
 
 NAME = "infojax.report"
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     folders = list({Path(folder).resolve(): Path(folder) for folder in args.folders}.values())
     if args.out is not None and len(folders) == 1:
         raise UsageError("--out is for the comparison of several folders; one folder's page goes into it")
-    notes = [note for folder in folders for note in read_study(folder).notes]
+    notes = [note for folder in folders for note in read_history(folder).notes]
     for folder in folders:
         check_out(folder, folder)
     out = Path("comparison" if args.out is None else args.out)

@@ -6,10 +6,10 @@ No script, no font and no picture is loaded. The same reports give the same byte
 from dataclasses import replace
 from html import escape
 
-from infojax.report.canvas import svg_text
-from infojax.report.figures import depth_figure, layer_figures, trajectory_figure
-from infojax.report.fragment import TABLE_STYLE, class_tables, measures_table, plain_table, warnings_box
-from infojax.report.tables import by_step, comparison, headline, one_line
+from infojax.report.figures.canvas import svg_text
+from infojax.report.figures.reports import depth_figure, layer_figures, trajectory_figure
+from infojax.report.tables.content import by_step, comparison, headline, one_line
+from infojax.report.tables.html import TABLE_STYLE, class_tables, measures_table, plain_table, warnings_box
 
 PAGE_STYLE = """
 :root { color-scheme: light dark; }

@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 from infojax.measures.catalogue import measure_of
-from infojax.report import binning, clouds, layers, plans, run_curves, run_figures, run_tables, runs
-from infojax.report.rows import limits, study, together
+from infojax.report import runs
+from infojax.report.runs import curves, figures, layers, pictures, plans, tables
+from infojax.report.runs.rows import at_common_steps, history_of, limits
 from infojax.train.board import Board
 
 LAYERS = ("layer1", "layer2", "layer3")
@@ -102,14 +103,14 @@ def table(path):
 
 
 def methods(rows, **config):
-    return run_curves.methods_of(study(rows, CONFIG | config))
+    return curves.methods_of(history_of(rows, CONFIG | config))
 
 
 # Names and numbers
 
 
 def test_what_was_measured_at_a_layer_is_named_after_it():
-    found = study(made(), CONFIG)
+    found = history_of(made(), CONFIG)
     assert list(found.layers.items()) == [("input", 0), ("layer1", 1), ("layer2", 2), ("layer3", 3)]
     assert found.dims == dict(zip(LAYERS, DIMS, strict=True)) and found.convention == "thesis"
     assert found.values["step", "test", "nc1@layer2"][1] == {step: nc1("test", 1, step, 2) for step in STEPS}
@@ -122,12 +123,12 @@ def test_what_was_measured_at_a_layer_is_named_after_it():
 
 def test_marks_of_layers_are_quantities_elsewhere():
     rows = [{"kind": "eval", "step": 0, "time": 0.0, "split": "test", "depth": 3, "dim": 4.0}]
-    found = study(rows, CONFIG)
+    found = history_of(rows, CONFIG)
     assert found.values["step", "test", "dim"] == {0: {0: 4.0}} and not found.layers and not found.clouds
 
 
 def test_the_cap_is_log2_of_the_classes():
-    found = study(made(), CONFIG)
+    found = history_of(made(), CONFIG)
     for name in IN_BITS:
         np.testing.assert_array_equal(limits(found, "test", f"{name}@layer1", [0, 1]), [3.0, 3.0])
     assert limits(found, "test", "equi_separation", [0]).tolist() == [-1.0] * 4
@@ -136,16 +137,18 @@ def test_the_cap_is_log2_of_the_classes():
 
 def test_steps_are_paired():
     rows = [row for row in made() if not (row["run"] == 1 and row["step"] == 20 and "sufficiency" in row)]
-    found = together(study(rows, CONFIG), [0, 1], ("test", "minimality@layer1"), ("test", "sufficiency@layer1"))
+    found = at_common_steps(
+        history_of(rows, CONFIG), [0, 1], ("test", "minimality@layer1"), ("test", "sufficiency@layer1")
+    )
     assert list(found) == [0, 20] and [len(of_step) for of_step in found.values()] == [2, 1]
     pair = [usable(name, "test", 0, 20, 1) for name in ("minimality", "sufficiency")]
     assert found[20].tolist() == [pair]
-    assert together(study(rows, CONFIG), [0, 1], ("test", "absent"), ("test", "loss")) == {}
+    assert at_common_steps(history_of(rows, CONFIG), [0, 1], ("test", "absent"), ("test", "loss")) == {}
 
 
 def test_below_zero_is_said_and_kept():
-    found = study(made(shift=1.6), CONFIG)  # 0.9 - 0.3 depth ...
-    said = [note for note in run_tables.warnings_of(found) if "below zero" in note]
+    found = history_of(made(shift=1.6), CONFIG)  # 0.9 - 0.3 depth ...
+    said = [note for note in tables.warnings_of(found) if "below zero" in note]
     below = sum(usable("minimality", "train", run, step, 3) - 1.6 < 0 for run in (0, 1) for step in USABLE)  # of four
     assert (
         f"minimality of layer3 on train is below zero at {below} of 4 measurements: a decoder worse than chance; kept"
@@ -154,7 +157,7 @@ def test_below_zero_is_said_and_kept():
     assert not any("input" in note or "layer1 " in note for note in said) and 0 < below < 4
     values = found.values["step", "test", "minimality@layer3"][1]
     assert values[20] == usable("minimality", "test", 1, 20, 3) - 1.6 < 0
-    assert not run_tables.warnings_of(study(made(), CONFIG))
+    assert not tables.warnings_of(history_of(made(), CONFIG))
 
 
 def test_a_run_that_rests_is_finished():
@@ -163,7 +166,7 @@ def test_a_run_that_rests_is_finished():
         for k in STEPS
         for run in (0, 1)
     ]
-    notes = [run_tables.warnings_of(study([*made(), *train[:end]], CONFIG | {"steps": 500})) for end in (8, 6, 0)]
+    notes = [tables.warnings_of(history_of([*made(), *train[:end]], CONFIG | {"steps": 500})) for end in (8, 6, 0)]
     assert notes[0] == [] and notes[1] == notes[2] == ["not finished: the last row is of step 30 of 500"]
 
 
@@ -198,8 +201,8 @@ def test_a_line_a_layer(whole):
 
 
 def test_colours_are_the_depths_and_dashes_the_splits():
-    figure, numbers = run_figures.draw(plans.FIGURES["usable"], methods(made(1)), "title")
-    of_layers = run_curves.layers_of(methods(made(1)))
+    figure, numbers = figures.draw(plans.FIGURES["usable"], methods(made(1)), "title")
+    of_layers = curves.layers_of(methods(made(1)))
     assert [layer.name for layer in of_layers] == ["input", *LAYERS]
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 4))
     np.testing.assert_array_equal([layer.colour for layer in of_layers], shades)
@@ -218,13 +221,13 @@ def test_colours_are_the_depths_and_dashes_the_splits():
 
 
 def test_long_legends_are_thinned():
-    many = [run_curves.Layer(f"layer{i}", i, "black") for i in range(40)]
-    assert [layer.depth for layer in run_curves.few(many)][::9] == [0, 39] and len(run_curves.few(many)) == 10
-    assert run_curves.few(many[:3]) == many[:3]
+    many = [curves.Layer(f"layer{i}", i, "black") for i in range(40)]
+    assert [layer.depth for layer in curves.few(many)][::9] == [0, 39] and len(curves.few(many)) == 10
+    assert curves.few(many[:3]) == many[:3]
 
 
 def test_equi_separation_from_minus_one_up():
-    figure, numbers = run_figures.draw(plans.FIGURES["separation"], methods(made()), "title")
+    figure, numbers = figures.draw(plans.FIGURES["separation"], methods(made()), "title")
     bottom, top = figure.axes[0].get_ylim()
     assert -1.01 < bottom < -1 < top and {row["limit"] for row in numbers} == {-1.0}
     assert [row["mean"] for row in numbers if row["split"] == "test"] == [-0.9 - 0.001 * step for step in STEPS]
@@ -274,26 +277,26 @@ def test_clouds_of_the_first_and_the_last_step(whole):
     ]  # fmt: skip
     assert [row["kind"] for row in found[:12]] == ["point"] * 6 + ["mean"] * 3 + ["classifier"] * 3
     rows = [row | {"task": "simplex"} for row in (cloud(5, 1), cloud(5, 1, split="test"))]
-    figure, numbers = clouds.draw_clouds(methods(rows, steps_per_epoch=None), "title")
+    figure, numbers = pictures.draw_clouds(methods(rows, steps_per_epoch=None), "title")
     assert [axis.get_title() for axis in figure.axes] == ["seed 4, step 5, train, n = 6"]  # one step, one panel
     edges = [line for line in figure.axes[0].lines if len(line.get_data_3d()[0]) == 2]
     assert len(edges) == 3 and {row["run"] for row in numbers} == {1}
-    assert clouds.draw_clouds(methods(made(1)), "title") is None
+    assert pictures.draw_clouds(methods(made(1)), "title") is None
 
 
 def test_an_absent_class_has_no_mean():
     row = cloud(5, 0)
     row["means"][1] = [math.nan] * 3
-    _, numbers = clouds.draw_clouds(methods([row]), "title")
+    _, numbers = pictures.draw_clouds(methods([row]), "title")
     assert len(numbers) == 12
 
 
 def test_thirty_bins():
-    figure, rows = binning.draw_binning()
+    figure, rows = pictures.draw_binning()
     borders = [row["y"] for row in rows if row["curve"] == "border"]
     np.testing.assert_allclose(borders, np.linspace(-1, 1, 31))
     assert len(figure.axes[0].collections[0].get_segments()) == 31
-    assert f"{np.arctanh(borders[-2]):.2f}" in binning.BINNING
+    assert f"{np.arctanh(borders[-2]):.2f}" in pictures.BINNING
     assert all(row["y"] == pytest.approx(math.tanh(row["x"])) for row in rows if row["curve"] == "tanh")
 
 
@@ -314,7 +317,7 @@ def test_the_page_has_the_figures_in_the_order_of_the_thesis(whole):
 
 
 def test_the_table_of_layers(whole):
-    [(heading, header, rows)] = run_tables.layers_tables(study(made(), CONFIG))
+    [(heading, header, rows)] = tables.layers_tables(history_of(made(), CONFIG))
     assert heading == "Layers; information in bits; sufficiency and minimality of epoch 2"
     both = [f"{name} {split}" for name in ("NC1", "sufficiency", "minimality") for split in ("train", "test")]
     assert header == ["layer", "depth", "dim", *both]
@@ -322,10 +325,10 @@ def test_the_table_of_layers(whole):
         ["input", "0", ""], ["layer1", "1", "500"], ["layer2", "2", "60"], ["layer3", "3", "7"],
         ["equi-separation r", "", ""],
     ]  # fmt: skip
-    last = [run_tables.plus_minus([nc1(split, run, 30, 2) for run in (0, 1)]) for split in ("train", "test")]
+    last = [tables.plus_minus([nc1(split, run, 30, 2) for run in (0, 1)]) for split in ("train", "test")]
     assert rows[2][3:5] == last and rows[0][3:5] == ["", ""]
-    assert rows[2][8] == run_tables.plus_minus([usable("minimality", "test", run, 20, 2) for run in (0, 1)])
-    assert rows[4][3] == run_tables.plus_minus([-0.93, -0.93]) and rows[4][5:] == [""] * 4
+    assert rows[2][8] == tables.plus_minus([usable("minimality", "test", run, 20, 2) for run in (0, 1)])
+    assert rows[4][3] == tables.plus_minus([-0.93, -0.93]) and rows[4][5:] == [""] * 4
     assert f"<td>{last[0]}</td><td>{last[1]}</td>" in (whole / "report.html").read_text()
     lines = runs.summary_lines(whole)
     at = lines.index(heading)
@@ -335,10 +338,10 @@ def test_the_table_of_layers(whole):
 
 def test_without_usable_information():
     rows = [row for row in made(1) if row.get("evaluator") != "usable"]
-    [(heading, header, cells)] = run_tables.layers_tables(study(rows, CONFIG))
+    [(heading, header, cells)] = tables.layers_tables(history_of(rows, CONFIG))
     assert heading == "Layers" and header == ["layer", "depth", "dim", "NC1 train", "NC1 test"] and len(cells) == 4
-    assert run_figures.draw(plans.FIGURES["usable"], methods(rows), "title") is None
-    assert run_tables.layers_tables(study([row for row in rows if "accuracy" in row], CONFIG)) == []
+    assert figures.draw(plans.FIGURES["usable"], methods(rows), "title") is None
+    assert tables.layers_tables(history_of([row for row in rows if "accuracy" in row], CONFIG)) == []
 
 
 def test_several_runs_side_by_side(tmp_path):
@@ -349,7 +352,7 @@ def test_several_runs_side_by_side(tmp_path):
     assert page.count("<svg") == 6
     found = table(tmp_path / "both" / "figures" / "layers.csv")
     assert list(dict.fromkeys(row["method"] for row in found)) == ["a", "b"]
-    several = run_curves.compared([study(made(1), CONFIG)] * 2, "ab")
-    figure, _ = run_figures.draw(plans.FIGURES["layers"], several, "title")
+    several = curves.compared([history_of(made(1), CONFIG)] * 2, "ab")
+    figure, _ = figures.draw(plans.FIGURES["layers"], several, "title")
     assert [axis.get_title("left") for axis in figure.axes] == ["a", "b"]
     assert figure.axes[0].get_ylabel() == "NC1: tr(S_W S_B^+)" and figure.axes[1].get_ylabel() == ""

@@ -13,16 +13,17 @@ from scipy import stats
 
 from infojax.measures.theory import nc_limits
 from infojax.report import __main__ as command
-from infojax.report import plans, run_axes, run_curves, run_figures, run_tables, runs
-from infojax.report.rows import (
+from infojax.report import runs
+from infojax.report.runs import curves, figures, plans, tables
+from infojax.report.runs.rows import (
     closed_limits,
     first_perfect,
+    history_of,
     limits,
     mean_interval,
     num_classes,
-    read_study,
-    series,
-    study,
+    read_history,
+    run_means,
 )
 from infojax.train.runlog import RunFolderError
 
@@ -100,8 +101,8 @@ def table(path):
 
 def figure(name, rows, **config):
     """{panel title: axis} of a figure, and its rows."""
-    methods = run_curves.methods_of(study(rows, CONFIG | config))
-    drawn, numbers = run_figures.draw(plans.FIGURES[name], methods, "title")
+    methods = curves.methods_of(history_of(rows, CONFIG | config))
+    drawn, numbers = figures.draw(plans.FIGURES[name], methods, "title")
     return {axis.get_title("left"): axis for axis in drawn.axes}, numbers
 
 
@@ -180,14 +181,14 @@ def test_one_colour_a_quantity_and_the_mark_of_perfect_training():
         axes["NC1: variability within classes"].lines[0].get_color(),
         axes["Entropy (nats), train"].lines[0].get_color(),
     }
-    assert blue == {run_curves.colour_of("nc1")} == {run_curves.colour_of("entropy_features")}
+    assert blue == {curves.colour_of("nc1")} == {curves.colour_of("entropy_features")}
     assert axes["Accuracy, train"].lines[0].get_color() == axes["Training error (%)"].lines[0].get_color()
     assert "NC3: self-duality" not in axes  # nothing logged
-    grey = [line for line in axes["Training error (%)"].lines if line.get_color() == run_figures.GREY]
+    grey = [line for line in axes["Training error (%)"].lines if line.get_color() == figures.GREY]
     assert [line.get_xdata()[0] for line in grey] == [pytest.approx(14 / 3)]
     rows = [row for row in made() if not (row.get("run") == 2 and row["step"] >= 20)]
     axis = figure("collapse", rows)[0]["Training error (%)"]  # a run that never got there
-    assert not [line for line in axis.lines if line.get_color() == run_figures.GREY]
+    assert not [line for line in axis.lines if line.get_color() == figures.GREY]
 
 
 def test_the_batch_is_drawn_raw():
@@ -203,7 +204,7 @@ def test_a_swept_parameter_gives_a_line_a_value():
     for row in rows:
         row["nc1"] = row.get("nc1", 1.0)
     sweep = {"sweep": {"name": "temperature", "values": [0.5, 4.0]}}
-    found = study(rows, CONFIG | sweep)
+    found = history_of(rows, CONFIG | sweep)
     assert (found.swept, found.groups) == ("temperature", {0.5: [0, 1], 4.0: [2, 3]})
     axes, numbers = figure("interplay", rows, **sweep)
     x = [value("mir", "test", run, 20) for run in (2, 3)]
@@ -223,7 +224,7 @@ def test_a_measured_quantity_is_no_swept_parameter():
     rows = [
         {"kind": "train", "step": k, "time": 0.0, "run": i, "seed": i, "loss": float(i)} for k in (1, 2) for i in (0, 1)
     ]
-    assert study(rows, CONFIG).groups == {None: [0, 1]}
+    assert history_of(rows, CONFIG).groups == {None: [0, 1]}
 
 
 def test_another_axis_is_a_few_lines_of_data():
@@ -233,10 +234,10 @@ def test_another_axis_is_a_few_lines_of_data():
             mark = {"kind": "eval", "step": 100, "time": 0.0, "run": run, "seed": run, "split": "test"}
             rows.append(mark | {"weight": at, "loss": 1 + at + run})
     plan = plans.Plan("Barrier", "", (plans.Panel("Loss", plans.lines("loss")),), x="weight")
-    drawn, numbers = run_figures.draw(plan, run_curves.methods_of(study(rows, CONFIG)), "title")
+    drawn, numbers = figures.draw(plan, curves.methods_of(history_of(rows, CONFIG)), "title")
     assert [(row["x"], row["mean"]) for row in numbers] == [(0.0, 1.5), (0.5, 2.0), (1.0, 2.5)]
     assert drawn.axes[0].get_xlabel() == "interpolation weight"
-    ends = series(study(rows, CONFIG), "test", "loss", [0])  # and stays off the axis of time
+    ends = run_means(history_of(rows, CONFIG), "test", "loss", [0])  # and stays off the axis of time
     assert ends.mean[-1] == value("loss", "test", 0, 100)
 
 
@@ -263,7 +264,7 @@ def test_a_column_a_seed_and_its_phases():
     drawn = [row for row in numbers if row["quantity"] == "mir" and row["split"] == "test"]
     assert [row["mean"] for row in drawn if row["method"] == "seed 6"] == [1.0, 1.1, 1.2, 1.4, 1.8, 2.0]
     assert all(math.isnan(row["limit"]) for row in drawn)
-    header, rows = run_tables.phases_table(study(grokked(), CONFIG | {"task": "grokking"}))
+    header, rows = tables.phases_table(history_of(grokked(), CONFIG | {"task": "grokking"}))
     assert header[:7] == ["run", "memorised", "generalised", "MIR at 0", "MIR memorised", "MIR generalised", "MIR end"]
     assert [row[:7] for row in rows] == [
         ["seed 5", "10", "40", "0", "0.100", "0.400", "1.00"],
@@ -273,7 +274,7 @@ def test_a_column_a_seed_and_its_phases():
 
 def test_a_run_that_never_understood():
     rows = [row for row in grokked() if row["step"] < 40]
-    _, [first, second] = run_tables.phases_table(study(rows, CONFIG | {"task": "grokking"}))
+    _, [first, second] = tables.phases_table(history_of(rows, CONFIG | {"task": "grokking"}))
     assert first[1:3] == ["10", "never"] and first[5] == "" and second[1:3] == ["20", "never"]
     axes, _ = figure("grokking", rows, task="grokking")
     assert "MIR, seed 5" in axes
@@ -342,30 +343,30 @@ def test_what_is_made_of_a_frozen_run_does_not_count():
         for row in along("weight", (0.0, 1.0))
     ]
     _, numbers = figure("connectivity", rows)
-    assert {row["n"] for row in numbers} == {1} and not study(rows, CONFIG).frozen
+    assert {row["n"] for row in numbers} == {1} and not history_of(rows, CONFIG).frozen
 
 
 def test_two_networks_of_one_seed_are_not_two_seeds():
     rows = [row | {"seed": 0, "end": row["run"]} if "run" in row else row for row in made(2)]
-    found = study(rows, CONFIG)
-    assert run_tables.facts(found).endswith("1 seed of 2 networks")
-    assert run_tables.last_evaluation(found).endswith("over networks")
+    found = history_of(rows, CONFIG)
+    assert tables.facts(found).endswith("1 seed of 2 networks")
+    assert tables.last_evaluation(found).endswith("over networks")
     assert not any(name == "end" for _, _, name in found.values)
 
 
 def test_limits_need_the_classes():
     rows = made(1)
-    found = study(rows, CONFIG | {"num_classes": None})
+    found = history_of(rows, CONFIG | {"num_classes": None})
     assert num_classes(found) is None and limits(found, "test", "entropy_head_weights", [0]) is None
-    found = study(rows, CONFIG | {"num_classes": 4})
+    found = history_of(rows, CONFIG | {"num_classes": 4})
     assert limits(found, "test", "entropy_head_weights", [0]).tolist() == [math.log(3)] * 4
     assert closed_limits(10)["collapsed MIR"] == nc_limits(10).mir
 
 
 def test_ticks_are_plain():
-    assert run_axes.time_ticks(1.0, 60) == [0, 1, 2, 5, 10, 20, 50]
-    assert run_axes.time_ticks(1.0, 1e6) == [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6]
-    assert [run_axes.tick_name(x) for x in (0, 0.5, 200, 5000, 5e4, 2e6)] == ["0", "0.5", "200", "5000", "50k", "2M"]
+    assert figures.time_ticks(1.0, 60) == [0, 1, 2, 5, 10, 20, 50]
+    assert figures.time_ticks(1.0, 1e6) == [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6]
+    assert [figures.tick_name(x) for x in (0, 0.5, 200, 5000, 5e4, 2e6)] == ["0", "0.5", "200", "5000", "50k", "2M"]
     axes, _ = figure("entropy", made(), report={"x_scale": "linear"})
     assert axes["Accuracy, test"].get_xscale() == "linear"
     axes, _ = figure("entropy", made(), steps_per_epoch=None)
@@ -382,10 +383,10 @@ def text_of(html):
 def test_the_page_has_the_numbers(whole):
     page = (whole / "report.html").read_text()
     x = [value("nc1", "test", run, 100) for run in range(3)]
-    cell = run_tables.plus_minus(x)
+    cell = tables.plus_minus(x)
     half = stats.t.interval(0.95, 2, 0, stats.sem(x))[1]
     assert cell == f"{np.mean(x):#.4g} ± {half:#.2g}" and f"<td>{cell}</td>" in page
-    at = run_tables.plus_minus([value("mir", "test", run, step) for run, step in ((0, 20), (1, 100), (2, 20))])
+    at = tables.plus_minus([value("mir", "test", run, step) for run, step in ((0, 20), (1, 100), (2, 20))])
     assert f"<td>{at}</td></tr>" in re.search(r"<tr><td>MIR</td>.*", page).group()
     words = text_of(page)
     for said in ("digits, mlp; train n = 1,442, test n = 355; 3 seeds", "2 × TestChip (cpu), jax 0.10.1", "at 100%"):
@@ -418,16 +419,16 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
 
 
 def test_frozen_and_unfinished_runs_are_said():
-    found = study(made(bad=1), CONFIG | {"steps": 500})
-    assert run_tables.warnings_of(found) == [
+    found = history_of(made(bad=1), CONFIG | {"steps": 500})
+    assert tables.warnings_of(found) == [
         "run 1 (seed 1) left the finite numbers and is frozen from step 20: means are of the others",
         "not finished: the last row is of step 100 of 500",
     ]
-    ends = series(found, "test", "mir", [0, 1, 2])
+    ends = run_means(found, "test", "mir", [0, 1, 2])
     assert ends.n.tolist() == [3, 3, 2, 2]  # its weights can be measured, but say nothing of the training
     assert ends.mean[-1] == np.mean([value("mir", "test", run, 100) for run in (0, 2)])
     assert first_perfect(found, [0, 1, 2]) is None and first_perfect(found, [0, 2]) == {0: 20, 2: 20}
-    alone = series(study(made(1, bad=0), CONFIG), "test", "mir", [0])
+    alone = run_means(history_of(made(1, bad=0), CONFIG), "test", "mir", [0])
     assert alone.place.tolist() == [0, 10]  # nothing left to average
 
 
@@ -442,7 +443,7 @@ def test_the_summary_is_a_table(whole):
     lines = runs.summary_lines(whole)
     assert lines[0] == "interplay: digits, mlp; train n = 1,442, test n = 355; 3 seeds"
     (mir,) = (line for line in lines if line.startswith("  MIR"))
-    means = [run_tables.plus_minus([value("mir", split, run, 100) for run in range(3)]) for split in ("train", "test")]
+    means = [tables.plus_minus([value("mir", split, run, 100) for run in range(3)]) for split in ("train", "test")]
     assert re.split(r"\s{2,}", mir.strip()) == ["MIR", means[0], "0.9000", means[1], "0.9000"]
     assert len({len(line) for line in lines if re.match("  (MIR|HDR|NC1)", line)}) == 1
     assert [line.split()[0] for line in lines[3:]] == ["accuracy", "loss", "H(features)", "H(W)", "MIR", "HDR", "NC1"]
@@ -465,7 +466,7 @@ def test_the_summary_is_a_table(whole):
     ],
 )
 def test_labels_are_what_differs(paths, labels):
-    assert run_tables.labels_of(paths) == labels
+    assert tables.labels_of(paths) == labels
 
 
 def test_runs_are_compared(tmp_path, capsys):
@@ -475,7 +476,7 @@ def test_runs_are_compared(tmp_path, capsys):
     assert "Comparison of cold, hot" in page and page.count("<svg") == 2
     assert "<td>optimizer.lr</td><td>absent</td><td>0.3</td>" in page and "<td>model.name</td>" not in page
     x = [value("mir", "test", run, 100) for run in (0, 1)]
-    assert f"<td>{run_tables.plus_minus(x)}</td>" in page and f"<td>{run_tables.plus_minus(x[:1])}</td>" in page
+    assert f"<td>{tables.plus_minus(x)}</td>" in page and f"<td>{tables.plus_minus(x[:1])}</td>" in page
     found = table(tmp_path / "both" / "figures" / "comparison_test.csv")
     named = {"method": "cold", "quantity": "mir", "step": "100"}
     (row,) = (row for row in found if named.items() <= row.items())
@@ -523,7 +524,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, change, says):
     assert said.out == "" and len(said.err.splitlines()) == 1 and says in said.err and str(path) in said.err
     if "expected a f" not in says:  # of what is read, not of what is written
         with pytest.raises(RunFolderError):
-            read_study(path)
+            read_history(path)
 
 
 DAMAGED = {
@@ -549,8 +550,8 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
     odd = '{"kind": "eval", "step": 40, "split": "test", "mir": NaN, "hdr": -Infinity, "nc1": "low"}'
     plain = '{"kind": "eval", "step": 40, "split": "test", "mir": null, "hdr": null}'
     (path / "metrics.jsonl").write_text("\n".join([*lines, odd, '{"kind": "eval", "st']))
-    found = read_study(path)
-    expected = study([json.loads(line) for line in [*rows, plain]], found.config, folder=path)
+    found = read_history(path)
+    expected = history_of([json.loads(line) for line in [*rows, plain]], found.config, folder=path)
     np.testing.assert_equal(found.values, expected.values)
     lost, text = (note.removeprefix(f"{path / 'metrics.jsonl'}: ") for note in found.notes)
     assert lost.startswith(f"{len(DAMAGED) + 1} of {len(lines) + 2} lines are damaged and left out: ")

@@ -6,10 +6,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
-from infojax.report.canvas import new_figure, plain, styled
-from infojax.report.rows import FIRST, closed_limits, num_classes, together
-from infojax.report.run_curves import layers_of, unit_of
-from infojax.report.run_figures import DARK, layer_handles
+from infojax.report.figures.canvas import new_figure, plain, styled
+from infojax.report.runs.curves import layers_of, unit_of
+from infojax.report.runs.figures import DARK, layer_handles
+from infojax.report.runs.rows import FIRST, at_common_steps, closed_limits, num_classes
 
 GAPS = (
     "Cheong 2025, Fig. 3.3: how much more the layers compress the training samples, against how much better the "
@@ -52,7 +52,7 @@ def draw_gaps(methods, title):
 def _gaps(method, layer) -> list[tuple]:
     """(x, y, step, runs) of evaluations with a positive generalisation gap, by its size."""
     keys = [(split, name) for name in ("loss", f"nc1@{layer.name}") for split in FIRST]
-    found = together(method.study, method.runs, *keys)
+    found = at_common_steps(method.history, method.runs, *keys)
     points = []
     for step, numbers in found.items():
         loss_train, loss_test, train, test = numbers.mean(0).tolist()
@@ -83,7 +83,7 @@ def draw_planes(methods, title):
             for row in zip(steps, at, x, y, n, strict=True):
                 named = dict(zip(("step", "time", "x", "y", "n"), row, strict=True))
                 rows.append(_place(methods, method, layer) | {"split": split} | named)
-        classes = num_classes(method.study)
+        classes = num_classes(method.history)
         if classes:
             cap = closed_limits(classes)["log2(C)"]
             for line in (axis.axvline, axis.axhline):
@@ -101,8 +101,10 @@ def draw_planes(methods, title):
 
 def _path(method, layer, split, unit) -> list[tuple]:
     """(minimality, sufficiency, epoch or step, step, runs) by step."""
-    found = together(method.study, method.runs, *((split, f"{q}@{layer.name}") for q in ("minimality", "sufficiency")))
-    scale = method.study.config["steps_per_epoch"] if unit == "epoch" else 1
+    found = at_common_steps(
+        method.history, method.runs, *((split, f"{q}@{layer.name}") for q in ("minimality", "sufficiency"))
+    )
+    scale = method.history.config["steps_per_epoch"] if unit == "epoch" else 1
     return [(*numbers.mean(0).tolist(), step / scale, step, len(numbers)) for step, numbers in found.items()]
 
 

@@ -4,9 +4,9 @@ import itertools
 import math
 from html import escape
 
-from infojax.report.tables import class_table, format_value, headline, one_line, sections, subsampling
+from infojax.report.tables.content import class_table, format_value, headline, one_line, sections, subsampling
 
-# Scoped to .infojax, since a notebook shows the fragment amid its own styles; colours are inherited
+# Scoped to .infojax, since a notebook shows it amid its own styles; colours are inherited
 # there, so that the text follows the notebook's light or dark theme.
 TABLE_STYLE = """
 .infojax { font: 14px/1.45 system-ui, -apple-system, "Segoe UI", sans-serif; }
@@ -95,8 +95,8 @@ def class_tables(report, whole) -> str:
     return html
 
 
-def fragment(report) -> str:
-    """The report for a notebook cell: name, warnings, measures, classes in brief."""
+def html_table(report) -> str:
+    """The report as an HTML fragment for a notebook cell: name, warnings, measures, classes in brief."""
     return (
         f'<div class="infojax"><style>{TABLE_STYLE}</style>'
         f'<p class="name">{escape(headline(report))}</p>\n'

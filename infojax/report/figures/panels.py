@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from infojax.report.tables import format_value, worst
+from infojax.report.tables.content import format_value, worst
 
 # Okabe and Ito's palette, told apart by colour-blind readers; black is kept for theory.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

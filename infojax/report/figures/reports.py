@@ -7,9 +7,17 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from infojax.report.canvas import new_figure, plain, save, styled
-from infojax.report.panels import COLOURS, draw_classes, draw_fit, draw_limits, draw_lines, draw_renyi, draw_spectrum
-from infojax.report.tables import by_step, class_values, headline
+from infojax.report.figures.canvas import new_figure, plain, save, styled
+from infojax.report.figures.panels import (
+    COLOURS,
+    draw_classes,
+    draw_fit,
+    draw_limits,
+    draw_lines,
+    draw_renyi,
+    draw_spectrum,
+)
+from infojax.report.tables.content import by_step, class_values, headline
 
 # Panel -> (measures, log axis). One layer's measures share a panel; layers get a panel a measure.
 PANELS = {

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from infojax import outputs
-from infojax.report.tables import one_line
+from infojax.report.tables.content import one_line
 
 STYLE = {
     "font.size": 9,

@@ -6,8 +6,8 @@ The summary loads no drawing.
 from pathlib import Path
 
 from infojax import outputs
-from infojax.report.rows import read_study
-from infojax.report.run_tables import text_lines
+from infojax.report.runs.rows import read_history
+from infojax.report.runs.tables import text_lines
 
 
 def write_run(folder) -> Path:
@@ -16,24 +16,24 @@ def write_run(folder) -> Path:
     Raises:
       RunFolderError: what is missing or damaged, in one line.
     """
-    from infojax.report.run_page import run_page
+    from infojax.report.runs.page import run_page
 
-    study = read_study(folder)
-    path = study.folder / "report.html"
-    outputs.write(path, run_page(study, study.folder / "figures"))
+    history = read_history(folder)
+    path = history.folder / "report.html"
+    outputs.write(path, run_page(history, history.folder / "figures"))
     return path
 
 
 def write_comparison(folders, out) -> Path:
     """Draws OUT/figures/comparison_SPLIT.* and writes OUT/report.html; returns the page's path."""
-    from infojax.report.run_page import comparison_page
+    from infojax.report.runs.page import comparison_page
 
-    studies, out = [read_study(folder) for folder in folders], Path(out)
+    histories, out = [read_history(folder) for folder in folders], Path(out)
     path = out / "report.html"
-    outputs.write(path, comparison_page(studies, out / "figures"))
+    outputs.write(path, comparison_page(histories, out / "figures"))
     return path
 
 
 def summary_lines(folder) -> list[str]:
     """The last evaluation as a table of fixed width: mean ± half of the 95% interval over seeds, and limits."""
-    return text_lines(read_study(folder))
+    return text_lines(read_history(folder))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from infojax.measures.catalogue import CATALOGUE, USABLE, measure_of, shown_in
-from infojax.report.rows import (
+from infojax.report.runs.rows import (
     FIRST,
     at_end,
     first_accurate,
@@ -18,7 +18,7 @@ from infojax.report.rows import (
     rested,
     splits_of,
 )
-from infojax.report.tables import format_value, one_line
+from infojax.report.tables.content import format_value, one_line
 from infojax.train.runlog import flat
 
 ABSENT = "absent"
@@ -26,37 +26,37 @@ SUMMARY, BRIEF = shown_in("summary"), shown_in("brief")
 BY_LAYER = {name: measure.column for name, measure in CATALOGUE.items() if measure.by_layer}
 
 
-def facts(study) -> str:
+def facts(history) -> str:
     """Data, model, number of seeds, samples of each split."""
-    sizes = ", ".join(f"{split} n = {n:,}" for split, n in study.sizes.items() if split)
-    parts = (data_and_model(study), sizes, counted(study, study.groups.values()), _path(study))
+    sizes = ", ".join(f"{split} n = {n:,}" for split, n in history.sizes.items() if split)
+    parts = (data_and_model(history), sizes, counted(history, history.groups.values()), _path(history))
     return "; ".join(filter(None, parts))
 
 
-def _path(study) -> str:
+def _path(history) -> str:
     """What a line between two networks lies between."""
-    found = study.config.get("path")
+    found = history.config.get("path")
     if not isinstance(found, dict):
         return ""
     fork = f", one until step {found['fork']:,}" * bool(found.get("fork"))
     return f"{found.get('init')} beginning{fork}, {found.get('weights')} weights"
 
 
-def counted(study, groups) -> str:
+def counted(history, groups) -> str:
     """How many seeds groups of runs have, and networks, where a seed stands for several."""
     groups = list(groups)
-    seeds, networks = span(_seeds(study, runs) for runs in groups), span(len(runs) for runs in groups)
+    seeds, networks = span(_seeds(history, runs) for runs in groups), span(len(runs) for runs in groups)
     text = f"{seeds} seed{'' if seeds == '1' else 's'}"
     return text if networks == seeds else f"{text} of {networks} networks"
 
 
-def _seeds(study, runs) -> int:
-    return len({study.seeds.get(run, run) for run in runs})
+def _seeds(history, runs) -> int:
+    return len({history.seeds.get(run, run) for run in runs})
 
 
-def data_and_model(study) -> str:
+def data_and_model(history) -> str:
     """Their names, as far as the config has them."""
-    return ", ".join(filter(None, (_named(study, "data"), _named(study, "model"))))
+    return ", ".join(filter(None, (_named(history, "data"), _named(history, "model"))))
 
 
 def span(numbers) -> str:
@@ -65,14 +65,14 @@ def span(numbers) -> str:
     return " to ".join(f"{n:,}" for n in dict.fromkeys(numbers[:1] + numbers[-1:]))
 
 
-def _named(study, part) -> str:
-    settings = study.config.get(part)
+def _named(history, part) -> str:
+    settings = history.config.get(part)
     return one_line(settings.get("name", "") if isinstance(settings, dict) else settings or "")
 
 
-def title_of(study) -> str:
+def title_of(history) -> str:
     """The config's name, or the folder's."""
-    return one_line(study.config.get("name") or study.folder.absolute().name)
+    return one_line(history.config.get("name") or history.folder.absolute().name)
 
 
 def plus_minus(values) -> str:
@@ -83,98 +83,98 @@ def plus_minus(values) -> str:
     return format_value(mean, 4) + (f" ± {format_value(half, 2)}" if math.isfinite(half) else "")
 
 
-def value_cell(study, split, quantity, runs, steps=None) -> str:
+def value_cell(history, split, quantity, runs, steps=None) -> str:
     """`plus_minus` at the end, or at each run's own step; empty where it was not measured there."""
-    if not study.values.get(("step", split, quantity), {}).keys() & set(runs):
+    if not history.values.get(("step", split, quantity), {}).keys() & set(runs):
         return ""
-    values = at_end(study, split, quantity, runs, steps)
+    values = at_end(history, split, quantity, runs, steps)
     return plus_minus(values) if steps is None or np.isfinite(values).any() else ""
 
 
-def limit_cell(study, split, quantity, runs) -> str:
+def limit_cell(history, split, quantity, runs) -> str:
     """The limit at the end; empty where there is none."""
-    found = limits(study, split, quantity, runs)
+    found = limits(history, split, quantity, runs)
     return "" if found is None or not math.isfinite(found[-1]) else format_value(found[-1], 4)
 
 
-def summary_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
+def summary_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
     """(heading, header, rows) of the last evaluation: a row a quantity; a table a split where a parameter is swept."""
-    splits, groups = splits_of(study, SUMMARY), list(study.groups.items())
-    if study.swept:
-        return [_swept_table(study, split, groups) for split in splits]
+    splits, groups = splits_of(history, SUMMARY), list(history.groups.items())
+    if history.swept:
+        return [_swept_table(history, split, groups) for split in splits]
     [(_, runs)] = groups
-    perfect = first_perfect(study, runs)
+    perfect = first_perfect(history, runs)
     header = ["quantity", *(name for split in splits for name in (split, "limit"))]
     header += [f"{split} at 100%" for split in splits if perfect]
     rows = []
     for quantity in SUMMARY:
-        cells = [f(study, split, quantity, runs) for split in splits for f in (value_cell, limit_cell)]
-        cells += [value_cell(study, split, quantity, runs, perfect) for split in splits if perfect]
+        cells = [f(history, split, quantity, runs) for split in splits for f in (value_cell, limit_cell)]
+        cells += [value_cell(history, split, quantity, runs, perfect) for split in splits if perfect]
         rows.append([CATALOGUE[quantity].label, *cells])
     rows = [row for row in rows if any(row[1:])]
     return [("", header, rows)] if rows else []
 
 
-def _swept_table(study, split, groups):
+def _swept_table(history, split, groups):
     rows = [
-        [CATALOGUE[quantity].label, *(value_cell(study, split, quantity, runs) for _, runs in groups)]
+        [CATALOGUE[quantity].label, *(value_cell(history, split, quantity, runs) for _, runs in groups)]
         for quantity in SUMMARY
     ]
-    return split, [study.swept, *(one_line(value) for value, _ in groups)], [row for row in rows if any(row[1:])]
+    return split, [history.swept, *(one_line(value) for value, _ in groups)], [row for row in rows if any(row[1:])]
 
 
-def seeds_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
+def seeds_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
     """(split, header, rows) of the last evaluation of each run."""
     tables = []
-    for split in splits_of(study, SUMMARY):
-        present = [name for name in SUMMARY if ("step", split, name) in study.values]
-        header = ["run", "seed", *[study.swept] * bool(study.swept), *(CATALOGUE[name].label for name in present)]
+    for split in splits_of(history, SUMMARY):
+        present = [name for name in SUMMARY if ("step", split, name) in history.values]
+        header = ["run", "seed", *[history.swept] * bool(history.swept), *(CATALOGUE[name].label for name in present)]
         rows = []
-        for value, runs in study.groups.items():
+        for value, runs in history.groups.items():
             for run in runs:
-                named = [str(run), str(study.seeds.get(run, "")), *[one_line(value)] * bool(study.swept)]
-                rows.append([*named, *(value_cell(study, split, name, [run]) for name in present)])
+                named = [str(run), str(history.seeds.get(run, "")), *[one_line(value)] * bool(history.swept)]
+                rows.append([*named, *(value_cell(history, split, name, [run]) for name in present)])
         tables.append((split, header, rows))
     return tables
 
 
-def layers_tables(study) -> list[tuple[str, list[str], list[list[str]]]]:
+def layers_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
     """(heading, header, rows) of the last evaluation of the layers: a row a layer, and equi-separation below NC1.
 
     The heading names what was measured last before the last evaluation.
     """
     tables = []
-    for value, runs in study.groups.items():
-        columns = {(name, split): _measured(study, split, name, runs) for name in BY_LAYER for split in FIRST}
+    for value, runs in history.groups.items():
+        columns = {(name, split): _measured(history, split, name, runs) for name in BY_LAYER for split in FIRST}
         columns = {column: steps for column, steps in columns.items() if steps}
         if not columns:
             continue
-        header = ["layer", "depth", *["dim"] * bool(study.dims), *(f"{BY_LAYER[name]} {s}" for name, s in columns)]
+        header = ["layer", "depth", *["dim"] * bool(history.dims), *(f"{BY_LAYER[name]} {s}" for name, s in columns)]
         rows = []
-        for layer, depth in study.layers.items():
-            dim = [f"{study.dims[layer]:,}" if layer in study.dims else ""] * bool(study.dims)
-            cells = (value_cell(study, split, f"{name}@{layer}", runs) for name, split in columns)
+        for layer, depth in history.layers.items():
+            dim = [f"{history.dims[layer]:,}" if layer in history.dims else ""] * bool(history.dims)
+            cells = (value_cell(history, split, f"{name}@{layer}", runs) for name, split in columns)
             rows.append([one_line(layer), str(depth), *dim, *cells])
-        ratio = [value_cell(study, s, "equi_separation", runs) if name == "nc1" else "" for name, s in columns]
+        ratio = [value_cell(history, s, "equi_separation", runs) if name == "nc1" else "" for name, s in columns]
         if any(ratio):
             rows.append([measure_of("equi_separation").label, *[""] * (len(header) - 1 - len(ratio)), *ratio])
-        of = [f"{study.swept} = {one_line(value)}"] * bool(study.swept)
+        of = [f"{history.swept} = {one_line(value)}"] * bool(history.swept)
         of += ["information in bits"] * any(CATALOGUE[name].unit == "bits" for name, _ in columns)
-        tables.append(("; ".join(["Layers", *of, *_earlier(study, columns)]), header, rows))
+        tables.append(("; ".join(["Layers", *of, *_earlier(history, columns)]), header, rows))
     return tables
 
 
-def _measured(study, split, name, runs) -> list[int]:
+def _measured(history, split, name, runs) -> list[int]:
     """The steps at which runs have a quantity at any layer."""
-    keys = [("step", split, f"{name}@{layer}") for layer in study.layers]
-    return sorted({step for key in keys for run in runs for step in study.values.get(key, {}).get(run, ())})
+    keys = [("step", split, f"{name}@{layer}") for layer in history.layers]
+    return sorted({step for key in keys for run in runs for step in history.values.get(key, {}).get(run, ())})
 
 
-def _earlier(study, columns) -> list[str]:
+def _earlier(history, columns) -> list[str]:
     """What was measured last before the last evaluation, and when."""
-    found, per_epoch = {}, study.config.get("steps_per_epoch")
+    found, per_epoch = {}, history.config.get("steps_per_epoch")
     for (name, _), steps in columns.items():
-        if steps[-1] < last_step(study):
+        if steps[-1] < last_step(history):
             found.setdefault(steps[-1], {})[BY_LAYER[name]] = None
     when = {step: f"epoch {step / per_epoch:g}" if per_epoch else f"step {step:,}" for step in found}
     return [f"{' and '.join(names)} of {when[step]}" for step, names in found.items()]
@@ -183,39 +183,39 @@ def _earlier(study, columns) -> list[str]:
 PHASED = ("mir", "hdr", "entropy_features", "entropy_head_weights")
 
 
-def phases_table(study, split="test") -> tuple[list[str], list[list[str]]]:
+def phases_table(history, split="test") -> tuple[list[str], list[list[str]]]:
     """Header and rows, one a run: when it memorised and generalised, and what was measured then, before and after.
 
     A quantity that was not evaluated at a step is taken from its next evaluation.
     """
-    names = [name for name in PHASED if ("step", split, name) in study.values]
+    names = [name for name in PHASED if ("step", split, name) in history.values]
     header = ["run", "memorised", "generalised"]
     header += [
         f"{CATALOGUE[name].label} {when}" for name in names for when in ("at 0", "memorised", "generalised", "end")
     ]
     rows = []
-    for run in (run for runs in study.groups.values() for run in runs):
-        steps = [first_accurate(study, run, part) for part in ("train", "test")]
-        cells = [f"seed {study.seeds[run]}" if run in study.seeds else str(run)]
+    for run in (run for runs in history.groups.values() for run in runs):
+        steps = [first_accurate(history, run, part) for part in ("train", "test")]
+        cells = [f"seed {history.seeds[run]}" if run in history.seeds else str(run)]
         cells += ["never" if step is None else f"{step:,}" for step in steps]
         for name in names:
-            of_run = study.values["step", split, name].get(run, {})
-            for step in (0, *steps, study.last):
+            of_run = history.values["step", split, name].get(run, {})
+            for step in (0, *steps, history.last):
                 later = [] if step is None else [place for place in of_run if place >= step]
                 cells.append(format_value(of_run[min(later)], 3) if later else "")
         rows.append(cells)
     return header, rows
 
 
-def warnings_of(study) -> list[str]:
+def warnings_of(history) -> list[str]:
     """What a reader must know before the numbers."""
-    found = list(study.notes)
-    for run, step in study.frozen.items():
-        seed = f" (seed {study.seeds[run]})" if run in study.seeds else ""
+    found = list(history.notes)
+    for run, step in history.frozen.items():
+        seed = f" (seed {history.seeds[run]})" if run in history.seeds else ""
         found.append(
             f"run {run}{seed} left the finite numbers and is frozen from step {step:,}: means are of the others"
         )
-    for (axis, split, quantity), runs in study.values.items():
+    for (axis, split, quantity), runs in history.values.items():
         name, _, layer = quantity.partition("@")
         numbers = [value for of_run in runs.values() for value in of_run.values()]
         below = sum(value < 0 for value in numbers)
@@ -224,47 +224,47 @@ def warnings_of(study) -> list[str]:
                 f"{name} of {layer} on {split} is below zero at {below} of {len(numbers)} measurements: a decoder "
                 "worse than chance; kept as it is"
             )
-    planned = study.config.get("steps")
-    if isinstance(planned, int) and study.last < planned and not rested(study):
-        found.append(f"not finished: the last row is of step {study.last:,} of {planned:,}")
+    planned = history.config.get("steps")
+    if isinstance(planned, int) and history.last < planned and not rested(history):
+        found.append(f"not finished: the last row is of step {history.last:,} of {planned:,}")
     return found
 
 
-def last_evaluation(study) -> str:
+def last_evaluation(history) -> str:
     """Step and epoch of the last evaluation, and what ± stands for."""
-    step, per_epoch = last_step(study), study.config.get("steps_per_epoch")
+    step, per_epoch = last_step(history), history.config.get("steps_per_epoch")
     epoch = f" (epoch {step / per_epoch:g})" if per_epoch else ""
-    many = max(len(runs) for runs in study.groups.values()) > 1
-    unit = "seeds" if all(_seeds(study, runs) == len(runs) for runs in study.groups.values()) else "networks"
+    many = max(len(runs) for runs in history.groups.values()) > 1
+    unit = "seeds" if all(_seeds(history, runs) == len(runs) for runs in history.groups.values()) else "networks"
     return f"step {step:,}{epoch}" + (f"; mean ± half of the 95% interval over {unit}" if many else "")
 
 
-def text_lines(study) -> list[str]:
+def text_lines(history) -> list[str]:
     """The last evaluation in brief, columns of fixed width; a block a swept value."""
-    lines = [f"{title_of(study)}: {facts(study)}", last_evaluation(study)]
-    for value, runs in study.groups.items():
-        lines += ["", f"{study.swept} = {one_line(value)}"] if study.swept else []
-        splits = splits_of(study, BRIEF)
+    lines = [f"{title_of(history)}: {facts(history)}", last_evaluation(history)]
+    for value, runs in history.groups.items():
+        lines += ["", f"{history.swept} = {one_line(value)}"] if history.swept else []
+        splits = splits_of(history, BRIEF)
         table = [["", *(name for split in splits for name in (split, "limit"))]]
         for name in BRIEF:
-            cells = [f(study, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
+            cells = [f(history, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
             table += [[CATALOGUE[name].label, *cells]] if any(cells) else []
         lines += _columns(table) if len(table) > 1 else ["  nothing evaluated"]
-    for heading, header, rows in layers_tables(study):
+    for heading, header, rows in layers_tables(history):
         lines += ["", heading, *_columns([header, *rows])]
-    if phased(study):
-        header, rows = phases_table(study)
+    if phased(history):
+        header, rows = phases_table(history)
         lines += [
             "",
             "99% of train right (memorised), of test (generalised)",
             *_columns([header[:3], *(r[:3] for r in rows)]),
         ]
-    return [*lines, *(f"! {warning}" for warning in warnings_of(study))]
+    return [*lines, *(f"! {warning}" for warning in warnings_of(history))]
 
 
-def phased(study) -> bool:
+def phased(history) -> bool:
     """Whether learning by heart and understanding are told apart."""
-    return study.config.get("task") == "grokking"
+    return history.config.get("task") == "grokking"
 
 
 def _columns(table) -> list[str]:
@@ -292,9 +292,9 @@ def labels_of(folders) -> list[str]:
     return labels if len(set(labels)) == len(labels) else [str(Path(*path)) for path in paths]
 
 
-def differing(studies, labels) -> tuple[list[str], list[list[str]]]:
+def differing(histories, labels) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the settings that are not the same in all runs."""
-    settings = [dict(flat(study.config)) for study in studies]
+    settings = [dict(flat(history.config)) for history in histories]
     keys = dict.fromkeys(key for of_run in settings for key in of_run)
     rows = [[key, *(str(of_run.get(key, ABSENT)) for of_run in settings)] for key in sorted(keys)]
     return ["setting", *labels], [row for row in rows if len(set(row[1:])) > 1]
@@ -302,7 +302,7 @@ def differing(studies, labels) -> tuple[list[str], list[list[str]]]:
 
 def final_table(methods, split, quantities) -> tuple[list[str], list[list[str]]]:
     """Header and rows: a row a method, a column a quantity that any of them has."""
-    rows = [[m.label, *(value_cell(m.study, split, name, m.runs) for name in quantities)] for m in methods]
+    rows = [[m.label, *(value_cell(m.history, split, name, m.runs) for name in quantities)] for m in methods]
     kept = [i for i in range(len(quantities)) if any(row[i + 1] for row in rows)]
     header = ["run", "seeds", *(CATALOGUE[quantities[i]].label for i in kept)]
     cells = [[row[0], str(len(m.runs)), *(row[i + 1] for i in kept)] for row, m in zip(rows, methods, strict=True)]

@@ -1,4 +1,4 @@
-"""Figures of runs: a `Plan` drawn for one study, with a line a swept value, or for several, with a line a run.
+"""Figures of runs: a `Plan` drawn for one history, with a line per swept value, or for several, with a line per run.
 
 Every figure comes with the rows it draws. Nothing is smoothed.
 """
@@ -7,12 +7,12 @@ import math
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from infojax.report.canvas import new_figure, plain, styled
-from infojax.report.panels import DASHED, Limit, draw_dashed, drawable, mark_missing, scale_y
-from infojax.report.rows import BATCH, first_accurate, first_perfect
-from infojax.report.run_axes import scale_places, scale_time
-from infojax.report.run_curves import PALE, Method, by_layer, cells_of, few, run_by_run, unit_of
+from infojax.report.figures.canvas import new_figure, plain, styled
+from infojax.report.figures.panels import DASHED, Limit, draw_dashed, drawable, mark_missing, scale_y
+from infojax.report.runs.curves import PALE, Method, by_layer, cells_of, few, run_by_run, unit_of
+from infojax.report.runs.rows import BATCH, first_accurate, first_perfect
 
 GREY, DARK = "#888888", "#444444"
 
@@ -26,8 +26,8 @@ def draw(plan, methods, title, split=None):
     """
     along = "step" if plan.x in ("time", "step") else plan.x
     if along == "swept":
-        methods = [Method(methods[0].study, [run for method in methods for run in method.runs])]
-        if not methods[0].study.swept:
+        methods = [Method(methods[0].history, [run for method in methods for run in method.runs])]
+        if not methods[0].history.swept:
             return None
     plan = by_layer(plan, methods)
     methods = run_by_run(methods) if plan.each_run else methods
@@ -80,7 +80,7 @@ def draw(plan, methods, title, split=None):
 def _phases(curves):
     """Steps at which the one run of a cell memorised and generalised, or None."""
     method = curves[0].method
-    return [first_accurate(method.study, method.runs[0], split) for split in ("train", "test")]
+    return [first_accurate(method.history, method.runs[0], split) for split in ("train", "test")]
 
 
 def _draw_curves(axis, panel, curves):
@@ -174,26 +174,80 @@ def _perfect(methods, along):
     """Where the training accuracy first reached 100%, the mean over runs; None with several methods."""
     if len(methods) > 1 or along != "step":
         return None
-    found = first_perfect(methods[0].study, methods[0].runs)
+    found = first_perfect(methods[0].history, methods[0].runs)
     if found is None:
         return None
-    scale = methods[0].study.config["steps_per_epoch"] if unit_of(methods, along) == "epoch" else 1
+    scale = methods[0].history.config["steps_per_epoch"] if unit_of(methods, along) == "epoch" else 1
     return float(np.mean(list(found.values()))) / scale
 
 
 def _scale_x(axis, methods, along, drawn, lowest):
     axis.set_xlabel(unit_of(methods, along) if lowest else "")
-    curves, study = [curve for *_, curves in drawn for curve in curves], methods[0].study
+    curves, history = [curve for *_, curves in drawn for curve in curves], methods[0].history
     xs = np.concatenate([curve.x for curve in curves])
     if along == "swept":
-        text = any(isinstance(value, str) for value in study.groups)
-        scale_places(axis, np.unique(xs), [str(value) for value in study.groups] if text else None)
+        text = any(isinstance(value, str) for value in history.groups)
+        scale_places(axis, np.unique(xs), [str(value) for value in history.groups] if text else None)
     elif along == "step":
         evaluated = [curve.x[curve.x > 0].min(initial=math.inf) for curve in curves if curve.split != BATCH]
         start = 1.0 if unit_of(methods, along) == "epoch" else min(evaluated, default=1.0)
-        kind = (study.config.get("report") or {}).get("x_scale", "symlog")
+        kind = (history.config.get("report") or {}).get("x_scale", "symlog")
         scale_time(axis, kind, start, xs.max(initial=0.0), most=9 if axis.get_gridspec().ncols < 3 else 7)
     axis.tick_params(labelbottom=lowest)
+
+
+# The x axes: steps and epochs, which are evaluated log-spaced from 0, and swept values; plain tick labels
+
+
+def scale_time(axis, kind, start, top, most=9):
+    """An axis of steps or epochs from 0 to `top`.
+
+    Args:
+      kind: "symlog" (linear up to `start`, logarithmic from there), "log" or "linear".
+      start: rounded down to a power of ten.
+      most: labels that fit.
+    """
+    start = 10.0 ** math.floor(math.log10(start)) if math.isfinite(start) else 1.0
+    if kind == "linear" or top <= 5 * start:
+        axis.xaxis.set_major_locator(MaxNLocator(most - 2, integer=top >= 5))
+        axis.set_xlim(-0.02 * (top or 1), 1.02 * (top or 1))
+        return
+    if kind == "log":
+        axis.set_xscale("log", nonpositive="mask")
+        axis.set_xlim(0.9 * start, 1.1 * top)
+    else:
+        axis.set_xscale("symlog", linthresh=start, linscale=0.4)
+        axis.set_xlim(-0.12 * start, 1.1 * top)
+    ticks = time_ticks(start, top, kind != "log", most)
+    axis.set_xticks(ticks, [tick_name(tick) for tick in ticks])
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def time_ticks(start, top, with_zero=True, most=9) -> list[float]:
+    """0 and 1, 2, 5, 10, ... from start to top; only powers of ten where these are too many."""
+    powers = [start * 10.0**k for k in range(math.floor(math.log10(top / start)) + 1)]
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [digit * power for power in powers for digit in digits if digit * power <= top]
+        if len(ticks) + with_zero <= most:
+            break
+    return [0.0] * with_zero + ticks
+
+
+def tick_name(value) -> str:
+    """Plain: 0, 0.5, 200, 50k, 2M."""
+    for size, letter in ((1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{value / (size if letter == 'M' else 1e3):g}{letter}"
+    return f"{value:g}"
+
+
+def scale_places(axis, places, names=None):
+    """Ticks at the swept places where they are few, or their names; a log axis where they span decades."""
+    if len(places) <= 12:
+        if names is None and places.min() > 0 and places.max() / places.min() >= 8:
+            axis.set_xscale("log")
+        axis.set_xticks(places, names or [f"{place:g}" for place in places])
+        axis.xaxis.set_minor_locator(NullLocator())
 
 
 # The rows of the CSV
@@ -219,7 +273,7 @@ def _table(drawn, methods, perfect) -> list[dict]:
                     }
                 )
     if perfect is not None:
-        found = first_perfect(methods[0].study, methods[0].runs)
+        found = first_perfect(methods[0].history, methods[0].runs)
         step = float(np.mean(list(found.values())))
         rows.append(
             {

@@ -1,4 +1,4 @@
-"""Three-dimensional features at the beginning and the end of a run, with their means and the classifier."""
+"""Features as points, in space and in the plane, and an illustration: what is drawn of runs that is no curve."""
 
 import itertools
 
@@ -7,10 +7,9 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 
-from infojax.report.canvas import new_figure, plain, styled
-from infojax.report.maps import NAMED
-from infojax.report.panels import COLOURS
-from infojax.report.rows import FIRST
+from infojax.report.figures.canvas import new_figure, plain, styled
+from infojax.report.figures.panels import COLOURS
+from infojax.report.runs.rows import FIRST
 
 CLOUDS = (
     "Cheong 2025, Fig. 1.3, measured: three-dimensional features of one seed at the first and the last evaluation. "
@@ -18,11 +17,21 @@ CLOUDS = (
     "means, scaled to the means' size. Each panel has its own scale and view."
 )
 AXES = ("cloud_x", "cloud_y", "cloud_z")
+BINNING = (
+    "Cheong 2025, Fig. 1.2: the borders of 30 equal bins, by which Shwartz-Ziv and Tishby (2017) measured the mutual "
+    "information of tanh units. Where a unit is saturated (|x| > 1.68) it stands in one of the two outer bins and is "
+    "counted as one bit, whatever it tells: what looks like compression is saturation (Saxe et al. 2019). infojax "
+    "measures V-information instead, which needs no bins."
+)
+NAMED = 12  # classes, at most, that get a legend
+
+
+# In space
 
 
 @styled
 def draw_clouds(methods, title):
-    """(figure, rows): two panels of the first run of each method that has clouds; None where none has."""
+    """(figure, rows): two panels of features in space, of each method's first run with clouds; None where none has."""
     panels = [(method, *end) for method in methods for end in _ends(method)]
     if not panels:
         return None
@@ -46,7 +55,7 @@ def draw_clouds(methods, title):
 
 def _ends(method) -> list[tuple]:
     """(run, split, row) of the earliest and the last step of the first run that has clouds; of train, else another."""
-    clouds = method.study.clouds
+    clouds = method.history.clouds
     for run in method.runs:
         splits = sorted((s for r, s in clouds if r == run), key=lambda s: (*FIRST, s).index(s))
         if splits:
@@ -56,10 +65,10 @@ def _ends(method) -> list[tuple]:
 
 
 def _name(method, run, split, row) -> str:
-    study = method.study
-    per_epoch = study.config.get("steps_per_epoch")
+    history = method.history
+    per_epoch = history.config.get("steps_per_epoch")
     when = f"epoch {round(row['step'] / per_epoch, 1):g}" if per_epoch else f"step {row['step']:,}"
-    seed = f"seed {study.seeds[run]}" if run in study.seeds else ""
+    seed = f"seed {history.seeds[run]}" if run in history.seeds else ""
     parts = [method.label, seed, when, split, f"n = {len(row['labels']):,}"]
     return plain(", ".join(filter(None, parts)))
 
@@ -80,8 +89,8 @@ def _draw(axis, run, split, row, shades) -> list[dict]:
     reach = 1.05 * np.abs(points - around).max(initial=1e-12)
     axis.set(**{f"{name}lim": (at - reach, at + reach) for name, at in zip("xyz", around, strict=True)})
     axis.set_box_aspect((1, 1, 1), zoom=0.95)
-    seen = (means - centre)[np.isfinite(means).all(1)]
-    x, y, z = np.linalg.svd(seen)[2][-1]  # the direction in which the means differ least
+    finite = (means - centre)[np.isfinite(means).all(1)]
+    x, y, z = np.linalg.svd(finite)[2][-1]  # the direction in which the means differ least
     height = np.clip(np.degrees(np.arcsin(min(abs(z), 1))), 20, 60)  # ticks run together beyond
     axis.view_init(height, np.degrees(np.arctan2(y, x)) + 180 * (z < 0) + 15)
     axis.tick_params(labelsize=7, pad=0)
@@ -92,3 +101,53 @@ def _draw(axis, run, split, row, shades) -> list[dict]:
         for kind, places, classes in kinds
         for at, c in zip(places, classes, strict=True)
     ]
+
+
+# In the plane
+
+
+@styled
+def draw_maps(history, title):
+    """(figure, rows) of the maps in a history, in the order of the swept value."""
+    shown = [(value, run) for value, runs in history.groups.items() for run in runs if run in history.maps]
+    figure = new_figure(title, 4.4 * max(len(shown), 2), 4.6)
+    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    classes = sorted({label for _, run in shown for label in history.maps[run]["labels"]})
+    shades = matplotlib.colormaps["tab10" if len(classes) <= 10 else "turbo"](np.linspace(0, 1, max(len(classes), 2)))
+    colour, rows = dict(zip(classes, shades, strict=False)), []
+    for axis, (value, run) in zip(axes, shown, strict=True):
+        found = history.maps[run]
+        name = f"{history.swept} = {value:g}" if history.swept else f"run {run}"
+        seed = f", seed {history.seeds[run]}" if run in history.seeds else ""
+        axis.set_title(f"{plain(name)}{seed}, {found['split']}, n = {found['n']:,}")
+        size = 30 if found["n"] <= 400 else 8 if found["n"] <= 2500 else 2
+        axis.scatter(found["tsne_x"], found["tsne_y"], s=size, c=[colour[c] for c in found["labels"]], linewidths=0)
+        axis.set(xticks=[], yticks=[], aspect="equal")
+        axis.grid(False)
+        points = zip(found["tsne_x"], found["tsne_y"], found["labels"], strict=True)
+        rows += [{"panel": name, "run": run, "x": x, "y": y, "class": c} for x, y, c in points]
+    if len(classes) <= NAMED:
+        handles = [Line2D([], [], marker="o", linestyle="", color=colour[c]) for c in classes]
+        figure.legend(handles, classes, loc="outside lower center", ncols=len(classes))
+    return figure, rows
+
+
+# Why usable information is measured and not that of binned units: needs no rows
+
+
+@styled
+def draw_binning(bins=30, title="Binning of a saturating unit"):
+    """(figure, rows) of tanh, the identity, and the borders of equal bins of [-1, 1]."""
+    figure = new_figure(title, 5.2, 3.8)
+    axis = figure.subplots()
+    borders, x = np.linspace(-1, 1, bins + 1), np.linspace(-4, 4, 161)
+    axis.hlines(borders, -4, 4, color="#aaaaaa", linewidth=0.6, zorder=1.2)
+    axis.plot(x, np.tanh(x), color=COLOURS[0], label="h = tanh(x)")
+    axis.plot([-1, 1], [-1, 1], "--", color="black", linewidth=1, label="h = x")
+    axis.plot([], [], color="#aaaaaa", linewidth=0.6, label=f"borders of {bins} bins")
+    axis.set(xlim=(-4, 4), ylim=(-1.04, 1.04), xlabel="x, before the activation", ylabel="h")
+    axis.grid(False)
+    figure.legend(loc="outside lower center", ncols=3)
+    rows = [{"curve": "tanh", "x": at, "y": float(np.tanh(at))} for at in x.tolist()]
+    rows += [{"curve": "identity", "x": at, "y": at} for at in (-1.0, 1.0)]
+    return figure, rows + [{"curve": "border", "y": border} for border in borders.tolist()]

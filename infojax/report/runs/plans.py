@@ -1,4 +1,4 @@
-"""The figures of runs, as data: another study's figure is another `Plan` here, and no code."""
+"""The figures of runs, as data: a figure of another paper is another `Plan` here, and no code."""
 
 from typing import Any, NamedTuple
 

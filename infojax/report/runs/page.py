@@ -5,18 +5,15 @@ from collections.abc import Callable
 from html import escape
 from typing import NamedTuple
 
-from infojax.report.binning import BINNING, draw_binning
-from infojax.report.canvas import plain, save
-from infojax.report.clouds import CLOUDS, draw_clouds
-from infojax.report.fragment import plain_table, warnings_box
-from infojax.report.layers import GAPS, PLANES, draw_gaps, draw_planes
-from infojax.report.maps import draw_maps
+from infojax.report.figures.canvas import plain, save
 from infojax.report.page import document, inline
-from infojax.report.plans import COMPARED, COMPARISON, FIGURES, SHOWN
-from infojax.report.rows import splits_of
-from infojax.report.run_curves import compared, methods_of
-from infojax.report.run_figures import draw
-from infojax.report.run_tables import (
+from infojax.report.runs.curves import compared, methods_of
+from infojax.report.runs.figures import draw
+from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
+from infojax.report.runs.pictures import BINNING, CLOUDS, draw_binning, draw_clouds, draw_maps
+from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN
+from infojax.report.runs.rows import splits_of
+from infojax.report.runs.tables import (
     data_and_model,
     differing,
     facts,
@@ -32,6 +29,7 @@ from infojax.report.run_tables import (
     title_of,
     warnings_of,
 )
+from infojax.report.tables.html import plain_table, warnings_box
 
 MAPS = (
     "t-SNE of the features of one seed, at both ends of the sweep (Song et al. 2024, Figs. 2d and 2e); colours: "
@@ -70,51 +68,51 @@ THESIS = ("compression_curves", "binning", "cloud", "layers", "gaps", "separatio
 ORDER = dict.fromkeys((*THESIS, *FIGURES))
 
 
-def run_page(study, figures) -> str:
+def run_page(history, figures) -> str:
     """Draws every figure that has something to show into the folder `figures`; returns the page."""
-    methods, drawn = methods_of(study), []
+    methods, drawn = methods_of(history), []
     for name in ORDER:
         plan = FIGURES.get(name) or PICTURES[name]
-        if plan.task not in ("", study.config.get("task")) or name in FIGURES and _shown(study, plan):
+        if plan.task not in ("", history.config.get("task")) or name in FIGURES and _shown(history, plan):
             continue
         if name in FIGURES:
-            found = draw(plan, methods, _heading(study, plan))
+            found = draw(plan, methods, _heading(history, plan))
         else:
-            note = _convention([study], plan.quantities)
-            found = plan.draw(methods, _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{note}"))
+            note = _convention([history], plan.quantities)
+            found = plan.draw(methods, _lines(f"{plan.title}: {title_of(history)}\n{facts(history)}{note}"))
         if found is not None:
             drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
-    if study.maps:
-        drawn.append(inline(save(figures, "tsne", *draw_maps(study, _map_heading(study)), prefix="tsne")[1], MAPS))
-    tables = [_titled(3, heading) + plain_table(header, rows) for heading, header, rows in summary_tables(study)]
-    for heading, header, rows in layers_tables(study):
+    if history.maps:
+        drawn.append(inline(save(figures, "tsne", *draw_maps(history, _map_heading(history)), prefix="tsne")[1], MAPS))
+    tables = [_titled(3, heading) + plain_table(header, rows) for heading, header, rows in summary_tables(history)]
+    for heading, header, rows in layers_tables(history):
         tables.append(_titled(3, heading) + plain_table(header, rows))
-    seeds = "".join(_titled(3, split) + plain_table(header, rows) for split, header, rows in seeds_tables(study))
-    many = any(len(runs) > 1 for runs in study.groups.values()) or study.swept
+    seeds = "".join(_titled(3, split) + plain_table(header, rows) for split, header, rows in seeds_tables(history))
+    many = any(len(runs) > 1 for runs in history.groups.values()) or history.swept
     parts = [
-        _paragraph(facts(study)),
-        _paragraph(_steps(study)),
-        _paragraph(hardware(study.environment)),
-        warnings_box(warnings_of(study)),
-        f"<section><h2>Last evaluation</h2>{_paragraph(_note(study))}{''.join(tables)}" if any(tables) else "",
+        _paragraph(facts(history)),
+        _paragraph(_steps(history)),
+        _paragraph(hardware(history.environment)),
+        warnings_box(warnings_of(history)),
+        f"<section><h2>Last evaluation</h2>{_paragraph(_note(history))}{''.join(tables)}" if any(tables) else "",
         _folded("Each run", seeds) if many and seeds else "",
-        _titled(3, "Phases, on test") + plain_table(*phases_table(study)) if phased(study) else "",
+        _titled(3, "Phases, on test") + plain_table(*phases_table(history)) if phased(history) else "",
         "</section>" if any(tables) else "",
         _gallery(drawn),
-        _folded("Settings", _json(study.config)),
-        _folded("Environment", _json(study.environment)) if study.environment else "",
+        _folded("Settings", _json(history.config)),
+        _folded("Environment", _json(history.environment)) if history.environment else "",
     ]
-    return document(title_of(study), parts)
+    return document(title_of(history), parts)
 
 
-def comparison_page(studies, figures) -> str:
+def comparison_page(histories, figures) -> str:
     """Draws a figure a split into the folder `figures`; returns the page, with one line a run."""
-    labels = labels_of([study.folder for study in studies])
-    methods = compared(studies, labels)
-    splits = list(dict.fromkeys(split for study in studies for split in splits_of(study, COMPARED)))
+    labels = labels_of([history.folder for history in histories])
+    methods = compared(histories, labels)
+    splits = list(dict.fromkeys(split for history in histories for split in splits_of(history, COMPARED)))
     drawn, tables = [], []
     for split in splits:
-        title = _compared_heading(studies, methods, split)
+        title = _compared_heading(histories, methods, split)
         found = draw(COMPARISON, methods, title, split)
         if found is not None:
             name = f"comparison_{split or 'sample'}"
@@ -127,21 +125,26 @@ def comparison_page(studies, figures) -> str:
         if not plan.compared:
             continue
         if name in FIGURES:
-            title = _lines(f"{plan.title}\n{BANDS} over seeds{_convention(studies, _measured(plan))}")
+            title = _lines(f"{plan.title}\n{BANDS} over seeds{_convention(histories, _measured(plan))}")
             found = draw(plan, [method._replace(dash=None) for method in methods], title)
         else:
-            found = plan.draw(methods, _lines(f"{plan.title}{_convention(studies, plan.quantities)}"))
+            found = plan.draw(methods, _lines(f"{plan.title}{_convention(histories, plan.quantities)}"))
         if found is not None:
             drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
-    header, rows = differing(studies, labels)
-    notes = [f"{label}: {note}" for study, label in zip(studies, labels, strict=True) for note in warnings_of(study)]
+    header, rows = differing(histories, labels)
+    notes = [
+        f"{label}: {note}" for history, label in zip(histories, labels, strict=True) for note in warnings_of(history)
+    ]
     settings = plain_table(header, rows) if rows else "<p>None.</p>"
     parts = [
         warnings_box(notes),
         f"<section><h2>Settings that differ</h2>{settings}</section>",
         f"<section><h2>Last evaluations</h2>{_paragraph(MEANING)}{''.join(tables)}</section>",
         _gallery(drawn),
-        *(_folded(f"{label}: settings", _json(study.config)) for study, label in zip(studies, labels, strict=True)),
+        *(
+            _folded(f"{label}: settings", _json(history.config))
+            for history, label in zip(histories, labels, strict=True)
+        ),
     ]
     return document("Comparison of " + ", ".join(labels), parts)
 
@@ -149,10 +152,12 @@ def comparison_page(studies, figures) -> str:
 MEANING = "Mean ± half of the 95% interval over seeds (Student's t); a number alone is one run's."
 
 
-def _heading(study, plan) -> str:
+def _heading(history, plan) -> str:
     """Two lines above a figure: what it shows of which run; on what it stands."""
-    bands = f"; {BANDS}" if any(len(runs) > 1 for runs in study.groups.values()) and not plan.each_run else ""
-    return _lines(f"{plan.title}: {title_of(study)}\n{facts(study)}{bands}{_convention([study], _measured(plan))}")
+    bands = f"; {BANDS}" if any(len(runs) > 1 for runs in history.groups.values()) and not plan.each_run else ""
+    return _lines(
+        f"{plan.title}: {title_of(history)}\n{facts(history)}{bands}{_convention([history], _measured(plan))}"
+    )
 
 
 def _measured(plan) -> set[str]:
@@ -160,29 +165,29 @@ def _measured(plan) -> set[str]:
     return {line.quantity.split("@")[0] for panel in plan.panels for line in panel.lines}
 
 
-def _convention(studies, quantities) -> str:
+def _convention(histories, quantities) -> str:
     """How NC1 was measured, where it is among the quantities."""
-    found = dict.fromkeys(study.convention for study in studies if study.convention)
+    found = dict.fromkeys(history.convention for history in histories if history.convention)
     return f"; NC1: {', '.join(found)} convention" if found and "nc1" in quantities else ""
 
 
-def _shown(study, plan) -> bool:
-    """Whether the figures of the study's own task show already what this one for all tasks would."""
-    present = {name for axis, _, name in study.values if axis == "step" and name in _measured(plan)}
-    return plan.task == "" and plan.x == "time" and present <= SHOWN.get(study.config.get("task"), set())
+def _shown(history, plan) -> bool:
+    """Whether the figures of the run's own task show already what this one for all tasks would."""
+    present = {name for axis, _, name in history.values if axis == "step" and name in _measured(plan)}
+    return plan.task == "" and plan.x == "time" and present <= SHOWN.get(history.config.get("task"), set())
 
 
-def _map_heading(study) -> str:
-    return _lines(f"t-SNE of the features: {title_of(study)}\n{data_and_model(study)}")
+def _map_heading(history) -> str:
+    return _lines(f"t-SNE of the features: {title_of(history)}\n{data_and_model(history)}")
 
 
-def _compared_heading(studies, methods, split) -> str:
+def _compared_heading(histories, methods, split) -> str:
     """What is the same in all runs, or its range."""
-    names = dict.fromkeys(data_and_model(study) for study in studies)
-    sizes = span(study.sizes[split] for study in studies if split in study.sizes)
+    names = dict.fromkeys(data_and_model(history) for history in histories)
+    sizes = span(history.sizes[split] for history in histories if split in history.sizes)
     seeds = span(len(method.runs) for method in methods)
     first = [f"{len(methods)} runs on {split or 'the sample'}", *names][: 2 if len(names) == 1 else 1]
-    convention = dict.fromkeys(study.convention for study in studies if study.convention)
+    convention = dict.fromkeys(history.convention for history in histories if history.convention)
     second = [f"n = {sizes}" * bool(sizes), f"{seeds} seed{'' if seeds == '1' else 's'}", f"{BANDS} over seeds"]
     second += [f"NC1: {', '.join(convention)} convention"] * bool(convention)
     return _lines("; ".join(filter(None, first)) + "\n" + "; ".join(filter(None, second)))
@@ -192,11 +197,11 @@ def _lines(text) -> str:
     return "\n".join(plain(line, 150) for line in text.split("\n"))
 
 
-def _steps(study) -> str:
+def _steps(history) -> str:
     """How far the run is."""
-    planned, per_epoch = study.config.get("steps"), study.config.get("steps_per_epoch")
-    unfinished = isinstance(planned, int) and planned != study.last
-    text = f"{study.last:,}{f' of {planned:,}' if unfinished else ''} steps"
+    planned, per_epoch = history.config.get("steps"), history.config.get("steps_per_epoch")
+    unfinished = isinstance(planned, int) and planned != history.last
+    text = f"{history.last:,}{f' of {planned:,}' if unfinished else ''} steps"
     return text + (f", {per_epoch:,} an epoch" if per_epoch else "")
 
 
@@ -210,10 +215,10 @@ def hardware(environment) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _note(study) -> str:
-    perfect = [header for _, header, _ in summary_tables(study) if any("at 100%" in name for name in header)]
+def _note(history) -> str:
+    perfect = [header for _, header, _ in summary_tables(history) if any("at 100%" in name for name in header)]
     at = "; “at 100%”: where each run's training accuracy first reached 100%" if perfect else ""
-    return f"{last_evaluation(study)}{at}"
+    return f"{last_evaluation(history)}{at}"
 
 
 def _titled(level, text) -> str:

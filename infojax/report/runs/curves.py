@@ -7,9 +7,9 @@ import matplotlib
 import numpy as np
 
 from infojax.measures.catalogue import measure_of
-from infojax.report.panels import COLOURS
-from infojax.report.plans import Line
-from infojax.report.rows import BATCH, Series, Study, limits, series, splits_of
+from infojax.report.figures.panels import COLOURS
+from infojax.report.runs.plans import Line
+from infojax.report.runs.rows import BATCH, RunHistory, RunMeans, limits, run_means, splits_of
 from infojax.train.schema import COORDINATES
 
 PALE = "#bbbbbb"  # batches
@@ -20,7 +20,7 @@ DASHES = ("-", (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 class Method(NamedTuple):
     """Runs that differ in their seed alone; without a colour and a dash, lines have those of their plan."""
 
-    study: Study
+    history: RunHistory
     runs: list
     label: str = ""
     colour: Any = None
@@ -46,7 +46,7 @@ class Curve(NamedTuple):
     line: Line
     split: str
     x: np.ndarray
-    points: Series
+    points: RunMeans
     limit: np.ndarray | None
 
     @property
@@ -68,20 +68,20 @@ def colour_of(quantity):
     return COLOURS[measure_of(quantity).colour]
 
 
-def methods_of(study) -> list[Method]:
+def methods_of(history) -> list[Method]:
     """One method, or one a swept value, in sequential colours."""
-    if not study.swept:
-        return [Method(study, runs) for runs in study.groups.values()]
-    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(study.groups)))
-    pairs = zip(study.groups.items(), shades, strict=True)
-    return [Method(study, runs, f"{study.swept} = {value}", tuple(shade)) for (value, runs), shade in pairs]
+    if not history.swept:
+        return [Method(history, runs) for runs in history.groups.values()]
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(history.groups)))
+    pairs = zip(history.groups.items(), shades, strict=True)
+    return [Method(history, runs, f"{history.swept} = {value}", tuple(shade)) for (value, runs), shade in pairs]
 
 
 def layers_of(methods) -> list[Layer]:
     """The layers of all methods by depth, in sequential colours."""
     depths = {}
     for method in methods:
-        depths |= method.study.layers
+        depths |= method.history.layers
     names = sorted(depths, key=depths.get)
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(names)))
     return [Layer(name, depths[name], tuple(shade)) for name, shade in zip(names, shades, strict=True)]
@@ -112,18 +112,18 @@ def run_by_run(methods) -> list[Method]:
     found = []
     for method in methods:
         for run in method.runs:
-            seed = f"seed {method.study.seeds[run]}" if run in method.study.seeds else ""
+            seed = f"seed {method.history.seeds[run]}" if run in method.history.seeds else ""
             name = ", ".join(filter(None, (method.label, seed))) or f"run {run}"
-            found.append(Method(method.study, [run], name))
+            found.append(Method(method.history, [run], name))
     return found
 
 
-def compared(studies, labels) -> list[Method]:
-    """A method a study, or a swept value of one: the palette, and again with other dashes."""
+def compared(histories, labels) -> list[Method]:
+    """A method a history, or a swept value of one: the palette, and again with other dashes."""
     found = [
         method._replace(label=f"{label}, {method.label}" if method.label else label)
-        for study, label in zip(studies, labels, strict=True)
-        for method in methods_of(study)
+        for history, label in zip(histories, labels, strict=True)
+        for method in methods_of(history)
     ]
     looks = [(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(len(found))]
     return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, looks, strict=True)]
@@ -158,7 +158,7 @@ def cells_of(plan, methods, split, along, apart) -> list[list[tuple]]:
 
 def _splits(plan, methods, axis) -> list[str]:
     names = {line.quantity for panel in plan.panels for line in panel.lines}
-    return list(dict.fromkeys(s for method in methods for s in splits_of(method.study, names, axis))) or ["train"]
+    return list(dict.fromkeys(s for method in methods for s in splits_of(method.history, names, axis))) or ["train"]
 
 
 def curves_of(panel, column, methods, along, first) -> list[Curve]:
@@ -173,12 +173,12 @@ def curves_of(panel, column, methods, along, first) -> list[Curve]:
             split = line.split or column
             if split == BATCH and not first:  # batches are of the training samples, whose column is the first
                 continue
-            points = series(method.study, split, line.quantity, method.runs, along)
+            points = run_means(method.history, split, line.quantity, method.runs, along)
             if points is not None and split == BATCH:  # so many intervals would hide the lines
                 points = points._replace(low=points.low * math.nan, high=points.high * math.nan)
             if points is not None:
-                scale = method.study.config["steps_per_epoch"] if unit == "epoch" else 1
-                limit = limits(method.study, split, line.quantity, method.runs, along)
+                scale = method.history.config["steps_per_epoch"] if unit == "epoch" else 1
+                limit = limits(method.history, split, line.quantity, method.runs, along)
                 look = line._replace(dash=method.dash) if method.dash else line
                 found.append(Curve(method, look, split, points.place / scale, points, limit))
     return found
@@ -187,5 +187,5 @@ def curves_of(panel, column, methods, along, first) -> list[Curve]:
 def unit_of(methods, along) -> str:
     """What the x axis counts."""
     if along != "step":
-        return methods[0].study.swept if along == "swept" else COORDINATES[along]
-    return "epoch" if all(method.study.config.get("steps_per_epoch") for method in methods) else "step"
+        return methods[0].history.swept if along == "swept" else COORDINATES[along]
+    return "epoch" if all(method.history.config.get("steps_per_epoch") for method in methods) else "step"

@@ -1,4 +1,4 @@
-"""The rows of a run folder as series: by split and quantity, over steps, with the interval of the mean over seeds."""
+"""The history of a run folder, from its rows: by split and quantity, over steps, as means over runs with intervals."""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from infojax.measures.catalogue import measure_of
 from infojax.measures.theory import nc_limits
-from infojax.report.reading import read_rows, read_settings
+from infojax.report.runs.reading import read_rows, read_settings
 from infojax.train.runlog import RunFolderError
 from infojax.train.schema import COORDINATES, quantities
 
@@ -19,7 +19,7 @@ FIRST = ("train", "test")  # the order of splits; others follow as they appear
 
 
 @dataclass(frozen=True)
-class Study:
+class RunHistory:
     """A run, or a group of runs, as its folder tells it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Study:
     notes: tuple = ()
 
 
-class Series(NamedTuple):
+class RunMeans(NamedTuple):
     """A quantity over the runs of one group, (P,) each; low and high are NaN where fewer than two runs are finite."""
 
     place: np.ndarray
@@ -70,10 +70,10 @@ class Series(NamedTuple):
     n: np.ndarray
 
 
-# Rows to a study
+# Rows to a history
 
 
-def read_study(folder) -> Study:
+def read_history(folder) -> RunHistory:
     """Reads a run folder.
 
     Raises:
@@ -89,10 +89,10 @@ def read_study(folder) -> Study:
     rows, notes = read_rows(folder / "metrics.jsonl", (config.get("sweep") or {}).get("name") or "")
     if not rows:
         raise RunFolderError(notes[0] if notes else f"{folder / 'metrics.jsonl'}: no rows yet")
-    return replace(study(rows, config, environment, folder), notes=tuple(notes))
+    return replace(history_of(rows, config, environment, folder), notes=tuple(notes))
 
 
-def study(rows, config, environment=None, folder=".") -> Study:
+def history_of(rows, config, environment=None, folder=".") -> RunHistory:
     """Groups rows by split, quantity and run; of two rows for one place the later counts."""
     swept, value_of = _swept(rows, config)
     values, seeds, frozen, sizes, convention, layers, dims, clouds = {}, {}, {}, {}, "", {}, {}, {}
@@ -130,7 +130,7 @@ def study(rows, config, environment=None, folder=".") -> Study:
     layers = dict(sorted(layers.items(), key=lambda pair: pair[1]))
     told = (Path(folder), config, environment or {}, values | _derived(values), swept, groups)
     maps = {row.get("run", 0): row for row in rows if "tsne_x" in row and not row.get("frozen")}
-    return Study(*told, seeds, frozen, sizes, convention, last, maps, layers, dims, clouds)
+    return RunHistory(*told, seeds, frozen, sizes, convention, last, maps, layers, dims, clouds)
 
 
 def _places(axis, found) -> dict:
@@ -164,7 +164,7 @@ def _derived(values) -> dict:
     return found
 
 
-# A study to series
+# A history to means over runs
 
 
 def mean_interval(values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -179,44 +179,44 @@ def mean_interval(values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, half, n
 
 
-def series(study, split, quantity, runs, axis="step") -> Series | None:
+def run_means(history, split, quantity, runs, axis="step") -> RunMeans | None:
     """The quantity over the given runs, at every place where one of them has it; None where none has.
 
     On the axis "swept" the place of a run is its swept value (its position, for text), and the number its last.
     """
-    found = study.values.get(("step" if axis == "swept" else axis, split, quantity), {})
+    found = history.values.get(("step" if axis == "swept" else axis, split, quantity), {})
     found = {run: found[run] for run in runs if run in found}
     if not found:
         return None
     if axis == "swept":
-        places = {run: place for place, runs in swept_places(study).items() for run in runs}
-        ends = at_end(study, split, quantity, list(found))
+        places = {run: place for place, runs in swept_places(history).items() for run in runs}
+        ends = at_end(history, split, quantity, list(found))
         found = {run: {places[run]: end} for run, end in zip(found, ends, strict=True)}
     places = sorted({place for of_run in found.values() for place in of_run})
     table = [[of_run.get(place, math.nan) for place in places] for of_run in found.values()]
     mean, half, n = mean_interval(table)
     with np.errstate(invalid="ignore"):  # of numbers near the largest there is
-        return Series(np.array(places, np.float64), mean, mean - half, mean + half, n)
+        return RunMeans(np.array(places, np.float64), mean, mean - half, mean + half, n)
 
 
-def swept_places(study) -> dict:
+def swept_places(history) -> dict:
     """{place on the axis "swept": runs}."""
-    text = any(isinstance(value, str) for value in study.groups)
-    return {i if text else value: runs for i, (value, runs) in enumerate(study.groups.items())}
+    text = any(isinstance(value, str) for value in history.groups)
+    return {i if text else value: runs for i, (value, runs) in enumerate(history.groups.items())}
 
 
-def limits(study, split, quantity, runs, axis="step") -> np.ndarray | None:
-    """The limit at each place of `series`; None where the quantity has none, or it is not known."""
+def limits(history, split, quantity, runs, axis="step") -> np.ndarray | None:
+    """The limit at each place of `run_means`; None where the quantity has none, or it is not known."""
     of = measure_of(quantity)
-    limit, measured = of.limit, series(study, split, quantity, runs, axis)
-    if measured is None or limit == "" or (of.of_a_simplex and not _simplex_fits(study, split)):
+    limit, measured = of.limit, run_means(history, split, quantity, runs, axis)
+    if measured is None or limit == "" or (of.of_a_simplex and not _simplex_fits(history, split)):
         return None
     if isinstance(limit, str) and not limit.startswith("limit_"):
-        classes = num_classes(study)
+        classes = num_classes(history)
         limit = closed_limits(classes)[limit] if classes else ""
     if isinstance(limit, float):
         return np.full(len(measured.place), limit)
-    moving = series(study, split, limit, runs, axis)
+    moving = run_means(history, split, limit, runs, axis)
     if moving is None:
         return None
     heights = dict(zip(moving.place, moving.mean, strict=True))
@@ -233,16 +233,16 @@ def closed_limits(classes) -> dict[str, float]:
     }
 
 
-def _simplex_fits(study, split) -> bool:
+def _simplex_fits(history, split) -> bool:
     """Whether the embedding has C - 1 dimensions; runs that do not say how many it has are taken to have enough."""
-    found = study.values.get(("step", split, "embedding_dim"), {}).values()
+    found = history.values.get(("step", split, "embedding_dim"), {}).values()
     dims = [dim for of_run in found for dim in of_run.values()]
-    return not dims or min(dims) >= (num_classes(study) or 0) - 1
+    return not dims or min(dims) >= (num_classes(history) or 0) - 1
 
 
-def at_end(study, split, quantity, runs, steps=None) -> np.ndarray:
+def at_end(history, split, quantity, runs, steps=None) -> np.ndarray:
     """The quantity of each run at its last place, or at its own step of `steps`; NaN where it has none, (runs,)."""
-    found = study.values.get(("step", split, quantity), {})
+    found = history.values.get(("step", split, quantity), {})
     ends = [found.get(run, {}) for run in runs]
     if steps is not None:
         return np.array([of_run.get(steps[run], math.nan) for run, of_run in zip(runs, ends, strict=True)])
@@ -250,23 +250,23 @@ def at_end(study, split, quantity, runs, steps=None) -> np.ndarray:
     return np.array([of_run.get(last, math.nan) for of_run in ends])
 
 
-def last_step(study) -> int:
+def last_step(history) -> int:
     """The step of the last evaluation."""
-    evaluated = (of for (a, s, _), runs in study.values.items() if a == "step" and s != BATCH for of in runs.values())
-    return int(max((max(of_run) for of_run in evaluated), default=study.last))
+    evaluated = (of for (a, s, _), runs in history.values.items() if a == "step" and s != BATCH for of in runs.values())
+    return int(max((max(of_run) for of_run in evaluated), default=history.last))
 
 
-def rested(study) -> bool:
+def rested(history) -> bool:
     """Whether every run came to the end that its objective sets, maybe before the planned steps."""
-    found = study.values.get(("step", BATCH, "resting"), {}).values()
+    found = history.values.get(("step", BATCH, "resting"), {}).values()
     return bool(found) and all(of_run[max(of_run)] == 1 for of_run in found)
 
 
-def together(study, runs, *keys) -> dict[int, np.ndarray]:
+def at_common_steps(history, runs, *keys) -> dict[int, np.ndarray]:
     """{step: (runs, keys)} of the (split, quantity) that were measured at one step, of runs that have all, finite."""
     found = {}
     for run in runs:
-        columns = [study.values.get(("step", *key), {}).get(run, {}) for key in keys]
+        columns = [history.values.get(("step", *key), {}).get(run, {}) for key in keys]
         for step in set.intersection(*map(set, columns)):
             numbers = [column[step] for column in columns]
             if all(map(math.isfinite, numbers)):
@@ -274,25 +274,25 @@ def together(study, runs, *keys) -> dict[int, np.ndarray]:
     return {step: np.array(found[step]) for step in sorted(found)}
 
 
-def first_accurate(study, run, split, least=0.99) -> int | None:
+def first_accurate(history, run, split, least=0.99) -> int | None:
     """The first evaluation of a run with at least this accuracy; None where there is none."""
-    found = study.values.get(("step", split, "accuracy"), {}).get(run, {})
+    found = history.values.get(("step", split, "accuracy"), {}).get(run, {})
     return min((k for k, x in found.items() if x >= least), default=None)
 
 
-def num_classes(study) -> int | None:
+def num_classes(history) -> int | None:
     """C of the config, from 3 to a million, else None: no limit is drawn on a guess."""
-    found = study.config.get("num_classes")
+    found = history.config.get("num_classes")
     return found if isinstance(found, int) and 3 <= found <= 10**6 else None
 
 
-def first_perfect(study, runs) -> dict[Any, int] | None:
+def first_perfect(history, runs) -> dict[Any, int] | None:
     """{run: first evaluation at which all of the training samples are right}; None unless every run has one."""
-    steps = {run: first_accurate(study, run, "train", 1) for run in runs}
+    steps = {run: first_accurate(history, run, "train", 1) for run in runs}
     return None if None in steps.values() or not steps else steps
 
 
-def splits_of(study, quantities, axis="step") -> list[str]:
+def splits_of(history, quantities, axis="step") -> list[str]:
     """The splits on which any of the quantities was evaluated, train and test first."""
-    found = dict.fromkeys(s for a, s, name in study.values if a == axis and name in quantities and s != BATCH)
+    found = dict.fromkeys(s for a, s, name in history.values if a == axis and name in quantities and s != BATCH)
     return [s for s in FIRST if s in found] + [s for s in found if s not in FIRST]

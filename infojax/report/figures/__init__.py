@@ -1,0 +1,25 @@
+"""Figures of reports, with the style, the canvas and the panels that those of runs share. Loads matplotlib."""
+
+from infojax.report.figures.reports import (
+    depth_figure,
+    layer_figures,
+    per_class_figure,
+    plot,
+    renyi_figure,
+    save_figures,
+    save_trajectory,
+    spectrum_figure,
+    trajectory_figure,
+)
+
+__all__ = [
+    "depth_figure",
+    "layer_figures",
+    "per_class_figure",
+    "plot",
+    "renyi_figure",
+    "save_figures",
+    "save_trajectory",
+    "spectrum_figure",
+    "trajectory_figure",
+]

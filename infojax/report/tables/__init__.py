@@ -1,0 +1,40 @@
+"""Tables of reports: fixed-width text, a rich renderable, and HTML for a notebook.
+
+All three draw the same `sections(report)`; a measure that is NaN always stands beside its reason. NumPy alone is
+loaded, and rich for `rich_table`.
+"""
+
+from infojax.report.tables.content import (
+    by_step,
+    class_table,
+    class_values,
+    comparison,
+    format_value,
+    headline,
+    one_line,
+    sections,
+    sparkline,
+    subsampling,
+    worst,
+)
+from infojax.report.tables.html import html_table
+from infojax.report.tables.text import render_layers, render_table, render_trajectory, rich_table
+
+__all__ = [
+    "by_step",
+    "class_table",
+    "class_values",
+    "comparison",
+    "format_value",
+    "headline",
+    "html_table",
+    "one_line",
+    "render_layers",
+    "render_table",
+    "render_trajectory",
+    "rich_table",
+    "sections",
+    "sparkline",
+    "subsampling",
+    "worst",
+]

@@ -1,0 +1,152 @@
+"""What every table of reports holds, as text and as HTML: names, formatted numbers, classes in brief, comparisons."""
+
+import math
+import textwrap
+from typing import NamedTuple
+
+import numpy as np
+
+from infojax.commands import printable as one_line  # names and reasons come from files
+from infojax.measures.catalogue import CATALOGUE, GROUPS, measure_of, shown_in
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+class Row(NamedTuple):
+    """One measure, formatted; `reason` says why it has no value."""
+
+    key: str
+    value: str
+    limit: str
+    interval: str
+    convention: str
+    reason: str
+
+
+def format_value(value, digits=5) -> str:
+    """`digits` significant digits, scientific below 1e-3 and from 1e5; exact zero is 0."""
+    value = float(value)
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    if 1e-3 <= abs(value) < 1e5:
+        return f"{value:#.{digits}g}".rstrip(".")
+    return f"{value:.{digits - 1}e}"
+
+
+def number_cell(numbers, key, digits=5) -> str:
+    """Formatted, or empty where there is none; a limit that does not exist may be NaN or absent."""
+    value = numbers.get(key, math.nan)
+    return "" if math.isnan(value) else format_value(value, digits)
+
+
+def headline(report) -> str:
+    """Name and size of what was measured."""
+    classes = "" if report.num_classes is None else f", C = {report.num_classes:,}"
+    return f"{one_line(report.name)}: n = {report.num_samples:,}, d = {report.dim:,}{classes}"
+
+
+def subsampling(report) -> str:
+    """What the intervals stand on, where there are any."""
+    sizes = " or ".join(f"{m:,}" for m in sorted({x.m for x in report.intervals.values()}))
+    return f"95% intervals from subsamples of m = {sizes} of n = {report.num_samples:,} samples."
+
+
+def sections(report) -> dict[str, list[Row]]:
+    """Group title -> rows, in the order of the report; empty groups are left out."""
+    grouped = {title: [] for title in GROUPS}
+    for key, value in report.measures.items():
+        interval = report.intervals.get(key)
+        bounds = [format_value(x, 4) for x in interval[:2]] if interval else []
+        grouped[measure_of(key).group].append(
+            Row(
+                key=one_line(key),
+                value=format_value(value),
+                limit=number_cell(report.limits, key),
+                interval=f"[{', '.join(bounds)}]" if bounds else "",
+                convention=one_line(report.conventions.get(key, "")),
+                reason=one_line(report.reasons.get(key, "")),
+            )
+        )
+    return {title: rows for title, rows in grouped.items() if rows}
+
+
+# Per class
+
+
+def class_values(report) -> dict[str, np.ndarray]:
+    """The per-class arrays as float64; a class is a position."""
+    return {key: np.asarray(x, np.float64) for key, x in report.per_class.items()}
+
+
+def worst(key, values) -> int | None:
+    """The class furthest from collapse, by default of the largest value; None if all are equal."""
+    finite = values[np.isfinite(values)]
+    if finite.size < 2 or np.ptp(finite) == 0:
+        return None
+    badness = {"count": -values, "nc2_norm": abs(values - finite.mean())}  # few samples; unequal
+    return int(np.nanargmax(badness.get(key, values)))
+
+
+def sparkline(values, width=32) -> str:
+    """One bar a class, or the largest of neighbouring classes where they do not fit; `·` is NaN."""
+    chunks = np.array_split(np.asarray(values, np.float64), min(len(values), width))
+    tops = [max(chunk[np.isfinite(chunk)], default=math.nan) for chunk in chunks]
+    finite = [top for top in tops if math.isfinite(top)]
+    low, span = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
+    heights = [(top - low) / span if span else top * 0 + 0.5 for top in tops]
+    return "".join("·" if h != h else BARS[round(h * (len(BARS) - 1))] for h in heights)
+
+
+def class_table(report, most=10) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: a row a class up to `most` classes, above it a row a measure."""
+    arrays = class_values(report)
+
+    def cell(key, value):
+        return f"{value:,.0f}" if key == "count" and value.is_integer() else format_value(value)
+
+    count = max(map(len, arrays.values()), default=0)
+    if count <= most:
+        rows = [[str(c), *(cell(k, x[c]) for k, x in arrays.items())] for c in range(count)]
+        return ["class", *arrays], rows
+    rows = []
+    for key, x in arrays.items():
+        finite = x[np.isfinite(x)] if np.isfinite(x).any() else x[:1]
+        at = worst(key, x)
+        spread = [cell(key, summary(finite)) for summary in (np.min, np.median, np.max)]
+        rows.append([key, *spread, "" if at is None else str(at), sparkline(x)])
+    return ["measure", "min", "median", "max", "worst class", "by class"], rows
+
+
+# Several reports side by side
+
+
+def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and notes of (name, report) pairs; a row of limits, why there is a NaN, the bounds of estimates."""
+    reports = [report for _, report in pairs]
+    keys = [k for k in shown_in("compared") if any(k in r.measures for r in reports)]
+    rows, notes = [], {}
+    for name, report in pairs:
+        name = one_line(name)
+        cells = [format_value(report.measures[k], 4) if k in report.measures else "" for k in keys]
+        rows.append([name, f"{report.num_samples:,}", f"{report.dim:,}", *cells])
+        absent = {k: report.reasons[k] for k in keys if k in report.reasons}
+        reasons = [f"{CATALOGUE[k].column} nan ({reason})" for k, reason in absent.items()]
+        qualified = {k: report.conventions.get(k, "").partition("; ")[2] for k in keys}
+        bounds = [f"{CATALOGUE[k].column} {text}" for k, text in qualified.items() if "estimated" in text]
+        for note in [*reasons, *bounds, *report.warnings]:
+            notes.setdefault(one_line(note), []).append(f"{label} {name}")
+    limits = [{number_cell(r.limits, key, 4) for r in reports if key in r.measures} for key in keys]
+    if any(limits) and set().union(*limits) != {""}:
+        cells = [x.pop() if len(x) == 1 else "varies" for x in limits]
+        rows.append(["limit", "", "", *cells])
+    header = [label, "n", "d", *(CATALOGUE[k].column for k in keys)]
+    notes = [f"{textwrap.shorten(', '.join(at), 72)}: {note}" for note, at in notes.items()]
+    return header, rows, notes
+
+
+def by_step(steps, reports) -> list[tuple]:
+    """(step, report) pairs; ValueError where there is not one report a step."""
+    steps, reports = list(steps), list(reports)
+    if len(steps) != len(reports):
+        raise ValueError(f"steps: {len(steps)} for {len(reports)} reports; give one report a step.")
+    return list(zip(steps, reports, strict=True))

@@ -1,0 +1,153 @@
+"""Reports as fixed-width text, and for rich."""
+
+import textwrap
+
+from infojax.report.tables.content import (
+    Row,
+    by_step,
+    class_table,
+    comparison,
+    headline,
+    one_line,
+    sections,
+    subsampling,
+)
+
+
+def _cut(text, width) -> str:
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def _decimal_pad(cells) -> list[str]:
+    """Pads so that the decimal points stand in one column."""
+    split = [cell.partition("." if cell[:1] != "[" else "]") for cell in cells]
+    left = max(len(a) for a, _, _ in split)
+    right = max(len(dot + b) for _, dot, b in split)
+    return [a.rjust(left) + (dot + b).ljust(right) for a, dot, b in split]
+
+
+def _grid_lines(header, rows, width) -> list[str]:
+    """Right-aligned columns under their names, the first (and a sparkline) to the left.
+
+    Columns that do not fit follow in a further grid, after the first column again.
+    """
+    left = (header[0], "by class")
+    table = zip(header, *rows, strict=True)
+    columns = [[name, *(x if name in left else _decimal_pad(x))] for name, *x in table]
+    first = max(map(len, columns[0]))
+    first = min(first, max(width // 3, 8))
+    columns[0] = [x if len(x) <= first else "…" + x[1 - first :] for x in columns[0]]
+    columns = [[cell.ljust(w) if x[0] in left else cell.rjust(w) for cell in x] for x, w in _with_widths(columns)]
+    lines, rest = [], columns[1:]
+    while rest:
+        fits = 1
+        while fits < len(rest) and 2 + first + sum(2 + len(x[0]) for x in rest[: fits + 1]) <= width:
+            fits += 1
+        lines += ["  " + "  ".join(cells).rstrip() for cells in zip(columns[0], *rest[:fits], strict=True)]
+        rest = rest[fits:]
+    return lines
+
+
+def _with_widths(columns):
+    return [(column, max(map(len, column))) for column in columns]
+
+
+def _wrapped(text, width, first="  ", then="  ") -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=then)
+
+
+def _column(name, cells) -> dict[str, str]:
+    """Key -> padded cell, and the padded name under ""; all empty where no cell has text."""
+    if not any(cells.values()):
+        return dict.fromkeys(["", *cells], "")
+    padded = _decimal_pad(list(cells.values()))
+    width = max(len(name), len(padded[0]))
+    return {"": name.rjust(width)} | {k: c.rjust(width) for k, c in zip(cells, padded, strict=True)}
+
+
+def _measure_lines(row, columns, names, width) -> list[str]:
+    """A row of the table. Names and numbers are never cut: what does not fit stands on lines of its own.
+
+    The definition of a convention may be cut (HTML and the Report have all of it), but not what follows its
+    first semicolon: the rows that were used, the bounds of an estimate.
+    """
+    long = len(row.key) > names
+    start = "  " + ("" if long else row.key).ljust(names) + "  "
+    above = _wrapped(row.key, width) if long else []
+    if row.reason:
+        limit = f"; limit {row.limit}" if row.limit else ""
+        return above + _wrapped(f"{row.value} ({row.reason}){limit}", width, start, " " * len(start))
+    line, below = start[:-2], []
+    for name, column in columns.items():
+        if column[""] and not below and len(line) + 2 + len(column[""]) <= width:
+            line += "  " + column[row.key]
+        elif column[""]:
+            below.append(f"{name} {column[row.key].strip()}" if column[row.key].strip() else "")
+    room, (definition, _, rest) = width - len(line) - 2, row.convention.partition("; ")
+    # Cut shorter than this a definition says nothing.
+    if room >= 20:
+        fits = len(row.convention) <= room
+        line += "  " + (row.convention if fits else _cut(definition + ";" * bool(rest), room))
+        rest = "" if fits else rest
+    indent = width - room if room >= 40 else 4
+    return [*above, line, *_below(filter(None, [*below, rest]), indent, width)]
+
+
+def _below(texts, indent, width) -> list[str]:
+    return [line for text in texts for line in _wrapped(text, width, " " * indent, " " * indent)]
+
+
+def render_table(report, width=100) -> str:
+    """The report as plain text, no line longer than `width`."""
+    groups = sections(report)
+    rows = [row for group in groups.values() for row in group]
+    shown = [row for row in rows if not row.reason]
+    names = min(max((len(row.key) for row in rows), default=0), max(width * 9 // 20, 12))
+    fields = {"value": "value", "limit": "limit", "interval": "95% interval"}
+    columns = {fields[f]: _column(fields[f], {row.key: getattr(row, f) for row in shown}) for f in fields}
+    title = Row("", "", "", "", "convention" if any(r.convention for r in rows) else "", "")
+    lines = [*_wrapped(headline(report), width, "", ""), "─" * width, *_measure_lines(title, columns, names, width)[:1]]
+    for group, members in groups.items():
+        lines += ["", group]
+        lines += [line for row in members for line in _measure_lines(row, columns, names, width)]
+    if report.intervals:
+        lines += ["", *_wrapped(subsampling(report), width)]
+    header, class_rows = class_table(report)
+    if class_rows:
+        lines += ["", "Per class", *_grid_lines(header, class_rows, width)]
+    lines += ["", "Warnings"] if report.warnings else []
+    for warning in report.warnings:
+        lines += _wrapped(one_line(warning), width, "  ! ", "    ")
+    return "\n".join(_cut(line.rstrip(), width) for line in lines)
+
+
+def _comparison_text(pairs, label, width) -> str:
+    header, rows, notes = comparison(pairs, label)
+    lines = _grid_lines(header, rows, width) if rows else [f"  no {label}s"]
+    lines += [line for note in notes for line in _wrapped(note, width, "  ! ", "    ")]
+    return "\n".join(lines)
+
+
+def render_layers(reports, width=100) -> str:
+    """One line a layer of `{layer: report}`: the key measures, their limits, reasons, warnings."""
+    return _comparison_text(reports.items(), "layer", width)
+
+
+def render_trajectory(steps, reports, width=100) -> str:
+    """One line a step, for the reports of one layer."""
+    return _comparison_text(by_step(steps, reports), "step", width)
+
+
+def rich_table(render):
+    """render(width), a table's text, for rich: as wide as the console; names are never read as rich markup."""
+    from rich.text import Text
+
+    class Table:
+        def __rich_console__(self, console, options):
+            text = Text(render(options.max_width), no_wrap=True, overflow="crop")
+            text.highlight_regex(r"(?m)^[^\s─].*$", "bold")
+            text.highlight_regex(r"\bnan \(.*(\n {20,}\S.*)*", "yellow")
+            text.highlight_regex(r"(?ms)^  ! .*", "yellow")
+            yield text
+
+    return Table()
