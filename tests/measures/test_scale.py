@@ -1,4 +1,4 @@
-"""What every measure promises of scale, shift and degenerate input: one table, one program for each type and shape.
+"""What every measure promises of scale, shift and degenerate input: one table, a few programs for each type and shape.
 
 A scale-free measure is so at every scale that its type represents, in value and gradient: a power of two changes no
 digit of either. A measure that is undefined is nan, and its gradient, once the nan is masked, is zero.
@@ -51,7 +51,7 @@ def of_gram(x):
 
 
 def of_classes(x):
-    samples, c = (x.z, x.labels, x.num_classes), x.num_classes
+    samples = (x.z, x.labels, x.num_classes)
     nc1 = {f"nc1 {rule}": ij.nc1(*samples, convention=rule, weights=x.w) for rule in ij.NC1_CONVENTIONS}
     depth = jnp.stack([jnp.sum(jnp.abs(x.z[:, i])) for i in range(4)])
     n2 = ij.nc2(*samples, weights=x.w)
@@ -65,6 +65,16 @@ def of_classes(x):
         "davies_bouldin": ij.davies_bouldin(*samples, weights=x.w),
         "equi_separation": ij.equi_separation(jnp.array([8, 3, 2, 1], x.z.dtype), depth),
     }
+    return (
+        nc1
+        | {f"nc2 {key}": getattr(n2, key) for key in ("equinorm", "equiangularity", "etf_distance")}
+        | {f"nc2_from_means {key}": getattr(rows, key) for key in ("equinorm", "equiangularity", "etf_distance")}
+        | singles
+    )
+
+
+def of_passes(x):
+    samples, c = (x.z, x.labels, x.num_classes), x.num_classes
     stats = ij.class_stats(*samples, weights=x.w)
     streamed = {
         "nc1_from_energy": ij.nc1_from_energy(
@@ -81,15 +91,10 @@ def of_classes(x):
         if key not in ("nc2_norm", "count")
         for i in range(c)
     }
-    return (
-        nc1
-        | {f"nc2 {key}": getattr(n2, key) for key in ("equinorm", "equiangularity", "etf_distance")}
-        | {f"nc2_from_means {key}": getattr(rows, key) for key in ("equinorm", "equiangularity", "etf_distance")}
-        | singles
-        | streamed
-        | {f"neural_collapse {key}": value for key, value in whole.items()}
-        | per_class
-    )
+    return streamed | {f"neural_collapse {key}": value for key, value in whole.items()} | per_class
+
+
+FAMILIES = (of_features, of_pair, of_head, of_gram, of_classes, of_passes)
 
 
 class Arguments:
@@ -98,23 +103,27 @@ class Arguments:
         self.k1, self.k2 = k1, k2
 
 
-def measured(labels, num_classes, *arrays):
-    x = Arguments(labels, num_classes, *arrays)
-    return functools.reduce(dict.__or__, (f(x) for f in (of_features, of_pair, of_head, of_gram, of_classes)))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def value_and_gradients(labels, num_classes, *arrays):
-    """name -> value; name -> its gradient in each array, nan masked."""
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def program(family, labels, num_classes, *arrays):
+    """Values and gradients of one family; one program of all measures takes XLA three times as long, and 6 GB."""
 
     def masked(*arrays):
-        found = measured(labels, num_classes, *arrays)
+        found = family(Arguments(labels, num_classes, *arrays))
         values = jnp.stack([found[name] for name in sorted(found)])
         return jnp.where(jnp.isnan(values), 0, values), found
 
     values, pull, found = jax.vjp(masked, *arrays, has_aux=True)
-    gradients = jax.vmap(pull)(jnp.eye(len(values), dtype=values.dtype))
-    return found, {name: [g[i] for g in gradients] for i, name in enumerate(sorted(found))}
+    return found, jax.vmap(pull)(jnp.eye(len(values), dtype=values.dtype))
+
+
+def value_and_gradients(labels, num_classes, *arrays):
+    """name -> value; name -> its gradient in each array, nan masked."""
+    values, slopes = {}, {}
+    for family in FAMILIES:
+        found, gradients = jax.device_get(program(family, labels, num_classes, *arrays))
+        values |= found
+        slopes |= {name: [g[i] for g in gradients] for i, name in enumerate(sorted(found))}
+    return values, slopes
 
 
 def example(precision, n=N, num_classes=CLASSES, seed=0):
