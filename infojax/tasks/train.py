@@ -13,8 +13,7 @@ from infojax.commands import show
 from infojax.outputs import write
 from infojax.parallel import local_copy
 from infojax.processes import together
-from infojax.tasks.build import prepare
-from infojax.tasks.build.prepare import Prepared
+from infojax.tasks.build import Prepared, prepare
 from infojax.tasks.build.study import Run, Study
 from infojax.tasks.config import buildable, plain
 from infojax.tasks.faults import underway

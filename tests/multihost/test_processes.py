@@ -14,7 +14,7 @@ from multihost.shared import samples
 import infojax as ij
 from infojax import main, measure
 from infojax.objectives import Seeds, View
-from infojax.tasks import train
+from infojax.tasks.build import mesh_of
 from infojax.tasks.config import ConfigError
 from infojax.train.draw import indices
 
@@ -114,11 +114,10 @@ def test_one_that_waits_in_vain(process):
 )
 def test_devices_of_a_mesh_are_shared_evenly(flag, size, processes, found, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: processes)
-    monkeypatch.setattr(train, "make_mesh", lambda count: count)
-    config = type("Config", (), {"devices": flag})
+    monkeypatch.setattr("infojax.tasks.build.prepared.make_mesh", lambda count: count)
     study = type("Study", (), {"objective": type("Task", (), {"views": (View("train", size=size),)})})
     if found is None:
         with pytest.raises(ConfigError, match="2 processes cannot share 1 devices"):
-            train.mesh_of(config, study)
+            mesh_of(study, flag)
     else:
-        assert train.mesh_of(config, study) == found
+        assert mesh_of(study, flag) == found

@@ -122,7 +122,8 @@ def test_amortised_means_are_older_than_the_weights(whole, tmp_path):
 def test_the_text_and_the_released_code():
     text, released = (get_config("compression", f"paper,data=fashion_mnist,variant={v}") for v in ("text", "released"))
     shared = {"lr": 2e-3, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.01}
-    assert text.optimizer.to_dict() == released.optimizer.to_dict() == shared
+    assert shared.items() <= text.optimizer.to_dict().items() and text.optimizer == released.optimizer
+    assert (text.optimizer.decayed, text.optimizer.schedule, text.optimizer.clip) == ("all", "constant", 0)
     assert (text.data.scale, text.epochs, text.objective.rest_loss, text.amortised) == (255.0, 50.0, 0.02, False)
     assert (released.data.scale, released.epochs, released.objective.rest_loss) == (1.0, 20.0, 0.0)
     assert released.amortised and released.model.param_dtype == released.model.dtype == "bfloat16"
@@ -136,7 +137,8 @@ def test_an_epoch_is_that_of_the_data():
     config = get_config("compression", "tiny,model=wide_resnet")
     config.objective.batch_size = 100
     study = compression.study(config)
-    assert study.per_epoch == study.objective.epoch_steps == config.evaluate.every == config.log.every == 4
+    assert study.per_epoch == study.objective.epoch_steps == 4
+    assert study.intervals == {"log": 4, "evaluate": 4, "checkpoint": 4}
     assert config.model.options.norm_decay == 0.9  # running statistics that follow
 
 

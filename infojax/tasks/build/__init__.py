@@ -6,7 +6,7 @@ from infojax.tasks.build.data import arrays_of, facts_of, normalisation, note_fe
 from infojax.tasks.build.evaluators import classifier
 from infojax.tasks.build.networks import all_options, network
 from infojax.tasks.build.optimizers import OPTIMIZERS, SCHEDULES, optimizer, optimizer_settings
-from infojax.tasks.build.prepare import Prepared, assembled, list_runs, mesh_of, on_mesh, prepare
+from infojax.tasks.build.prepared import Prepared, assembled, list_runs, mesh_of, on_mesh, prepare
 from infojax.tasks.build.study import Run, Study, Tools
 
 __all__ = [
