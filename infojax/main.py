@@ -104,6 +104,12 @@ def _stop(*_):
     os._exit(143)
 
 
+def _interrupt(*_):
+    """Ctrl-C outside of the loop that trains, which hears it as KeyboardInterrupt: a library could swallow that."""
+    say(NAME, "interrupted; the same command continues")
+    os._exit(130)
+
+
 def _leave(code):
     """Ends the process; where something failed, without waiting for what others left behind.
 
@@ -118,4 +124,6 @@ def _leave(code):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupt)
     _leave(main())

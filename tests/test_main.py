@@ -276,6 +276,27 @@ def test_sigterm_while_it_compiles(tmp_path):
     assert running.returncode == 143 and len(said) == 1 and "the same command continues" in said[0]
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the handlers of a process are read from /proc")
+@pytest.mark.parametrize("seconds", [0.0, 2.0])
+def test_ctrl_c_before_the_first_step(tmp_path, seconds):
+    """From the moment that the command is there: a library that catches KeyboardInterrupt would go on."""
+    command = [sys.executable, "-m", "infojax.main", TINY, *SHORT, f"--workdir={tmp_path}"]
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while b"infojax.main" not in Path(f"/proc/{run.pid}/cmdline").read_bytes() or not handled(run.pid, signal.SIGINT):
+        time.sleep(0.05)  # importing
+    time.sleep(seconds)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130 and "interrupted" in said and "Traceback" not in said
+
+
+def handled(pid, number):
+    """Whether a process catches a signal with `_interrupt`, which it installs after SIGTERM's handler."""
+    caught = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("SigCgt"))
+    mask = int(caught.split()[1], 16)
+    return mask >> (signal.SIGTERM - 1) & 1 and mask >> (number - 1) & 1
+
+
 def test_the_list_names_everything_that_configs_choose_from():
     """In a process of its own: neither TensorFlow is imported nor a device started."""
     program = (

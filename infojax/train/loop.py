@@ -322,12 +322,17 @@ def _termination():
         yield lambda: False
         return
     came, token, before = threading.Event(), _looping.set(True), None
+    interrupt = signal.getsignal(signal.SIGINT)
+    if callable(interrupt):  # not where it is ignored; here KeyboardInterrupt closes what is open
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not jax.distributed.is_initialized():
         before = signal.signal(signal.SIGTERM, lambda *_: came.set())
     try:
         yield came.is_set if before is not None else asked_to_stop
     finally:
         _looping.reset(token)
+        if callable(interrupt):
+            signal.signal(signal.SIGINT, interrupt)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
     if before is not None and came.is_set():  # after the last time that the loop asked; no error ended it
