@@ -153,7 +153,7 @@ def titled(argument: Argument, layer: str) -> str:
 
 
 def table(argument: Argument, reports: list[dict], width: int) -> str:
-    """Plain text of at most `width` columns: a report, a row a layer, or a row a step."""
+    """Plain text of at most `width` columns: a report, a row per layer, or a row per step."""
     from infojax.report.tables import render_layers, render_trajectory
 
     if argument.steps is not None:

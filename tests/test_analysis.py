@@ -12,7 +12,7 @@ import rich.console
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 
 import infojax as ij
-from infojax.analysis import streaming, subsampling
+from infojax.analysis import measured, subsampling, sums
 
 
 def samples(n=120, classes=4, dim=8, spread=0.5, seed=0):
@@ -76,7 +76,7 @@ def test_per_class_values(data, report):
 @pytest.mark.parametrize("chunk", [7, 50, 1000])
 def test_streaming_equals_direct(data, report, monkeypatch, chunk):
     """Forced to stream, with blocks that do not divide N, the numbers are those of the direct route."""
-    monkeypatch.setattr(streaming, "DIRECT_ROWS", 100)
+    monkeypatch.setattr(sums, "DIRECT_ROWS", 100)
     streamed = ij.analyze(*data, chunk=chunk)
     assert "silhouette" in " ".join(streamed.warnings)
     for key, value in report.measures.items():
@@ -88,12 +88,12 @@ def test_streaming_equals_direct(data, report, monkeypatch, chunk):
 
 def test_what_does_not_fit_is_measured_on_a_sample_and_says_so(monkeypatch):
     z, y, head, bias = samples(n=400, classes=6, dim=40)
-    monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)
-    monkeypatch.setattr(streaming, "JOINT_SIDE", 200)  # the compressed side is 6 x 40
-    monkeypatch.setattr(streaming, "SCATTER_BUDGET", 200)
-    monkeypatch.setattr(streaming, "ESTIMATED", 64 * 40)
+    monkeypatch.setattr(sums, "DIRECT_ROWS", 64)
+    monkeypatch.setattr(measured, "JOINT_SIDE", 200)  # the compressed side is 6 x 40
+    monkeypatch.setattr(sums, "SCATTER_BUDGET", 200)
+    monkeypatch.setattr(measured, "ESTIMATED", 64 * 40)
     found = ij.analyze(z, y, head, bias)
-    index = streaming._sample(400, 64, 0)
+    index = sums.sample_of(400, 64, 0)
     with jax.enable_x64(True):
         expected = float(ij.interplay(z[index], y[index], head).mir)
         exact = float(ij.matrix_entropy(z))
@@ -109,11 +109,11 @@ def test_what_is_estimated_says_so_with_its_bounds(monkeypatch, budget):
     z, y, head, bias = samples(n=900, classes=20, dim=30)
     with jax.enable_x64(True):
         expected = float(ij.interplay(z, y, head).mir)
-    monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)
-    monkeypatch.setattr(streaming, "JOINT_SIDE", 200)
-    monkeypatch.setattr(streaming, "SCATTER_BUDGET", budget)
+    monkeypatch.setattr(sums, "DIRECT_ROWS", 64)
+    monkeypatch.setattr(measured, "JOINT_SIDE", 200)
+    monkeypatch.setattr(sums, "SCATTER_BUDGET", budget)
     for name in ("estimate_interplay", "estimate_interplay_from_stats"):
-        monkeypatch.setattr(streaming, name, partial(getattr(streaming, name), exact_side=64))
+        monkeypatch.setattr(measured, name, partial(getattr(measured, name), exact_side=64))
     found = ij.analyze(z, y, head, bias, ci=20)
     low, high = map(float, re.search(r"estimated, in \[(.*), (.*)\] at 95%", found.conventions["mir"]).groups())
     assert low <= found.measures["mir"] <= high < low + 0.02
@@ -123,7 +123,7 @@ def test_what_is_estimated_says_so_with_its_bounds(monkeypatch, budget):
 
 
 def test_a_sample_limits_the_rank_as_the_rows_themselves_do(monkeypatch):
-    monkeypatch.setattr(streaming, "DIRECT_ROWS", 64)
+    monkeypatch.setattr(sums, "DIRECT_ROWS", 64)
     found = ij.analyze(np.random.default_rng(0).normal(size=(400, 80)), ci=20)
     assert any(w.startswith("N <= D (64 samples, 80 columns): the spectrum is rank-limited") for w in found.warnings)
     assert "ci: no intervals for measures of the spectrum: on a part of the rows, or estimated" in found.warnings
@@ -396,7 +396,7 @@ def test_intervals_cover(data):
 
     def entropy(z):
         u = z / np.linalg.norm(z, axis=1, keepdims=True)
-        return streaming.spectrum_entropy(np.linalg.eigvalsh(u.T @ u / len(u)))
+        return measured.spectrum_entropy(np.linalg.eigvalsh(u.T @ u / len(u)))
 
     truth = np.mean([entropy(draw()) for _ in range(4000)])
     labels, hits = np.zeros(n, int), 0

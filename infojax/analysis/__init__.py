@@ -1,17 +1,21 @@
-"""From arrays to a Report: `analyze(features, labels, head, bias)`, the notebook call."""
+"""From arrays to a Report: `analyze(features, labels, head, bias)`, the notebook call.
+
+Each stage is a module: `inputs` reads, `sums` are accumulated over the rows, `measured` are the numbers they finish in,
+and `summary` describes these as a Report; `subsampling` adds intervals.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import jax
 import numpy as np
 
-from infojax.analysis.inputs import MOST_EMPTY_CLASSES, inputs_of, rows_of, to_numpy
+from infojax.analysis.inputs import MOST_EMPTY_CLASSES, options_of, read, rows_of, to_numpy
+from infojax.analysis.measured import finish
 from infojax.analysis.reports import Interval, LayerReports, Report
-from infojax.analysis.streaming import InputError, Rows, measure_rows
+from infojax.analysis.rows import InputError, Rows
 from infojax.analysis.subsampling import intervals
 from infojax.analysis.summary import describe
-from infojax.measures import arrays
+from infojax.analysis.sums import accumulate
 
 __all__ = ["MOST_EMPTY_CLASSES", "InputError", "Interval", "LayerReports", "Report", "Rows", "analyze", "to_numpy"]
 
@@ -34,7 +38,7 @@ def analyze(
 
     Args:
       features: (N, D) array (numpy, jax, torch, memmap, nested lists; further axes are flattened), `Rows`, or a dict
-        layer -> such, which gives one report a layer.
+        layer -> such, which gives one report per layer.
       labels: (N,) integers 0, ..., C - 1, or names, which are numbered in sorted order; or None. Rows with a negative
         label are left out, as in the pure functions, and the report says how many.
       head: (C, D) classifier weights or None; needs labels. Only layers of its width are compared with it.
@@ -52,36 +56,21 @@ def analyze(
     Raises:
       InputError: (a ValueError) one line that names the argument, what it was, what was expected, and the fix.
     """
-    if isinstance(features, Mapping):
-        options = dict(ci=ci, chunk=chunk, progress=progress, seed=seed, distributed=distributed)
-        options |= dict(ignore_index=ignore_index)
-        return _analyze_layers(features, labels, head, bias, **options)
-    rows, y, w, b, class_names, said = inputs_of(features, labels, head, bias, name, ignore_index)
-    _check_options(ci, chunk, seed, progress)
+    options = options_of(ci, chunk, progress, seed, distributed, ignore_index)
+    of = _of_layers if isinstance(features, Mapping) else _of_array
+    return of(features, labels, head, bias, name, options)
+
+
+def _of_array(features, labels, head, bias, name, options) -> Report:
+    inputs = read(features, labels, head, bias, name, options.ignore_index)
     with jax.enable_x64(True), np.errstate(all="ignore"):  # what overflows is nan, with its reason
-        progress = progress or (lambda *_: None)
-        found = measure_rows(rows, y, w, b, chunk, name, progress, seed, distributed=distributed)
-        report = describe(found, name)
-        report = replace(report, class_names=class_names, warnings=(*said, *report.warnings))
-        if ci:
-            report = intervals(report, found, rows, y, w, b, ci, progress, seed)
-    return report
+        sums = accumulate(inputs, options)
+        measured = finish(inputs, sums, options)
+        report = describe(inputs, measured)
+        return intervals(report, inputs, measured, options) if options.ci else report
 
 
-def _check_options(ci, chunk, seed, progress):
-    try:
-        if ci is not None and arrays.whole_number(ci, "ci") < 20:
-            raise InputError(f"ci is {ci}; expected at least 20 subsamples (200 is usual)")
-        if arrays.whole_number(chunk, "chunk") < 1:
-            raise InputError(f"chunk is {chunk}; expected at least 1 row")
-        arrays.whole_number(seed, "seed", 0)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress is {progress!r}; expected a function of (rows done, rows in all, phase)")
-
-
-def _analyze_layers(features, labels, head, bias, **options):
+def _of_layers(features, labels, head, bias, name, options) -> LayerReports:
     if not features:
         raise InputError("features is an empty dict; expected layer name -> array")
     layers = {str(key): rows_of(value, f"features[{key!r}]") for key, value in features.items()}
@@ -93,7 +82,7 @@ def _analyze_layers(features, labels, head, bias, **options):
     for key, rows in layers.items():
         fits = rows.shape[1] == width
         try:
-            reports[key] = analyze(rows, labels, head if fits else None, bias if fits else None, name=key, **options)
+            reports[key] = _of_array(rows, labels, head if fits else None, bias if fits else None, key, options)
         except InputError as error:
             raise InputError(f"{key}: {str(error).removeprefix(f'{key}: ')}") from error
     return LayerReports(reports)

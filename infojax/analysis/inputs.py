@@ -1,11 +1,14 @@
-"""The arguments of `analyze`, in every form that people have them, as rows, labels, head and bias; or one line."""
+"""Reading the arguments of `analyze`, in every form that people have them; what cannot be read is told in one line."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
 
-from infojax.analysis.streaming import ArrayRows, InputError, KeptRows
+from infojax.analysis.rows import ArrayRows, InputError, KeptRows, Rows
 from infojax.measures import arrays
 
 # Labels may skip classes (a sample of few of them), up to this many; beyond, half of the classes must occur.
@@ -13,15 +16,66 @@ MOST_EMPTY_CLASSES = 2000
 UNEVEN_ROWS = 5  # ratio of the lengths of a head's rows beyond which it may be the head of a cosine classifier
 
 
-class Inputs(NamedTuple):
-    """What is measured; `said` is what was left out, numbered or doubted, a line each."""
+@dataclass(frozen=True)
+class Inputs:
+    """What is measured; `notes` is what was left out, numbered or doubted, one line each."""
 
-    rows: object
-    labels: np.ndarray | None
-    head: np.ndarray | None
-    bias: np.ndarray | None
-    class_names: tuple[str, ...]
-    said: tuple[str, ...]
+    name: str
+    rows: Rows
+    labels: np.ndarray | None = None
+    head: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """The labels; all of one class where there are none."""
+        return np.zeros(self.rows.shape[0], np.int32) if self.labels is None else self.labels
+
+    @cached_property
+    def num_classes(self) -> int:
+        return int(self.classes.max()) + 1 if self.head is None else len(self.head)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is measured, as in `analyze`.
+
+    Attributes:
+      thorough: whether to measure the silhouette, and what would have to be estimated.
+    """
+
+    ci: int | None
+    chunk: int
+    progress: Callable[[int, int, str], Any]
+    seed: int
+    distributed: bool
+    ignore_index: Any
+    thorough: bool = True
+
+
+def silent(done, total, phase):
+    """The progress that nobody asked for."""
+
+
+def options_of(ci, chunk, progress, seed, distributed, ignore_index) -> Options:
+    """The checked options of `analyze`.
+
+    Raises:
+      InputError: names the option, what it was and what was expected.
+    """
+    try:
+        if ci is not None and arrays.whole_number(ci, "ci") < 20:
+            raise InputError(f"ci is {ci}; expected at least 20 subsamples (200 is usual)")
+        if arrays.whole_number(chunk, "chunk") < 1:
+            raise InputError(f"chunk is {chunk}; expected at least 1 row")
+        arrays.whole_number(seed, "seed", 0)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress is {progress!r}; expected a function of (rows done, rows in all, phase)")
+    return Options(ci, chunk, progress or silent, seed, distributed, ignore_index)
 
 
 def to_numpy(x, name):
@@ -32,13 +86,13 @@ def to_numpy(x, name):
         raise InputError(str(error)) from error
 
 
-def inputs_of(features, labels, head, bias, name, ignore_index) -> Inputs:
+def read(features, labels, head, bias, name, ignore_index) -> Inputs:
     """The checked arguments of `analyze` for one array.
 
     Raises:
       InputError: names the argument, what it was, what was expected, and the fix.
     """
-    rows, said, names = rows_of(features, name), [], ()
+    rows, notes, names = rows_of(features, name), [], ()
     y = None if labels is None else _stored(labels)
     if y is None and ignore_index is not None:
         raise InputError(f"ignore_index is {ignore_index!r}, but there are no labels")
@@ -46,31 +100,31 @@ def inputs_of(features, labels, head, bias, name, ignore_index) -> Inputs:
         y = _labels(y, rows.shape[0])
         if y.dtype.kind == "U" and (whole := _whole_numbers(y)) is not None:
             y = whole
-            said.append("labels are strings of whole numbers, taken as these")
+            notes.append("labels are strings of whole numbers, taken as these")
         kept, lines = _kept(y, ignore_index)
-        said += lines
+        notes += lines
         if len(kept) < len(y):
             rows, y = KeptRows(rows, kept), y[kept]
         if y.dtype.kind == "U":
             names, y = np.unique(y, return_inverse=True)
             names = tuple(str(one) for one in names)
             order = "" if head is None else "; the rows of the head must be in this order"
-            said.append(f"labels are strings, numbered in sorted order: {_listed(names)}{order}")
+            notes.append(f"labels are strings, numbered in sorted order: {_listed(names)}{order}")
     if bias is not None and head is None:
         raise InputError("bias was given without a head; pass both or neither")
     w, b = (None, None) if head is None else _head(head, bias, y, rows.shape[1], names)
     if w is not None and b is None:
         lengths = np.linalg.norm(w, axis=1)
         if lengths.min() > 0 and lengths.max() > UNEVEN_ROWS * lengths.min():
-            said.append(
+            notes.append(
                 f"the head's rows have lengths from {lengths.min():.3g} to {lengths.max():.3g}: if it is the head of a "
                 "cosine classifier, where they mean nothing, pass head / norm of each row"
             )
     if y is not None:
         if w is None:
-            said += _inferred_classes(y)
+            notes += _inferred_classes(y)
         y = y.astype(np.int32)
-    return Inputs(rows, y, w, b, names, tuple(said))
+    return Inputs(name, rows, y, w, b, names, tuple(notes))
 
 
 def _listed(names, most=6):

@@ -87,7 +87,7 @@ class Report:
         }
 
     def to_frame(self):
-        """A pandas DataFrame, one row a measure: value, limit, low, high, bias, convention."""
+        """A pandas DataFrame, one row per measure: value, limit, low, high, bias, convention."""
         import pandas as pd
 
         rows = {
@@ -130,7 +130,7 @@ class LayerReports(Mapping):
         return len(self._reports)
 
     def table(self, width=100):
-        """One row a layer, as fixed-width text."""
+        """One row per layer, as fixed-width text."""
         from infojax.report.tables import render_layers
 
         return render_layers(self._reports, width)
@@ -147,7 +147,7 @@ class LayerReports(Mapping):
         return {key: report.to_dict() for key, report in self.items()}
 
     def to_frame(self):
-        """A pandas DataFrame, one row a layer, one column a measure."""
+        """A pandas DataFrame, one row per layer, one column per measure."""
         import pandas as pd
 
         return pd.DataFrame.from_dict({key: r.measures for key, r in self.items()}, orient="index").rename_axis("layer")

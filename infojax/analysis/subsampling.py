@@ -10,9 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from infojax.analysis.reports import Interval
-from infojax.analysis.streaming import ArrayRows, measure_rows
+from infojax.analysis.inputs import Inputs, Options, silent
+from infojax.analysis.measured import Measured, finish
+from infojax.analysis.reports import Interval, Report
+from infojax.analysis.rows import ArrayRows
 from infojax.analysis.summary import describe
+from infojax.analysis.sums import accumulate
 from infojax.measures.catalogue import CATALOGUE
 
 # Rows are drawn at random from memory; float64 bytes that they may take.
@@ -33,28 +36,26 @@ def interval(value, at_m, n, m):
     return Interval(float(low), float(high), mean, mean - value, m)
 
 
-def intervals(report, measured, rows, labels, head, bias, draws, progress, seed):
+def intervals(report: Report, inputs: Inputs, measured: Measured, options: Options) -> Report:
     """The report with `intervals`, or with a warning that says why there are none.
 
     Measures of a spectrum get none where a half has no more samples than columns: the spectrum then ends where the
     samples do, and no subsample tells what more of them would show. Nor do measures of a random part of the rows,
     whose subsamples would be no smaller; nor the silhouette (N^2 each draw).
     """
-    n, dim = rows.shape
-    strata = np.zeros(n, np.int64) if labels is None else labels
+    (n, dim), strata = inputs.rows.shape, inputs.classes
     smallest = np.unique(strata, return_counts=True)[1].min() // 2
     if n * dim * 8 > MEMORY:
         return _refused(report, f"the rows take more than {MEMORY >> 20} MiB in memory as float64; pass a subset")
     if smallest < 2:
         return _refused(report, "a class has fewer than 4 samples, half of it cannot be measured")
-    z, found = rows.take(np.arange(n)).astype(np.float64), []
-    for k, index in enumerate(halves(strata, draws, np.random.default_rng([seed, 1]))):
-        part = measure_rows(
-            ArrayRows(z[index]), strata[index] if labels is not None else None, head, bias,
-            chunk=len(index), name=report.name, progress=lambda *_: None, seed=seed, thorough=False,
-        )  # fmt: skip
-        found.append(describe(part, report.name).measures)
-        progress(k + 1, draws, "confidence intervals")
+    z, found = inputs.rows.take(np.arange(n)).astype(np.float64), []
+    for k, index in enumerate(halves(strata, options.ci, np.random.default_rng([options.seed, 1]))):
+        labels = None if inputs.labels is None else strata[index]
+        half = replace(inputs, rows=ArrayRows(z[index]), labels=labels)
+        each = replace(options, chunk=len(index), progress=silent, distributed=False, thorough=False)
+        found.append(describe(half, finish(half, accumulate(half, each), each)).measures)
+        options.progress(k + 1, options.ci, "confidence intervals")
     m = len(index)
     if m <= dim:
         text = f"no intervals for spectral measures: half of the samples ({m}) is no more than the columns ({dim})"
@@ -67,8 +68,8 @@ def intervals(report, measured, rows, labels, head, bias, draws, progress, seed)
     result = {}
     for key in found[0]:
         at_m = np.array([values[key] for values in found])
-        measure = CATALOGUE[key]
-        judged = (m > dim or not measure.rank_limited) and measure.family not in on_a_part
+        entry = CATALOGUE[key]
+        judged = (m > dim or not entry.rank_limited) and entry.family not in on_a_part
         # Measures of the head alone do not vary.
         if judged and np.isfinite([report.measures[key], *at_m]).all() and np.ptp(at_m) > 0:
             result[key] = interval(report.measures[key], at_m, n, m)

@@ -1,32 +1,34 @@
-"""Numbers into words: the Report, with the convention, the theoretical limit and the caveats of each measure."""
+"""Describing: numbers into a Report, with the convention, the theoretical limit and the caveats of each measure."""
 
 import numpy as np
 
+from infojax.analysis.inputs import Inputs
+from infojax.analysis.measured import Measured, spectrum_entropy
 from infojax.analysis.reports import Report
-from infojax.analysis.streaming import spectrum_entropy
 from infojax.measures.catalogue import CATALOGUE
 from infojax.measures.limits import geometry_at_collapse, has_simplex, limits_at_collapse
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
 
-def describe(found, name):
-    """`Report` of `streaming.Measured`."""
+def describe(inputs: Inputs, found: Measured) -> Report:
+    """The report of what was measured."""
     measures, (limits, bounds) = _measures(found), _limits(found)
     keys = list(measures)
     return Report(
-        name=name,
+        name=inputs.name,
         num_samples=found.num_samples,
         dim=found.dim,
         num_classes=None if found.counts is None else len(found.counts),
         measures=measures,
         limits={key: value for key, value in limits.items() if key in measures and np.isfinite(value)},
         conventions={key: CATALOGUE[key].convention + _rows_used(found, key) + _bounds(found, key) for key in keys},
-        warnings=tuple(_warnings(found) + _unreachable(found, [key for key in keys if key in bounds])),
+        warnings=(*inputs.notes, *_warnings(found), *_unreachable(found, [key for key in keys if key in bounds])),
         reasons={key: _reason(key, found, measures[key]) for key in keys if not np.isfinite(measures[key])},
         per_class=found.per_class,
         spectrum=found.spectrum,
         renyi={alpha: spectrum_entropy(found.spectrum, alpha) for alpha in ALPHAS},
+        class_names=inputs.class_names,
     )
 
 
@@ -146,8 +148,8 @@ def _class_warnings(counts):
         warnings.append(f"too few samples: the smallest class has {present.min()}; its variance is biased low")
     if present.max() > 1.5 * present.min():
         warnings.append(
-            f"class imbalance: {present.min()} to {present.max()} samples a class; the NC1 conventions differ, and the "
-            "limits shown are for these counts"
+            f"class imbalance: {present.min()} to {present.max()} samples per class; the NC1 conventions differ, and "
+            "the limits shown are for these counts"
         )
     return warnings
 

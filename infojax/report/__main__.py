@@ -35,12 +35,12 @@ def check_out(out: Path, folder: Path | None = None) -> None:
     """Raises UsageError where a page and its figures cannot be written, before the long work."""
     if folder is None and (out / "metrics.jsonl").exists():
         raise UsageError(f"--out {out}: is the folder of a run, whose page would be overwritten")
-    said = f"--out {out}" if folder is None else f"{folder}"
+    where = f"--out {out}" if folder is None else f"{folder}"
     if problem := outputs.refusal(out, folder=True):
-        raise UsageError(f"{said}: {problem}")
+        raise UsageError(f"{where}: {problem}")
     for name in ("report.html", "figures"):
         if out.exists() and (problem := outputs.refusal(out / name, folder=name == "figures")):
-            raise UsageError(f"{said}: {name}: {problem}")
+            raise UsageError(f"{where}: {name}: {problem}")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -72,7 +72,7 @@ def _called(file, layer, files) -> str:
 
 
 def _summary(files, title, reports, ids) -> str:
-    """Every warning first; then what several reports have in common, a line each."""
+    """Every warning first; then what several reports have in common, one line each."""
     if len(reports) < 2:
         return warnings_box([note for report in reports for note in report.warnings])
     file, *others = map(one_line, files)

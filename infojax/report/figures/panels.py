@@ -92,7 +92,7 @@ def draw_renyi(axis, report) -> list[dict]:
 
 
 def draw_classes(axis, key, values):
-    """A stem a class from the median, the worst class named."""
+    """A stem per class from the median, the worst class named."""
     finite = values[np.isfinite(values)]
     scale_y(axis, finite.size and 0 < 100 * finite.min() < finite.max(), finite)
     middle = float(np.median(finite)) if finite.size else math.nan

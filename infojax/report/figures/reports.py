@@ -19,7 +19,7 @@ from infojax.report.figures.panels import (
 )
 from infojax.report.tables.content import by_step, class_values, headline
 
-# Panel -> (measures, log axis). One layer's measures share a panel; layers get a panel a measure.
+# Panel -> (measures, log axis). One layer's measures share a panel; layers get a panel per measure.
 PANELS = {
     "Entropy (nats)": (("entropy_features", "entropy_head", "joint_entropy"), False),
     "MIR and HDR": (("mir", "hdr"), False),
@@ -59,7 +59,7 @@ def renyi_figure(report):
 
 @styled
 def per_class_figure(report):
-    """A panel a measure, a stem a class from the median, the worst class named."""
+    """A panel per measure, a stem per class from the median, the worst class named."""
     if not report.per_class:
         raise ValueError(f"{report.name}: no per-class values; measure it with labels.")
     panels = len(report.per_class)

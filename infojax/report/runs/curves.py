@@ -69,7 +69,7 @@ def colour_of(quantity):
 
 
 def methods_of(history) -> list[Method]:
-    """One method, or one a swept value, in sequential colours."""
+    """One method, or one per swept value, in sequential colours."""
     if not history.swept:
         return [Method(history, runs) for runs in history.groups.values()]
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(history.groups)))
@@ -95,7 +95,7 @@ def few(layers, most=10) -> list[Layer]:
 
 
 def by_layer(plan, methods):
-    """The plan with a line a layer for each whose quantity ends in "@*"."""
+    """The plan with a line per layer for each line whose quantity ends in "@*"."""
     layers, panels = layers_of(methods), []
     for panel in plan.panels:
         lines = []
@@ -108,7 +108,7 @@ def by_layer(plan, methods):
 
 
 def run_by_run(methods) -> list[Method]:
-    """A method a run, named after its seed and swept value."""
+    """A method per run, named after its seed and swept value."""
     found = []
     for method in methods:
         for run in method.runs:
@@ -119,14 +119,14 @@ def run_by_run(methods) -> list[Method]:
 
 
 def compared(histories, labels) -> list[Method]:
-    """A method a history, or a swept value of one: the palette, and again with other dashes."""
+    """A method per history, or per swept value of one: the palette, and again with other dashes."""
     found = [
         method._replace(label=f"{label}, {method.label}" if method.label else label)
         for history, label in zip(histories, labels, strict=True)
         for method in methods_of(history)
     ]
-    looks = [(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(len(found))]
-    return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, looks, strict=True)]
+    styles = [(COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i in range(len(found))]
+    return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, styles, strict=True)]
 
 
 def cells_of(plan, methods, split, along, apart) -> list[list[tuple]]:
@@ -134,7 +134,7 @@ def cells_of(plan, methods, split, along, apart) -> list[list[tuple]]:
 
     Args:
       split: that of a grid, or None.
-      apart: a column a method.
+      apart: whether every method has a column of its own.
     """
     if apart:
         rows = [
@@ -179,8 +179,8 @@ def curves_of(panel, column, methods, along, first) -> list[Curve]:
             if points is not None:
                 scale = method.history.config["steps_per_epoch"] if unit == "epoch" else 1
                 limit = limits(method.history, split, line.quantity, method.runs, along)
-                look = line._replace(dash=method.dash) if method.dash else line
-                found.append(Curve(method, look, split, points.place / scale, points, limit))
+                styled = line._replace(dash=method.dash) if method.dash else line
+                found.append(Curve(method, styled, split, points.place / scale, points, limit))
     return found
 
 

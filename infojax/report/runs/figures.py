@@ -22,7 +22,7 @@ def draw(plan, methods, title, split=None):
     """(figure, rows), or None where there is nothing to draw.
 
     Args:
-      split: that of every panel, for a grid; None gives a column a split, or the train split (else the first).
+      split: that of every panel, for a grid; None gives a column per split, or the train split (else the first).
     """
     along = "step" if plan.x in ("time", "step") else plan.x
     if along == "swept":

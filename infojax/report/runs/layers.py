@@ -62,7 +62,7 @@ def _gaps(method, layer) -> list[tuple]:
 
 @styled
 def draw_planes(methods, title):
-    """(figure, rows) of sufficiency against minimality, a path a layer and split; None where they were not measured."""
+    """(figure, rows) of sufficiency against minimality, a path per layer and split; None without them."""
     layers, unit, panels = layers_of(methods), unit_of(methods, "step"), []
     for method in methods:
         paths = [(layer, split, _path(method, layer, split, unit)) for layer in layers for split in FIRST]
@@ -93,8 +93,8 @@ def draw_planes(methods, title):
     _label(axes, "minimality (bits)", "sufficiency (bits)")
     figure.colorbar(ScalarMappable(shades["norm"], EPOCHS), ax=axes, label=unit, aspect=30, pad=0.02)
     used = {split for _, paths in panels for _, split, _ in paths}
-    look = {"color": DARK, "markerfacecolor": "white"}
-    kinds = {s: Line2D([], [], marker=MARKERS[s], linestyle=DASHES[s], **look) for s in FIRST if s in used}
+    style = {"color": DARK, "markerfacecolor": "white"}
+    kinds = {s: Line2D([], [], marker=MARKERS[s], linestyle=DASHES[s], **style) for s in FIRST if s in used}
     _name(figure, layer_handles(dict.fromkeys(layer for _, paths in panels for layer, *_ in paths)) | kinds | caps)
     return figure, rows
 

@@ -106,7 +106,7 @@ def run_page(history, figures) -> str:
 
 
 def comparison_page(histories, figures) -> str:
-    """Draws a figure a split into the folder `figures`; returns the page, with one line a run."""
+    """Draws a figure per split into the folder `figures`; returns the page, with one line per run."""
     labels = labels_of([history.folder for history in histories])
     methods = compared(histories, labels)
     splits = list(dict.fromkeys(split for history in histories for split in splits_of(history, COMPARED)))

@@ -8,7 +8,7 @@ from infojax.measures.catalogue import CATALOGUE
 class Line(NamedTuple):
     """One curve of a panel; `split` "" is that of the panel's column, or the train split (else the first).
 
-    A quantity that ends in "@*" stands for a line a layer, coloured by depth; `layer` is filled in when it is drawn.
+    A quantity that ends in "@*" stands for a line per layer, coloured by depth; `layer` is filled in when it is drawn.
     """
 
     quantity: str
@@ -33,14 +33,14 @@ class Plan(NamedTuple):
     Attributes:
       title: its first line.
       caption: a sentence or two for the page.
-      panels: a row each, with a column a split; or, with `columns`, a grid of so many columns.
-      columns: 0 for a column a split.
+      panels: a row each, with a column per split; or, with `columns`, a grid of so many columns.
+      columns: 0 for a column per split.
       x: "time" (epochs where they are known, else steps), "step", "swept" (the last evaluation against the swept
         hyper-parameter), or one of COORDINATES.
       task: of the runs that it is for; "" for all.
-      each_run: a column a run instead of a split, with the steps where it memorised and generalised.
+      each_run: a column per run instead of a split, with the steps where it memorised and generalised.
       limits: what the legend calls the dashed limits; "" draws none.
-      compared: whether the page of several runs has it; lines of layers get a column a run there.
+      compared: whether the page of several runs has it; lines of layers get a column per run there.
       height: of a panel, in inches.
     """
 
@@ -57,7 +57,7 @@ class Plan(NamedTuple):
 
 
 def lines(*quantities, **fields):
-    """A line each."""
+    """A line of each quantity."""
     return tuple(Line(quantity, **fields) for quantity in quantities)
 
 

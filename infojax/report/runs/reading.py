@@ -1,4 +1,4 @@
-"""The files of a run folder, as they may be found after years: what cannot be used is left out, counted and said."""
+"""The files of a run folder, as they may be found after years: what cannot be used is left out, with a note."""
 
 import json
 import math

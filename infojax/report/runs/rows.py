@@ -37,9 +37,9 @@ class RunHistory:
       last: the last step of any row.
       maps: {run: row} of the last two-dimensional map of each run: "tsne_x", "tsne_y", "labels", "split".
       layers: {name: depth}, by depth; empty where nothing was measured by layer.
-      dims: {name: numbers a sample}, as far as the rows tell.
+      dims: {name: numbers per sample}, as far as the rows tell.
       clouds: {(run, split): {step: row}} of three-dimensional features: "cloud_x", "cloud_y", "cloud_z", "labels".
-      notes: what of the folder was left out, a line each.
+      notes: what of the folder was left out, one line each.
     """
 
     folder: Path
@@ -128,9 +128,24 @@ def history_of(rows, config, environment=None, folder=".") -> RunHistory:
     groups = dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
     last = max(row["step"] for row in rows)
     layers = dict(sorted(layers.items(), key=lambda pair: pair[1]))
-    told = (Path(folder), config, environment or {}, values | _derived(values), swept, groups)
     maps = {row.get("run", 0): row for row in rows if "tsne_x" in row and not row.get("frozen")}
-    return RunHistory(*told, seeds, frozen, sizes, convention, last, maps, layers, dims, clouds)
+    return RunHistory(
+        folder=Path(folder),
+        config=config,
+        environment=environment or {},
+        values=values | _derived(values),
+        swept=swept,
+        groups=groups,
+        seeds=seeds,
+        frozen=frozen,
+        sizes=sizes,
+        convention=convention,
+        last=last,
+        maps=maps,
+        layers=layers,
+        dims=dims,
+        clouds=clouds,
+    )
 
 
 def _places(axis, found) -> dict:

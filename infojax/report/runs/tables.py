@@ -98,7 +98,7 @@ def limit_cell(history, split, quantity, runs) -> str:
 
 
 def summary_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(heading, header, rows) of the last evaluation: a row a quantity; a table a split where a parameter is swept."""
+    """(heading, header, rows) of the last evaluation: a row per quantity; a table per split if something is swept."""
     splits, groups = splits_of(history, SUMMARY), list(history.groups.items())
     if history.swept:
         return [_swept_table(history, split, groups) for split in splits]
@@ -139,7 +139,7 @@ def seeds_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
 
 
 def layers_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(heading, header, rows) of the last evaluation of the layers: a row a layer, and equi-separation below NC1.
+    """(heading, header, rows) of the last evaluation of the layers: a row per layer, and equi-separation below NC1.
 
     The heading names what was measured last before the last evaluation.
     """
@@ -184,7 +184,7 @@ PHASED = ("mir", "hdr", "entropy_features", "entropy_head_weights")
 
 
 def phases_table(history, split="test") -> tuple[list[str], list[list[str]]]:
-    """Header and rows, one a run: when it memorised and generalised, and what was measured then, before and after.
+    """Header and rows, one per run: when it memorised and generalised, and what was measured then, before and after.
 
     A quantity that was not evaluated at a step is taken from its next evaluation.
     """
@@ -240,7 +240,7 @@ def last_evaluation(history) -> str:
 
 
 def text_lines(history) -> list[str]:
-    """The last evaluation in brief, columns of fixed width; a block a swept value."""
+    """The last evaluation in brief, columns of fixed width; a block per swept value."""
     lines = [f"{title_of(history)}: {facts(history)}", last_evaluation(history)]
     for value, runs in history.groups.items():
         lines += ["", f"{history.swept} = {one_line(value)}"] if history.swept else []
@@ -301,7 +301,7 @@ def differing(histories, labels) -> tuple[list[str], list[list[str]]]:
 
 
 def final_table(methods, split, quantities) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a row a method, a column a quantity that any of them has."""
+    """Header and rows: a row per method, a column per quantity that any of them has."""
     rows = [[m.label, *(value_cell(m.history, split, name, m.runs) for name in quantities)] for m in methods]
     kept = [i for i in range(len(quantities)) if any(row[i + 1] for row in rows)]
     header = ["run", "seeds", *(CATALOGUE[quantities[i]].label for i in kept)]

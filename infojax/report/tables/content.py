@@ -88,7 +88,7 @@ def worst(key, values) -> int | None:
 
 
 def sparkline(values, width=32) -> str:
-    """One bar a class, or the largest of neighbouring classes where they do not fit; `·` is NaN."""
+    """One bar per class, or the largest of neighbouring classes where they do not fit; `·` is NaN."""
     chunks = np.array_split(np.asarray(values, np.float64), min(len(values), width))
     tops = [max(chunk[np.isfinite(chunk)], default=math.nan) for chunk in chunks]
     finite = [top for top in tops if math.isfinite(top)]
@@ -98,7 +98,7 @@ def sparkline(values, width=32) -> str:
 
 
 def class_table(report, most=10) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a row a class up to `most` classes, above it a row a measure."""
+    """Header and rows: a row per class up to `most` classes, above that a row per measure."""
     arrays = class_values(report)
 
     def cell(key, value):
@@ -145,8 +145,8 @@ def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def by_step(steps, reports) -> list[tuple]:
-    """(step, report) pairs; ValueError where there is not one report a step."""
+    """(step, report) pairs; ValueError where there is not one report per step."""
     steps, reports = list(steps), list(reports)
     if len(steps) != len(reports):
-        raise ValueError(f"steps: {len(steps)} for {len(reports)} reports; give one report a step.")
+        raise ValueError(f"steps: {len(steps)} for {len(reports)} reports; give one report per step.")
     return list(zip(steps, reports, strict=True))

@@ -83,7 +83,7 @@ def measures_table(report) -> str:
 
 
 def class_tables(report, whole) -> str:
-    """The values by class in brief; `whole` adds, folded, a row a class where they are many."""
+    """The values by class in brief; `whole` adds, folded, a row per class where there are many."""
     header, rows = class_table(report)
     if not rows:
         return ""

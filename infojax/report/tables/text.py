@@ -129,12 +129,12 @@ def _comparison_text(pairs, label, width) -> str:
 
 
 def render_layers(reports, width=100) -> str:
-    """One line a layer of `{layer: report}`: the key measures, their limits, reasons, warnings."""
+    """One line per layer of `{layer: report}`: the key measures, their limits, reasons, warnings."""
     return _comparison_text(reports.items(), "layer", width)
 
 
 def render_trajectory(steps, reports, width=100) -> str:
-    """One line a step, for the reports of one layer."""
+    """One line per step, for the reports of one layer."""
     return _comparison_text(by_step(steps, reports), "step", width)
 
 

@@ -1,0 +1,66 @@
+"""Rows that are read in blocks: the protocol, the rows of an array, and some of the rows of others."""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+
+class InputError(ValueError):
+    """Bad input, told in one line: which argument, what it was, what was expected, the fix."""
+
+
+class Rows(Protocol):
+    """A matrix of N rows and D columns that is read in blocks and never needs to be in memory whole."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+    in_memory: bool
+
+    def blocks(self, chunk: int, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Blocks of at most `chunk` of the rows from `start` to before `stop`, in order; callable many times."""
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """The rows at sorted indices."""
+
+
+class ArrayRows:
+    """`Rows` of an array; further axes are flattened to columns."""
+
+    def __init__(self, array):
+        self.array = array if array.ndim == 2 else array.reshape(len(array), math.prod(array.shape[1:]))
+        self.shape, self.dtype = self.array.shape, self.array.dtype
+        self.in_memory = not isinstance(array, np.memmap)
+
+    def blocks(self, chunk, start, stop):
+        for first in range(start, stop, chunk):
+            yield np.asarray(self.array[first : min(first + chunk, stop)])
+
+    def take(self, indices):
+        return np.asarray(self.array[indices])
+
+
+class KeptRows:
+    """Some of the rows of `Rows`, by their ascending indices."""
+
+    def __init__(self, rows, index):
+        self.rows, self.index = rows, index
+        self.shape, self.dtype, self.in_memory = (len(index), rows.shape[1]), rows.dtype, rows.in_memory
+
+    def blocks(self, chunk, start, stop):
+        if start >= stop:
+            return
+        index, at, waiting = self.index[start:stop], int(self.index[start]), []
+        for block in self.rows.blocks(chunk, at, int(index[-1]) + 1):
+            waiting.append(block[index[np.searchsorted(index, at) : np.searchsorted(index, at + len(block))] - at])
+            at += len(block)
+            if sum(map(len, waiting)) >= chunk:  # blocks of equal sizes, as others give them
+                full = np.concatenate(waiting)
+                yield full[:chunk]
+                waiting = [full[chunk:]]
+        if any(map(len, waiting)):
+            yield np.concatenate(waiting)
+
+    def take(self, indices):
+        return self.rows.take(self.index[indices])
