@@ -230,6 +230,12 @@ def test_names_that_mark_rows_to_leave_out(data):
     assert "no row has the label 77 (ignore_index)" in ij.analyze(z, y, ignore_index=77).warnings
 
 
+def test_bytes_that_are_no_text_are_refused(data):
+    labels = np.array([b"cat", b"\xff\xfe"])[np.arange(len(data[0])) % 2]
+    with pytest.raises(ij.InputError, match="labels holds bytes that are no UTF-8 text"):
+        ij.analyze(data[0], labels)
+
+
 def test_strings_of_whole_numbers_are_these():
     """As names, 10 and 11 would come before 2, and a head's rows would be those of other classes."""
     rng = np.random.default_rng(0)

@@ -312,6 +312,14 @@ def test_the_list_names_everything_that_configs_choose_from():
     assert "preset = tiny | small | paper, term = mi | off | hd | mir | hdr, data (digits), model, seeds (1)" in found
 
 
+@pytest.mark.parametrize(
+    ("flag", "says"), [("term=mi", "term is mi, but its strength is 0"), ("strength=1", "strength is given, but")]
+)
+def test_a_term_that_changes_nothing_is_told(flag, says, tmp_path, capsys):
+    assert main([TINY, f"--config.objective.{flag}", "--dry_run", f"--workdir={tmp_path}"]) == 0
+    assert says in capsys.readouterr().out
+
+
 def test_a_parsed_config_is_frozen():
     config, _, _ = parse(["main", f"--config={ROOT}/configs/quickstart.py", "--config.optimizer.lr=0.5"])
     assert config.optimizer.lr == 0.5

@@ -150,7 +150,11 @@ def _stored(labels):
     other = next((one for one in stored.flat if not isinstance(one, str | bytes)), None)
     if other is not None:
         raise InputError(f"labels are strings, but {other!r} is among them; expected strings or integers alone")
-    return np.array([one.decode() if isinstance(one, bytes) else str(one) for one in stored.flat]).reshape(stored.shape)
+    try:
+        texts = [one.decode() if isinstance(one, bytes) else str(one) for one in stored.flat]
+    except UnicodeDecodeError as error:
+        raise InputError(f"labels holds bytes that are no UTF-8 text: {error.object!r}; decode them first") from None
+    return np.array(texts).reshape(stored.shape)
 
 
 def _whole_numbers(strings):

@@ -219,8 +219,8 @@ def _held_out(rows, train_split, test_split, fraction, seed):
         "test": [row for row, out in zip(rows[source], held, strict=True) if out],
     }
     note = (
-        f"folder: no test split: {held.sum():,} of {len(held):,} pictures, {fraction:.0%} of each class drawn with "
-        f"seed {seed}, are held out as test"
+        f"folder: no test split: {held.sum():,} of {len(held):,} pictures, drawn with seed {seed} from each "
+        "class, are held out as test"
     )
     return rows | split, note
 

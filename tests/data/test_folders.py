@@ -195,7 +195,7 @@ def test_without_splits_a_fifth_is_held_out(tmp_path):
     assert counts(dataset) == [1, 8, 4, 1] and counts(dataset, "test") == [0, 2, 1, 1]
     both = [str(path) for split in ("train", "test") for path in dataset.split(split).paths]
     assert sorted(both) == sorted(str(tmp_path / name) for name in names)
-    assert said(dataset, "no test split: 4 of 18 pictures, 20% of each class drawn with seed 0")
+    assert said(dataset, "no test split: 4 of 18 pictures, drawn with seed 0 from each class")
     other = open_dataset("folder", tmp_path, seed=1)
     assert other.split("test").paths != dataset.split("test").paths
     assert open_dataset("folder", tmp_path).split("test").paths == dataset.split("test").paths

@@ -1,11 +1,20 @@
 """Checks of a config's values that need more than one key, or what was built."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from infojax.data import near
 from infojax.tasks.config import ConfigError
+
+
+def note_term(settings: Any, sweep: Any) -> Iterator[str]:
+    """A line where the information term of an objective changes nothing: it is off, or its strength is 0."""
+    strong = settings.strength or sweep.name == "strength"
+    if settings.term != "off" and not strong:
+        yield f"config.objective.term is {settings.term}, but its strength is 0: it changes nothing"
+    if settings.term == "off" and strong:
+        yield "config.objective.strength is given, but the term is off: it changes nothing"
 
 
 def total_steps(config: Any, per_epoch: float | None) -> int:

@@ -11,7 +11,7 @@ from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.objectives import Context, Optimizer, Supervised, flat_settings, with_settings
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
-from infojax.tasks.build.checks import check_batch, check_choice, check_shares, total_steps
+from infojax.tasks.build.checks import check_batch, check_choice, check_shares, note_term, total_steps
 from infojax.tasks.build.data import arrays_of, facts_of, normalisation, note_fewer, subset
 from infojax.tasks.build.evaluators import classifier
 from infojax.tasks.build.networks import network
@@ -110,5 +110,9 @@ def classification(config: Any) -> Study:
         splits={"train": source, "test": test},
         evaluators=lambda tools, due: classifier(tools, due, config),
         per_epoch=per_epoch,
-        notes=(*notes, *note_fewer(config, train=source, test=test)),
+        notes=(
+            *notes,
+            *note_fewer(config, train=source, test=test),
+            *note_term(config.objective, config.sweep),
+        ),
     )
