@@ -449,9 +449,10 @@ def test_what_a_split_file_repeats(tmp_path):
     four(tmp_path)
     cat, dog = ROWS["train"]
     again = ["./train/cat/a.png", 0, "cat"]
-    assert said(listed(tmp_path, {"train": [cat, dog, again]}), "1 picture more than once, in one split: a.png")
+    assert said(listed(tmp_path, {"train": [cat, dog, again]}), "1 picture more than once, in one split: cat/a.png")
     assert said(listed(tmp_path, {"train": [cat, dog], "test": [again]}), "1 picture more than once, in two splits")
     assert said(listed(tmp_path, {"train": [cat, dog, [cat[0], 1]]}), "1 picture more than once, with two labels")
+    assert said(listed(tmp_path, {"train": [cat, dog]}), "left out, not listed by the split file: 2 pictures (test/cat")
     assert said(listed(tmp_path, {"train": [cat, [dog[0], 1, "cat"]]}), "gives several labels to 1 class name: cat")
 
 
