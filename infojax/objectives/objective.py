@@ -161,14 +161,16 @@ def init_state(objective: Objective, seeds: Seeds, ctx: Context) -> State:
         averages[name] = {net: params[net] for net in average.nets}
         if average.statistics:
             own_statistics |= {f"{name}/{net}": model_state[net] for net in average.nets}
-    averages, own_statistics = jax.tree.map(jnp.copy, (averages, own_statistics))  # a step may donate every buffer
+    own = objective.init(named_key(key, "method"), ctx)
+    # A step may donate every buffer: none of them is in the state twice.
+    averages, own_statistics, method = jax.tree.map(jnp.copy, (averages, own_statistics, own))
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state | own_statistics,
         opt_state={name: optimizer.tx.init(optimizer.of(params)) for name, optimizer in ctx.optimizers.items()},
         averages=averages,
-        method=objective.init(named_key(key, "method"), ctx),
+        method=method,
     )
 
 
