@@ -12,7 +12,7 @@ class PiModel(SemiSupervised):
     """CE(labelled) + weight ramp(k) mean (softmax z_1 - sg softmax z_2)^2.
 
     Attributes:
-      weight: of the unsupervised loss; ramp_fraction: of the run, after which it is whole.
+      weight: of the unsupervised loss, reached linearly over the first `ramp_fraction` of the run.
     References:
       Laine and Aila 2017; TorchSSL models/pimodel.
     """

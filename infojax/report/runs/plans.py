@@ -33,7 +33,7 @@ class Plan(NamedTuple):
     Attributes:
       title: its first line.
       caption: a sentence or two for the page.
-      panels: a row each, with a column per split; or, with `columns`, a grid of so many columns.
+      panels: one row per panel and one column per split; or, with `columns`, a grid with that many columns.
       columns: 0 for a column per split.
       x: "time" (epochs where they are known, else steps), "step", "swept" (the last evaluation against the swept
         hyper-parameter), or one of COORDINATES.

@@ -24,6 +24,6 @@ def network(settings: Any, num_classes: int, like: Any, start: str | None = None
 
 
 def all_options(model: str) -> dict[str, Any]:
-    """All options of a model, so that each is a flag; those without a value are whole numbers."""
+    """All options of a model with their defaults, so that each is a flag; an option without a default is an integer."""
     found = {name: config_dict.placeholder(int) if x is None else x for name, x in options_of(model).items()}
     return found | ({"norm_decay": 0.9} if "norm_decay" in found else {})  # running statistics that follow a short run
