@@ -5,12 +5,25 @@ rows instead of integer weights.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+
+@lru_cache
+def half():
+    """float16, or bfloat16 where XLA compiles no float16: below AVX it lacks the conversion, __extendhfsf2."""
+    try:
+        jax.jit(lambda x: x.astype(jnp.float32))(jnp.ones(2, jnp.float16)).block_until_ready()
+        return jnp.dtype(jnp.float16)
+    except jax.errors.JaxRuntimeError:
+        return jnp.dtype(jnp.bfloat16)
+
 
 # --- the zoo ---------------------------------------------------------------------------------------------------
 

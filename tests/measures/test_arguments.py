@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import half
 
 import infojax as ij
 
@@ -187,10 +188,10 @@ def test_every_form_of_an_array_is_taken(form):
 
 
 def test_half_precision_integers_and_torch():
-    half = Z.astype(np.float16)
-    assert ij.unit_rows(half)[0].dtype == jnp.float32
+    z16 = Z.astype(half())
+    assert ij.unit_rows(z16)[0].dtype == jnp.float32
     np.testing.assert_allclose(ij.unit_rows([[3, 4]])[0], [[0.6, 0.8]], rtol=1e-6)
-    for z in (half, jnp.asarray(half, jnp.bfloat16)):
+    for z in (z16, jnp.asarray(z16, jnp.bfloat16)):
         assert float(ij.matrix_entropy(z)) == pytest.approx(
             float(ij.matrix_entropy(np.asarray(z, np.float32))), rel=1e-6
         )

@@ -16,6 +16,7 @@ from helpers import (
     gradient_and_hvp,
     gram_entropy,
     grid_rows,
+    half,
     positive_definite,
     power_law,
     random_symmetric,
@@ -519,7 +520,7 @@ def test_low_precision_input_costs_only_its_own_rounding(compiled):
     exact = all_of(MEASURES)(z)
     assert {value.dtype for value in exact.values()} == {jnp.dtype(jnp.float64)}
     with jax.enable_x64(False):
-        for dtype in [jnp.bfloat16] if compiled else [jnp.float32, jnp.bfloat16, jnp.float16, jnp.int8]:
+        for dtype in [jnp.bfloat16] if compiled else [jnp.float32, jnp.bfloat16, half(), jnp.int8]:
             measures = all_of(MEASURES)
             values = (jax.jit(measures) if compiled else measures)(jnp.asarray(z, dtype))
             for name, value in values.items():

@@ -15,6 +15,7 @@ from helpers import (
     features,
     gram_entropy,
     grid_rows,
+    half,
     pair_values,
     rotation,
     shifted_simplex,
@@ -674,11 +675,11 @@ def test_interplay_of_low_precision_input(route):
     f = partial(ij.interplay, route=route)
     assert f(z, labels, head).mir.dtype == jnp.float64
     with jax.enable_x64(False):
-        for dtype in (jnp.float32, jnp.bfloat16, jnp.float16, jnp.int8):
+        for dtype in (jnp.float32, jnp.bfloat16, half(), jnp.int8):
             got = f(jnp.asarray(z, dtype), jnp.asarray(labels), jnp.asarray(head, dtype))
             assert {x.dtype for x in got[:7]} == {jnp.dtype(jnp.float32)}
             assert_close(got, expected, 5e-6)
-        got = jax.jit(f)(jnp.asarray(z, jnp.bfloat16), jnp.asarray(labels), jnp.asarray(head, jnp.float16))
+        got = jax.jit(f)(jnp.asarray(z, jnp.bfloat16), jnp.asarray(labels), jnp.asarray(head, half()))
         assert_close(got, expected, 5e-6)
 
 
@@ -687,7 +688,7 @@ def test_pairs_of_low_precision_input():
     z1, z2 = rng.integers(-4, 5, (8, 5)), rng.integers(-4, 5, (8, 3))
     expected = pair_values(cosine_gram(z1), cosine_gram(z2))
     with jax.enable_x64(False):
-        for d1, d2 in ((jnp.float32, jnp.float32), (jnp.bfloat16, jnp.float16), (jnp.int8, jnp.bfloat16)):
+        for d1, d2 in ((jnp.float32, jnp.float32), (jnp.bfloat16, half()), (jnp.int8, jnp.bfloat16)):
             got = pair_of(jnp.asarray(z1, d1), jnp.asarray(z2, d2))
             assert_close(got, expected, 3e-6)
 
