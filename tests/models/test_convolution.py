@@ -15,7 +15,7 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(convolution, "POSITIONS", 32)
+    monkeypatch.setattr(convolution, "_positions", lambda pixels: 32)
 
 
 def inputs(dtype=jnp.float32):
@@ -71,12 +71,17 @@ def test_only_cpu_gets_pieces(platform, convolutions):
 
 
 @pytest.mark.parametrize(
-    ("shape", "pieces"),
-    [((64, 32, 32), 32), ((64, 8, 8), 2), ((8, 8, 8), 1), ((960, 32, 32), 32), ((7, 64, 64), 7), ((1, 9, 9), 1)],
-)
-def test_number_of_pieces(shape, pieces, monkeypatch):
-    monkeypatch.setattr(convolution, "POSITIONS", 2048)
-    assert _pieces((*shape, 5)) == pieces
+    ("shape", "old", "new"),
+    [
+        ((64, 32, 32), 32, 16), ((64, 16, 16), 8, 8), ((64, 8, 8), 2, 4), ((64, 4, 4), 1, 2),
+        ((8, 8, 8), 1, 1), ((960, 32, 32), 32, 32), ((7, 64, 64), 7, 4), ((1, 9, 9), 1, 1),
+    ],
+)  # fmt: skip
+def test_number_of_pieces(shape, old, new, monkeypatch):
+    monkeypatch.undo()
+    for is_old, pieces in ((True, old), (False, new)):
+        monkeypatch.setattr(convolution, "OLD", is_old)
+        assert _pieces((*shape, 5)) == pieces
 
 
 def test_a_batch_that_pieces_do_not_divide(monkeypatch):
