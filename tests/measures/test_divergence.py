@@ -12,6 +12,7 @@ from helpers import (
     cosine_gram,
     features,
     gradient_and_hvp,
+    half,
     positive_definite,
     random_symmetric,
     rotation,
@@ -251,7 +252,7 @@ def test_low_precision_input_costs_only_its_own_rounding(divergence):
     exact = divergence(k1, k2)
     assert exact.dtype == jnp.float64
     with jax.enable_x64(False):
-        for d1, d2 in ((jnp.float32, jnp.float32), (jnp.bfloat16, jnp.float16), (jnp.int32, jnp.bfloat16)):
+        for d1, d2 in ((jnp.float32, jnp.float32), (jnp.bfloat16, half()), (jnp.int32, jnp.bfloat16)):
             value = divergence(jnp.asarray(k1, d1), jnp.asarray(k2, d2))
             assert value.dtype == jnp.float32 and value.shape == ()
             assert float(value) == pytest.approx(float(exact), rel=1e-5, abs=1e-6)
