@@ -13,9 +13,10 @@ import stat
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -43,7 +44,7 @@ SAFETENSORS_DTYPES = {
 }
 
 
-def _npy_layout(stream) -> Layout:
+def _npy_layout(stream: Any) -> Layout:
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown .npy version {version}")
@@ -70,24 +71,41 @@ def _open_npz(path: Path) -> dict[str, StoredArray]:
     arrays = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         for info in archive.infolist():
-            if not info.filename.endswith(".npy"):
-                continue
             name = info.filename.removesuffix(".npy")
             if name in arrays:
                 raise FeatureFileError(f"{path}: holds two arrays named {name}; save them under different names")
-            with archive.open(info) as stream:
-                layout, offset = _npy_layout(stream), stream.tell()
-            layout.check_length(path, name, info.file_size - offset)
-            if info.compress_type == zipfile.ZIP_STORED:
-                # The data follow the member's own header: 30 bytes that end with two lengths.
-                file.seek(info.header_offset + 26)
-                lengths = struct.unpack("<HH", file.read(4))
-                begin = info.header_offset + 30 + sum(lengths)
-                opener = raw_rows(path, begin + offset, layout, Checksum(begin, info.file_size, info.CRC))
-            else:
-                opener = compressed_rows(path, info.filename, offset, layout)
-            arrays[name] = StoredArray(f"{path}: {name}", layout.shape, layout.dtype, opener)
+            if name != info.filename:
+                with one_line_errors(f"{path}: {name}"):
+                    arrays[name] = _member(path, archive, info, file)
+            elif not info.is_dir():
+                arrays[name] = _refused(path, name, "is no array, whose name in an .npz ends in .npy")
     return arrays
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> StoredArray:
+    """An array of an .npz."""
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as stream:
+        layout, offset = _npy_layout(stream), stream.tell()
+    layout.check_length(path, name, info.file_size - offset)
+    if info.compress_type == zipfile.ZIP_STORED:
+        # The data follow the member's own header: 30 bytes that end with two lengths.
+        file.seek(info.header_offset + 26)
+        lengths = struct.unpack("<HH", file.read(4))
+        begin = info.header_offset + 30 + sum(lengths)
+        opener = raw_rows(path, begin + offset, layout, Checksum(begin, info.file_size, info.CRC))
+    else:
+        opener = compressed_rows(path, info.filename, offset, layout)
+    return StoredArray(f"{path}: {name}", layout.shape, layout.dtype, opener)
+
+
+def _never() -> NoReturn:
+    raise AssertionError("what is refused is not opened")
+
+
+def _refused(path: Path, name: str, refusal: str) -> StoredArray:
+    """What stands for something of a file that is no array: it is named where arrays are listed, and never read."""
+    return StoredArray(f"{path}: {name}", (), np.dtype("V1"), _never, refusal=refusal)
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredArray]:
@@ -119,8 +137,15 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
         raise FeatureFileError(f"{path}: {need}") from error
     arrays = {}
 
-    def add(key, item):
+    def add(key, link):
         name = os.fsdecode(key)  # bytes where it is not UTF-8
+        if isinstance(link, h5py.ExternalLink):
+            arrays[name] = _refused(path, name, f"is a link to another file, {link.filename}, which is not read")
+            return
+        item = file.get(key)
+        if item is None:
+            arrays[name] = _refused(path, name, f"is a link to {link.path}, which is not in the file")
+            return
 
         @contextmanager
         def opener() -> Iterator[Read]:
@@ -143,7 +168,7 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
         )
 
     with h5py.File(path, "r") as file:
-        file.visititems(add)
+        file.visititems_links(add)
     return arrays
 
 
@@ -169,7 +194,7 @@ OPENERS = {
 }
 
 
-def suggest(name: str, names) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
     """`; did you mean a or b?` for the names like `name`, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
