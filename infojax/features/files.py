@@ -68,7 +68,7 @@ def _open_npy(path: Path) -> dict[str, StoredArray]:
 
 
 def _open_npz(path: Path) -> dict[str, StoredArray]:
-    arrays = {}
+    arrays, others = {}, {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
@@ -78,8 +78,8 @@ def _open_npz(path: Path) -> dict[str, StoredArray]:
                 with one_line_errors(f"{path}: {name}"):
                     arrays[name] = _member(path, archive, info, file)
             elif not info.is_dir():
-                arrays[name] = _refused(path, name, "is no array, whose name in an .npz ends in .npy")
-    return arrays
+                others[name] = _refused(path, name, "is no array, whose name in an .npz ends in .npy")
+    return arrays | others if arrays else {}
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> StoredArray:
@@ -135,41 +135,51 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
     except ImportError as error:
         need = "reading HDF5 needs h5py: pip install infojax[h5]"
         raise FeatureFileError(f"{path}: {need}") from error
-    arrays = {}
+    arrays: dict[str, StoredArray] = {}
+    seen = set()
 
-    def add(key, link):
-        name = os.fsdecode(key)  # bytes where it is not UTF-8
-        if isinstance(link, h5py.ExternalLink):
-            arrays[name] = _refused(path, name, f"is a link to another file, {link.filename}, which is not read")
-            return
-        item = file.get(key)
-        if item is None:
-            arrays[name] = _refused(path, name, f"is a link to {link.path}, which is not in the file")
-            return
-
-        @contextmanager
-        def opener() -> Iterator[Read]:
-            # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
-            with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
-                dataset = file[key]
-                dataset = dataset.asstr() if text else dataset
-                yield lambda start, stop: dataset[start:stop].astype(str) if text else dataset[start:stop]
-
-        if not isinstance(item, h5py.Dataset) or item.shape is None:
-            return
-        text, refusal = h5py.check_string_dtype(item.dtype) is not None, ""
-        if item.external or item.is_virtual:  # any file of this machine; where one is missing, zeros
-            kind = "external storage" if item.external else "a virtual data set"
-            refusal = (
-                f"is {kind}: its rows lie elsewhere, and read as zeros where they are missing; save a copy of them"
-            )
-        arrays[name] = StoredArray(
-            f"{path}: {name}", item.shape, np.dtype(str) if text else item.dtype, opener, refusal=refusal
-        )
+    def visit(group, place=""):
+        seen.add(h5py.h5o.get_info(group.id).addr)
+        for key in group:
+            name = place + os.fsdecode(key)  # bytes where it is not UTF-8, whose link h5py cannot look up
+            link = group.get(key, getlink=True) if isinstance(key, str) else None
+            if isinstance(link, h5py.ExternalLink):
+                arrays[name] = _refused(path, name, f"is a link to another file, {link.filename}, which is not read")
+            elif (item := group.get(key)) is None:
+                arrays[name] = _refused(
+                    path, name, f"is a link to {getattr(link, 'path', 'nothing')}, which is not there"
+                )
+            elif isinstance(item, h5py.Dataset):
+                arrays[name] = _dataset(path, name, item)
+            elif isinstance(item, h5py.Group) and h5py.h5o.get_info(item.id).addr not in seen:
+                visit(item, f"{name}/")
 
     with h5py.File(path, "r") as file:
-        file.visititems_links(add)
+        visit(file)
     return arrays
+
+
+def _dataset(path: Path, name: str, item: Any) -> StoredArray:
+    """An array of an HDF5 file."""
+    import h5py
+
+    text, where = h5py.check_string_dtype(item.dtype) is not None, f"{path}: {name}"
+
+    @contextmanager
+    def opener() -> Iterator[Read]:
+        # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
+        with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
+            dataset = file[os.fsencode(name)]
+            dataset = dataset.asstr() if text else dataset
+            yield lambda start, stop: dataset[start:stop].astype(str) if text else dataset[start:stop]
+
+    if item.shape is None:
+        return _refused(path, name, "is empty: it has no shape")
+    refusal = ""
+    if item.external or item.is_virtual:  # any file of this machine; where one is missing, zeros
+        kind = "external storage" if item.external else "a virtual data set"
+        refusal = f"is {kind}: its rows lie elsewhere, and read as zeros where they are missing; save a copy of them"
+    return StoredArray(where, item.shape, np.dtype(str) if text else item.dtype, opener, refusal=refusal)
 
 
 def _open_digits() -> dict[str, StoredArray]:

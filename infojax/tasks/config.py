@@ -140,7 +140,7 @@ def training(name: str, chosen: Any) -> ConfigDict:
     )
 
 
-def check_choices(config: Any, given: str = "FILE.py") -> None:
+def check_choices(config: Any, given: str | None = None) -> None:
     """Refuses flags that contradict the config string.
 
     Args:
@@ -156,7 +156,7 @@ def check_choices(config: Any, given: str = "FILE.py") -> None:
         if found != value:
             raise ConfigError(
                 f"{path} is {found!r}, but the config string chose {value!r}, which other keys derive from; "
-                f"write it there: {_chosen_instead(given, name, found)}"
+                f"write it there: {_chosen_instead(given or f'FILE.py:{config.chosen.preset}', name, found)}"
             )
 
 

@@ -128,7 +128,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-def check_ranges(config: Any, given: str = "FILE.py") -> None:
+def check_ranges(config: Any, given: str | None = None) -> None:
     """Refuses keys that are missing, values out of range, and what contradicts the config string.
 
     Args:
