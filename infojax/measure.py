@@ -21,12 +21,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from infojax import outputs, processes
-from infojax.analysis import MOST_EMPTY_CLASSES, InputError, analyze
+from infojax.analysis import MOST_EMPTY_CLASSES, InputError, Report, analyze
 from infojax.commands import Once, Parser, UsageError, named, one_line, printable, say, show, whole
 from infojax.features.arrays import Argument, Opened, check_inputs, expand, open_features
 from infojax.features.sources import FeatureFileError, check_fits
@@ -97,7 +98,9 @@ def check_memory(opened: Opened, chunk: int) -> None:
         check_fits(f"{opened.path}: {opened.used}: measuring it", size, fix)
 
 
-def measure_file(opened: Opened, args: argparse.Namespace, progress=None) -> dict:
+def measure_file(
+    opened: Opened, args: argparse.Namespace, progress: Callable[[int, int, str], Any] | None = None
+) -> dict[str, Report]:
     """{layer: Report} of one file; a single array is the layer `features`.
 
     Raises:
@@ -134,7 +137,7 @@ def strict_json(results: dict) -> str:
     The reason of each null stands in the warnings.
     """
 
-    def entry(report) -> dict:
+    def entry(report: Report) -> dict:
         measures, told = {}, [str(warning) for warning in report.warnings]
         for name, value in report.measures.items():
             value = float(value)
@@ -170,7 +173,7 @@ def table(argument: Argument, reports: list[dict], width: int) -> str:
 
 def arrays_line(argument: Argument, used: dict[str, str]) -> str:
     """What was read of an argument, in one line; files of a folder whose arrays differ are told apart."""
-    alike = {}
+    alike: dict[str, list[str]] = {}
     for file in argument.files:
         alike.setdefault(used[file], []).append(file)
     parts = [f"{text} ({len(files)} files from {files[0]} on)" for text, files in alike.items()]
@@ -291,7 +294,8 @@ def run(args: argparse.Namespace) -> None:
     first = not args.distributed or jax.process_index() == 0
     flags = {name: getattr(args, name) for name in ("features", "layers", "labels", "head", "bias")}
     with processes.together():
-        arguments = [expand(name) for name in dict.fromkeys(args.files)]
+        names = list(dict.fromkeys(args.files))
+        arguments = [expand(name) for name in names]
         files = list(dict.fromkeys(file for argument in arguments for file in argument.files))
         if first:
             check_outputs(arguments, args)
@@ -307,6 +311,9 @@ def run(args: argparse.Namespace) -> None:
             results[file], used[file] = measure_file(opened, args, start(file)), opened.used
     if not first:
         return
+    for name in names:
+        if (times := args.files.count(name)) > 1:
+            say(NAME, f"{name} is given {times} times, and measured once")
     lines = [arrays_line(argument, used) for argument in arguments]
     if args.json == "-":
         for line in lines:

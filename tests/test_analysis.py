@@ -263,6 +263,45 @@ def test_tables_of_pandas(data):
             ij.analyze(z, labels)
 
 
+def test_names_that_look_alike_are_told():
+    y = np.array(["a", "a ", "caf\u00e9", "cafe\u0301", "b"])[np.arange(60) % 5]
+    told = ij.analyze(np.random.default_rng(0).normal(size=(60, 3)), y).warnings
+    [line] = [text for text in told if "look alike" in text]
+    assert "'a' and 'a '" in line and "'cafe\\u0301' and 'caf\\xe9'" in line and "'b'" not in line
+
+
+def test_axes_that_are_flattened_are_told(data):
+    z = data[0].reshape(120, 2, 2, 2)
+    told = "each sample is an array of 2 x 2 x 2, flattened to 8 columns"
+    assert told in ij.analyze(z).warnings
+    assert told in ij.analyze({"conv": z})["conv"].warnings
+    for pooled in (data[0], data[0][:, :, None, None]):
+        assert not any("flattened" in text for text in ij.analyze(pooled).warnings)
+
+
+def test_unsigned_labels_that_stand_for_negative_ones(data):
+    z, y, _, _ = data
+    unsigned = np.where(np.arange(120) < 5, -1, y).astype(np.uint64)
+    with pytest.raises(ij.InputError, match=r"labels go up to 18446744073709551615.*pass labels.astype\(numpy.int64\)"):
+        ij.analyze(z, unsigned)
+    assert ij.analyze(z, unsigned.astype(np.int64)).measures == ij.analyze(z[5:], y[5:]).measures
+
+
+def test_features_beyond_float64():
+    with pytest.raises(ij.InputError, match="features: the largest entry is 1.e[+]4000, and float64 holds"):
+        ij.analyze(np.full((5, 2), np.longdouble("1e4000")))
+
+
+def test_rows_and_means_that_are_equal_are_told():
+    told = ij.analyze(np.ones((20, 3)), np.arange(20) % 2).warnings
+    assert any("all rows are equal" in text for text in told)
+    assert any("class means coincide, those of 0 and 1 for instance" in text for text in told)
+    z = np.random.default_rng(0).normal(size=(20, 3))
+    told = ij.analyze(np.r_[z, z], np.arange(40) // 20).warnings  # the same rows in both classes
+    assert any("class means coincide" in text for text in told) and not any("all rows" in text for text in told)
+    assert not any("coincide" in text for text in ij.analyze(np.r_[z, z + 1], np.arange(40) // 20).warnings)
+
+
 def test_a_head_of_uneven_rows_is_doubted(data):
     z, y, head, _ = data
     uneven = head * np.array([1.0, 1, 1, 60])[:, None]

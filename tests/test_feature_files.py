@@ -198,6 +198,27 @@ def test_npz_with_a_truncated_member(tmp_path):
     assert "truncated: z needs 240 bytes, the file has 235" in message(tmp_path / "f.npz")
 
 
+def test_a_broken_member_is_named(tmp_path):
+    path = tmp_path / "f.npz"
+    np.savez(path, z=np.ones((4, 2)), y=np.arange(4))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"\x93NUMPY", b"\x93NUMPX", 1))  # of the first, which is z
+    with pytest.raises(FeatureFileError, match=r"f.npz: z: cannot be read"):
+        open_arrays(path)
+
+
+def test_what_is_no_array_of_an_archive_is_told(tmp_path):
+    path = tmp_path / "f.npz"
+    np.savez(path, z=np.ones((4, 2)))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "hello")
+        archive.mkdir("folder")
+    found = open_arrays(path)
+    assert list(found) == ["z", "notes.txt"] and "is no array" in str(found["notes.txt"])
+    with pytest.raises(FeatureFileError, match="notes.txt is no array, whose name in an .npz ends in .npy"):
+        found["notes.txt"].load()
+
+
 def test_npz_with_damaged_compression(tmp_path):
     array = np.random.default_rng(0).normal(size=(500, 3))
     np.savez_compressed(tmp_path / "f.npz", z=array)
@@ -284,6 +305,22 @@ def test_hdf5_rows_that_lie_in_other_files_are_refused(tmp_path):
     assert arrays["here"].load().sum() == 12  # they are no obstacle to the others
     assert "outside is external storage: its rows lie elsewhere" in message(tmp_path / "f.h5", "outside")
     assert "parts is a virtual data set: its rows lie elsewhere" in message(tmp_path / "f.h5", "parts")
+
+
+def test_hdf5_links(tmp_path):
+    """A link inside the file is the array it points to; one to nothing, or to another file, is named and refused."""
+    rows = np.random.default_rng(0).normal(size=(5, 2))
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["raw/z"] = rows
+        file["z"] = h5py.SoftLink("/raw/z")
+        file["gone"] = h5py.SoftLink("/raw/gone")
+        file["elsewhere"] = h5py.ExternalLink("other.h5", "/z")
+    found = open_arrays(tmp_path / "f.h5")
+    assert set(found) == {"raw/z", "z", "gone", "elsewhere"}
+    np.testing.assert_array_equal(found["z"].load(), rows)
+    for name, problem in (("gone", "is a link to /raw/gone, which is not there"), ("elsewhere", "other.h5")):
+        with pytest.raises(FeatureFileError, match=problem):
+            found[name].load()
 
 
 def test_hdf5_names_that_are_not_text(tmp_path):

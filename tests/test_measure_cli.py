@@ -134,6 +134,29 @@ def test_flags_choose_arrays_of_the_file_and_of_other_files(capsys, data):
     assert run_json(capsys, "z.npy", *flags, "usual.npz")["z.npy"] == expected  # found by name there
 
 
+def test_a_file_given_twice_is_measured_once_and_says_so(capsys, data):
+    np.savez("f.npz", **data)
+    assert main(["f.npz", "f.npz", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert list(json.loads(out)) == ["f.npz"] and "f.npz is given 2 times, and measured once" in err
+
+
+def test_unsigned_labels_beyond_int64(capsys, data):
+    np.savez("f.npz", z=data["z"], y=np.where(data["y"] == 0, -1, data["y"]).astype(np.uint64))
+    assert "labels go up to 18446744073709551615" in refused(capsys, "f.npz")
+
+
+def test_what_is_no_array_is_told_and_no_layer(capsys, data):
+    import zipfile
+
+    np.savez("f.npz", z=data["z"])
+    with zipfile.ZipFile("f.npz", "a") as archive:
+        archive.writestr("README", "columns are units")
+    for flags, layer in (([], "features"), (["--layers", "*"], "z")):
+        entry = run_json(capsys, "f.npz", *flags)["f.npz"][layer]
+        assert any("not used: README (is no array" in text for text in entry["warnings"])
+
+
 def test_none_leaves_a_recognised_array_out(capsys, data):
     np.savez("f.npz", **data)
     found = run_json(capsys, "f.npz", "--labels", "none", "--head", "none", "--bias", "none")
@@ -177,11 +200,13 @@ def test_files_of_a_folder_that_are_left_out_are_said(capsys, data, steps):
     assert line.endswith("; not read: epoch_3.npz")
 
 
-def test_convolution_maps_are_flattened(capsys, data):
+def test_convolution_maps_are_flattened_and_it_is_told(capsys, data):
     np.savez("f.npz", **data)
     np.savez("g.npz", **(data | {"z": data["z"].reshape(NUM_ROWS, 3, 2, 1)}))
     found = run_json(capsys, "f.npz", "g.npz")
-    assert found["f.npz"] == found["g.npz"]
+    flat, maps = (found[name]["features"] for name in ("f.npz", "g.npz"))
+    assert maps["measures"] == flat["measures"]
+    assert maps["warnings"] == ["each sample is an array of 3 x 2 x 1, flattened to 6 columns", *flat["warnings"]]
 
 
 def test_layers_are_a_report_each(capsys, data):

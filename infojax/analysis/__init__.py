@@ -5,35 +5,71 @@ and `summary` describes these as a Report; `subsampling` adds intervals.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, overload
 
 import jax
 import numpy as np
 
-from infojax.analysis.inputs import MOST_EMPTY_CLASSES, options_of, read, rows_of, to_numpy
+from infojax.analysis.inputs import MOST_EMPTY_CLASSES, Options, options_of, read, rows_of, to_numpy
 from infojax.analysis.measured import finish
 from infojax.analysis.reports import Interval, LayerReports, Report
 from infojax.analysis.rows import InputError, Rows
 from infojax.analysis.subsampling import intervals
 from infojax.analysis.summary import describe
 from infojax.analysis.sums import accumulate
+from infojax.measures.arrays import ArrayLike
 
 __all__ = ["MOST_EMPTY_CLASSES", "InputError", "Interval", "LayerReports", "Report", "Rows", "analyze", "to_numpy"]
 
 
+@overload
 def analyze(
-    features,
-    labels=None,
-    head=None,
-    bias=None,
+    features: Mapping[str, ArrayLike | Rows],
+    labels: ArrayLike | None = None,
+    head: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
     *,
-    ci=None,
-    chunk=4096,
-    name="features",
-    progress: Callable[[int, int, str], None] | None = None,
-    seed=0,
-    distributed=False,
-    ignore_index=None,
-):
+    ci: int | None = None,
+    chunk: int = 4096,
+    name: str = "features",
+    progress: Callable[[int, int, str], Any] | None = None,
+    seed: int = 0,
+    distributed: bool = False,
+    ignore_index: Any = None,
+) -> LayerReports: ...
+
+
+@overload
+def analyze(
+    features: ArrayLike | Rows,
+    labels: ArrayLike | None = None,
+    head: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    ci: int | None = None,
+    chunk: int = 4096,
+    name: str = "features",
+    progress: Callable[[int, int, str], Any] | None = None,
+    seed: int = 0,
+    distributed: bool = False,
+    ignore_index: Any = None,
+) -> Report: ...
+
+
+def analyze(
+    features: ArrayLike | Rows | Mapping[str, ArrayLike | Rows],
+    labels: ArrayLike | None = None,
+    head: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    *,
+    ci: int | None = None,
+    chunk: int = 4096,
+    name: str = "features",
+    progress: Callable[[int, int, str], Any] | None = None,
+    seed: int = 0,
+    distributed: bool = False,
+    ignore_index: Any = None,
+) -> Report | LayerReports:
     """Measure features: entropies and ranks; with labels neural collapse; with a head MIR, HDR and duality.
 
     Args:
@@ -57,20 +93,21 @@ def analyze(
       InputError: (a ValueError) one line that names the argument, what it was, what was expected, and the fix.
     """
     options = options_of(ci, chunk, progress, seed, distributed, ignore_index)
-    of = _of_layers if isinstance(features, Mapping) else _of_array
-    return of(features, labels, head, bias, name, options)
+    if isinstance(features, Mapping):
+        return _of_layers(features, labels, head, bias, options)
+    return _of_array(features, labels, head, bias, name, options)
 
 
-def _of_array(features, labels, head, bias, name, options) -> Report:
+def _of_array(features: Any, labels: Any, head: Any, bias: Any, name: str, options: Options) -> Report:
     inputs = read(features, labels, head, bias, name, options.ignore_index)
     with jax.enable_x64(True), np.errstate(all="ignore"):  # what overflows is nan, with its reason
         sums = accumulate(inputs, options)
         measured = finish(inputs, sums, options)
         report = describe(inputs, measured)
-        return intervals(report, inputs, measured, options) if options.ci else report
+        return intervals(report, inputs, measured, options, options.ci) if options.ci else report
 
 
-def _of_layers(features, labels, head, bias, name, options) -> LayerReports:
+def _of_layers(features: Mapping[str, Any], labels: Any, head: Any, bias: Any, options: Options) -> LayerReports:
     if not features:
         raise InputError("features is an empty dict; expected layer name -> array")
     layers = {str(key): rows_of(value, f"features[{key!r}]") for key, value in features.items()}

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from unicodedata import normalize
 
 import jax
 import numpy as np
 
 from infojax.analysis.rows import ArrayRows, InputError, KeptRows, Rows
 from infojax.measures import arrays
+from infojax.measures.arrays import ArrayLike
 
 # Labels may skip classes (a sample of few of them), up to this many; beyond, half of the classes must occur.
 MOST_EMPTY_CLASSES = 2000
@@ -55,11 +57,18 @@ class Options:
     thorough: bool = True
 
 
-def silent(done, total, phase):
+def silent(done: int, total: int, phase: str) -> None:
     """The progress that nobody asked for."""
 
 
-def options_of(ci, chunk, progress, seed, distributed, ignore_index) -> Options:
+def options_of(
+    ci: int | None,
+    chunk: int,
+    progress: Callable[[int, int, str], Any] | None,
+    seed: int,
+    distributed: bool,
+    ignore_index: Any,
+) -> Options:
     """The checked options of `analyze`.
 
     Raises:
@@ -78,7 +87,7 @@ def options_of(ci, chunk, progress, seed, distributed, ignore_index) -> Options:
     return Options(ci, chunk, progress or silent, seed, distributed, ignore_index)
 
 
-def to_numpy(x, name):
+def to_numpy(x: Any, name: str) -> np.ndarray:
     """x as a numpy array of numbers: numpy, jax, torch (through dlpack where numpy has no such type), memmap, lists."""
     try:
         return np.asarray(arrays.as_array(x, name))
@@ -86,13 +95,21 @@ def to_numpy(x, name):
         raise InputError(str(error)) from error
 
 
-def read(features, labels, head, bias, name, ignore_index) -> Inputs:
+def read(
+    features: ArrayLike | Rows,
+    labels: ArrayLike | None,
+    head: ArrayLike | None,
+    bias: ArrayLike | None,
+    name: str,
+    ignore_index: Any,
+) -> Inputs:
     """The checked arguments of `analyze` for one array.
 
     Raises:
       InputError: names the argument, what it was, what was expected, and the fix.
     """
-    rows, notes, names = rows_of(features, name), [], ()
+    rows, names = rows_of(features, name), ()
+    notes = _flattened(rows)
     y = None if labels is None else _stored(labels)
     if y is None and ignore_index is not None:
         raise InputError(f"ignore_index is {ignore_index!r}, but there are no labels")
@@ -108,6 +125,7 @@ def read(features, labels, head, bias, name, ignore_index) -> Inputs:
         if y.dtype.kind == "U":
             names, y = np.unique(y, return_inverse=True)
             names = tuple(str(one) for one in names)
+            notes += _alike(names)
             order = "" if head is None else "; the rows of the head must be in this order"
             notes.append(f"labels are strings, numbered in sorted order: {_listed(names)}{order}")
     if bias is not None and head is None:
@@ -125,6 +143,24 @@ def read(features, labels, head, bias, name, ignore_index) -> Inputs:
             notes += _inferred_classes(y)
         y = y.astype(np.int32)
     return Inputs(name, rows, y, w, b, names, tuple(notes))
+
+
+def _flattened(rows):
+    """A line where more than one axis of each sample became its columns: pooling would have left fewer."""
+    axes = tuple(getattr(rows, "full_shape", rows.shape))[1:]
+    if sum(size > 1 for size in axes) < 2:
+        return []
+    return [f"each sample is an array of {' x '.join(map(str, axes))}, flattened to {rows.shape[1]} columns"]
+
+
+def _alike(names):
+    """A line where names of classes look the same in print: they differ in spaces, or in how a letter is encoded."""
+    seen = {}
+    for one in names:
+        seen.setdefault("".join(normalize("NFKC", one).split()), []).append(ascii(one))
+    pairs = [" and ".join(group[:3]) for group in seen.values() if len(group) > 1]
+    more = ", ..." * (len(pairs) > 3)
+    return [f"labels that look alike are different classes: {', '.join(pairs[:3])}{more}"] if pairs else []
 
 
 def _listed(names, most=6):
@@ -182,7 +218,7 @@ def _kept(y, ignore_index):
     return np.flatnonzero(~left_out), lines
 
 
-def rows_of(features, name):
+def rows_of(features: Any, name: str) -> Rows:
     """`Rows` of an array, or what has these already."""
     if hasattr(features, "blocks") and hasattr(features, "take"):
         rows = features
@@ -215,7 +251,10 @@ def _labels(y, n):
     if not (y.dtype.kind in "US" or np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
         raise InputError(f"labels has dtype {y.dtype}; expected integers 0, ..., C - 1")
     if y.dtype == np.uint64 and y.max() > np.iinfo(np.int64).max:
-        raise InputError(f"labels go up to {y.max()}; expected 0, ..., C - 1")
+        raise InputError(
+            f"labels go up to {y.max()}, more than 64 bits with a sign hold, where 2^64 - 1 is -1; expected 0, ..., "
+            "C - 1: pass labels.astype(numpy.int64), whose negative ones are left out"
+        )
     return y if y.dtype.kind in "US" else y.astype(np.int64)
 
 

@@ -59,6 +59,7 @@ def finish(inputs: Inputs, sums: Sums, options: Options) -> Measured:
     sampled = {} if route.direct or route.scatter else {"spectrum": len(route.sample)}
     values, per_class = _class_values(inputs, sums, held) if labelled else ({}, {})
     if labelled and options.thorough:
+        assert held is not None  # there are labels
         values["silhouette"] = separation.silhouette(held, inputs.classes[route.sample])
         sampled |= {} if route.direct else {"silhouette": len(route.sample)}
     flow = _Interplay()
@@ -214,7 +215,7 @@ def _class_entropies(source, labels, num_classes):
     return np.array([spectrum_entropy(p) if n else np.nan for p, n in zip(spectra_of, counts, strict=True)])
 
 
-def spectrum_entropy(p, alpha=1.0):
+def spectrum_entropy(p: np.ndarray, alpha: float = 1.0) -> float:
     """Renyi entropy of eigenvalues p (numpy, any order, zeros allowed); see `entropy.entropy_of_density`."""
     p = p[p > 0]
     if not len(p):

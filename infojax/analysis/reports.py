@@ -1,10 +1,14 @@
 """What `analyze` returns: `Report` of one array, `LayerReports` of several; numbers, and the ways to look at them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 
 class Interval(NamedTuple):
@@ -50,7 +54,7 @@ class Report:
     intervals: dict[str, Interval] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
 
-    def table(self, width=100):
+    def table(self, width: int = 100) -> str:
         """The report as fixed-width text."""
         from infojax.report.tables import render_table
 
@@ -68,7 +72,7 @@ class Report:
 
         return html_table(self)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Plain Python values, ready for json.dumps (nan included as float)."""
         return {
             "name": self.name,
@@ -86,7 +90,7 @@ class Report:
             "class_names": list(self.class_names),
         }
 
-    def to_frame(self):
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas DataFrame, one row per measure: value, limit, low, high, bias, convention."""
         import pandas as pd
 
@@ -101,35 +105,35 @@ class Report:
         }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
 
-    def plot(self):
+    def plot(self) -> "Figure":
         """A matplotlib Figure: spectrum, Renyi entropies, per-class values."""
         from infojax.report.figures import plot
 
         return plot(self)
 
-    def to_html(self, title=None):
+    def to_html(self, title: str | None = None) -> str:
         """One self-contained HTML page as a string."""
         from infojax.report.page import html_page
 
         return html_page({self.name: {self.name: self}}, title or self.name)
 
 
-class LayerReports(Mapping):
+class LayerReports(Mapping[str, Report]):
     """Reports of several layers, in order of depth; a mapping layer -> `Report`."""
 
-    def __init__(self, reports):
+    def __init__(self, reports: Mapping[str, Report]) -> None:
         self._reports = dict(reports)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Report:
         return self._reports[key]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._reports)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._reports)
 
-    def table(self, width=100):
+    def table(self, width: int = 100) -> str:
         """One row per layer, as fixed-width text."""
         from infojax.report.tables import render_layers
 
@@ -142,23 +146,23 @@ class LayerReports(Mapping):
 
         return rich_table(self.table)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """layer -> `Report.to_dict()`."""
         return {key: report.to_dict() for key, report in self.items()}
 
-    def to_frame(self):
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas DataFrame, one row per layer, one column per measure."""
         import pandas as pd
 
         return pd.DataFrame.from_dict({key: r.measures for key, r in self.items()}, orient="index").rename_axis("layer")
 
-    def plot(self):
+    def plot(self) -> "Figure":
         """A matplotlib Figure of the measures against depth."""
         from infojax.report.figures import plot
 
         return plot(self._reports)
 
-    def to_html(self, title="layers"):
+    def to_html(self, title: str = "layers") -> str:
         """One self-contained HTML page as a string."""
         from infojax.report.page import html_page
 

@@ -28,27 +28,28 @@ class Rows(Protocol):
 class ArrayRows:
     """`Rows` of an array; further axes are flattened to columns."""
 
-    def __init__(self, array):
+    def __init__(self, array: np.ndarray) -> None:
+        self.full_shape = array.shape
         self.array = array if array.ndim == 2 else array.reshape(len(array), math.prod(array.shape[1:]))
         self.shape, self.dtype = self.array.shape, self.array.dtype
         self.in_memory = not isinstance(array, np.memmap)
 
-    def blocks(self, chunk, start, stop):
+    def blocks(self, chunk: int, start: int, stop: int) -> Iterator[np.ndarray]:
         for first in range(start, stop, chunk):
             yield np.asarray(self.array[first : min(first + chunk, stop)])
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> np.ndarray:
         return np.asarray(self.array[indices])
 
 
 class KeptRows:
     """Some of the rows of `Rows`, by their ascending indices."""
 
-    def __init__(self, rows, index):
+    def __init__(self, rows: Rows, index: np.ndarray) -> None:
         self.rows, self.index = rows, index
         self.shape, self.dtype, self.in_memory = (len(index), rows.shape[1]), rows.dtype, rows.in_memory
 
-    def blocks(self, chunk, start, stop):
+    def blocks(self, chunk: int, start: int, stop: int) -> Iterator[np.ndarray]:
         if start >= stop:
             return
         index, at, waiting = self.index[start:stop], int(self.index[start]), []
@@ -62,5 +63,5 @@ class KeptRows:
         if any(map(len, waiting)):
             yield np.concatenate(waiting)
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> np.ndarray:
         return self.rows.take(self.index[indices])

@@ -6,6 +6,7 @@ beyond sqrt(m / (n - m)), which is 1 but for odd counts. A bootstrap draws rows 
 rank and the entropy: its intervals are centred on a smaller n.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,21 +23,21 @@ from infojax.measures.catalogue import CATALOGUE
 MEMORY = 2**30
 
 
-def halves(labels, draws, rng):
+def halves(labels: np.ndarray, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """`draws` sorted index arrays, each a random half (rounded down) of every class, without replacement."""
     groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     for _ in range(draws):
         yield np.sort(np.concatenate([rng.choice(g, len(g) // 2, replace=False) for g in groups]))
 
 
-def interval(value, at_m, n, m):
+def interval(value: float, at_m: np.ndarray, n: int, m: int) -> Interval:
     """`Interval` for a statistic that is `value` on n samples and `at_m` (an array) on subsamples of m."""
     mean = float(np.mean(at_m))
     low, high = value + (m / (n - m)) ** 0.5 * (np.quantile(at_m, [0.025, 0.975]) - mean)
     return Interval(float(low), float(high), mean, mean - value, m)
 
 
-def intervals(report: Report, inputs: Inputs, measured: Measured, options: Options) -> Report:
+def intervals(report: Report, inputs: Inputs, measured: Measured, options: Options, draws: int) -> Report:
     """The report with `intervals`, or with a warning that says why there are none.
 
     Measures of a spectrum get none where a half has no more samples than columns: the spectrum then ends where the
@@ -50,12 +51,12 @@ def intervals(report: Report, inputs: Inputs, measured: Measured, options: Optio
     if smallest < 2:
         return _refused(report, "a class has fewer than 4 samples, half of it cannot be measured")
     z, found = inputs.rows.take(np.arange(n)).astype(np.float64), []
-    for k, index in enumerate(halves(strata, options.ci, np.random.default_rng([options.seed, 1]))):
+    for k, index in enumerate(halves(strata, draws, np.random.default_rng([options.seed, 1]))):
         labels = None if inputs.labels is None else strata[index]
         half = replace(inputs, rows=ArrayRows(z[index]), labels=labels)
         each = replace(options, chunk=len(index), progress=silent, distributed=False, thorough=False)
         found.append(describe(half, finish(half, accumulate(half, each), each)).measures)
-        options.progress(k + 1, options.ci, "confidence intervals")
+        options.progress(k + 1, draws, "confidence intervals")
     m = len(index)
     if m <= dim:
         text = f"no intervals for spectral measures: half of the samples ({m}) is no more than the columns ({dim})"

@@ -105,7 +105,9 @@ def _warnings(found):
         )
     if found.zero_rows:
         warnings.append(f"{found.zero_rows} rows are zero: they have no direction and are left out of entropies")
-    if energy > 0.5:
+    if n > 1 and found.spectrum.any() and not found.spectrum_centered.any():
+        warnings.append("all rows are equal: nothing varies, and the *_centered measures have nothing to measure")
+    elif energy > 0.5:
         warnings.append(
             f"heavy common mean: mean energy s = {energy:.3g}, the rows share one direction; compare the *_centered "
             "measures, and limits only at this s"
@@ -118,6 +120,12 @@ def _warnings(found):
         return warnings
     if "entropy" not in found.per_class:
         warnings.append("per-class entropies left out: one scatter matrix for each class would not fit")
+    if found.coinciding:
+        one, other = found.coinciding
+        warnings.append(
+            f"class means coincide, those of {one} and {other} for instance: nothing tells these classes apart, and "
+            "ratios to the distance between them are infinite or 0/0"
+        )
     return warnings + _class_warnings(found.counts)
 
 

@@ -5,6 +5,7 @@ mean. All in float64, whatever the features are stored in. Several processes eac
 merge what they gathered after each pass.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -76,7 +77,7 @@ def route_of(inputs: Inputs, seed: int) -> Route:
     return Route(direct, per_class, scatter, unit_scatter, sample_of(n, DIRECT_ROWS, seed))
 
 
-def sample_of(n, size, seed):
+def sample_of(n: int, size: int, seed: int) -> np.ndarray:
     """Sorted indices of `size` of n rows drawn at random; of all rows where there are no more."""
     if n <= size:
         return np.arange(n)
@@ -99,7 +100,7 @@ def accumulate(inputs: Inputs, options: Options) -> Sums:
 # Rows that several processes share
 
 
-def own_part(n, distributed):
+def own_part(n: int, distributed: bool) -> tuple[int, int]:
     """From which of n rows to before which this process reads: all of them unless distributed."""
     if not distributed:
         return 0, n
@@ -107,7 +108,7 @@ def own_part(n, distributed):
     return n * process // processes, n * (process + 1) // processes
 
 
-def merged(work, distributed):
+def merged(work: Callable[[], tuple], distributed: bool) -> tuple:
     """work() -> tuple of sums and `ClassStats` of a part of the rows; those of all rows, in every process."""
     if not distributed:
         return work()
@@ -130,7 +131,7 @@ class _Part:
     start: int
     stop: int
 
-    def blocks(self, phase):
+    def blocks(self, phase: str) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
         """(features / scale, labels, weights) of equal sizes as jax arrays: the last block is padded with weight 0."""
         rows, at, size = self.inputs.rows, self.start, 0
         for block in rows.blocks(min(self.options.chunk, rows.shape[0]), self.start, self.stop):

@@ -138,6 +138,7 @@ def _find_elsewhere(file: str, name: str, role: str) -> StoredArray:
 def _match_layers(arrays: dict, path: str, pattern: str, taken: list) -> dict[str, StoredArray]:
     free = {k: v for k, v in arrays.items() if not any(v is array for array in taken)}
     layers = {k: v for k, v in free.items() if fnmatch.fnmatchcase(k, pattern)}
+    layers = {k: v for k, v in layers.items() if not v.refusal} or layers
     if not layers:
         raise FeatureFileError(
             f"{path}: --layers {shlex.quote(pattern)} matches no array"
@@ -171,11 +172,17 @@ def stored_labels(array: StoredArray) -> np.ndarray:
                 f"{array.where}: labels must be whole numbers, row {wrong[0]} is "
                 f"{labels[wrong[0]]:g}; pass another array with --labels, or --labels none"
             )
+    if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
+        return labels  # refused in words by `analyze`; as int64 they would be negative, and left out
     return labels.astype(np.int64)
 
 
-def _check_shapes(layers: Iterable[StoredArray], labels, head, bias) -> None:
+def _check_shapes(
+    layers: Iterable[StoredArray], labels: StoredArray | None, head: StoredArray | None, bias: StoredArray | None
+) -> None:
     """Refuses what cannot belong together, before anything but headers is read."""
+    if labels is not None and labels.refusal:
+        labels.require_numbers()
     for array in layers:
         array.require_numbers()
         if len(array.full_shape) < 2:
@@ -196,11 +203,16 @@ def _check_shapes(layers: Iterable[StoredArray], labels, head, bias) -> None:
             )
 
 
-def _named(array, arrays) -> str:
+def _named(array: StoredArray | None, arrays: dict[str, StoredArray]) -> str:
     return next((name.lower() for name, other in arrays.items() if other is array), "")
 
 
-def _fits(head, arrays, layers, labels) -> bool:
+def _fits(
+    head: StoredArray | None,
+    arrays: dict[str, StoredArray],
+    layers: Iterable[StoredArray],
+    labels: StoredArray | None,
+) -> bool:
     """Whether a head can be that of the features; one whose name says no more than that it is one of a network's."""
     if head is None or _named(head, arrays) in ROLE_NAMES["head"]:
         return True
@@ -227,6 +239,9 @@ def _unused(arrays: dict, layers: dict, roles: dict, declined: Iterable[str]) ->
         if any(name.lower() in ROLE_NAMES[role] for role in declined) or any(array is other for other in taken):
             continue
         shape = array.full_shape
+        if array.refusal:
+            left.append(f"{name} {array}")
+            continue
         if shape in ((n,), (n, 1)):
             flag = "labels"
         elif len(shape) == 2 and shape[1] == dim and shape[0] != n:
@@ -240,7 +255,14 @@ def _unused(arrays: dict, layers: dict, roles: dict, declined: Iterable[str]) ->
     return ", ".join(left[:12] + more)
 
 
-def open_features(path: str, features=None, layers=None, labels=None, head=None, bias=None) -> Opened:
+def open_features(
+    path: str,
+    features: str | None = None,
+    layers: str | None = None,
+    labels: str | None = None,
+    head: str | None = None,
+    bias: str | None = None,
+) -> Opened:
     """Finds what to measure in one file.
 
     Args:
@@ -254,28 +276,30 @@ def open_features(path: str, features=None, layers=None, labels=None, head=None,
     arrays = open_arrays(path)
     keys = {"labels": labels, "head": head, "bias": bias}
     roles = {role: _find(arrays, path, role, key) for role, key in keys.items()}
-    labels, head, bias = roles.values()
-    if layers is None:
-        found = {"features": _find(arrays, path, "features", features)}
+    y, w, b = roles.values()
+    if layers is not None:
+        found = _match_layers(arrays, path, layers, taken=[y, w, b])
     else:
-        found = _match_layers(arrays, path, layers, taken=[labels, head, bias])
-    if keys["head"] is None and not _fits(head, arrays, found.values(), labels):
-        roles["head"] = head = None
-    if keys["bias"] is None and head is None and _named(bias, arrays) not in ROLE_NAMES["bias"]:
-        roles["bias"] = bias = None
-    _check_shapes(found.values(), labels, head, bias)
-    if head is not None and labels is None:
+        only = _find(arrays, path, "features", features)
+        assert only is not None  # they are not optional
+        found = {"features": only}
+    if head is None and not _fits(w, arrays, found.values(), y):
+        roles["head"] = w = None
+    if bias is None and w is None and _named(b, arrays) not in ROLE_NAMES["bias"]:
+        roles["bias"] = b = None
+    _check_shapes(found.values(), y, w, b)
+    if w is not None and y is None:
         fix = "pass --labels KEY or FILE, or --head none"
-        raise FeatureFileError(f"{head.where}: a head needs the labels of the rows; {fix}")
-    if bias is not None and head is None:
+        raise FeatureFileError(f"{w.where}: a head needs the labels of the rows; {fix}")
+    if b is not None and w is None:
         fix = "pass --head KEY or FILE, or --bias none"
-        raise FeatureFileError(f"{bias.where}: a bias needs a head; {fix}")
+        raise FeatureFileError(f"{b.where}: a bias needs a head; {fix}")
     return Opened(
         path,
         found,
-        None if labels is None else stored_labels(labels),
-        None if head is None else head.load(),
-        None if bias is None else bias.load(),
+        None if y is None else stored_labels(y),
+        None if w is None else w.load(),
+        None if b is None else b.load(),
         _used(path, found, roles),
         _unused(arrays, found, roles, [role for role in roles if keys[role] == "none" and roles[role] is None]),
     )
@@ -312,7 +336,7 @@ def expand(name: str) -> Argument:
     return Argument(name, steps, [str(by_step[step]) for step in steps], tuple(left_out))
 
 
-def check_inputs(arguments: Iterable[Argument], **flags) -> None:
+def check_inputs(arguments: Iterable[Argument], **flags: str | None) -> None:
     """Opens every file once with the `flags` of `open_features`, before the long work.
 
     Raises:

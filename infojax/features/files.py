@@ -13,9 +13,10 @@ import stat
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -43,7 +44,7 @@ SAFETENSORS_DTYPES = {
 }
 
 
-def _npy_layout(stream) -> Layout:
+def _npy_layout(stream: Any) -> Layout:
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown .npy version {version}")
@@ -67,27 +68,44 @@ def _open_npy(path: Path) -> dict[str, StoredArray]:
 
 
 def _open_npz(path: Path) -> dict[str, StoredArray]:
-    arrays = {}
+    arrays, others = {}, {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         for info in archive.infolist():
-            if not info.filename.endswith(".npy"):
-                continue
             name = info.filename.removesuffix(".npy")
             if name in arrays:
                 raise FeatureFileError(f"{path}: holds two arrays named {name}; save them under different names")
-            with archive.open(info) as stream:
-                layout, offset = _npy_layout(stream), stream.tell()
-            layout.check_length(path, name, info.file_size - offset)
-            if info.compress_type == zipfile.ZIP_STORED:
-                # The data follow the member's own header: 30 bytes that end with two lengths.
-                file.seek(info.header_offset + 26)
-                lengths = struct.unpack("<HH", file.read(4))
-                begin = info.header_offset + 30 + sum(lengths)
-                opener = raw_rows(path, begin + offset, layout, Checksum(begin, info.file_size, info.CRC))
-            else:
-                opener = compressed_rows(path, info.filename, offset, layout)
-            arrays[name] = StoredArray(f"{path}: {name}", layout.shape, layout.dtype, opener)
-    return arrays
+            if name != info.filename:
+                with one_line_errors(f"{path}: {name}"):
+                    arrays[name] = _member(path, archive, info, file)
+            elif not info.is_dir():
+                others[name] = _refused(path, name, "is no array, whose name in an .npz ends in .npy")
+    return arrays | others if arrays else {}
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> StoredArray:
+    """An array of an .npz."""
+    name = info.filename.removesuffix(".npy")
+    with archive.open(info) as stream:
+        layout, offset = _npy_layout(stream), stream.tell()
+    layout.check_length(path, name, info.file_size - offset)
+    if info.compress_type == zipfile.ZIP_STORED:
+        # The data follow the member's own header: 30 bytes that end with two lengths.
+        file.seek(info.header_offset + 26)
+        lengths = struct.unpack("<HH", file.read(4))
+        begin = info.header_offset + 30 + sum(lengths)
+        opener = raw_rows(path, begin + offset, layout, Checksum(begin, info.file_size, info.CRC))
+    else:
+        opener = compressed_rows(path, info.filename, offset, layout)
+    return StoredArray(f"{path}: {name}", layout.shape, layout.dtype, opener)
+
+
+def _never() -> NoReturn:
+    raise AssertionError("what is refused is not opened")
+
+
+def _refused(path: Path, name: str, refusal: str) -> StoredArray:
+    """What stands for something of a file that is no array: it is named where arrays are listed, and never read."""
+    return StoredArray(f"{path}: {name}", (), np.dtype("V1"), _never, refusal=refusal)
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredArray]:
@@ -117,34 +135,51 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
     except ImportError as error:
         need = "reading HDF5 needs h5py: pip install infojax[h5]"
         raise FeatureFileError(f"{path}: {need}") from error
-    arrays = {}
+    arrays: dict[str, StoredArray] = {}
+    seen = set()
 
-    def add(key, item):
-        name = os.fsdecode(key)  # bytes where it is not UTF-8
-
-        @contextmanager
-        def opener() -> Iterator[Read]:
-            # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
-            with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
-                dataset = file[key]
-                dataset = dataset.asstr() if text else dataset
-                yield lambda start, stop: dataset[start:stop].astype(str) if text else dataset[start:stop]
-
-        if not isinstance(item, h5py.Dataset) or item.shape is None:
-            return
-        text, refusal = h5py.check_string_dtype(item.dtype) is not None, ""
-        if item.external or item.is_virtual:  # any file of this machine; where one is missing, zeros
-            kind = "external storage" if item.external else "a virtual data set"
-            refusal = (
-                f"is {kind}: its rows lie elsewhere, and read as zeros where they are missing; save a copy of them"
-            )
-        arrays[name] = StoredArray(
-            f"{path}: {name}", item.shape, np.dtype(str) if text else item.dtype, opener, refusal=refusal
-        )
+    def visit(group, place=""):
+        seen.add(h5py.h5o.get_info(group.id).addr)
+        for key in group:
+            name = place + os.fsdecode(key)  # bytes where it is not UTF-8, whose link h5py cannot look up
+            link = group.get(key, getlink=True) if isinstance(key, str) else None
+            if isinstance(link, h5py.ExternalLink):
+                arrays[name] = _refused(path, name, f"is a link to another file, {link.filename}, which is not read")
+            elif (item := group.get(key)) is None:
+                arrays[name] = _refused(
+                    path, name, f"is a link to {getattr(link, 'path', 'nothing')}, which is not there"
+                )
+            elif isinstance(item, h5py.Dataset):
+                arrays[name] = _dataset(path, name, item)
+            elif isinstance(item, h5py.Group) and h5py.h5o.get_info(item.id).addr not in seen:
+                visit(item, f"{name}/")
 
     with h5py.File(path, "r") as file:
-        file.visititems(add)
+        visit(file)
     return arrays
+
+
+def _dataset(path: Path, name: str, item: Any) -> StoredArray:
+    """An array of an HDF5 file."""
+    import h5py
+
+    text, where = h5py.check_string_dtype(item.dtype) is not None, f"{path}: {name}"
+
+    @contextmanager
+    def opener() -> Iterator[Read]:
+        # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
+        with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
+            dataset = file[os.fsencode(name)]
+            dataset = dataset.asstr() if text else dataset
+            yield lambda start, stop: dataset[start:stop].astype(str) if text else dataset[start:stop]
+
+    if item.shape is None:
+        return _refused(path, name, "is empty: it has no shape")
+    refusal = ""
+    if item.external or item.is_virtual:  # any file of this machine; where one is missing, zeros
+        kind = "external storage" if item.external else "a virtual data set"
+        refusal = f"is {kind}: its rows lie elsewhere, and read as zeros where they are missing; save a copy of them"
+    return StoredArray(where, item.shape, np.dtype(str) if text else item.dtype, opener, refusal=refusal)
 
 
 def _open_digits() -> dict[str, StoredArray]:
@@ -169,7 +204,7 @@ OPENERS = {
 }
 
 
-def suggest(name: str, names) -> str:
+def suggest(name: str, names: Iterable[str]) -> str:
     """`; did you mean a or b?` for the names like `name`, or nothing."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -7,10 +7,10 @@ the file. `infojax.features.files` says where in its file the rows of an array l
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import ml_dtypes
@@ -67,6 +67,7 @@ def one_line_errors(where: object) -> Iterator[None]:
 
 # (start, stop) -> those rows; within one pass the ranges ascend and do not overlap
 Read = Callable[[int, int], np.ndarray]
+Opener = Callable[[], AbstractContextManager[Read]]
 
 
 class StoredArray:
@@ -77,17 +78,26 @@ class StoredArray:
     read, or "". Nothing is read before `blocks`, `take` or `load`, and each of them opens the file anew.
     """
 
-    def __init__(self, where: str, full_shape: tuple, dtype: np.dtype, opener, in_memory=False, refusal=""):
+    def __init__(
+        self,
+        where: str,
+        full_shape: Sequence[int],
+        dtype: np.dtype,
+        opener: Opener,
+        in_memory: bool = False,
+        refusal: str = "",
+    ) -> None:
         self.where, self.full_shape, self.in_memory = where, tuple(full_shape), in_memory
         self.refusal = refusal
-        self.shape = (*self.full_shape[:1], math.prod(self.full_shape[1:]))
+        # Of a single number, which is never read, it is (1,).
+        self.shape: tuple[int, int] = (*self.full_shape[:1], math.prod(self.full_shape[1:]))  # type: ignore[assignment]
         # numpy has no name for bfloat16 and saves it as two raw bytes, like no other number.
         raw_bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and not dtype.fields
         self.dtype = np.dtype(ml_dtypes.bfloat16) if raw_bfloat16 else dtype.newbyteorder("=")
         self._opener = opener
 
     def __repr__(self) -> str:
-        return f"{self.full_shape} {self.dtype}"
+        return f"({self.refusal})" if self.refusal else f"{self.full_shape} {self.dtype}"
 
     def require_numbers(self) -> None:
         """Raises FeatureFileError unless this is an array of real numbers with at least one row."""
@@ -181,9 +191,9 @@ class Layout(NamedTuple):
         raise FeatureFileError(f"{path}: {problem}")
 
 
-def _fill(stream, nbytes: int) -> np.ndarray:
+def _fill(stream: Any, nbytes: int) -> np.ndarray:
     buffer = np.empty(nbytes, np.uint8)
-    view, got = memoryview(buffer), 0
+    view, got = buffer.data, 0
     while got < nbytes:
         more = stream.readinto(view[got:])
         if not more:
@@ -192,12 +202,12 @@ def _fill(stream, nbytes: int) -> np.ndarray:
     return buffer
 
 
-def _read_rows(stream, layout: Layout, count: int) -> np.ndarray:
+def _read_rows(stream: Any, layout: Layout, count: int) -> np.ndarray:
     rows = _fill(stream, count * layout.row_bytes).view(layout.dtype)
     return rows.reshape(count, *layout.shape[1:])
 
 
-def _read_columns(file, offset: int, layout: Layout, start: int, stop: int) -> np.ndarray:
+def _read_columns(file: BinaryIO, offset: int, layout: Layout, start: int, stop: int) -> np.ndarray:
     """Rows in Fortran order, which stores each column in one piece: one short read a column."""
     columns = []
     for column in range(math.prod(layout.shape[1:])):
@@ -213,17 +223,17 @@ class Checksum(NamedTuple):
     size: int
     crc: int
 
-    def check(self, file) -> None:
+    def check(self, file: BinaryIO) -> None:
         found, left = 0, self.size
         file.seek(self.begin)
         while left:
             piece = _fill(file, min(left, 2**24))
-            found, left = zlib.crc32(piece, found), left - len(piece)
+            found, left = zlib.crc32(piece.data, found), left - len(piece)
         if found != self.crc:
             raise ValueError("its CRC-32 is wrong: the data are damaged; save or copy the file again")
 
 
-def raw_rows(path: Path, offset: int, layout: Layout, checksum: Checksum | None = None):
+def raw_rows(path: Path, offset: int, layout: Layout, checksum: Checksum | None = None) -> Opener:
     """Rows that lie uncompressed in the file from byte `offset` on; a checksum is compared at the first reading."""
     unchecked = [] if checksum is None else [checksum]
 
@@ -245,7 +255,7 @@ def raw_rows(path: Path, offset: int, layout: Layout, checksum: Checksum | None 
     return opener
 
 
-def compressed_rows(path: Path, member: str, offset: int, layout: Layout):
+def compressed_rows(path: Path, member: str, offset: int, layout: Layout) -> Opener:
     """Rows of a compressed archive member, unpacked front to back in each pass; zipfile compares the CRC-32 at its end.
 
     In Fortran order the first row ends near the last byte, so such a member is loaded whole.

@@ -5,8 +5,11 @@ Everything is computed in float32 or better, whatever dtype comes in, with matri
 default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
 """
 
+import functools
+import math
 import numbers
 import operator
+import os
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, TypeAlias
 
@@ -23,6 +26,7 @@ ArrayLike: TypeAlias = JaxArrayLike | NumpyArrayLike
 AnyArray: TypeAlias = jax.Array | np.ndarray
 
 INT_MAX = np.iinfo(np.int32).max
+ASYMMETRY = 1e-3  # of the largest entry: what is asked for as a Gram matrix may have been computed in half precision
 SINGLE_LOGIT = (
     "head has one row, the labels two classes; for two classes with one logit pass the head [-w/2, w/2] and the bias "
     "[-b/2, b/2]"
@@ -60,8 +64,34 @@ def as_array(x: Any, name: str) -> jax.Array | np.ndarray:
     if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, np.number):  # jax's knows bfloat16
         raise ValueError(f"{expected} {described(x)} with entries of type {array.dtype}")
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
+        array = rounded(array, np.float64, name)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def rounded(x: np.ndarray, dtype: DTypeLike, name: str) -> np.ndarray:
+    """x in a float type, which is to hold its largest entries; small ones beside these may become zero.
+
+    Raises:
+      ValueError: an entry overflows, or all of an array are so small that no digits are left of them.
+    """
+    with np.errstate(all="ignore"):
+        y = x.astype(dtype, copy=False)
+    if x.dtype.kind != "f" or x.dtype.itemsize <= y.dtype.itemsize:
+        return y
+    info = np.finfo(y.dtype)
+    least = info.tiny / info.eps
+    largest = max(np.fmax.reduce(y, axis=None, initial=0), -np.fmin.reduce(y, axis=None, initial=0))
+    if least <= largest < np.inf:
+        return y
+    lost = np.isfinite(x) & (np.isinf(y) if largest == np.inf else (x != 0) & (x.ndim > 0))
+    if np.any(lost):
+        found = np.format_float_scientific(np.max(np.abs(x), where=np.isfinite(x), initial=0), precision=3)
+        double = ", or compute in float64: jax.config.update('jax_enable_x64', True)" if y.dtype == np.float32 else ""
+        raise ValueError(
+            f"{name}: the largest entry is {found}, and {y.dtype} holds {least:.0e} to {info.max:.0e}: divide by a "
+            f"power of two{double}"
+        )
+    return y
 
 
 def refuse_masked(x: Any, name: str) -> None:
@@ -121,11 +151,15 @@ def described(x: Any) -> str:
 
 def as_float(x: ArrayLike, name: str = "array") -> jax.Array:
     """x as a jax array of its own float type, at least float32; integers and booleans become the default float."""
-    x = jnp.asarray(as_array(x, name))
+    x = as_array(x, name)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{name} must be a real array, got {x.dtype}: pass its real and imaginary parts as columns")
     floating = jnp.issubdtype(x.dtype, jnp.floating)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32) if floating else jnp.result_type(float))
+    if not isinstance(x, np.ndarray):
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32) if floating else jnp.result_type(float))
+    # Before JAX takes the array: without x64 it cuts off the upper bits of integers, and makes 1e-60 zero.
+    default = not floating or x.dtype.itemsize > 4
+    return jnp.asarray(rounded(x, jnp.result_type(float) if default else np.float32, name))
 
 
 def as_rows(z: ArrayLike, name: str = "features") -> jax.Array:
@@ -197,11 +231,44 @@ def as_bias(bias: ArrayLike | None, head: jax.Array | None) -> jax.Array | None:
 
 
 def as_square(k: ArrayLike, name: str = "gram") -> jax.Array:
-    """k as a float (n, n) array; raises ValueError for any other shape."""
+    """k as a float (n, n) array, symmetric and without a negative diagonal entry as far as it is concrete.
+
+    Raises:
+      ValueError: it is not; rounding, of half precision too, is no asymmetry.
+    """
     k = as_float(k, name)
     if k.ndim != 2 or k.shape[0] != k.shape[1]:
         raise ValueError(f"{name} must be a square matrix; got shape {k.shape}")
+    if on_host(k) and k.size:
+        found = np.asarray(k)
+        with np.errstate(all="ignore"):
+            wrong, noise = np.abs(found - found.T), ASYMMETRY * np.max(np.abs(found))
+        if wrong.max() > noise:
+            i, j = np.unravel_index(np.argmax(wrong), k.shape)
+            raise ValueError(
+                f"{name} must be symmetric; its entries ({i}, {j}) and ({j}, {i}) are {found[i, j]:.6g} and "
+                f"{found[j, i]:.6g}"
+            )
+        if (least := np.diagonal(found).min()) < -noise:
+            raise ValueError(f"{name} must be positive semi-definite; the least entry of its diagonal is {least:.6g}")
     return k
+
+
+def check_size(what: str, *shape: int, itemsize: int = 4) -> None:
+    """Raises ValueError for an array that is larger than the machine's memory: a number of classes was mistaken."""
+    if (size := math.prod(shape) * itemsize) > memory():
+        raise ValueError(
+            f"{what} would take {size / 2**30:,.3g} GiB of memory; this machine has {memory() / 2**30:.3g}"
+        )
+
+
+@functools.cache
+def memory() -> float:
+    """Bytes of this machine; inf where they are not known."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return math.inf
 
 
 def whole_number(value: Any, name: str, least: int | None = None) -> int:

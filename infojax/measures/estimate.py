@@ -7,7 +7,6 @@ functions are called eagerly: how much they compute depends on what they find. a
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -107,7 +106,7 @@ def estimate_interplay(
     effort = _effort(effort)
     z, center = arrays.as_rows(z), arrays.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
-    head = arrays.as_head(head, labels=labels)
+    head = arrays.as_head(head, z.shape[1], labels)
     dtype = jnp.promote_types(z.dtype, head.dtype)
     z, head = z.astype(dtype), head.astype(dtype)
     (n, dim), w = z.shape, arrays.sample_weights(weights, len(z), dtype)
@@ -131,7 +130,7 @@ def estimate_interplay(
     return _assemble(features, operator, unit_head, class_p, mean, counts.sum(), effort, compiled)
 
 
-@partial(takes_stats, head="C*")
+@takes_stats
 def estimate_interplay_from_stats(
     stats: ClassStats, head: ArrayLike, *, compiled: Compiled = on_one_device, **effort: Any
 ) -> InterplayEstimate:
@@ -139,7 +138,7 @@ def estimate_interplay_from_stats(
 
     Args:
       stats: `ClassStats` of the *unit rows* (`unit_rows(z)[0]`) with scatter="class"; O(C D^2) memory.
-      head: (C, D') classifier weights.
+      head: (C, D) classifier weights.
       effort: fields of `Effort`.
     Returns:
       `InterplayEstimate`; num_samples is the sum of the weights.

@@ -71,14 +71,15 @@ def interplay(
     """Entropies, MI, MIR and HDR between features and the head rows of their labels, exact.
 
     Equal to the measures of (G(Z), G(V)), V = head_rows(head, labels), at a fraction of the cost. H(G(V)) needs
-    only the smaller of C x C and D' x D'. The joint matrix G(Z) o G(V) = sum_c R_c (x) w_c w_c^T in the feature space
+    only the smaller of C x C and D x D. The joint matrix G(Z) o G(V) = sum_c R_c (x) w_c w_c^T in the feature space
     (R_c the second moment of class c's unit rows, w_c unit head rows) has the spectrum of a matrix with one row per
     class and direction that the class uses: at most sum_c min(n_c, D) instead of N.
 
     Args:
       z: (N, D) features, the classifier's input.
       labels: (N,) integers; samples labelled outside [0, C) have weight zero.
-      head: (C, D') classifier weights, no bias.
+      head: (C, D) classifier weights, no bias. Columns of zeros change no angle: they bring features of another layer,
+        or head rows, to the same width.
       weights: (N,) non-negative or None; a 0/1 mask equals the subset, in value and gradient.
       center: subtract the weighted feature mean before normalising; the head is not touched.
       route: "gram" (N x N), "classes" (class compression) or None: the Gram where N <= C min(N, D), which is
@@ -111,7 +112,7 @@ def ingredients(
     """What `assemble` takes."""
     z, center = arrays.as_rows(z), arrays.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
-    head = arrays.as_head(head, labels=labels)
+    head = arrays.as_head(head, z.shape[1], labels)
     dtype = jnp.promote_types(z.dtype, head.dtype)
     z, head = z.astype(dtype), head.astype(dtype)
     (n, dim), num_classes = z.shape, head.shape[0]
@@ -149,13 +150,13 @@ def weighted_directions(
     return u, p, labels, w, arrays.total(class_p, axis), arrays.total(mean, axis)
 
 
-@partial(takes_stats, head="C*")
+@takes_stats
 def interplay_from_stats(stats: ClassStats, head: ArrayLike) -> Interplay:
     """`interplay` from streamed moments: exact, without the samples.
 
     Args:
       stats: `ClassStats` of the *unit rows* (`unit_rows(z)[0]`) with scatter="class"; O(C D^2) memory.
-      head: (C, D') classifier weights.
+      head: (C, D) classifier weights.
     Returns:
       `Interplay`; num_samples is the sum of the weights.
     Raises:

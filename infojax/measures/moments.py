@@ -64,6 +64,7 @@ class ClassStats:
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(f"dtype must be a float type; got {dtype!r}")
         shape = {None: None, "within": (dim, dim), "class": (num_classes, dim, dim)}[scatter]
+        _check_size(num_classes, dim, scatter, jnp.dtype(dtype).itemsize)
         return cls(
             count=jnp.zeros(num_classes, dtype),
             mean=jnp.zeros((num_classes, dim), dtype),
@@ -124,6 +125,17 @@ class ClassStats:
         return ClassStats(count, mean, jax.lax.psum(local.squares, axis_name), scatter)
 
 
+def _check_size(num_classes, dim, scatter, itemsize):
+    """Refuses what cannot be held: three tables of the classes at once, and their scatter matrices."""
+    columns = 3 * (dim + 2) + (dim * dim if scatter == "class" else 0)
+    arrays.check_size(
+        f"num_classes is {num_classes:,}: moments of so many classes in {dim} columns",
+        num_classes,
+        columns,
+        itemsize=itemsize,
+    )
+
+
 def _outer(rows, weights, kind):
     """Weighted outer products of one row a class, in the shape of the scatter `kind`."""
     if kind is None:
@@ -141,7 +153,9 @@ def _add(*terms):
 def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
     """num_classes, or the largest label plus one where the labels are concrete."""
     if num_classes is not None:
-        return arrays.whole_number(num_classes, "num_classes", 1)
+        number = arrays.whole_number(num_classes, "num_classes", 1)
+        _check_size(number, 0, None, 4)  # before labels are compared with it, as integers of 32 bits
+        return number
     if isinstance(labels, jax.core.Tracer):
         raise ValueError("num_classes must be given inside jit, grad or vmap: it sets the shape of the result")
     labels = np.asarray(arrays.as_array(labels, "labels"))
@@ -289,6 +303,7 @@ def class_stats(
         raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
     given, (z, labels, w) = labels, checked_samples(z, labels, weights)
     num_classes = infer_num_classes(given, num_classes)  # of labels that jit has not traced
+    _check_size(num_classes, z.shape[1], scatter, z.dtype.itemsize)
     host = arrays.on_host(z, labels, w)
     # Blocks that stay in a CPU's cache are 5 times faster than whole arrays; accelerators want it whole.
     count, mean, squares = _first_moments(z, labels, w, num_classes, CACHED_ROWS if host else max(len(w), 1))

@@ -41,6 +41,8 @@ def _squared_distances(stats):
     Differences first: ||a||^2 + ||b||^2 - 2 <a, b> loses classes that lie close together.
     """
 
+    arrays.check_size(f"pairs of {stats.num_classes:,} classes", stats.num_classes, stats.num_classes)
+
     def to_all(mean):
         return jnp.sum((stats.mean - mean[None]) ** 2, axis=1)
 

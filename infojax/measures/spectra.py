@@ -33,6 +33,8 @@ from infojax.measures.arrays import (
 
 A = TypeVar("A", jax.Array, np.ndarray)
 
+NEGATIVE = 1e-2  # of the largest eigenvalue: what lies below minus this is no rounding error, of any type or size
+
 
 class SpectralFunction(NamedTuple):
     """A scalar function g on (0, inf) that acts on eigenvalues; g(0) is taken as 0.
@@ -147,7 +149,13 @@ def eigenvalues(k: jax.Array) -> jax.Array:
         k = np.asarray(k)
         if not np.isfinite(k).all():
             return jnp.full(k.shape[:1], jnp.nan, k.dtype)
-        return jnp.asarray(support(np.linalg.eigvalsh(k)))
+        w = np.linalg.eigvalsh(k)
+        if len(w) and w[0] < -NEGATIVE * max(w[-1], 0):
+            raise ValueError(
+                f"a matrix must be positive semi-definite, as Gram matrices are; its eigenvalues go from {w[0]:.6g} "
+                f"to {w[-1]:.6g}"
+            )
+        return jnp.asarray(support(w))
     return support(jnp.linalg.eigvalsh(k))
 
 

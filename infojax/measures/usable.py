@@ -58,11 +58,9 @@ def relabel(
     num_classes = _base(num_classes)
     if order not in _ORDERS:
         raise ValueError(f"order is {order!r}, but must be one of {', '.join(map(repr, _ORDERS))}")
-    labels = jnp.asarray(arrays.as_array(labels, "labels"))
-    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(f"labels must be a vector of integers, but is {labels.dtype} of shape {labels.shape}")
-    if jnp.iinfo(labels.dtype).bits < 64:
-        labels = labels.astype(jnp.int32)  # so that 300 classes can be compared with uint8 labels
+    labels = arrays.as_labels(labels)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must be a vector of integers; got shape {labels.shape}")
     valid = (labels >= 0) & (labels < num_classes)
     width = _width(labels, valid, num_classes, num_digits)
 
@@ -122,7 +120,7 @@ def v_information(cross_entropy: ArrayLike, num_classes: int, *, base: float = 2
       Array of the shape of `cross_entropy`, float32 or better, in units of log base `base`.
 
     Raises:
-      ValueError: C < 2 or a base that is not a finite number above 1.
+      ValueError: C < 2, a base that is not a finite number above 1, or a cross entropy below zero beyond rounding.
 
     References:
       Xu et al., A Theory of Usable Information Under Computational Constraints, definition 2;
@@ -134,6 +132,8 @@ def v_information(cross_entropy: ArrayLike, num_classes: int, *, base: float = 2
     num_classes = arrays.whole_number(num_classes, "num_classes", 2)
     arrays.number(base, "base", "a finite number above 1", lambda x: 1 < x < math.inf)
     cross_entropy = arrays.as_float(cross_entropy, "cross_entropy")
+    if arrays.on_host(cross_entropy) and (least := np.min(np.asarray(cross_entropy), initial=0)) < -1e-3:
+        raise ValueError(f"cross_entropy must be at least 0, in nats; got {least:.6g}")
     return (math.log(num_classes) - cross_entropy) / math.log(base)
 
 

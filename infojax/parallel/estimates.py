@@ -4,7 +4,6 @@ from functools import cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from infojax.measures import arrays, estimate
@@ -66,7 +65,7 @@ def estimate_interplay(
     """`infojax.estimate_interplay` of samples split over devices: products move 2 C D numbers a column."""
     z = arrays.as_rows(z)
     weights = arrays.sample_weights(weights, len(z), z.dtype)
-    z, labels, weights = _padded(mesh, (z, 0), (jnp.asarray(labels), -1), (weights, 0))
+    z, labels, weights = _padded(mesh, (z, 0), (arrays.as_labels(labels, len(z)), -1), (weights, 0))
     return estimate.estimate_interplay(
         z, labels, head, weights=weights, center=center, compiled=on_devices(mesh),
         exact=partial(interplay_and_spectra, mesh=mesh), **effort,

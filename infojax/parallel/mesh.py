@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from infojax.measures.arrays import whole_number
+
 AXIS = "data"
 SPLIT, WHOLE = PartitionSpec(AXIS), PartitionSpec()
 
@@ -21,9 +23,13 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     Axes are Auto: the compiler moves data where it is needed.
 
     Raises:
-      ValueError: the processes cannot share so many evenly.
+      ValueError: there are not so many, or the processes cannot share them evenly.
     """
     processes = jax.process_count()
+    if num_devices is not None and not 1 <= whole_number(num_devices, "num_devices") <= jax.device_count():
+        raise ValueError(
+            f"num_devices must be from 1 to {jax.device_count()}, the devices there are; got {num_devices}"
+        )
     share, rest = divmod(num_devices or jax.device_count(), processes)
     if rest:
         raise ValueError(f"{num_devices} devices cannot be shared evenly by {processes} processes")

@@ -225,7 +225,8 @@ def interplay_and_spectra(
 
 def _ingredients(z, labels, head, weights, center, mesh):
     """What `head_interplay.assemble` takes."""
-    z, head = arrays.as_rows(z), arrays.as_rows(head, "head")
+    z = arrays.as_rows(z)
+    head = arrays.as_head(head, z.shape[1])
     num_classes, dim = len(head), z.shape[1]
     if len(z) <= num_classes * min(len(z), dim):
         return head_interplay.ingredients(z, labels, head, weights, center)

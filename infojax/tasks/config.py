@@ -5,6 +5,7 @@
 The string names a preset and the choices that other keys derive from; any other key is a flag of its own.
 """
 
+import shlex
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,9 +140,11 @@ def training(name: str, chosen: Any) -> ConfigDict:
     )
 
 
-def check_choices(config: Any) -> None:
+def check_choices(config: Any, given: str | None = None) -> None:
     """Refuses flags that contradict the config string.
 
+    Args:
+      given: the value of --config, for the message.
     Raises:
       ConfigError: names both.
     """
@@ -153,8 +156,17 @@ def check_choices(config: Any) -> None:
         if found != value:
             raise ConfigError(
                 f"{path} is {found!r}, but the config string chose {value!r}, which other keys derive from; "
-                f"write it there: --config=FILE.py:{config.chosen.preset},{name}={found}"
+                f"write it there: {_chosen_instead(given or f'FILE.py:{config.chosen.preset}', name, found)}"
             )
+
+
+def _chosen_instead(given, name, value):
+    """--config with another value of one choice, and the other choices as they were given."""
+    file, _, string = given.partition(":")
+    parts = [f"preset={part}" if "=" not in part else part for part in string.split(",") if part]
+    parts = dict(part.split("=", 1) for part in parts) | {name: str(value)}
+    preset = [parts.pop("preset")] if "preset" in parts else []
+    return shlex.quote(f"--config={file}:{','.join([*preset, *(f'{key}={one}' for key, one in parts.items())])}")
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -4,10 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict, config_flags
 
 from infojax import data, models
+from infojax.commands import say
 from infojax.data import near
 from infojax.tasks import TASKS
 from infojax.tasks.build.optimizers import OWN
@@ -31,15 +33,17 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
     except Exception as error:
         raise ConfigError(one_line(error).removeprefix("ERROR:: ")) from None
     given, rest = _taken("config", argv)
+    names = [word.lstrip("-").partition("=")[0] for word in argv[1:] if word.startswith("-")]
     if given is None:
         stray = [word for word in rest[1:] if not word.startswith("-")]
         unknown = [word.partition("=")[0] for word in rest[1:] if word.partition("=")[0].lstrip("-") not in FLAGS]
         wrong = f"cannot read {stray[0]!r}; " if stray else f"unknown flag {unknown[0]}; " if unknown else ""
         raise ConfigError(f"{wrong}give {EXAMPLE}")
     config = read_config(given)
-    for word in rest[1:]:
-        if word.startswith("-") and word.lstrip("-").startswith("config."):
-            _known_key(config, word.lstrip("-").partition("=")[0])
+    several = {path for path in names if path.startswith("config.") and isinstance(_known_key(config, path), tuple)}
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1 and name not in several):
+        if jax.process_index() == 0:
+            say("infojax.main", f"--{name} is given {names.count(name)} times; the last one counts")
     try:
         config_flags.DEFINE_config_dict("config", config, "", flag_values=values, lock_config=True, sys_argv=rest)
         flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -55,9 +59,9 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
     try:
         if config.get("task") not in TASKS:
             raise ConfigError(f"no task {config.get('task')!r}{near(config.get('task'), TASKS)}")
-        _one_length(config, rest)
+        _one_of_two(config, names)
         _own_optimizer(config)
-        check_ranges(config)
+        check_ranges(config, given)
     except (AttributeError, KeyError, TypeError) as error:  # a config file of one's own
         text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"
         raise ConfigError(text) from None
@@ -79,7 +83,7 @@ def _taken(name, argv):
 
 
 def _known_key(config, path):
-    """Refuses a key that there is not; options of the data set and the model that are not set get their defaults.
+    """The value of a key; options of the data set and the model that are not set get their defaults.
 
     Raises:
       ConfigError: names the path and the near ones.
@@ -97,6 +101,7 @@ def _known_key(config, path):
             with found.unlocked():
                 found[part] = config_dict.placeholder(int) if default is None else default
         found = found[part] if found.get(part) is not None else None
+    return found
 
 
 def _wrong_type(config, text):
@@ -180,10 +185,20 @@ def _workdir(given, default):
     return str(folder)
 
 
-def _one_length(config, argv):
-    """A flag for steps takes the place of a preset's epochs, and the other way round."""
-    given = {
-        name for name in ("steps", "epochs") for word in argv if word.lstrip("-").split("=")[0] == f"config.{name}"
-    }
+def _one_of_two(config, names):
+    """A flag for steps takes the place of a preset's epochs, and the other way round; so with evaluations.
+
+    Raises:
+      ConfigError: flags for both, of evaluations, of which one would be ignored.
+    """
+    given = {name for name in ("steps", "epochs") if f"config.{name}" in names}
     if len(given) == 1:
         config[({"steps", "epochs"} - given).pop()] = None
+    evaluate = config.get("evaluate", {})
+    if given := [name for name in ("every", "points") if f"config.evaluate.{name}" in names and evaluate[name]]:
+        if len(given) == 2:
+            raise ConfigError(
+                f"config.evaluate.every ({evaluate.every}) and config.evaluate.points ({evaluate.points}) both say "
+                "when to evaluate; give one of them"
+            )
+        evaluate["points" if given == ["every"] else "every"] = 0

@@ -128,15 +128,17 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield path, value
 
 
-def check_ranges(config: Any) -> None:
+def check_ranges(config: Any, given: str | None = None) -> None:
     """Refuses keys that are missing, values out of range, and what contradicts the config string.
 
+    Args:
+      given: the value of --config, for messages.
     Raises:
       ConfigError: names the key, its value and what it may be.
     """
     check_present(config)
     check_values(config)
-    check_choices(config)
+    check_choices(config, given)
     check_sweep(config)
     check_data_options(config)
     check_model(config.model)

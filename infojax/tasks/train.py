@@ -56,6 +56,8 @@ def train(
     study, step, runs = prepared.study, prepared.step, prepared.runs
     total, settings = study.ctx.facts.total_steps, plain(config)
     for section, steps in study.intervals.items():
+        if section == "evaluate" and settings[section]["points"]:
+            continue
         settings[section]["every"] = settings[section]["every"] or steps
     calls = 1 if step.how == "dispatch" else config.steps_per_call or (1 if jax.default_backend() == "cpu" else 10)
     resolved = settings | {

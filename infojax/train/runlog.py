@@ -30,6 +30,8 @@ class RunFolderError(RuntimeError):
 PACKAGES = ("infojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Keys, or first parts of them, that may differ between parts of a run: what is written when, and how a step is run.
 MAY_DIFFER = ("log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices", "data.dir", "notes")
+FILES = (".lock", "config.json", "env.json", "metrics.jsonl", "status.json", "report.html")
+FOLDERS = ("checkpoints", "tensorboard", "figures")
 MATTERS = ("evaluate.convention", "evaluate.batch_size")  # nevertheless: networks may see batches, not samples
 
 
@@ -62,6 +64,12 @@ class RunFolder:
     def _open(self, known, config):
         if self.folder.exists() and not self.folder.is_dir():
             raise RunFolderError(f"workdir {self.folder} is a file; choose another")
+        for name in (*FILES, *FOLDERS):
+            path, kind = self.folder / name, "folder" if name in FOLDERS else "regular file"
+            if path.exists() and not (path.is_dir() if name in FOLDERS else path.is_file()):
+                raise RunFolderError(
+                    f"{path} is no {kind}, and the run writes one; move it away, or choose another workdir"
+                )
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = Lock(self.folder / ".lock")
@@ -182,8 +190,14 @@ class RunFolder:
             self._board.flush()
 
     def status(self, **values: Any) -> None:
-        """Replaces status.json, so that whoever reads it sees a whole one."""
+        """Replaces status.json, so that whoever reads it sees a whole one.
+
+        Raises:
+          OSError: the folder was removed since: a lone status.json in its place would say that there is a run.
+        """
         if self._writes:
+            if not self.folder.is_dir():
+                raise FileNotFoundError(errno.ENOENT, "was removed while the run wrote to it", str(self.folder))
             outputs.write(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
 
     def close(self) -> None:

@@ -148,9 +148,8 @@ TAKEN = {
     ("v_information", "cross_entropy", "another rank"),
     ("head_rows", "labels", "another length"),
     ("relabel", "labels", "another length"),
-    # The papers' head rows may have a width of their own, and classes without samples.
-    *((name, "head", "a column more") for name in ("head_rows", "interplay", "estimate_interplay")),
-    *((name, "head", "a column more") for name in ("interplay_from_stats", "estimate_interplay_from_stats")),
+    # Rows of a second set of features may have a width of their own, and classes no samples.
+    ("head_rows", "head", "a column more"),
     *((name, "head", "a row more") for name in ("head_rows", "interplay", "estimate_interplay", "nc3")),
     ("head_rows", "head", "empty"),
 }
@@ -292,7 +291,7 @@ def test_class_stats_refuse_in_words():
         jax.jit(lambda c: ij.nc1(Z, Y, c))(3)
 
 
-HEADS = [ij.nc3, ij.nc4, ij.squared_error, ij.neural_collapse]
+HEADS = [ij.nc3, ij.nc4, ij.squared_error, ij.neural_collapse, ij.interplay, ij.estimate_interplay]
 
 
 @pytest.mark.parametrize("measure", HEADS)
@@ -304,7 +303,7 @@ def test_heads_as_other_code_stores_them(measure):
     with pytest.raises(ValueError, match=r"one logit pass the head \[-w/2, w/2\]"):
         measure(Z, Y % 2, W[:1])
     jax.tree.map(np.asarray, measure(Z, np.zeros(N, int), W[:1]))  # one class has one row
-    if measure is not ij.nc3:
+    if measure in (ij.nc4, ij.squared_error, ij.neural_collapse):
         with pytest.raises(ValueError, match=r"bias must have shape \(3,\)"):
             measure(Z, Y, W, np.ones((C, 1)))
 
@@ -326,6 +325,74 @@ def test_labels_beyond_32_bits_are_no_small_ones():
         assert float(ij.nc1(Z, y, C)) == pytest.approx(float(ij.nc1(Z[3:], Y[3:], C)), rel=1e-5)
     with pytest.raises(ValueError, match="labels go up to 4294967297; expected 0, ..., C - 1"):
         ij.nc1(Z, y.astype(np.int64) + 2**32 - 2**31 + 1)
+
+
+def test_integers_beyond_32_bits_keep_their_upper_ones():
+    """JAX without x64 would cut them off: 2^32 + 1 would be one."""
+    z = np.array([[2**32 + 1, 2**33], [3, 4]])
+    expected = z / np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
+    for dtype in (np.int64, np.uint64):
+        np.testing.assert_allclose(ij.unit_rows(z.astype(dtype))[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(ij.unit_rows(z.tolist())[0], expected, rtol=1e-6)
+    digits = ij.relabel(np.array([2**32, 0, 0, 1]), 2)  # 2^32 is no class, and not the class 0
+    assert digits.tolist() == [[-1], [0], [1], [0]]
+
+
+def test_what_float32_cannot_hold_is_refused_and_float64_measures_it():
+    z = Z.astype(np.float64)
+    right = float(ij.matrix_entropy(z))
+    for scale, shown in ((1e-60, "e-60"), (1e60, "e\\+60")):
+        for call in (lambda x: ij.matrix_entropy(x), lambda x: ij.nc1(x, Y), lambda x: ij.nc3(Z, Y, x[:C])):
+            with pytest.raises(
+                ValueError, match=f"(features|head): the largest entry is .*{shown}, and float32 holds 1e-31"
+            ):
+                call(z * scale)
+        with jax.enable_x64(True):
+            assert float(ij.matrix_entropy(z * scale)) == pytest.approx(right, rel=1e-5)
+    tiny_beside_others = np.where(np.arange(N)[:, None] == 3, z * 1e-60, z)
+    np.testing.assert_array_equal(ij.class_stats(tiny_beside_others, Y).count, np.bincount(Y))
+    with pytest.raises(
+        ValueError, match="features: the largest entry is 1.e[+]4000, and float64 holds .* power of two$"
+    ):
+        ij.matrix_entropy(np.full((3, 2), np.longdouble("1e4000")))
+    assert np.isnan(ij.matrix_entropy(np.full((3, 2), np.inf)))  # which is no number that was too large
+
+
+def test_matrices_that_are_no_gram_matrices():
+    calls = [ij.matrix_entropy_from_gram, ij.effective_rank_from_gram, ij.estimate_matrix_entropy_from_gram]
+    calls += [
+        lambda k, f=f: f(k, k) for f in (ij.mir_from_gram, ij.matrix_jsd, ij.spectrum_jsd, ij.matrix_cross_entropy)
+    ]
+    for call in calls:
+        call(K + 1e-4 * np.triu(K))  # as rounding leaves it
+        with pytest.raises(ValueError, match=r"(gram|k1|p) must be symmetric; its entries \(.*\) and \(.*\) are"):
+            call(np.triu(K))
+        with pytest.raises(
+            ValueError, match="(gram|k1|p) must be positive semi-definite; the least entry of its diagonal"
+        ):
+            call(-K)
+    with pytest.raises(ValueError, match="must be positive semi-definite.*its eigenvalues go from -0.5 to 1.5"):
+        ij.matrix_entropy_from_gram(np.array([[1.0, 2.0], [2.0, 1.0]]))
+
+
+def test_more_classes_than_memory_holds():
+    for call in (
+        lambda c: ij.class_stats(Z, Y, c),
+        lambda c: ij.nc1(Z, Y, c),
+        lambda c: ij.ClassStats.init(c, D),
+        lambda c: ij.nc_limits(c),
+        lambda c: ij.etf(c),
+    ):
+        with pytest.raises(ValueError, match="would take .* GiB of memory; this machine has"):
+            call(10**12)
+    with pytest.raises(ValueError, match="scatter|moments of so many classes"):
+        ij.class_stats(np.ones((2, 10**5)), [0, 1], 10**4, scatter="class")
+
+
+def test_a_cross_entropy_below_zero_is_none():
+    with pytest.raises(ValueError, match="cross_entropy must be at least 0, in nats; got -1"):
+        ij.v_information(-1.0, 10)
+    assert float(ij.v_information(-1e-7, 8)) == pytest.approx(3, abs=1e-5)  # what rounding makes of zero
 
 
 def test_tables_of_pandas():

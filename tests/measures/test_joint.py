@@ -117,7 +117,7 @@ def test_shifted_simplex(num_classes, s):
     s = 1 / num_classes if s is None else s
     per_class = 2 if num_classes == 10 else 1
     labels = np.repeat(np.arange(num_classes), per_class)
-    z, head = shifted_simplex(num_classes, s)[labels], simplex(num_classes)
+    z, head = shifted_simplex(num_classes, s)[labels], np.pad(simplex(num_classes), ((0, 0), (0, 1)))
     flat, share = math.log(num_classes - 1), (1 - s) / (num_classes - 1)
     h1 = (binary_entropy(s) if s else 0) + (1 - s) * flat
     joint = binary_entropy(share) + (1 - share) * flat
@@ -304,7 +304,7 @@ def test_collapse_of_many_samples_is_zero_by_zero_and_no_rounding_error(double):
             rng = np.random.default_rng(seed)
             labels, weights = rng.integers(0, 2, 1000), rng.uniform(0.1, 3, 1000).astype(dtype)
             v = rng.standard_normal((1, 3)) * np.where(labels, 1, -1)[:, None]
-            z, head = (v * rng.uniform(0.5, 2, (1000, 1))).astype(dtype), np.array([[-1, 2], [1, -2]], dtype)
+            z, head = (v * rng.uniform(0.5, 2, (1000, 1))).astype(dtype), np.array([[-1, 2, 0], [1, -2, 0]], dtype)
             assert float(ij.matrix_entropy(z)) == float(ij.matrix_entropy(z, weights=weights)) == 0
             got = ij.interplay(z, labels, head, weights=weights)
             assert_close(got[:6], (0, 0, 0, 0, math.nan, math.nan), 0, err_msg=f"seed {seed}")
@@ -384,19 +384,19 @@ def test_labels_of_every_integer_type_index_a_head_of_any_size(dtype):
 
 # --- interplay against the dense matrices ----------------------------------------------------------------------
 
-# Shapes (N, D, C, D'): fewer samples than dimensions; more, but N <= C D; more than C D. The first two take the
+# Shapes (N, D, C): fewer samples than dimensions; more, but N <= C D; more than C D. The first two take the
 # Gram route under jit, the last the class route.
-SHAPES = {"N < D": (8, 11, 4, 11), "N > D": (8, 5, 4, 5), "N > C D": (40, 3, 4, 6)}
+SHAPES = {"N < D": (8, 11, 4), "N > D": (8, 5, 4), "N > C D": (40, 3, 4)}
 ROUTES = (None, "gram", "classes")
 
 
 def sample(shape, name):
     """Features, labels, head and weights of one case."""
-    n, dim, num_classes, head_dim = SHAPES[shape]
+    n, dim, num_classes = SHAPES[shape]
     rng = np.random.default_rng(5)
     labels = np.arange(n) % num_classes
     z = rng.standard_normal((n, dim)) + 2 * rng.standard_normal((num_classes, dim))[labels]
-    head, weights = rng.standard_normal((num_classes, head_dim)), np.ones(n)
+    head, weights = rng.standard_normal((num_classes, dim)), np.ones(n)
     match name:
         case "balanced":
             pass
@@ -506,7 +506,7 @@ def test_interplay_is_the_measures_of_features_and_head_rows():
 def test_orthonormal_heads_give_the_entropy_of_a_mixture():
     # <w_c, w_c'> = 0: H(f, V) = H(p) + sum_c p_c H(f | c).
     z, labels, _, weights = sample("N > C D", "weights")
-    head = rotation(6)[:4]
+    z, head = np.pad(z, ((0, 0), (0, 3))), rotation(6)[:4]  # columns of zeros: as many directions as classes
     got = ij.interplay(z, labels, head, weights=weights)
     p = np.bincount(labels, weights) / weights.sum()
     within = [gram_entropy((unit(z).T * (weights * (labels == c))) @ unit(z)) for c in range(4)]
@@ -518,7 +518,7 @@ def test_a_head_of_one_class():
     z = FEATURES["N > D"]
     h = gram_entropy(cosine_gram(z))
     for route in ROUTES:
-        got = ij.interplay(z, np.zeros(8, int), np.ones((1, 2)), route=route)
+        got = ij.interplay(z, np.zeros(8, int), np.ones((1, 5)), route=route)
         assert_close(got[:6], (h, 0, h, 0, math.nan, 1), 1e-13)
         assert int(got.num_classes_present) == 1
 
@@ -670,7 +670,7 @@ def test_interplay_from_stats_needs_the_scatter_of_each_class():
 @pytest.mark.parametrize("route", ["gram", "classes"])
 def test_interplay_of_low_precision_input(route):
     rng = np.random.default_rng(0)
-    z, labels, head = rng.integers(-4, 5, (40, 3)), np.arange(40) % 4, rng.integers(-4, 5, (4, 6))
+    z, labels, head = rng.integers(-4, 5, (40, 3)), np.arange(40) % 4, rng.integers(-4, 5, (4, 3))
     expected = dense_interplay(z, labels, head)
     f = partial(ij.interplay, route=route)
     assert f(z, labels, head).mir.dtype == jnp.float64
@@ -783,7 +783,7 @@ def test_rounding_does_not_make_mutual_information_negative():
     labels = np.zeros(30, int)
     for _ in range(6):
         z = rng.standard_normal((30, 8)).astype(np.float32)
-        constant = np.ones((30, 1), np.float32) * rng.standard_normal((1, 5)).astype(np.float32)
+        constant = np.ones((30, 1), np.float32) * rng.standard_normal((1, 8)).astype(np.float32)
         assert 0 <= float(ij.mutual_information(z, constant)) < 1e-5
         assert 0 <= float(ij.mutual_information_from_gram(ij.gram(z), ij.gram(constant))) < 1e-5
         found = ij.interplay(z, labels, constant[:1])

@@ -53,7 +53,7 @@ def of_head(z, head, w):
 
 
 def of_stats(head, w):
-    z = np.random.default_rng(0).standard_normal((8, 3))
+    z = np.random.default_rng(0).standard_normal((8, 5))
     z = jnp.asarray(z, jnp.promote_types(head.dtype, jnp.float32))
     stats = ij.class_stats(ij.unit_rows(z)[0], LABELS, 4, scatter="class")
     return {"interplay_from_stats": ij.interplay_from_stats(stats, head)}
@@ -67,7 +67,7 @@ def of_matrices(k1, k2, w):
 def example(seed):
     """Arguments of each row of the table: generic, since degenerate ones have tests of their own."""
     rng = np.random.default_rng(seed)
-    z, other, head = rng.standard_normal((8, 5)), rng.standard_normal((8, 3)), rng.standard_normal((4, 6))
+    z, other, head = rng.standard_normal((8, 5)), rng.standard_normal((8, 3)), rng.standard_normal((4, 5))
     k1, k2 = with_spectrum([0.3, 0.5, 1.1, 1.7, 2], seed), with_spectrum([0.2, 0.6, 0.9, 1.5, 3], seed + 1)
     gram1, gram2 = (x @ x.T for x in rng.standard_normal((2, 8, 9)))
     return {

@@ -264,6 +264,46 @@ def test_what_may_choose_the_best_checkpoint():
         assert config.checkpoint.best == f"test {quantity}"
 
 
+def flags(*words, string="tiny,model=mlp"):
+    path = next(path for path in CONFIGS if path.stem == "interplay")
+    return parse(["main", f"--config={path}:{string}", *words])[0]
+
+
+def test_evaluations_are_spaced_in_one_way():
+    assert (flags("--config.evaluate.every=5").evaluate.points, flags().evaluate.points) == (0, 16)
+    found = flags("--config.evaluate.points=4", string="paper,model=wide_resnet").evaluate  # whose preset has `every`
+    assert (found.every, found.points) == (0, 4)
+    with pytest.raises(ConfigError, match=r"evaluate.every \(5\) and config.evaluate.points \(3\) both say when"):
+        flags("--config.evaluate.every=5", "--config.evaluate.points=3")
+    assert flags("--config.evaluate.every=0", "--config.evaluate.points=3").evaluate.points == 3
+
+
+def test_a_flag_given_twice_says_which_one_counts(capsys):
+    assert flags("--config.steps=10", "--config.steps", "20").steps == 20
+    assert capsys.readouterr().err == "infojax.main: --config.steps is given 2 times; the last one counts\n"
+    values = ["--config.sweep.name=strength", "--config.sweep.values=1.0", "--config.sweep.values=2.0"]
+    assert flags(*values).sweep["values"] == (1.0, 2.0)  # each flag adds to the tuple
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("string", "flag", "advice"),
+    [
+        ("tiny,model=mlp", "--config.data.name=cifar10", ":tiny,model=mlp,data=cifar10"),
+        ("data=synthetic,model=mlp", "--config.data.name=cifar10", ":data=cifar10,model=mlp"),
+        ("tiny,data=digits", "--config.preset=small", ":small,data=digits"),
+        ("", "--config.seeds=3", ":seeds=3"),
+    ],
+)
+def test_the_advice_is_a_command_that_works(string, flag, advice):
+    """What was chosen besides stays."""
+    with pytest.raises(ConfigError, match="write it there: --config=.*") as caught:
+        flags(flag, string=string)
+    found = str(caught.value).partition("--config=")[2]
+    assert found.endswith(f"interplay.py{advice}")
+    flags(string=found.partition(":")[2])
+
+
 def test_options_are_flags():
     flags = ["size=16", "noise=0.5"], ["widths=(8, 4)", "norm=True"]
     words = [

@@ -1,6 +1,7 @@
 """The run folder: rows are never lost, doubled or torn, and another run is refused."""
 
 import json
+import shutil
 import time
 
 import jax.numpy as jnp
@@ -92,6 +93,24 @@ def test_what_does_not_matter_may_differ(tmp_path):
     begun(tmp_path)
     RunFolder(tmp_path, CONFIG | {"log": {"every": 1}, "devices": 5})
     assert json.loads((tmp_path / "config.json").read_text())["log"] == {"every": 1}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", ".lock", "report.html", "checkpoints", "figures"])
+def test_something_else_in_the_place_of_what_a_run_writes(tmp_path, name):
+    kind = "folder" if "." not in name else "regular file"
+    (tmp_path / name).touch() if kind == "folder" else (tmp_path / name).mkdir()
+    with pytest.raises(RunFolderError, match=f"{name} is no {kind}, and the run writes one"):
+        RunFolder(tmp_path, CONFIG)
+
+
+def test_a_folder_that_was_removed_does_not_come_back(tmp_path):
+    run = RunFolder(tmp_path / "run", CONFIG)
+    run.row("train", 0, loss=1.0)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="was removed while the run wrote to it"):
+        run.status(state="running")
+    assert not (tmp_path / "run").exists()
+    run.close()
 
 
 def test_status_is_replaced_whole(tmp_path):
