@@ -7,6 +7,7 @@ with others.
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,8 +30,14 @@ def classify(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     for name, outputs in evaluation.outputs.items():
         if outputs.logits is not None:
             suffix = "" if name == "raw" else f"_{name}"
-            yield f"loss{suffix}", float(jnp.mean(cross_entropy(outputs.logits, labels)))
-            yield f"accuracy{suffix}", float(jnp.mean(jnp.argmax(outputs.logits, -1) == labels))
+            loss, accuracy = _scores(outputs.logits, labels)
+            yield f"loss{suffix}", float(loss)
+            yield f"accuracy{suffix}", float(accuracy)
+
+
+@jax.jit
+def _scores(logits, labels):
+    return jnp.mean(cross_entropy(logits, labels)), jnp.mean(jnp.argmax(logits, -1) == labels)
 
 
 def interplay(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
@@ -80,10 +87,11 @@ def interplay(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     yield "hdr_means", float(joint.hdr(head, means, weights=present))
 
 
+@jax.jit
 def _class_means(z, labels, counts):
     """Class means less the global mean, (C, D); an empty class has a zero row."""
     sums = jnp.zeros((len(counts), z.shape[1]), z.dtype).at[labels].add(z)
-    means = sums / np.maximum(counts, 1)[:, None]
+    means = sums / jnp.maximum(counts, 1)[:, None]
     return jnp.where(counts[:, None] > 0, means - jnp.mean(z, axis=0, keepdims=True), 0)
 
 

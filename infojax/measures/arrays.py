@@ -329,6 +329,7 @@ def sample_weights(weights: ArrayLike | None, n: int, dtype: DTypeLike) -> jax.A
         if (wrong := ~((found >= 0) & (found < np.inf))).any():
             at = int(np.argmax(wrong))
             raise ValueError(f"weights must be non-negative and finite; that of row {at} is {found[at]}")
+        return weights
     return jnp.where(weights == 0, 0, weights)
 
 
@@ -350,7 +351,7 @@ def matmul(a: AnyArray, b: AnyArray) -> jax.Array:
     """a @ b in full precision. Concrete CPU arrays go through NumPy's BLAS, about 1.7 times faster than XLA's there."""
     if on_host(a, b):
         with np.errstate(all="ignore"):  # infinite input gives nan, as in jax, without a warning
-            return jnp.asarray(np.matmul(np.asarray(a), np.asarray(b)))
+            return jax.device_put(np.matmul(np.asarray(a), np.asarray(b)))
     return jnp.matmul(a, b, precision="highest")
 
 
@@ -359,18 +360,21 @@ def total(x: Any, axis: str | None = None) -> Any:
     return x if axis is None else jax.lax.psum(x, axis)
 
 
+@jax.jit
 def safe_sqrt(x: AnyArray) -> jax.Array:
     """sqrt(x) for x > 0, 0 for x <= 0 with derivative 0 there (plain sqrt has an infinite one at 0), nan for nan."""
     zero = x <= 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
+@jax.jit
 def safe_divide(a: JaxArrayLike, b: AnyArray, otherwise: JaxArrayLike = 0.0) -> jax.Array:
     """a / b for b > 0, `otherwise` for b <= 0 with derivative 0 there, nan for nan."""
     zero = b <= 0
     return jnp.where(zero, otherwise, a / jnp.where(zero, 1, b))
 
 
+@jax.jit
 def not_negative(value: jax.Array, noise: float | jax.Array = np.inf) -> jax.Array:
     """Rounding errors below zero are taken off; the derivatives are those of the value itself.
 

@@ -177,6 +177,7 @@ def entropy_of_density(rho: jax.Array, alpha: float = 1.0, samples: float | jax.
     return _noise_to_zero(entropy, rho.shape[0], samples)
 
 
+@jax.jit
 def entropy_of_spectrum(w: jax.Array, samples: float | jax.Array = 0) -> jax.Array:
     """`entropy_of_density`, alpha = 1, from the eigenvalues of `spectra.eigenvalues`: the same number."""
     return _noise_to_zero(spectra.spectral_sum(_renyi_terms(1)[0], w), w.shape[0], samples)

@@ -77,7 +77,7 @@ class InterplayEstimate(NamedTuple):
     @property
     def values(self) -> Interplay:
         plain = (x.value if isinstance(x, Estimate) else x for x in self)
-        return Interplay(*(jnp.asarray(x) for x in plain))
+        return Interplay(*map(jax.device_put, plain))
 
 
 def estimate_interplay(

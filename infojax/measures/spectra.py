@@ -155,7 +155,7 @@ def eigenvalues(k: jax.Array) -> jax.Array:
                 f"a matrix must be positive semi-definite, as Gram matrices are; its eigenvalues go from {w[0]:.6g} "
                 f"to {w[-1]:.6g}"
             )
-        return jnp.asarray(support(w))
+        return jax.device_put(support(w))  # jnp.asarray would compile a program for each shape
     return support(jnp.linalg.eigvalsh(k))
 
 

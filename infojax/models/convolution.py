@@ -2,8 +2,8 @@
 
 The derivative with respect to the kernel is itself a convolution, whose window is the whole image and whose channels
 are the batch. On CPU that one takes up to thirteen times as long as the forward pass (64 images of 32 x 32 x 32: 229 ms
-against 17 on 2 cores of an EPYC); summed over pieces of the batch it takes as long as the forward pass (19 ms). The value and the
-derivative in the images are untouched, and so is everything on other platforms.
+against 17 on 2 cores of an EPYC); summed over pieces of the batch it takes as long as the forward pass (19 ms). The
+value and the derivative in the images are untouched, and so is everything on other platforms.
 
 Where the kernel is as large as the image (5x5 on 3 x 3: the third block of f-) the convolution is one matrix product on
 CPU, of fewer multiplications; figures are in `_dense`.
