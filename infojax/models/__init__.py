@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from infojax.models.cnn import ThesisCNN
 from infojax.models.linear import Linear
+from infojax.models.mae import MAE, MAEOutput, patchify, unpatchify
 from infojax.models.mlp import MLP
 from infojax.models.output import Output
 from infojax.models.resnet import ResNet18
@@ -16,9 +17,11 @@ from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
 
 __all__ = [
+    "MAE",
     "MLP",
     "MODELS",
     "Linear",
+    "MAEOutput",
     "Output",
     "ResNet18",
     "ThesisCNN",
@@ -27,6 +30,8 @@ __all__ = [
     "WideResNet",
     "build",
     "options_of",
+    "patchify",
+    "unpatchify",
 ]
 
 MODELS: dict[str, Any] = {
@@ -39,6 +44,12 @@ MODELS: dict[str, Any] = {
     "vit_small": partial(ViT, size="small"),
     "vit_base": partial(ViT, size="base"),
     "vit_large": partial(ViT, size="large"),
+    "vit_huge": partial(ViT, size="huge", patch=14),
+    "mae_tiny": partial(MAE, size="tiny"),
+    "mae_small": partial(MAE, size="small"),
+    "mae_base": partial(MAE, size="base"),
+    "mae_large": partial(MAE, size="large"),
+    "mae_huge": partial(MAE, size="huge", patch=14),
     "f_plus": ThesisCNN,
     "f_minus": partial(ThesisCNN, skip=False, channels=(16, 32, 64)),
     "mlp": MLP,
@@ -48,7 +59,7 @@ MODELS: dict[str, Any] = {
 
 LEAST = {"stem_padding": 0}  # of whole numbers, alone or in a tuple; 1 where nothing is said
 MOST = 2**20  # of all of them: what is larger is a slip
-BELOW = {"norm_decay": 1.0}  # of other numbers, which are at least 0
+BELOW = {"norm_decay": 1.0, "drop_path": 1.0, "mask_ratio": 1.0, "head_std": 1.0}  # of other numbers, at least 0
 
 
 def options_of(name: str) -> dict[str, Any]:
