@@ -73,7 +73,8 @@ def test_the_second_norm_of_the_class_token(masked):
     z = np.asarray(output.latent[:, 0], np.float64)
     z = (z - z.mean(1, keepdims=True)) / np.sqrt(z.var(1, keepdims=True) + 1e-6)
     norm = variables["params"]["norm"]
-    np.testing.assert_allclose(output.token, z * np.asarray(norm["scale"]) + np.asarray(norm["bias"]), rtol=1e-4, atol=1e-5)
+    expected = z * np.asarray(norm["scale"]) + np.asarray(norm["bias"])
+    np.testing.assert_allclose(output.token, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
