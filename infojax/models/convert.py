@@ -78,6 +78,7 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
         value = _here(path, [np.asarray(arrays[name]) for name in names])
         if value.shape != leaf.shape and path[1] == "head":
             fresh.append(path)
+            used.difference_update(names)
             continue
         if value.shape != leaf.shape:
             what = f"here {value.shape}, but this model needs {leaf.shape}"
@@ -90,7 +91,7 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
     if missing or unknown:
         lists = (("lacks", missing), ("has unknown", unknown))
         raise ValueError(f"the checkpoint {'; it '.join(f'{what} {_some(names)}' for what, names in lists if names)}")
-    notes = [f"{_some(sorted({'.'.join(path[1:-1]) for path in fresh}))} keep their initial values"] if fresh else []
+    notes = [f"initial values stay in: {_some(sorted({'.'.join(path[1:-1]) for path in fresh}))}"] if fresh else []
     notes += [f"left out of the checkpoint: {_some(unused)}"] if unused else []
     return unflatten_dict(flat | found), notes
 
