@@ -6,13 +6,13 @@ Logistic regression has one solution, which needs no learning rate: over weights
 
 found by L-BFGS in float32 until the largest entry of the gradient is below a tolerance: scikit-learn's
 `LogisticRegression(C=c)` on the same features. The probe of MAE, LARS after batch normalisation without affine
-parameters, is `infojax.models.Probe` trained as every other network.
+parameters, is `infojax.models.LinearProbe` trained as every other network.
 
 References:
   He et al. 2022, appendix A; Radford et al. 2021, section 3.2, L-BFGS.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,7 +23,18 @@ import optax
 
 from infojax.data import DataError
 from infojax.data.source import Source
-from infojax.objectives import Head, Model
+from infojax.objectives import Average, Head, Model, Supervised, objective
+
+
+@objective
+class LinearLoss(Supervised):
+    """Cross-entropy of the samples as they are, without an average of the parameters."""
+
+    transform: str = "plain"
+
+    @property
+    def averages(self) -> Mapping[str, Average]:
+        return {}
 
 
 class Standard(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from infojax.models.cnn import ThesisCNN
-from infojax.models.linear import Linear
+from infojax.models.linear import Linear, LinearProbe
 from infojax.models.mae import MAE, MAEOutput, patchify, unpatchify
 from infojax.models.mlp import MLP
 from infojax.models.output import Output
@@ -21,6 +21,7 @@ __all__ = [
     "MLP",
     "MODELS",
     "Linear",
+    "LinearProbe",
     "MAEOutput",
     "Output",
     "ResNet18",
