@@ -70,7 +70,7 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
     config.optimizer = optimizer_settings("lars", lr=0.1, weight_decay=0.0, schedule="cosine")
     config.logistic = dict(c=1.0, tolerance=1e-4, steps=1000)  # scikit-learn's C and tol; 0 steps: none
     config.knn = dict(k=(20,), rule="cosine", temperature=0.07)  # () for none
-    config.spectrum = dict(samples=10_000)  # of test; 0: none
+    config.spectrum = dict(samples=10_000)  # of each split, at most; 0: none
     config.evaluate.points = 8
     return config
 
@@ -181,15 +181,22 @@ def measured(config: Any, features: Mapping[str, Arrays], num_classes: int) -> I
         kind = "" if rule == "cosine" else f"_{rule}"
         found["test"] |= {f"accuracy_knn{kind}_{k}": value for k, value in of_k.items()}
     if config.spectrum.samples:
-        count = min(config.spectrum.samples, len(test))
-        z = test.x[np.sort(np.random.default_rng(0).permutation(len(test))[:count])]
-        found["test"] |= {
-            "entropy_features": float(matrix_entropy(z)), "rankme": float(rankme(z)), "spectrum_samples": count,
-            "effective_rank_from_gram": float(jnp.exp(matrix_entropy(z))), "embedding_dim": z.shape[1],
-        }  # fmt: skip
+        for split, source in features.items():
+            found[split] |= spectrum(source.x, config.spectrum.samples)
     for split, row in found.items():
         if row:
             yield {"run": 0, "split": split, "n": len(features[split])} | row
+
+
+def spectrum(x: np.ndarray, samples: int) -> dict[str, Any]:
+    """Entropy and ranks of the features of so many samples at most, drawn once."""
+    count = min(samples, len(x))
+    z = x[np.sort(np.random.default_rng(0).permutation(len(x))[:count])]
+    entropy = float(matrix_entropy(z))
+    return {
+        "entropy_features": entropy, "effective_rank_from_gram": float(np.exp(entropy)), "rankme": float(rankme(z)),
+        "embedding_dim": z.shape[1], "spectrum_samples": count,
+    }  # fmt: skip
 
 
 def check_layer(layer: str, frozen: Frozen) -> None:

@@ -12,7 +12,7 @@ from infojax.train.runlog import read_rows
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PROBE = f"--config={CONFIGS}/probe.py"
-SHORT = ["--config.epochs=2", "--config.optimizer.warmup_steps=2", "--config.devices=1", "--config.evaluate.points=0"]
+SHORT = ["--config.epochs=2", "--config.optimizer.warmup_steps=2", "--config.devices=1", "--config.evaluate.points=1"]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,7 @@ def test_a_run_is_probed(folder, tmp_path, capsys):
     flags = [f"--config.checkpoint={folder}", "--config.frozen.run=1", "--config.knn.k=(1, 20)"]
     assert main([PROBE, *flags, *SHORT, f"--workdir={tmp_path}"]) == 0
     said = capsys.readouterr().out
-    step = 3 * 1442 // 64
-    assert f"probed: mlp of {folder} after {step} steps, raw weights, embedding; config.model is not used" in said
+    assert f"probed: mlp of {folder} after 68 steps, raw weights, embedding; config.model is not used" in said
     assert f"{folder}: run 1 of 2 (seed 1)" in said and "linear probe of mlp" in said
     rows = read_rows(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -85,19 +84,24 @@ def test_averages_layers_and_untrained_networks(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--config.checkpoint={tmp}"], "checkpoint.run: {tmp} has no config.json; give the folder of a run"),
-        (["--config.checkpoint={run}", "--config.frozen.run=2"], "frozen.run must be below 2, the runs of {run}; got 2"),
-        (["--config.checkpoint={run}", "--config.frozen.weights=em"], "frozen.weights cannot be 'em'; did you mean ema"),
-        (["--config.checkpoint={run}", "--config.frozen.layer=x"], "frozen.layer cannot be 'x'; there is embedding, layer1"),
-        (["--config.checkpoint={run}", "--config.data.name=synthetic"], "the network was trained on (8, 8, 1)"),
-        (["--config.checkpoint={run}", "--config.knn.k=(5000,)"], "knn.k must be at most 1442"),
-        (["--config.checkpoint={run}", "--config.knn.k=(0,)"], "config.knn.k must be a whole number of at least 1"),
-        (["--config.checkpoint.every=x"], "--config.checkpoint.every must be a whole number, got 'x'"),
+        (["frozen.run=2"], "frozen.run must be below 2, the runs of {run}; got 2"),
+        (["frozen.weights=em"], "frozen.weights cannot be 'em'; did you mean ema"),
+        (["frozen.layer=x"], "frozen.layer cannot be 'x'; there is embedding, layer1"),
+        (["knn.k=(5000,)"], "knn.k must be at most 1442"),
+        (["knn.k=(0,)"], "config.knn.k must be a whole number of at least 1"),
+        (["checkpoint.every=x"], "config.checkpoint.every must be a whole number, got 'x'"),
+        (["checkpoint={run}/checkpoints"], "{run}/checkpoints has no config.json; give the folder of a run"),
     ],
-)  # fmt: skip
+)
 def test_bad_requests(flags, says, folder, tmp_path, capsys):
-    flags = [flag.format(run=folder, tmp=tmp_path) for flag in flags]
+    flags = [f"--config.{flag}".format(run=folder) for flag in ("checkpoint={run}", *flags)]
     assert main([PROBE, *flags, *SHORT, f"--workdir={tmp_path}/probe"]) == 2
     said = capsys.readouterr().err
-    assert says.format(run=folder, tmp=tmp_path) in said and said.count("\n") == 1
+    assert says.format(run=folder) in said and said.count("\n") == 1
     assert not (tmp_path / "probe").exists()
+
+
+def test_data_of_another_shape(folder, tmp_path, capsys):
+    flags = [f"--config.checkpoint={folder}", *SHORT, f"--workdir={tmp_path}/probe"]
+    assert main([f"{PROBE}:tiny,data=synthetic", *flags]) == 2
+    assert "data: samples have the shape (32, 32, 3), the network was trained on (8, 8, 1)" in capsys.readouterr().err
