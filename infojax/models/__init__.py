@@ -11,7 +11,7 @@ from infojax.models.linear import Linear, LinearProbe
 from infojax.models.mae import MAE, MAEOutput, patchify, unpatchify
 from infojax.models.mlp import MLP
 from infojax.models.output import Output
-from infojax.models.resnet import ResNet18
+from infojax.models.resnet import ResNet
 from infojax.models.transformer import Transformer
 from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
@@ -24,7 +24,7 @@ __all__ = [
     "LinearProbe",
     "MAEOutput",
     "Output",
-    "ResNet18",
+    "ResNet",
     "ThesisCNN",
     "Transformer",
     "ViT",
@@ -40,7 +40,8 @@ MODELS: dict[str, Any] = {
     "wrn_28_8": partial(WideResNet, depth=28, width=8),
     "wrn_37_2": partial(WideResNet, depth=28, width=2, groups=4, first_stride=2),  # STL-10's
     "wide_resnet": WideResNet,
-    "resnet18": ResNet18,
+    "resnet18": partial(ResNet, depth=18),
+    "resnet50": partial(ResNet, depth=50, stem="imagenet"),
     "vit_tiny": partial(ViT, size="tiny"),
     "vit_small": partial(ViT, size="small"),
     "vit_base": partial(ViT, size="base"),

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infojax.models import MAE, ResNet18, ViT, patchify
+from infojax.models import MAE, ResNet, ViT, patchify
 from infojax.models.convert import STYLES, from_published, style_of, to_published
 
 KEY = jax.random.key(0)
@@ -86,7 +86,7 @@ def test_back_to_hugging_faces_names(golden, variables):
 NETS = {
     "mae": (NET, (24, 24, 3), ("timm", "huggingface")),
     "vit": (ViT(5, size=(24, 2, 3), patch=4), (8, 8, 3), ("timm", "huggingface")),
-    "resnet18": (ResNet18(5), (8, 8, 3), ("torchvision",)),
+    "resnet18": (ResNet(5), (8, 8, 3), ("torchvision",)),
 }
 
 
