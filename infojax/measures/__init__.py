@@ -51,12 +51,14 @@ from infojax.measures.variability import (
     nc1_one_pass,
     within_energy,
 )
+from infojax.measures.views import LIDAR_CONVENTIONS, lidar
 
 __all__ = [
     "ClassStats",
     "Estimate",
     "Interplay",
     "InterplayEstimate",
+    "LIDAR_CONVENTIONS",
     "NC1_CONVENTIONS",
     "NC2",
     "NeuralCollapse",
@@ -90,6 +92,7 @@ __all__ = [
     "interplay_from_stats",
     "joint_entropy",
     "joint_entropy_from_gram",
+    "lidar",
     "matrix_cross_entropy",
     "matrix_entropy",
     "matrix_entropy_from_gram",

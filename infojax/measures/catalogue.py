@@ -199,6 +199,10 @@ CATALOGUE = {
         # What only runs measure.
         Measure("accuracy", "accuracy", TRAINING, colour=2, summary=1, brief=1),
         Measure("error", "error (%)", TRAINING, unit="%", colour=2),
+        Measure("accuracy_logistic", "accuracy, logistic regression", TRAINING, colour=2, summary=20, brief=13),
+        Measure("accuracy_knn_20", "accuracy, 20 neighbours", TRAINING, colour=2, summary=21, brief=14),
+        Measure("accuracy_knn_200", "accuracy, 200 neighbours", TRAINING, colour=2, summary=22, brief=15),
+        Measure("accuracy_knn_euclidean_20", "accuracy, 20 neighbours, euclidean", TRAINING, colour=2, summary=23),
         Measure("loss", "loss", TRAINING, colour=5, summary=2, brief=2),
         Measure("cross_entropy", "cross-entropy", TRAINING, unit="nats", colour=5),
         Measure(

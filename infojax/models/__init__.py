@@ -7,26 +7,32 @@ from typing import Any
 import jax.numpy as jnp
 
 from infojax.models.cnn import ThesisCNN
-from infojax.models.linear import Linear
+from infojax.models.linear import Linear, LinearProbe
+from infojax.models.mae import MAE, MAEOutput, patchify, unpatchify
 from infojax.models.mlp import MLP
 from infojax.models.output import Output
-from infojax.models.resnet import ResNet18
+from infojax.models.resnet import ResNet
 from infojax.models.transformer import Transformer
 from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
 
 __all__ = [
+    "MAE",
     "MLP",
     "MODELS",
     "Linear",
+    "LinearProbe",
+    "MAEOutput",
     "Output",
-    "ResNet18",
+    "ResNet",
     "ThesisCNN",
     "Transformer",
     "ViT",
     "WideResNet",
     "build",
     "options_of",
+    "patchify",
+    "unpatchify",
 ]
 
 MODELS: dict[str, Any] = {
@@ -34,11 +40,18 @@ MODELS: dict[str, Any] = {
     "wrn_28_8": partial(WideResNet, depth=28, width=8),
     "wrn_37_2": partial(WideResNet, depth=28, width=2, groups=4, first_stride=2),  # STL-10's
     "wide_resnet": WideResNet,
-    "resnet18": ResNet18,
+    "resnet18": partial(ResNet, depth=18),
+    "resnet50": partial(ResNet, depth=50, stem="imagenet"),
     "vit_tiny": partial(ViT, size="tiny"),
     "vit_small": partial(ViT, size="small"),
     "vit_base": partial(ViT, size="base"),
     "vit_large": partial(ViT, size="large"),
+    "vit_huge": partial(ViT, size="huge", patch=14),
+    "mae_tiny": partial(MAE, size="tiny"),
+    "mae_small": partial(MAE, size="small"),
+    "mae_base": partial(MAE, size="base"),
+    "mae_large": partial(MAE, size="large"),
+    "mae_huge": partial(MAE, size="huge", patch=14),
     "f_plus": ThesisCNN,
     "f_minus": partial(ThesisCNN, skip=False, channels=(16, 32, 64)),
     "mlp": MLP,
@@ -48,7 +61,7 @@ MODELS: dict[str, Any] = {
 
 LEAST = {"stem_padding": 0}  # of whole numbers, alone or in a tuple; 1 where nothing is said
 MOST = 2**20  # of all of them: what is larger is a slip
-BELOW = {"norm_decay": 1.0}  # of other numbers, which are at least 0
+BELOW = {"norm_decay": 1.0, "drop_path": 1.0, "mask_ratio": 1.0, "head_std": 1.0}  # of other numbers, at least 0
 
 
 def options_of(name: str) -> dict[str, Any]:

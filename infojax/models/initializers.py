@@ -1,6 +1,8 @@
 """Initial values that flax does not name."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,3 +15,9 @@ def fan_in_uniform(fan_in: int) -> Callable[..., jax.Array]:
         return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
 
     return init
+
+
+def flat_xavier(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Xavier's uniform distribution of a kernel as one matrix (all but the last axis, last axis): MAE's patches."""
+    flat = (math.prod(shape[:-1]), shape[-1])
+    return jax.nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)

@@ -1,12 +1,13 @@
 """Vision transformer for classification, and the blocks that masked auto-encoders share.
 
 Pre-normalised blocks with LayerNorm (epsilon 1e-6), one fused projection for query, key and value, biases everywhere,
-exact (erf) GELU, no dropout.
+exact (erf) GELU, no dropout, stochastic depth on request.
 
 References:
   Dosovitskiy et al. 2021; Touvron et al. 2021 (tiny and small); facebookresearch/mae models_mae.py, models_vit.py.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +23,7 @@ SIZES = {  # width, depth, heads
     "small": (384, 12, 6),
     "base": (768, 12, 12),
     "large": (1024, 24, 16),
+    "huge": (1280, 32, 16),  # with patches of 14
 }
 POSITIONS = ("learned", "sincos")
 POOLS = ("cls", "mean")
@@ -39,16 +41,21 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); (N, tokens, width) in and out."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); (N, tokens, width) in and out.
+
+    With `drop_path` p each of the two branches of a sample is left out of a training step with probability p, and
+    divided by 1 - p otherwise.
+    """
 
     heads: int
     kernel_init: nn.initializers.Initializer
     mlp_ratio: int = 4
     epsilon: float = 1e-6
+    drop_path: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         n, tokens, width = x.shape
 
         def dense(size, name):
@@ -57,11 +64,14 @@ class Block(nn.Module):
         def norm(name):
             return nn.LayerNorm(self.epsilon, dtype=self.dtype, name=name)
 
+        def dropped(branch):
+            return nn.Dropout(self.drop_path, broadcast_dims=(1, 2), deterministic=not train)(branch)
+
         y = dense(3 * width, "qkv")(norm("norm1")(x)).reshape(n, tokens, 3, self.heads, width // self.heads)
         y = jax.nn.dot_product_attention(y[:, :, 0], y[:, :, 1], y[:, :, 2]).reshape(n, tokens, width)
-        x = x + dense(width, "out")(y)
+        x = x + dropped(dense(width, "out")(y))
         y = nn.gelu(dense(self.mlp_ratio * width, "mlp1")(norm("norm2")(x)), approximate=False)
-        return x + dense(width, "mlp2")(y)
+        return x + dropped(dense(width, "mlp2")(y))
 
 
 class ViT(nn.Module):
@@ -69,13 +79,15 @@ class ViT(nn.Module):
 
     Args:
       num_classes: C.
-      size: "tiny", "small", "base" or "large" (see SIZES), or (width, depth, heads).
+      size: "tiny", "small", "base", "large" or "huge" (see SIZES), or (width, depth, heads).
       patch: side of a patch; the image's sides are multiples of it.
       position: "learned", or fixed "sincos".
       pool: "cls": the class token after the last norm; "mean": the norm of the mean over patches.
+      drop_path: of the last block, growing evenly from 0 of the first (stochastic depth); drawn from the key "dropout".
+      head_std: of the classifier's initial weights; MAE's fine-tuning has 2e-5.
       dtype: of the computation; parameters, norms' statistics, embedding and logits are float32.
     Call:
-      x: (N, H, W, channels) normalised images; train: without effect.
+      x: (N, H, W, channels) normalised images; train: whether blocks are dropped.
       start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result
         the array of stage `stop`.
     Returns:
@@ -89,45 +101,85 @@ class ViT(nn.Module):
     patch: int = 16
     position: str = "learned"
     pool: str = "cls"
+    drop_path: float = 0.0
+    head_std: float = 0.02
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, start: str | None = None, stop: str | None = None) -> Any:
+        x, features = self._encode(x, train, start, stop)
+        if stop:
+            return x
+        embedding = self._pooled(x)
+        init = nn.initializers.truncated_normal(self.head_std)
+        logits = nn.Dense(self.num_classes, kernel_init=init, name="head")(embedding)
+        return Output(logits, embedding, features)
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        """(width, depth, heads)."""
         known = {"position": POSITIONS, "pool": POOLS} | ({"size": SIZES} if isinstance(self.size, str) else {})
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
-        size, depth, heads = SIZES[self.size] if isinstance(self.size, str) else self.size
-        init, features = nn.initializers.truncated_normal(0.02), {}
-        if start is None:
-            x = self._tokens(x, size, init)
-        names = [f"block{i + 1}" for i in range(depth)]
-        blocks = {name: Block(heads, init, dtype=self.dtype, name=name) for name in names}
-        for name, block in cut(blocks, start, stop).items():
-            x = features[name] = block(x)
-        if stop:
-            return x
-        x = x.astype(jnp.float32)
-        norm = nn.LayerNorm(1e-6, name="norm")
-        embedding = norm(x)[:, 0] if self.pool == "cls" else norm(jnp.mean(x[:, 1:], axis=1))
-        logits = nn.Dense(self.num_classes, kernel_init=init, name="head")(embedding)
-        return Output(logits, embedding, features)
+        return SIZES[self.size] if isinstance(self.size, str) else self.size
 
-    def _tokens(self, x, size, init):
-        """(N, 1 + patches, size): the class token and the embedded patches, each with its position."""
-        n, height, width, _ = x.shape
-        if height % self.patch or width % self.patch:
-            raise ValueError(f"patches of {self.patch} do not tile images of {height} x {width}")
+    def _initializers(self):
+        """Of kernels, of the kernel and bias that embed patches, of the class token."""
+        init = nn.initializers.truncated_normal(0.02)
+        return init, init, nn.initializers.zeros, nn.initializers.normal(1e-6)
+
+    def _encode(self, x, train, start=None, stop=None, chosen=None):
+        """(tokens after the last of the blocks, features); `chosen` selects patches of each sample, (N, kept)."""
+        width, depth, heads = self.dimensions
+        if start is None:
+            x = self._tokens(x, width, chosen)
+        names = [f"block{i + 1}" for i in range(depth)]
+        rates = dict(zip(names, np.linspace(0, self.drop_path, depth).tolist(), strict=True))
+        init, features = self._initializers()[0], {}
+        blocks = {name: Block(heads, init, drop_path=rate, dtype=self.dtype, name=name) for name, rate in rates.items()}
+        for name, block in cut(blocks, start, stop).items():
+            x = features[name] = block(x, train)
+        return x, features
+
+    def _pooled(self, x):
+        x, norm = x.astype(jnp.float32), nn.LayerNorm(1e-6, name="norm")
+        return norm(x)[:, 0] if self.pool == "cls" else norm(jnp.mean(x[:, 1:], axis=1))
+
+    def _tokens(self, x, width, chosen):
+        """(N, 1 + patches, width): the class token and the embedded patches, each with its position."""
+        n, size = len(x), (self.patch, self.patch)
+        rows, columns = grid(x.shape, self.patch)
+        _, kernel_init, bias_init, token_init = self._initializers()
         embed = nn.Conv(
-            size, (self.patch, self.patch), self.patch, "VALID", kernel_init=init, dtype=self.dtype, name="patches"
-        )
-        x = embed(x)
-        rows, columns = x.shape[1:3]
-        x = x.reshape(n, rows * columns, size)
-        token = self.param("token", nn.initializers.normal(1e-6), (1, 1, size))
-        x = jnp.concatenate([jnp.broadcast_to(token, (n, 1, size)).astype(x.dtype), x], axis=1)
+            width, size, self.patch, "VALID", kernel_init=kernel_init, bias_init=bias_init, dtype=self.dtype,
+            name="patches",
+        )  # fmt: skip
+        x = embed(x).reshape(n, rows * columns, width)
+        token = self.param("token", token_init, (1, 1, width)).astype(x.dtype)
         if self.position == "learned":
-            position = self.param("position", init, (1, 1 + rows * columns, size))
-        else:  # none for the class token
-            position = np.pad(sincos_positions(rows, columns, size), ((1, 0), (0, 0)))[None]
-        return x + jnp.asarray(position, x.dtype)
+            init = nn.initializers.truncated_normal(0.02)
+            position = self.param("position", init, (1, 1 + rows * columns, width)).astype(x.dtype)
+        else:
+            position = with_token(sincos_positions(rows, columns, width), x.dtype)
+        x, token = x + position[:, 1:], token + position[:, :1]
+        if chosen is not None:
+            x = jnp.take_along_axis(x, chosen[..., None], axis=1)
+        return jnp.concatenate([jnp.broadcast_to(token, (n, 1, width)), x], axis=1)
+
+
+def grid(shape: Sequence[int], patch: int) -> tuple[int, int]:
+    """(rows, columns) of the patches of images (N, H, W, channels).
+
+    Raises:
+      ValueError: patches do not tile the images.
+    """
+    height, width = shape[1:3]
+    if height % patch or width % patch:
+        raise ValueError(f"patches of {patch} do not tile images of {height} x {width}")
+    return height // patch, width // patch
+
+
+def with_token(positions: np.ndarray, dtype: Any) -> jax.Array:
+    """(1, 1 + patches, width): a row of zeros, for the class token, before the positions of patches."""
+    return jnp.asarray(np.pad(positions, ((1, 0), (0, 0)))[None], dtype)

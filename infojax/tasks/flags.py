@@ -44,6 +44,7 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
     for name in dict.fromkeys(name for name in names if names.count(name) > 1 and name not in several):
         if jax.process_index() == 0:
             say("infojax.main", f"--{name} is given {names.count(name)} times; the last one counts")
+    rest = [_of_run(config, word) for word in rest]
     try:
         config_flags.DEFINE_config_dict("config", config, "", flag_values=values, lock_config=True, sys_argv=rest)
         flags.DEFINE_string("workdir", None, "", flag_values=values)
@@ -80,6 +81,13 @@ def _taken(name, argv):
         else:
             rest.append(word)
     return value, rest
+
+
+def _of_run(config, word):
+    """--config.checkpoint=RUN as --config.checkpoint.run=RUN, where a config looks at the checkpoint of another run."""
+    name, equals, value = word.partition("=")
+    takes = equals and name.lstrip("-") == "config.checkpoint" and "run" in config.get("checkpoint", {})
+    return f"{name}.run={value}" if takes else word
 
 
 def _known_key(config, path):

@@ -13,6 +13,7 @@ from infojax.data import DATASETS, DataError, options_of
 from infojax.data.options import check_options
 from infojax.data.source import near
 from infojax.evaluate.evaluators import Limits
+from infojax.evaluate.knn import RULES
 from infojax.measures.catalogue import LABELLED
 from infojax.measures.collapse import NeuralCollapse
 from infojax.measures.variability import NC1_CONVENTIONS
@@ -102,7 +103,9 @@ RANGES = {
     "usable.sufficiency_every": STEPS, "usable.minimality_every": STEPS, "usable.sufficiency_epochs": COUNT,
     "usable.minimality_epochs": COUNT, "usable.rest_loss": NOT_NEGATIVE, "usable.budget_gib": NOT_NEGATIVE,
     "path.fork": STEPS, "path.points": whole(2, 100_000), "path.recompute_samples": STEPS,
-    "sparsities": SHARE,  # each of them
+    "sparsities": SHARE, "knn.k": COUNT,  # each of them
+    "frozen.run": STEPS, "frozen.batch_size": COUNT, "logistic.c": POSITIVE, "logistic.tolerance": POSITIVE,
+    "logistic.steps": STEPS, "knn.temperature": POSITIVE, "spectrum.samples": STEPS,
     "tsne_seed": whole(0, 2**32 - 1), "samples_per_device": COUNT, "matrices": COUNT, "size": whole(1, 100_000),
 }  # fmt: skip
 DTYPES = ("float32", "bfloat16")
@@ -110,12 +113,18 @@ WORDS = {
     "report.x_scale": X_SCALES, "how": ("auto", *HOW), "model.dtype": DTYPES, "model.param_dtype": DTYPES,
     "evaluate.convention": tuple(NC1_CONVENTIONS), "objective.term": tuple(KINDS), "objective.to": tuple(GRADIENTS),
     "objective.log_softmax": tuple(LOG_SOFTMAX), "optimizer.schedule": tuple(SCHEDULES),
-    "optimizer.name": tuple(OPTIMIZERS), "optimizer.decayed": tuple(DECAYED),
+    "optimizer.name": tuple(OPTIMIZERS), "optimizer.decayed": tuple(DECAYED), "knn.rule": RULES,
 }  # fmt: skip
-LISTS = ("sparsities",)  # of numbers, each of which has the range; a sweep's values have that of the key they sweep
+LISTS = (
+    "sparsities",
+    "knn.k",
+)  # of numbers, each of which has the range; a sweep's values have that of the key they sweep
 OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
 OPTIONS = ("data.options", "model.options")
-TEXTS = ("name", "data.name", "data.dir", "data.labelled", "model.name", "sweep.name", "checkpoint.best")
+TEXTS = (
+    "name", "data.name", "data.dir", "data.labelled", "model.name", "model.weights", "sweep.name", "checkpoint.best",
+    "checkpoint.run", "frozen.weights", "frozen.layer",
+)  # fmt: skip
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -58,6 +58,7 @@ CALLS = {
     "nc2_from_stats": {"stats": STATS},
     "nc3": {"z": Z, "labels": Y, "head": W, "weights": np.ones(N)},
     "nc3_from_stats": {"stats": STATS, "head": W},
+    "lidar": {"z": np.stack([Z, Z**2], axis=1)},
     "nc4": {"z": Z, "labels": Y, "head": W, "bias": np.ones(C), "weights": np.ones(N)},
     "nc_limits": {"num_classes": C},
     "neural_collapse": {"z": Z, "labels": Y, "head": W, "bias": np.ones(C), "weights": np.ones(N)},

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infojax.models import MLP, MODELS, ResNet18, ViT, WideResNet, build, options_of
+from infojax.models import MLP, MODELS, LinearProbe, ResNet, ViT, WideResNet, build, options_of, resnet
 from infojax.models.vit import Block, sincos_positions
 
 KEY = jax.random.key(0)
 SMALL = {  # cheap members of every family, and the width of their embedding
     "wide_resnet": (WideResNet(7, depth=10, width=1, variant="google"), (8, 8, 3), 64),
-    "resnet18": (ResNet18(7), (8, 8, 3), 512),
+    "resnet18": (ResNet(7), (8, 8, 3), 512),
     "vit": (ViT(7, size=(24, 2, 3), patch=4), (8, 8, 3), 24),
     "mlp": (MLP(7, widths=(16, 12)), (4, 4, 1), 12),
 }
@@ -34,6 +34,9 @@ def parameters(net, shape):
         # torchvision's resnet18, and the same with a 3x3 stem and ten classes
         ("resnet18", {"stem": "imagenet"}, 1000, (224, 224, 3), 11_689_512),
         ("resnet18", {}, 10, (32, 32, 3), 11_689_512 - 3 * 64 * (49 - 9) - 990 * 513),
+        ("resnet50", {}, 1000, (224, 224, 3), 25_557_032),  # torchvision's resnet34, resnet50 and resnet101
+        ("resnet50", {"depth": 101}, 1000, (224, 224, 3), 44_549_160),
+        ("resnet18", {"depth": 34, "stem": "imagenet"}, 1000, (224, 224, 3), 21_797_672),
         # 12 D^2 + 13 D a block, 2 D last norm, D token, 197 D positions, (768 + 1) D patches, 1000 (D + 1) head
         *(
             (
@@ -118,8 +121,9 @@ def test_bfloat16_computes_and_float32_keeps(small):
         (lambda: build("f_plus", 10, pool=0), "pool of f_plus must be a whole number"),
         (lambda: build("f_plus", 10, channels=(8,)).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "must be three"),
         (lambda: build("transformer", 10).init(KEY, jnp.zeros((1, 4), int), False), "length is 3, but samples have 4"),
-        (lambda: ResNet18(3, stem="x").init(KEY, jnp.zeros((1, 8, 8, 3)), False), "cifar, imagenet; got 'x'"),
-        (lambda: ViT(3, size="giant").init(KEY, jnp.zeros((1, 8, 8, 3)), False), "tiny, small, base, large"),
+        (lambda: ResNet(3, stem="x").init(KEY, jnp.zeros((1, 8, 8, 3)), False), "cifar, imagenet; got 'x'"),
+        (lambda: ResNet(3, depth=19).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "depth must be one of 18, 34, 50, 101"),
+        (lambda: ViT(3, size="giant").init(KEY, jnp.zeros((1, 8, 8, 3)), False), "tiny, small, base, large, huge"),
         (lambda: ViT(3, pool="max", patch=4).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "cls, mean"),
         (lambda: ViT(3, patch=5).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "patches of 5 do not tile images of 8 x 8"),
     ],
@@ -211,7 +215,7 @@ def test_resnet18_is_pytorchs(stem, train):
     """The same sum of functions written with torch.nn.functional, parameters and running statistics random."""
     torch = pytest.importorskip("torch")
     functional, rng = torch.nn.functional, np.random.default_rng(0)
-    net, x = ResNet18(3, stem=stem), rng.normal(size=(4, 32, 32, 3)).astype(np.float32)
+    net, x = ResNet(3, stem=stem), rng.normal(size=(4, 32, 32, 3)).astype(np.float32)
     shapes = jax.eval_shape(lambda: net.init(KEY, x, train=False))
 
     def randomised(path, leaf):
@@ -257,3 +261,50 @@ def test_resnet18_is_pytorchs(stem, train):
         for part in path:
             found = found[part]
         np.testing.assert_allclose(found["mean"], mean, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_bottleneck_is_pytorchs(stride):
+    """torchvision's block, whose 3x3 convolution has the stride, in training mode."""
+    torch = pytest.importorskip("torch")
+    functional, rng = torch.nn.functional, np.random.default_rng(0)
+    net = resnet._Block(4, stride, 0.9, jnp.float32, bottleneck=True)
+    x = rng.normal(size=(3, 6, 6, 8)).astype(np.float32)
+    variables = jax.eval_shape(lambda: net.init(KEY, x, True))
+    variables = jax.tree.map(lambda leaf: rng.uniform(0.2, 1, leaf.shape).astype(np.float32), variables)
+    params = jax.tree.map(lambda leaf: torch.tensor(np.asarray(leaf)), variables["params"])
+
+    def layer(y, name, stride=1, padding=0):
+        norm = name.replace("conv", "bn") if "conv" in name else f"{name}_bn"
+        y = functional.conv2d(y, params[name]["kernel"].permute(3, 2, 0, 1), None, stride, padding)
+        return functional.batch_norm(y, None, None, params[norm]["scale"], params[norm]["bias"], True, 0.1, 1e-5)
+
+    y = torch.tensor(x).permute(0, 3, 1, 2)
+    z = functional.relu(layer(functional.relu(layer(y, "conv1")), "conv2", stride, 1))
+    expected = functional.relu(layer(z, "conv3") + layer(y, "shortcut", stride)).permute(0, 2, 3, 1)
+    found, _ = net.apply(variables, x, True, mutable=["batch_stats"])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+# The probe
+
+
+def test_linear_probe_is_pytorchs_without_affine():
+    """BatchNorm1d(affine=False, eps=1e-6) and a linear layer; the running variance is the biased one here."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x = (3 + 2 * rng.normal(size=(8, 5))).astype(np.float32)
+    net = LinearProbe(3)
+    variables = net.init(KEY, x, train=False)
+    assert variables["params"].keys() == {"head"} and 0 < np.std(variables["params"]["head"]["kernel"]) < 0.02
+    kernel = torch.tensor(np.asarray(variables["params"]["head"]["kernel"]))
+    norm = torch.nn.BatchNorm1d(5, eps=1e-6, affine=False)
+    output, updated = net.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(output.logits, norm(torch.tensor(x)) @ kernel, rtol=1e-4, atol=1e-5)
+    statistics = updated["batch_stats"]["norm"]
+    np.testing.assert_allclose(statistics["mean"], norm.running_mean, rtol=1e-5)
+    unbiased = (statistics["var"] - 0.9) * 8 / 7 + 0.9
+    np.testing.assert_allclose(unbiased, norm.running_var, rtol=1e-5)
+    later = net.apply(variables | updated, x, train=False)
+    z = (x - statistics["mean"][None]) / np.sqrt(statistics["var"] + 1e-6)[None]
+    np.testing.assert_allclose(later.embedding, z, rtol=1e-4, atol=1e-5)

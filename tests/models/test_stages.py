@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from infojax.models import MLP, ResNet18, ThesisCNN, Transformer, ViT, WideResNet
+from infojax.models import MLP, ResNet, ThesisCNN, Transformer, ViT, WideResNet
 from infojax.train.networks import as_net
 
 KEY = jax.random.key(0)
@@ -20,7 +20,7 @@ NETS = {
     "mlp": (MLP(5, widths=(6, 7, 8)), IMAGES),
     "mlp_norm": (MLP(5, widths=(6, 6), norm=True), IMAGES),
     "wide_resnet": (WideResNet(5, depth=10, width=1), IMAGES),
-    "resnet18": (ResNet18(5, stem="imagenet"), IMAGES),
+    "resnet18": (ResNet(5, stem="imagenet"), IMAGES),
     "vit_cls": (ViT(5, size=(24, 3, 3), patch=4), IMAGES),
     "vit_mean": (ViT(5, size=(24, 2, 3), patch=4, pool="mean", position="sincos"), IMAGES),
     "transformer": (Transformer(5, dim=8, heads=2, width=12), jnp.array([[0, 1, 5], [4, 2, 5], [3, 3, 5]])),

@@ -11,7 +11,7 @@ from infojax.objectives.semisup import METHODS
 from infojax.tasks.build import optimizer_settings
 from infojax.tasks.config import ConfigError, check_choices, choices
 from infojax.tasks.flags import parse
-from infojax.tasks.ranges import OPTIONS, RANGES, check_ranges, leaves
+from infojax.tasks.ranges import LISTS, OPTIONS, RANGES, check_ranges, leaves
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -120,7 +120,7 @@ def test_values_outside_of_each_range(path):
         bad = config.copy_and_resolve_references()
         section, _, name = path.rpartition(".")
         with (bad[section] if section else bad).ignore_type():
-            (bad[section] if section else bad)[name] = (value,) if path == "sparsities" else value
+            (bad[section] if section else bad)[name] = (value,) if path in LISTS else value
         with pytest.raises(ConfigError, match=f"config.{path} must be "):
             check_ranges(bad)
 

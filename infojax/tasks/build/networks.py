@@ -1,26 +1,85 @@
 """Networks of a config."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import config_dict
 
+from infojax.commands import show
+from infojax.features.files import open_arrays
+from infojax.features.sources import FeatureFileError
 from infojax.models import build, options_of
+from infojax.models.convert import from_published
 from infojax.objectives import Net
 from infojax.tasks.config import ConfigError
 from infojax.train.networks import as_net
 
+TORCH = (".pt", ".pth", ".pth.tar", ".bin", ".ckpt")
 
-def network(settings: Any, num_classes: int, like: Any, start: str | None = None, **options: Any) -> Net:
-    """The net of a config; `like` is a batch of what it is called with. With `start`, what comes after that stage.
+
+def network(settings: Any, num_classes: int, *like: Any, start: str | None = None, **options: Any) -> Net:
+    """The net of a config; `like` are batches of what it is called with. With `start`, what comes after that stage.
+
+    Where `settings` has a file of `weights`, `init` gives those instead of drawn ones.
 
     Raises:
-      ConfigError: unknown model or option.
+      ConfigError: unknown model or option, or weights that are not its own.
     """
     try:
         module = build(settings.name, num_classes, dtype=settings.dtype, **{**settings.options, **options})
     except ValueError as error:
         raise ConfigError(f"model: {error}") from None
-    return as_net(module, like, start=start, param_dtype=settings.get("param_dtype"))
+    net = as_net(module, *like, start=start, param_dtype=settings.get("param_dtype"))
+    return net if start or not settings.get("weights") else with_weights(net, module, settings.weights)
+
+
+def with_weights(net: Net, module: Any, file: str) -> Net:
+    """The net whose `init` gives the parameters and statistics of a published checkpoint; says what is left out.
+
+    Args:
+      module: of `infojax.models`, whose net it is.
+      file: .safetensors or .npz, with the names that `infojax.models.convert` knows.
+    Raises:
+      ConfigError: it cannot be read, or is of another network.
+    """
+    arrays = read_weights(file)
+    params, model_state = jax.eval_shape(net.init, jax.random.key(0))
+    try:
+        found, notes = from_published(arrays, module, {"params": params, **model_state})
+    except ValueError as error:
+        raise ConfigError(f"model.weights: {file}: {error}") from None
+    if jax.process_index() == 0:
+        show("\n".join(f"{file}: {note}" for note in notes or ["all parameters are taken from it"]))
+
+    def init(key):
+        def choose(drawn, read):
+            return drawn if isinstance(read, jax.ShapeDtypeStruct) else jax.numpy.asarray(read)
+
+        params, model_state = net.init(key)
+        drawn = {"params": params, **model_state}
+        chosen = dict(jax.tree.map(choose, drawn, found))
+        return chosen.pop("params"), chosen
+
+    return net._replace(init=init)
+
+
+def read_weights(file: str) -> Mapping[str, np.ndarray]:
+    """name -> array of a checkpoint, without torch; counters of batches, single numbers, are not read.
+
+    Raises:
+      ConfigError: it cannot be read; of PyTorch's own format it says how to convert it.
+    """
+    if file.endswith(TORCH):
+        raise ConfigError(
+            f"model.weights: {file} is PyTorch's own format; convert it where torch is, with "
+            'safetensors.torch.save_file(torch.load(FILE, weights_only=True)["model"], "weights.safetensors")'
+        )
+    try:
+        return {name: stored.load() for name, stored in open_arrays(file).items() if stored.full_shape}
+    except FeatureFileError as error:
+        raise ConfigError(f"model.weights: {error}") from None
 
 
 def all_options(model: str) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""The network of a run folder, at the weights of its newest checkpoint."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from infojax.data import near
+from infojax.objectives import Model
+from infojax.report.runs.reading import read_settings
+from infojax.tasks import TASKS, load
+from infojax.tasks.build.prepared import prepare
+from infojax.tasks.build.study import Study
+from infojax.tasks.config import ConfigError, buildable
+from infojax.train.checkpoint import Checkpoints
+from infojax.train.step import pick
+
+
+class Saved(NamedTuple):
+    """What a run left.
+
+    Attributes:
+      settings: its config, as a dict.
+      study: it, with data, transforms and networks.
+      model: at the weights of a checkpoint; step: of that.
+      notes: which of several runs it is.
+    """
+
+    settings: dict[str, Any]
+    study: Study
+    model: Model
+    step: int
+    notes: tuple[str, ...] = ()
+
+
+def saved(folder: str, run: int = 0, weights: str = "raw") -> Saved:
+    """The newest checkpoint of a run folder, of any task that trains networks.
+
+    Args:
+      run: which of the runs that were trained together.
+      weights: "raw", or the name of an average, as "ema".
+    Raises:
+      ConfigError, RunFolderError, CheckpointError: there is no such run, checkpoint or average.
+    """
+    where = Path(folder).expanduser()
+    settings = read_settings(where / "config.json")
+    if not settings or not (where / "checkpoints").is_dir():
+        missing = "config.json" if not settings else "checkpoints"
+        raise ConfigError(f"checkpoint.run: {folder} has no {missing}; give the folder of a run")
+    task = settings.get("task")
+    if task not in TASKS or not hasattr(load(task), "study"):
+        raise ConfigError(f"checkpoint.run: {folder} is of the task {task!r}, which trains no network")
+    # As the run was built, on one device; its steps are known, so that no epochs are.
+    config = ConfigDict(_tuples(settings) | {"epochs": None, "devices": 1, "how": "auto"})
+    if "weights" in config.model:
+        config.model.weights = ""  # the checkpoint has others
+    with buildable(f"the run of {folder}"):
+        prepared = prepare(load(task).study(config), config)
+    with Checkpoints(where / "checkpoints", keep=2**20) as store:
+        found = store.restore(prepared.state)
+    if found is None:
+        raise ConfigError(f"checkpoint.run: {folder} has no finished checkpoint")
+    step, state = found
+    count = len(prepared.runs)
+    if run >= count:
+        raise ConfigError(f"frozen.run must be below {count}, the runs of {folder}; got {run}")
+    state = pick(state, run) if prepared.grouped else state
+    models = prepared.study.objective.evaluated(state, prepared.constants, prepared.study.ctx)
+    if weights not in models:
+        raise ConfigError(f"frozen.weights cannot be {weights!r}{near(weights, models)}")
+    facts = ", ".join(f"{name} {value}" for name, value in prepared.runs[run].facts.items())
+    notes = (f"{folder}: run {run} of {count} ({facts})",) if count > 1 else ()
+    return Saved(settings, prepared.study, models[weights], step, notes)
+
+
+def _tuples(value):
+    """JSON has no tuples, and configs have no lists."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
