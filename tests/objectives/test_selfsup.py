@@ -170,7 +170,7 @@ def test_bfloat16_is_computed_in_float32():
 
 
 def around(c, n, dim, seed=0):
-    """Unit rows around a common direction, with a mean cosine of about c^2... c is the weight of that direction."""
+    """Unit rows whose squared component along a common direction is about c."""
     rng = np.random.default_rng(seed)
     return unit(np.sqrt(1 - c) * unit(rng.normal(size=(n, dim))) + np.sqrt(c) * np.eye(dim)[:1])
 
@@ -180,11 +180,9 @@ def second_order(u, mu):
     return -k * n + (k * n) ** 2 / 2 * ((u.T @ u) ** 2).sum() / n**2
 
 
-@pytest.mark.parametrize(
-    ("c", "mu", "close"), [(0.0, 1.0, True), (0.0, 3.0, False), (0.9, 1.0, False), (0.9, 3.0, False)]
-)
-def test_m_mae_is_u_mae_to_second_order_where_features_are_spread(c, mu, close):
-    """-log det(I + kG) = -kB + (kB)^2 / 2 uniformity - ...: near isotropy and for small mu B / D only."""
+@pytest.mark.parametrize(("c", "mu"), [(0.0, 1.0), (0.9, 1.0), (0.9, 3.0)])
+def test_m_mae_is_u_mae_to_second_order_where_features_are_spread(c, mu):
+    """-log det(I + kG) = -kB + (kB)^2 / 2 uniformity - ...: near isotropy; not around a common direction."""
     n, dim = 64, 96
     with jax.enable_x64(True):
         u = jnp.asarray(around(c, n, dim))
@@ -192,9 +190,9 @@ def test_m_mae_is_u_mae_to_second_order_where_features_are_spread(c, mu, close):
         theirs = jax.grad(uniformity)(u)
         cosine = float(jnp.sum(ours * theirs) / jnp.linalg.norm(ours) / jnp.linalg.norm(theirs))
         error = abs(float(found) / second_order(np.asarray(u), mu) - 1)
-    print(error, cosine)
-    assert (error < 5e-3 and cosine > 0.999) == close
-    if c == 0.9:  # the series diverges where the largest eigenvalue of G exceeds D / mu
+    if c == 0:
+        assert error < 1e-3 and cosine > 0.999
+    else:  # the series is poor, and diverges where the largest eigenvalue of G exceeds D / mu
         assert error > 0.05
 
 
