@@ -1,0 +1,80 @@
+"""MAE: pixels of hidden patches are predicted from the others."""
+
+import jax
+import jax.numpy as jnp
+
+from infojax.objectives.contract import Aux, View
+from infojax.objectives.objective import objective
+from infojax.objectives.selfsup.common import SelfSupervised, online
+
+
+def patches(images: jax.Array, patch: int) -> jax.Array:
+    """(n, H, W, c) -> (n, L, patch patch c): patches in reading order, their pixels as rows, columns, channels."""
+    n, height, width, channels = images.shape
+    if height % patch or width % patch:
+        raise ValueError(f"patches of {patch} do not tile images of {height} x {width}")
+    grid = images.reshape(n, height // patch, patch, width // patch, patch, channels)
+    return jnp.swapaxes(grid, 2, 3).reshape(n, -1, patch * patch * channels)
+
+
+def normalised(target: jax.Array) -> jax.Array:
+    """(t - mean) / sqrt(var + 1e-6) of each patch, unbiased variance: what MAE predicts with norm_pix."""
+    deviation = target - jnp.mean(target, axis=-1, keepdims=True)
+    variance = jnp.sum(deviation**2, axis=-1, keepdims=True) / (target.shape[-1] - 1)
+    return deviation / jnp.sqrt(variance + 1e-6)
+
+
+def masked_error(prediction: jax.Array, target: jax.Array, mask: jax.Array) -> jax.Array:
+    """sum of mask times each patch's mean squared error, over the sum of the mask.
+
+    Args:
+      prediction, target: (n, L, pixels); mask: (n, L), 1 where the patch was hidden.
+    References:
+      He et al. 2022; facebookresearch/mae models_mae.py.
+    """
+    errors = jnp.mean((prediction.astype(target.dtype) - target) ** 2, axis=-1)
+    return jnp.sum(mask * errors) / jnp.sum(mask)
+
+
+@objective
+class MAE(SelfSupervised):
+    """`masked_error` of the hidden patches, and a regulariser of the class token where a method has one.
+
+    The net "net" takes (images, noise) and returns prediction, mask, latent and token, see `infojax.models.mae`; every
+    sample has a mask of its own, of noise that is drawn here.
+
+    Attributes:
+      patch: side of a patch of the net.
+      norm_pix: whether the target is `normalised`.
+    """
+
+    patch: int = 16
+    norm_pix: bool = True
+
+    @property
+    def views(self):
+        return (View("train", ("view1",), self.batch_size),)
+
+    def draws(self, key, batch, ctx):
+        """Uniform noise, (n, L)."""
+        n, height, width, _ = batch["train"].views["view1"].shape
+        return jax.random.uniform(key, (n, (height // self.patch) * (width // self.patch)))
+
+    def regulariser(self, token, ctx):
+        """(value, metrics) of the class tokens (n, D) of the masked pass."""
+        return jnp.zeros(()), {}
+
+    def loss(self, nets, state, constants, batch, draws, ctx):
+        images = batch["train"].views["view1"]
+        output = nets("net", images, draws)
+        target = patches(images.astype(jnp.promote_types(images.dtype, jnp.float32)), self.patch)
+        target = normalised(target) if self.norm_pix else target
+        value = masked_error(output.prediction, target, output.mask)
+        term, metrics = self.regulariser(output.token, ctx)
+        linear, found = online(nets, ctx, output.latent[:, 0], batch["train"].labels)
+        return value + term + linear, Aux(metrics={"loss_method": value + term, "loss_pixels": value} | metrics | found)
+
+
+def scaled_gradient(x: jax.Array, scale: float | jax.Array) -> jax.Array:
+    """x, whose gradient is `scale` times as large."""
+    return scale * x + jax.lax.stop_gradient(x - scale * x)
