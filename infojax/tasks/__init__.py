@@ -4,8 +4,8 @@ import importlib
 from types import ModuleType
 
 NAMES = (
-    "bottleneck", "compression", "connectivity", "grokking", "pruning", "semisup", "simplex", "smoke", "supervised",
-    "temperature",
+    "bottleneck", "compression", "connectivity", "crossmodal", "grokking", "pruning", "semisup", "simplex", "smoke",
+    "supervised", "temperature",
 )  # fmt: skip
 TASKS = {name: f"infojax.tasks.{name}" for name in NAMES}
 

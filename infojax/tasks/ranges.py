@@ -103,6 +103,10 @@ RANGES = {
     "usable.minimality_epochs": COUNT, "usable.rest_loss": NOT_NEGATIVE, "usable.budget_gib": NOT_NEGATIVE,
     "path.fork": STEPS, "path.points": whole(2, 100_000), "path.recompute_samples": STEPS,
     "sparsities": SHARE,  # each of them
+    "shots": COUNT, "data.few_shot_seed": STEPS, "prompt.tokens": COUNT, "objective.chunk": STEPS,
+    "objective.per_class": STEPS, "towers.width": COUNT, "towers.layers": COUNT, "towers.head_width": COUNT,
+    "towers.patch": COUNT, "towers.context": COUNT, "towers.steps": COUNT, "towers.batch_size": COUNT,
+    "towers.lr": POSITIVE, "towers.seed": STEPS,
     "tsne_seed": whole(0, 2**32 - 1), "samples_per_device": COUNT, "matrices": COUNT, "size": whole(1, 100_000),
 }  # fmt: skip
 DTYPES = ("float32", "bfloat16")
@@ -115,7 +119,10 @@ WORDS = {
 LISTS = ("sparsities",)  # of numbers, each of which has the range; a sweep's values have that of the key they sweep
 OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
 OPTIONS = ("data.options", "model.options")
-TEXTS = ("name", "data.name", "data.dir", "data.labelled", "model.name", "sweep.name", "checkpoint.best")
+TEXTS = (
+    "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "model.name", "prompt.words",
+    "sweep.name", "checkpoint.best", "weights",
+)  # fmt: skip
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -139,7 +146,8 @@ def check_ranges(config: Any) -> None:
     check_choices(config)
     check_sweep(config)
     check_data_options(config)
-    check_model(config.model)
+    if config.task != "crossmodal":  # whose towers are told by their weights
+        check_model(config.model)
     check_best(config.checkpoint.best)
 
 
