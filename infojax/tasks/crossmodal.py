@@ -147,10 +147,7 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
         constants |= more
         notes += said
         if not objective.cached:
-            part = splits["train"]
-            pixels = part.source.read(np.sort(part.chosen))
-            place = np.argsort(np.argsort(part.chosen))
-            data["train"]["x"] = jnp.asarray(pixels[0][place])
+            data = {"features": data["train"], "train": pixels_of(splits["train"])}
             transforms |= views(towers, dataset.flip)
         if objective.per_class:
             data |= by_class(few, objective.per_class, len(base))
@@ -324,6 +321,12 @@ def learning(
     return method, ctx, {"frozen": frozen, "prompts": prompts}, of_novel, tuple(notes)
 
 
+def pixels_of(part: Split) -> dict[str, Any]:
+    """The samples of a split as they are stored, on the device."""
+    order, back = np.unique(part.chosen, return_inverse=True)
+    return {"x": jnp.asarray(part.source.read(order)[0][back]), "labels": jnp.asarray(part.labels)}
+
+
 def views(towers: Towers, flip: bool) -> dict[str, Callable]:
     """Transforms of stored training pictures; "plain" remains that of features."""
     return {
@@ -398,6 +401,7 @@ def check(config: ConfigDict) -> None:
             )
         if (config.steps is None) == (config.epochs is None):
             raise ConfigError(f"give either steps or epochs; steps is {config.steps}, epochs is {config.epochs}")
+    template_of(config)
     if config.prompt.tokens < 1:
         raise ConfigError(f"prompt.tokens must be at least 1, got {config.prompt.tokens}")
     if config.prompt.class_specific:

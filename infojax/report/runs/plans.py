@@ -144,10 +144,10 @@ FIGURES = {
     ),
     "cross_modal": Plan(
         "Images and the texts of their classes",
-        "Song et al. 2024, Table 1. Similarities: mean cosine of an image with the text of its class, with all, and with "
-        "the nearest other. CMA: matrix entropy of a class's images with its text, in units of ln n, mean over classes. "
-        "MIR and HDR between the images and the texts of their classes. Novel: classes whose names the prompt was not "
-        "learnt with.",
+        "Song et al. 2024, Table 1. Mean cosine of an image with the text of its class, with all texts, and with the "
+        "nearest other. CMA: matrix entropy of a class's images with its text, in units of ln n, mean over classes. "
+        "MIR and HDR of images and the texts of their classes. Novel: classes whose names the prompt was not learnt "
+        "with.",
         (
             ACCURACY,
             Panel(
