@@ -1,6 +1,7 @@
 """Measurements at fixed weights: generators of (name, value)."""
 
 from infojax.evaluate.clusters import clusters, tsne
+from infojax.evaluate.crossmodal import cross_modal
 from infojax.evaluate.derived import along_path, by_sparsity, looking, refreshing
 from infojax.evaluate.evaluators import classify, interplay, neural_collapse
 from infojax.evaluate.forward import Evaluation, Outputs, Sample, fixed_sample, forward, on_sample
@@ -11,6 +12,6 @@ EVALUATORS = {"classify": classify, "interplay": interplay, "neural_collapse": n
 
 __all__ = [
     "Decoding", "EVALUATORS", "Evaluation", "LayerError", "Outputs", "Sample", "along_path", "by_sparsity",
-    "chosen_layers", "classify", "clusters", "fixed_sample", "forward", "geometric", "interplay", "layer_shapes",
-    "layerwise_nc1", "looking", "neural_collapse", "on_sample", "refreshing", "tsne", "usable",
+    "chosen_layers", "classify", "clusters", "cross_modal", "fixed_sample", "forward", "geometric", "interplay",
+    "layer_shapes", "layerwise_nc1", "looking", "neural_collapse", "on_sample", "refreshing", "tsne", "usable",
 ]  # fmt: skip

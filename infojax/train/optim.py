@@ -29,6 +29,22 @@ def cosine_7_16(lr: float, total_steps: int) -> optax.Schedule:
     return schedule
 
 
+def coop(lr: float, total_steps: int, epochs: int, first: float = 1e-5) -> optax.Schedule:
+    """Constant within an epoch: `first` in epoch 1, then lr (1 + cos(pi (e - 2) / epochs)) / 2 in epoch e = 2, 3, ...
+
+    The cosine begins after the warm-up, so that it does not reach 0: 0.002, 0.001998027, 0.001992115, ... of 50 epochs.
+
+    References:
+      CoOp, whose schedule is Dassl.pytorch's cosine with ConstantWarmupScheduler.
+    """
+
+    def schedule(step):
+        epoch = step * epochs // total_steps  # from 0 on
+        return jnp.where(epoch == 0, first, lr * 0.5 * (1 + jnp.cos(jnp.pi * (epoch - 1) / epochs)))
+
+    return schedule
+
+
 def warmup(lr: float, steps: int) -> float | optax.Schedule:
     """lr * min(k / steps, 1): the first update is by zero, as with PyTorch's LambdaLR of min(k / steps, 1)."""
     return optax.linear_schedule(0.0, lr, steps) if steps else lr

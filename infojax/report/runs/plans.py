@@ -142,6 +142,28 @@ FIGURES = {
         compared=True,
         height=2.6,
     ),
+    "cross_modal": Plan(
+        "Images and the texts of their classes",
+        "Song et al. 2024, Table 1. Mean cosine of an image with the text of its class, with all texts, and with the "
+        "nearest other. CMA: matrix entropy of a class's images with its text, in units of ln n, mean over classes. "
+        "MIR and HDR of images and the texts of their classes. Novel: classes whose names the prompt was not learnt "
+        "with.",
+        (
+            ACCURACY,
+            Panel(
+                "Cosine of image and text",
+                (
+                    Line("class_similarity", "own class"),
+                    Line("modal_similarity", "all classes"),
+                    Line("hardest_similarity", "nearest other"),
+                ),
+            ),
+            Panel("Cross-modal alignment (CMA)", lines("cma")),
+            Panel("MIR and HDR", lines("mir", "hdr")),
+        ),
+        task="crossmodal",
+        limits="",
+    ),
     "grokking": Plan(
         "Grokking",
         "Song et al. 2024, Fig. 3b, seed by seed. Memorised: first evaluation with 99% of train right; generalised: "

@@ -60,6 +60,13 @@ def cosine_7_16(settings: Any, total: int) -> Any:
     return optim.cosine_7_16(settings.lr, total)
 
 
+def coop(settings: Any, total: int) -> Any:
+    """CoOp's: 1e-5 in the first epoch, then half a cosine, constant within an epoch."""
+    if "epochs" not in settings:
+        raise ConfigError("optimizer.schedule coop is for the task crossmodal, which counts in epochs")
+    return optim.coop(settings.lr, total, settings.epochs)
+
+
 def exponential(settings: Any, total: int) -> Any:
     """Falls exponentially to `optimizer.final` times itself."""
     return lambda step: settings.lr * settings.final ** (step / total)
@@ -72,7 +79,8 @@ def warmup(settings: Any, total: int) -> Any:
 
 OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "lars": lars}
 SCHEDULES = {
-    "constant": constant, "cosine": cosine, "cosine_7_16": cosine_7_16, "exponential": exponential, "warmup": warmup,
+    "constant": constant, "coop": coop, "cosine": cosine, "cosine_7_16": cosine_7_16, "exponential": exponential,
+    "warmup": warmup,
 }  # fmt: skip
 DECAYED = {"all": None, "matrices": optim.matrices}  # which parameters have weight decay
 # Keys of the section "optimizer" beside name, lr, weight_decay, clip (0: no clipping), schedule and warmup_steps.

@@ -1,0 +1,191 @@
+"""CLIP's towers for a run: published weights from a file, or small ones that are trained on the data set at hand."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from safetensors.numpy import save
+
+from infojax.data import Source, normalise
+from infojax.models import clip
+from infojax.outputs import write
+from infojax.tasks.config import ConfigError
+
+FILE = "towers.safetensors"  # of small towers, in the run folder
+# What small towers are told of a picture: one of these, drawn at each step.
+CAPTIONS = (
+    "a photo of a {}.", "a picture of a {}.", "a blurry photo of a {}.", "a drawing of a {}.", "a close-up of a {}.",
+    "a small {}.", "this is a {}.", "{}",
+)  # fmt: skip
+
+
+class Towers(NamedTuple):
+    """Both towers with their weights.
+
+    Attributes:
+      sizes: `clip.Architecture`; variables: of `clip.CLIP`; dtype: of the computation.
+      notes: where they come from, one line each.
+    """
+
+    sizes: clip.Architecture
+    variables: Any
+    dtype: Any
+    notes: Sequence[str]
+
+    @property
+    def logit_scale(self) -> jax.Array:
+        return self.variables["params"]["logit_scale"]
+
+    def of(self, tower: str) -> tuple[Any, Any]:
+        """(parameters, state) of "image" or "text"."""
+        state = {kind: own[tower] for kind, own in self.variables.items() if tower in own}
+        return state.pop("params"), state
+
+    def view(self, images: jax.Array) -> jax.Array:
+        """Stored pictures (n, S, S, 1 or 3) as the image tower takes them; grey ones in three equal channels."""
+        if images.shape[-1] == 1:
+            images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
+        return normalise(images, clip.MEAN, clip.STD)
+
+    def encoder(self) -> Callable[[Any], jax.Array]:
+        """Stored pictures (n, S, S, channels) -> unit features (n, E) of a batch."""
+        module, (params, state) = clip.image_tower(self.sizes, self.dtype), self.of("image")
+
+        @jax.jit
+        def encode(params, state, images):
+            return clip.unit(module.apply({"params": params, **state}, self.view(images)))
+
+        return lambda images: encode(params, state, images)
+
+    def images(self, source: Source, chosen: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """(n, E) unit features of some samples of a source, read batch by batch."""
+        encode, found = self.encoder(), []
+        for start in range(0, len(chosen), batch_size):
+            rows = chosen[np.minimum(np.arange(start, start + batch_size), len(chosen) - 1)]
+            order, back = np.unique(rows, return_inverse=True)
+            found.append(np.asarray(encode(jnp.asarray(source.read(order)[0][back]))))
+        return np.concatenate(found)[: len(chosen)]
+
+    def texts(self, names: Sequence[str], templates: Sequence[str], batch_size: int = 100) -> jax.Array:
+        """(C, E) unit features of the classes: the mean over templates of unit features, normalised again."""
+        module, tokenize = clip.text_tower(self.sizes, self.dtype), clip.Tokenizer(self.sizes.context)
+        params = self.of("text")[0]
+        encode = jax.jit(lambda params, ids: clip.unit(module.apply({"params": params}, ids)))
+        ids = tokenize([template.format(name) for template in templates for name in names], length=0)
+        parts = [encode(params, jnp.asarray(ids[i : i + batch_size])) for i in range(0, len(ids), batch_size)]
+        found = jnp.concatenate(parts).reshape(len(templates), len(names), -1)
+        return clip.unit(jnp.mean(found, axis=0))
+
+
+def published(file: str, activation: str, dtype: Any) -> Towers:
+    """The towers of a safetensors file.
+
+    Raises:
+      ConfigError: it is not there, or holds no CLIP model.
+    """
+    try:
+        sizes, variables = clip.load(file, activation=activation)
+    except clip.WeightsError as error:
+        raise ConfigError(f"weights: {error}") from None
+    tower = "ViT" if isinstance(sizes.image_layers, int) else "ResNet"
+    note = f"weights: {file}: {tower}, images of {sizes.image_size}, {sizes.features} joint features"
+    return Towers(sizes, variables, dtype, (note,))
+
+
+def small(settings: Any, source: Source, chosen: np.ndarray, names: Sequence[str], workdir: Any, dtype: Any) -> Towers:
+    """Small towers, trained on samples of a source to match pictures with captions that name their class.
+
+    They are kept in the run folder, where the run finds them when it continues. Without one (a dry run) they stay
+    untrained.
+
+    Args:
+      settings: the config's section "towers"; chosen: the samples; names: of the classes.
+    Raises:
+      ConfigError: pictures are not square, or the patch does not tile them.
+    """
+    height, width = source.shape[:2]
+    if height != width or height % settings.patch:
+        raise ConfigError(
+            f"towers.patch is {settings.patch}, which must divide the square pictures of {height}x{width}"
+        )
+    sizes = clip.Architecture(
+        settings.width, height, settings.layers, settings.width, settings.patch, settings.width, settings.layers,
+        settings.context, head_width=settings.head_width,
+    )  # fmt: skip
+    if workdir is not None and (Path(workdir) / FILE).is_file():
+        try:
+            _, variables = clip.load(Path(workdir) / FILE, sizes=sizes)
+        except clip.WeightsError as error:
+            raise ConfigError(f"workdir: {error}; remove it, or choose another workdir") from None
+        return Towers(sizes, variables, dtype, (f"small towers: read from {FILE} in the run folder",))
+    ids = clip.Tokenizer(sizes.context)([c.format(name) for c in CAPTIONS for name in names], length=0)
+    ids = jnp.asarray(ids.reshape(len(CAPTIONS), len(names), -1))
+    key = jax.random.key(settings.seed)
+    like = jnp.zeros((1, height, width, 3))
+    variables = jax.jit(clip.CLIP(sizes).init)(key, like, ids[0])
+    towers = Towers(sizes, variables, dtype, ())
+    if workdir is None:
+        return towers._replace(notes=("dry run: the small towers are not trained",))
+    images, labels = source.read(np.sort(chosen))
+    variables, accuracy = matched_pairs(settings, towers, jnp.asarray(images), jnp.asarray(labels), ids, key)
+    if jax.process_index() == 0:
+        write(Path(workdir) / FILE, save(clip.to_openai(variables)))
+    note = (
+        f"small towers: trained for {settings.steps:,} steps on {len(chosen):,} samples, none of them a shot, with "
+        f"captions of all {len(names)} classes; {accuracy:.1%} of the last batches right; kept in {FILE}"
+    )
+    return Towers(sizes, variables, dtype, (note,))
+
+
+def matched_pairs(
+    settings: Any, towers: Towers, images: jax.Array, labels: jax.Array, ids: jax.Array, key: jax.Array
+) -> tuple[Any, float]:
+    """(variables, accuracy over the last tenth of the steps) after training both towers and the temperature.
+
+    Each step draws samples and a caption, and minimises the cross-entropy of the class whose caption belongs to a
+    picture; AdamW with half a cosine, the temperature bounded by 100 as in CLIP.
+    """
+    module = clip.CLIP(towers.sizes)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.lr, settings.steps // 10, settings.steps)
+    tx = optax.adamw(schedule, weight_decay=0.01)
+
+    def loss(params, x, ids, labels):
+        logits = module.apply({"params": params}, towers.view(x), ids)
+        value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+        return value, jnp.mean(jnp.argmax(logits, axis=1) == labels)
+
+    @jax.jit
+    def step(params, state, k):
+        drawn = jax.random.split(jax.random.fold_in(key, k))
+        chosen = jax.random.randint(drawn[0], (settings.batch_size,), 0, len(labels))
+        caption = jax.random.randint(drawn[1], (), 0, len(ids))
+        found, gradients = jax.value_and_grad(loss, has_aux=True)(params, images[chosen], ids[caption], labels[chosen])
+        changes, state = tx.update(gradients, state, params)
+        params = optax.apply_updates(params, changes)
+        params["logit_scale"] = jnp.minimum(params["logit_scale"], jnp.log(100.0))
+        return params, state, found[1]
+
+    params = towers.variables["params"]
+    state, right = tx.init(params), []
+    for k in range(settings.steps):
+        params, state, accuracy = step(params, state, k)
+        right.append(accuracy)
+    last = right[-max(1, settings.steps // 10) :]
+    return dict(towers.variables, params=params), float(jnp.mean(jnp.stack(last))) if right else float("nan")
+
+
+def in_channels(sizes: clip.Architecture, shape: Sequence[int]) -> None:
+    """Refuses pictures that the image tower does not take.
+
+    Raises:
+      ConfigError: names both sizes.
+    """
+    if tuple(shape[:2]) != (sizes.image_size,) * 2:
+        raise ConfigError(
+            f"pictures are {shape[0]} x {shape[1]}, but the image tower takes {sizes.image_size} x {sizes.image_size}; "
+            f"give --config.data.options.size={sizes.image_size} where the set has that option (folder, tfds)"
+        )
