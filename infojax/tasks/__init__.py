@@ -4,11 +4,8 @@ import importlib
 from types import ModuleType
 
 NAMES = (
-<<<<<<< HEAD
-    "bottleneck", "compression", "connectivity", "grokking", "probe", "pruning", "semisup", "simplex", "smoke",
-=======
-    "bottleneck", "compression", "connectivity", "crossmodal", "grokking", "pruning", "semisup", "simplex", "smoke",
->>>>>>> h-clip
+    "bottleneck", "compression", "connectivity", "crossmodal", "grokking", "probe", "pruning", "semisup", "simplex",
+    "smoke",
     "supervised", "temperature",
 )  # fmt: skip
 TASKS = {name: f"infojax.tasks.{name}" for name in NAMES}

@@ -103,17 +103,13 @@ RANGES = {
     "usable.sufficiency_every": STEPS, "usable.minimality_every": STEPS, "usable.sufficiency_epochs": COUNT,
     "usable.minimality_epochs": COUNT, "usable.rest_loss": NOT_NEGATIVE, "usable.budget_gib": NOT_NEGATIVE,
     "path.fork": STEPS, "path.points": whole(2, 100_000), "path.recompute_samples": STEPS,
-<<<<<<< HEAD
     "sparsities": SHARE, "knn.k": COUNT,  # each of them
     "frozen.run": STEPS, "frozen.batch_size": COUNT, "logistic.c": POSITIVE, "logistic.tolerance": POSITIVE,
     "logistic.steps": STEPS, "knn.temperature": POSITIVE, "spectrum.samples": STEPS,
-=======
-    "sparsities": SHARE,  # each of them
     "shots": COUNT, "data.few_shot_seed": STEPS, "prompt.tokens": COUNT, "objective.chunk": STEPS,
     "objective.per_class": STEPS, "towers.width": COUNT, "towers.layers": COUNT, "towers.head_width": COUNT,
     "towers.patch": COUNT, "towers.context": COUNT, "towers.steps": COUNT, "towers.batch_size": COUNT,
     "towers.lr": POSITIVE, "towers.seed": STEPS,
->>>>>>> h-clip
     "tsne_seed": whole(0, 2**32 - 1), "samples_per_device": COUNT, "matrices": COUNT, "size": whole(1, 100_000),
 }  # fmt: skip
 DTYPES = ("float32", "bfloat16")
@@ -130,13 +126,8 @@ LISTS = (
 OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
 OPTIONS = ("data.options", "model.options")
 TEXTS = (
-<<<<<<< HEAD
-    "name", "data.name", "data.dir", "data.labelled", "model.name", "model.weights", "sweep.name", "checkpoint.best",
-    "checkpoint.run", "frozen.weights", "frozen.layer",
-=======
-    "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "model.name", "prompt.words",
-    "sweep.name", "checkpoint.best", "weights",
->>>>>>> h-clip
+    "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "model.name", "model.weights",
+    "sweep.name", "checkpoint.best", "checkpoint.run", "frozen.weights", "frozen.layer", "prompt.words", "weights",
 )  # fmt: skip
 
 
