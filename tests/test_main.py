@@ -26,7 +26,10 @@ from infojax.train.runlog import RunFolder, read_rows
 
 ROOT = Path(__file__).parents[1]
 TINY = f"--config={ROOT}/configs/interplay.py:tiny,model=mlp"
+WIDTH = 32
 SHORT = ["--config.epochs=2", "--config.evaluate.points=2", "--config.log.every=10", "--config.report.draw=False"]
+SHORT += [f"--config.model.options.widths={WIDTH}"]
+WIDE = "--config.model.options.widths=512"  # a second layer, of a run that takes its time and its space
 ONE_DEVICE = "--config.devices=1"
 
 
@@ -73,7 +76,7 @@ def test_the_network_is_measured_as_it_is(whole):
     test = digits.split("test")
     plain = transforms(*channel_moments(digits.split("train")), flip=False)["plain"]
     params = state["params"] if isinstance(state, dict) else state.params
-    logits = MLP(10).apply({"params": params["net"]}, plain(None, test.x), train=False).logits
+    logits = MLP(10, (WIDTH,)).apply({"params": params["net"]}, plain(None, test.x), train=False).logits
     accuracy = float(np.mean(np.argmax(logits, -1) == test.labels))
     assert rows_of(whole)[-1]["accuracy"] == pytest.approx(accuracy, abs=1e-6)
 
@@ -140,7 +143,7 @@ def test_the_tiny_preset_of_every_config_runs(name, tmp_path):
 def test_dry_run(tmp_path, capsys):
     assert main([TINY, *SHORT, "--dry_run", f"--workdir={tmp_path}/none"]) == 0
     said = capsys.readouterr().out
-    assert "net: layer1 512, layer2 512, layer3 512, embedding 512, logits 10" in said
+    assert f"net: layer1 {WIDTH}, embedding {WIDTH}, logits 10" in said
     assert (
         '"steps_per_epoch": 22.5' in said
         and "8 x 8 x 1" in said
@@ -528,7 +531,7 @@ def command(folder, *flags):
 
 
 def test_sigterm_and_the_same_command_again(whole, tmp_path):
-    flags = ["--config.epochs=40", "--config.checkpoint.every=100"]
+    flags = ["--config.epochs=40", "--config.checkpoint.every=100", WIDE]
     running = subprocess.Popen(command(tmp_path, *flags), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     metrics = tmp_path / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -544,7 +547,7 @@ def test_sigterm_and_the_same_command_again(whole, tmp_path):
 
 def test_disk_full(tmp_path, capsys):
     """A checkpoint that cannot be written ends the run in one line."""
-    flags = ["--config.checkpoint.every=22"]
+    flags = ["--config.checkpoint.every=22", WIDE]
     limited = ["bash", "-c", 'trap "" XFSZ; ulimit -f 100; exec "$@"', "-", *command(tmp_path / "full", *flags)]
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
