@@ -45,8 +45,6 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
             f"--{chosen}: is what the config string chose; write it there, --config=FILE.py:PRESET,key=value"
         )
     several = {path for path in names if path.startswith("config.") and isinstance(_known_key(config, path), tuple)}
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1 and name not in several):
-        _say(f"--{name} is given {names.count(name)} times; the last one counts")
     rest = [_of_run(config, word) for word in rest]
     try:
         config_flags.DEFINE_config_dict("config", config, "", flag_values=values, lock_config=True, sys_argv=rest)
@@ -69,8 +67,10 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
     except (AttributeError, KeyError, TypeError) as error:  # a config file of one's own
         text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"
         raise ConfigError(text) from None
-    if config.checkpoint.best.partition(" ")[2].startswith("loss"):
-        _say(f"checkpoint.best keeps the checkpoint of the largest {config.checkpoint.best}, which is the worst")
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1 and name not in several):
+        _say(f"--{name} is given {names.count(name)} times; the last one counts")
+    if (best := config.get("checkpoint", {}).get("best", "")).partition(" ")[2].startswith("loss"):
+        _say(f"checkpoint.best keeps the checkpoint of the largest {best}, which is the worst")
     chosen = "-".join(str(value).replace("/", "_") for value in config.chosen.values())
     workdir = _workdir(values.workdir, Path("runs") / config.name / chosen)
     return FrozenConfigDict(config), workdir, values.dry_run

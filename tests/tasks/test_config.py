@@ -278,6 +278,18 @@ def test_evaluations_are_spaced_in_one_way():
     assert flags("--config.evaluate.every=0", "--config.evaluate.points=3").evaluate.points == 3
 
 
+def test_flags_that_would_change_nothing_or_the_wrong_thing(capsys):
+    with pytest.raises(ConfigError, match="optimizer.b1 is no key of sgd, which has momentum, nesterov"):
+        flags("--config.optimizer.b1=0.5")
+    assert flags("--config.optimizer.name=adamw", "--config.optimizer.b1=0.5").optimizer.b1 == 0.5
+    with pytest.raises(ConfigError, match="config.chosen.preset: is what the config string chose; write it there"):
+        flags("--config.chosen.preset=small")
+    with pytest.raises(ConfigError, match="holds a NUL"):
+        flags("--workdir=a\0b")
+    flags("--config.checkpoint.best=test loss")
+    assert "keeps the checkpoint of the largest test loss, which is the worst" in capsys.readouterr().err
+
+
 def test_a_flag_given_twice_says_which_one_counts(capsys):
     assert flags("--config.steps=10", "--config.steps", "20").steps == 20
     assert capsys.readouterr().err == "infojax.main: --config.steps is given 2 times; the last one counts\n"
