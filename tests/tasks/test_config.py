@@ -334,7 +334,7 @@ def test_options_are_flags():
         ("x = 1\n", "has no function get_config"),
         ("def get_config(string=None):\n    return {}\n", "returned dict, expected an ml_collections.ConfigDict"),
         ("import not_there_at_all\n", "No module named 'not_there_at_all'"),
-        ("raise SystemExit(3)\n", "mine.py, line 1: 3"),
+        ("raise SystemExit(3)\n", "mine.py, line 1: SystemExit: 3"),
         ("raise KeyError('width')\n", "mine.py, line 1: KeyError: width"),
         ("class Own(BaseException): pass\nraise Own('mine')\n", "mine.py, line 2: mine"),
         ("from ml_collections import ConfigDict\ndef get_config(s=None):\n    return ConfigDict()\n", "no task None"),
