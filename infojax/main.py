@@ -59,11 +59,14 @@ def _run(argv):
     from infojax.processes import together
     from infojax.tasks import faults, load
     from infojax.tasks.flags import parse
+    from infojax.train.runlog import refuse_in_use
 
     config = None
     try:
         with together():
             config, workdir, dry_run = parse(argv)
+            if not dry_run:
+                refuse_in_use(workdir)  # before the data are read
         load(config.task).run(config, workdir, dry_run)
     except BaseException as error:
         known = faults.explain(error, config)

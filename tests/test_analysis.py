@@ -292,6 +292,27 @@ def test_features_beyond_float64():
         ij.analyze(np.full((5, 2), np.longdouble("1e4000")))
 
 
+def test_what_analyze_cannot_take(data):
+    z, y, _, _ = data
+    for call, message in (
+        (lambda: jax.jit(lambda z: ij.analyze(z).measures["rankme"])(z), "features is a traced value"),
+        (lambda: ij.analyze({"a": z}, y, np.array(1.0)), r"head has shape \(\); expected \(C, D\)"),
+        (lambda: ij.analyze({1: z, "1": z}), "features has two layers of one name"),
+        (lambda: ij.analyze(z, y, distributed="no"), "distributed must be True or False; got 'no'"),
+        (lambda: ij.analyze(z, np.full(120, 1e300)), r"that of row 0 is 1e\+300"),
+        (lambda: ij.analyze(np.zeros((3, 2), "m8[s]")), "entries of type timedelta64"),
+    ):
+        with pytest.raises(ij.InputError, match=message):
+            call()
+
+
+def test_names_that_cannot_be_seen_are_in_quotes(data):
+    [line] = [
+        text for text in ij.analyze(data[0], np.array(["", "a\nb", "c"])[data[1] % 3]).warnings if "sorted" in text
+    ]
+    assert "'' 0, 'a\\nb' 1, c 2" in line
+
+
 def test_rows_and_means_that_are_equal_are_told():
     told = ij.analyze(np.ones((20, 3)), np.arange(20) % 2).warnings
     assert any("all rows are equal" in text for text in told)
@@ -351,7 +372,7 @@ def test_a_head_of_uneven_rows_is_doubted(data):
         (dict(progress=3), "progress is 3; expected a function of (rows done, rows in all, phase)"),
         (dict(labels=np.zeros(3, int)), "labels has shape (3,); expected (120,), one per row of the features"),
         (dict(labels=np.zeros((120, 4))), "pass labels.argmax(1) if one-hot"),
-        (dict(labels=np.full(120, 0.5)), "labels has dtype float64; expected integers 0, ..., C - 1"),
+        (dict(labels=np.full(120, 0.5)), "labels must be whole numbers 0, ..., C - 1; that of row 0 is 0.5"),
         (dict(labels=np.full(120, -1)), "labels: all 120 rows are left out, their label is -1"),
         (dict(labels=np.full(120, 9)), "labels go up to 9, head has 4 classes (rows); expected 0, ..., 3"),
         (dict(labels=1 + np.arange(120) % 4), "expected 0, ..., 3: pass labels - 1 if they count from 1"),

@@ -198,6 +198,18 @@ def test_npz_with_a_truncated_member(tmp_path):
     assert "truncated: z needs 240 bytes, the file has 235" in message(tmp_path / "f.npz")
 
 
+def test_long_doubles_are_those_that_float64_holds(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(5, 2)).astype(np.longdouble)
+    for power, fits in ((0, True), (300, True), (4000, False), (-4000, False)):
+        np.save(tmp_path / "f.npy", np.ldexp(rows, power))
+        found = open_arrays(tmp_path / "f.npy")["features"]
+        if fits:
+            assert found.load().dtype == np.float64
+            continue
+        with pytest.raises(FeatureFileError, match="has values that float64 cannot hold"):
+            found.load()
+
+
 def test_a_broken_member_is_named(tmp_path):
     path = tmp_path / "f.npz"
     np.savez(path, z=np.ones((4, 2)), y=np.arange(4))

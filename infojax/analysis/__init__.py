@@ -111,7 +111,12 @@ def _of_layers(features: Mapping[str, Any], labels: Any, head: Any, bias: Any, o
     if not features:
         raise InputError("features is an empty dict; expected layer name -> array")
     layers = {str(key): rows_of(value, f"features[{key!r}]") for key, value in features.items()}
-    width = None if head is None else to_numpy(head, "head").shape[-1]
+    if len(layers) < len(features):
+        raise InputError(f"features has two layers of one name: {', '.join(map(repr, features))}")
+    shape = (0, 0) if head is None else to_numpy(head, "head").shape
+    if len(shape) != 2:
+        raise InputError(f"head has shape {shape}; expected (C, D), one row per class")
+    width = None if head is None else shape[1]
     if width is not None and all(rows.shape[1] != width for rows in layers.values()):
         shapes = ", ".join(f"{key} {tuple(rows.shape)}" for key, rows in layers.items())
         raise InputError(f"head has {width} columns, no layer does ({shapes})")

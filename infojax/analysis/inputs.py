@@ -80,6 +80,7 @@ def options_of(
         if arrays.whole_number(chunk, "chunk") < 1:
             raise InputError(f"chunk is {chunk}; expected at least 1 row")
         arrays.whole_number(seed, "seed", 0)
+        arrays.flag(distributed, "distributed")
     except ValueError as error:
         raise InputError(str(error)) from error
     if progress is not None and not callable(progress):
@@ -89,6 +90,8 @@ def options_of(
 
 def to_numpy(x: Any, name: str) -> np.ndarray:
     """x as a numpy array of numbers: numpy, jax, torch (through dlpack where numpy has no such type), memmap, lists."""
+    if isinstance(x, jax.core.Tracer):
+        raise InputError(f"{name} is a traced value; analyze needs concrete arrays: call it outside jit, grad and vmap")
     try:
         return np.asarray(arrays.as_array(x, name))
     except ValueError as error:
@@ -132,7 +135,7 @@ def read(
         raise InputError("bias was given without a head; pass both or neither")
     w, b = (None, None) if head is None else _head(head, bias, y, rows.shape[1], names)
     if w is not None and b is None:
-        lengths = np.linalg.norm(w, axis=1)
+        lengths = np.linalg.norm(w / max(np.abs(w).max(), np.finfo(np.float64).tiny), axis=1) * np.abs(w).max()
         if lengths.min() > 0 and lengths.max() > UNEVEN_ROWS * lengths.min():
             notes.append(
                 f"the head's rows have lengths from {lengths.min():.3g} to {lengths.max():.3g}: if it is the head of a "
@@ -164,8 +167,15 @@ def _alike(names):
 
 
 def _listed(names, most=6):
-    shown = ", ".join(f"{one} {i}" for i, one in enumerate(names[:most]))
+    shown = ", ".join(f"{_shown(one)} {i}" for i, one in enumerate(names[:most]))
     return shown + (f", ... ({len(names)} classes)" if len(names) > most else "")
+
+
+def _shown(name, most=40):
+    """A name, in quotes where it would not be seen whole as it is."""
+    plain = name.isprintable() and name == name.strip() and name
+    text = name if plain else ascii(name)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _stored(labels):
@@ -247,7 +257,11 @@ def _labels(y, n):
     if np.issubdtype(y.dtype, np.floating):
         if not np.isfinite(y).all():
             raise InputError("labels holds nan or inf; expected integers 0, ..., C - 1, with -1 for rows to leave out")
-        y = y.astype(np.int64) if (y == np.round(y)).all() else y
+        wrong = ~((np.abs(y) < 2**53) & (y == np.round(y)))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise InputError(f"labels must be whole numbers 0, ..., C - 1; that of row {row} is {y[row]:g}")
+        y = y.astype(np.int64)
     if not (y.dtype.kind in "US" or np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
         raise InputError(f"labels has dtype {y.dtype}; expected integers 0, ..., C - 1")
     if y.dtype == np.uint64 and y.max() > np.iinfo(np.int64).max:

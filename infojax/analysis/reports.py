@@ -8,7 +8,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 
 class Interval(NamedTuple):
@@ -105,7 +104,7 @@ class Report:
         }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Any:
         """A matplotlib Figure: spectrum, Renyi entropies, per-class values."""
         from infojax.report.figures import plot
 
@@ -156,7 +155,7 @@ class LayerReports(Mapping[str, Report]):
 
         return pd.DataFrame.from_dict({key: r.measures for key, r in self.items()}, orient="index").rename_axis("layer")
 
-    def plot(self) -> "Figure":
+    def plot(self) -> Any:
         """A matplotlib Figure of the measures against depth."""
         from infojax.report.figures import plot
 

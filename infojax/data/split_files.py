@@ -30,7 +30,7 @@ def read_split_file(
         listed = json.loads(path.read_bytes(), object_pairs_hook=_no_key_twice)  # UTF-8, 16 or 32, with or without BOM
         for split, part in listed.items():
             where = f"at {split!r}: "
-            listed[split] = [(str(row[0]), row[1], *map(str, row[2:3])) for row in part]
+            listed[split] = [_row(row) for row in part]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OSError) as error:
         raise DataError(f"{path} is not {{split: [[path, label, class name], ...]}} ({where}{error})") from None
     rows: dict[str, list[Any]] = {}
@@ -62,6 +62,13 @@ def read_split_file(
             f"folder: {path.name} lists {counted(len(outside), 'picture')} outside the folder: {listing(outside)}"
         )
     return rows, names, notes + _repeated(path.name, rows)
+
+
+def _row(row):
+    """(path, label) or (path, label, class name) of a row."""
+    if not isinstance(row, list) or len(row) not in (2, 3):
+        raise ValueError(f"it has {str(row)[:60]!r} for a row")
+    return str(row[0]), row[1], *map(str, row[2:])
 
 
 def _names_of(path, listed):

@@ -85,6 +85,7 @@ def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredAr
     found = {name: a for name, a in arrays.items() if name.lower() in ROLE_NAMES[role]}
     likely = {name: a for name, a in arrays.items() if _without_network(name.lower()) in LIKELY_NAMES[role]}
     found = found or (likely if len(likely) == 1 else {})
+    found = {name: a for name, a in found.items() if not a.refusal} or found
     if len(found) == 1:
         return next(iter(found.values()))
     if not found and role != "features":

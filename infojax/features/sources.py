@@ -107,7 +107,7 @@ class StoredArray:
             problem = "holds pickled Python objects, which are never loaded; save it as numbers"
         elif np.issubdtype(self.dtype, np.complexfloating):
             problem = f"is complex ({self.dtype}); save its real and imaginary parts as columns"
-        elif not jax.dtypes.issubdtype(self.dtype, np.number) and self.dtype != bool:
+        elif self.dtype.kind == "m" or not (jax.dtypes.issubdtype(self.dtype, np.number) or self.dtype == bool):
             problem = f"has dtype {self.dtype}, which is not a number"
         elif not self.full_shape:
             problem = "is a single number (shape ()), not an array of rows"
@@ -125,6 +125,12 @@ class StoredArray:
     def _convert(self, rows: np.ndarray) -> np.ndarray:
         if rows.dtype.kind == "V" and rows.dtype != self.dtype:
             rows = rows.view(self.dtype)
+        if self.dtype.kind == "f" and self.dtype.itemsize > 8:
+            with np.errstate(all="ignore"):
+                double = rows.astype(np.float64)
+            if (np.isinf(double) & np.isfinite(rows)).any() or (rows.any() and not double.any()):
+                raise FeatureFileError(f"{self.where} has values that float64 cannot hold; divide by a power of two")
+            return double
         return rows if self.dtype.kind in "US" else rows.astype(self.dtype, copy=False)
 
     def block_rows(self, limit: int) -> int:

@@ -61,7 +61,8 @@ def as_array(x: Any, name: str) -> jax.Array | np.ndarray:
             raise ValueError(f"{expected} {described(x)} that is not dense: pass .to_dense()") from error
     if array.dtype == object and array.size:
         array = _numbers_of_objects(array, name, x)
-    if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, np.number):  # jax's knows bfloat16
+    # jax's issubdtype knows bfloat16; numpy counts differences of times as numbers.
+    if array.dtype.kind not in "biufc" and (array.dtype.kind == "m" or not jnp.issubdtype(array.dtype, np.number)):
         raise ValueError(f"{expected} {described(x)} with entries of type {array.dtype}")
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         array = rounded(array, np.float64, name)
@@ -184,7 +185,7 @@ def as_labels(labels: ArrayLike, n: int | None = None) -> jax.Array:
         # JAX would cut off the upper bits, which makes 2^32 a zero.
         labels = np.clip(labels, max(-1, np.iinfo(labels.dtype).min), INT_MAX)
     labels = jnp.asarray(labels)
-    labels = labels.astype(jnp.int32) if labels.dtype == bool else labels
+    labels = labels.astype(jnp.int32) if labels.dtype == bool or not labels.size else labels
     if n is not None and labels.shape != (n,):
         fix = ": pass labels[:, 0]" if labels.shape == (n, 1) else ""
         fix = ": pass labels.argmax(1) if they are one-hot" if labels.ndim == 2 and not fix else fix
@@ -254,6 +255,12 @@ def as_square(k: ArrayLike, name: str = "gram") -> jax.Array:
     return k
 
 
+def check_not_negative(x: jax.Array, name: str, rounding: float = 0.0) -> None:
+    """Raises ValueError for a concrete array with an entry below -rounding."""
+    if on_host(x) and (least := np.min(np.asarray(x), initial=0)) < -rounding:
+        raise ValueError(f"{name} must not be negative; its least entry is {least:.6g}")
+
+
 def check_size(what: str, *shape: int, itemsize: int = 4) -> None:
     """Raises ValueError for an array that is larger than the machine's memory: a number of classes was mistaken."""
     if (size := math.prod(shape) * itemsize) > memory():
@@ -271,8 +278,8 @@ def memory() -> float:
         return math.inf
 
 
-def whole_number(value: Any, name: str, least: int | None = None) -> int:
-    """A static whole number of at least `least`, as an int."""
+def whole_number(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
+    """A static whole number of at least `least` and at most `most`, as an int."""
     if isinstance(value, jax.core.Tracer):
         raise ValueError(f"{name} is traced, but must be a static whole number: jit with static_argnames={name!r}")
     try:
@@ -283,6 +290,8 @@ def whole_number(value: Any, name: str, least: int | None = None) -> int:
         raise ValueError(f"{name} must be a whole number; got {described(value)}") from None
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}; got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}; got {described(number)}")
     return number
 
 

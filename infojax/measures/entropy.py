@@ -16,6 +16,8 @@ from infojax.measures import arrays, spectra
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.spectra import SpectralFunction
 
+LARGEST_ORDER = 1e30  # from here on an entropy is that of order infinity, to more digits than any type has
+
 
 def gram(z: ArrayLike) -> jax.Array:
     """Cosine Gram matrix G(Z)_ij = <z_i, z_j> / (||z_i|| ||z_j||).
@@ -107,7 +109,8 @@ def order_of(alpha: Any) -> float:
     """
     if isinstance(alpha, jax.core.Tracer):
         raise ValueError("alpha is traced, but must be a static number: jit with static_argnames='alpha'")
-    return float(arrays.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
+    alpha = float(arrays.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
+    return alpha if alpha < LARGEST_ORDER else np.inf
 
 
 def near_one(alpha: float) -> bool:
@@ -301,7 +304,7 @@ def rankme(z: ArrayLike, eps: float | jax.Array = 1e-7, *, weights: ArrayLike | 
       Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
       representations by their rank", ICML 2023, equation 1.
     """
-    eps = arrays.number(eps, "eps", "a number of at least 0", lambda x: 0 <= x < np.inf)
+    eps = arrays.number(eps, "eps", "a number of at least 0 and below 1", lambda x: 0 <= x < 1)
     s = _weighted_singular_values(z, weights, "features")
     total = jnp.sum(s)
     p = arrays.safe_divide(s, total) + eps
@@ -356,7 +359,8 @@ def coding_rate_of_moment(
     small: jax.Array, mass: jax.Array, dim: int, mu: float | jax.Array = 1.0, form: str = "code"
 ) -> jax.Array:
     """`coding_rate` from the smaller Gram of the weighted unit rows and the sum of the weights of non-zero rows."""
-    mu = arrays.positive(mu, "mu")
+    mu = arrays.number(mu, "mu", "a positive number, from 1e-30 to 1e30", lambda x: 1e-30 <= x <= 1e30)
+    dim = max(dim, 1)  # no columns: nothing to code
     scales: dict[str, Callable[[], tuple[Any, float, Any]]] = {
         "code": lambda: (mu / dim, 1.0, 0.0),
         "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),

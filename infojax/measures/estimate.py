@@ -46,15 +46,19 @@ class Effort(NamedTuple):
     exact_side: int = EXACT_SIDE
 
 
-def _effort(given):
+def _effort(given, *concrete):
     if unknown := given.keys() - set(Effort._fields):
         alpha = "; only alpha = 1 is estimated, and matrix_entropy(alpha=2) needs no estimate" * ("alpha" in unknown)
         raise TypeError(f"unknown keyword {sorted(unknown)[0]!r}; expected {', '.join(Effort._fields)}{alpha}")
     effort = Effort(**given)
     arrays.positive(effort.tolerance, "tolerance")
     arrays.number(effort.confidence, "confidence", "a number between 0 and 1", lambda x: 0 < x < 1)
-    for name, least in (("seed", None), ("vectors", 1), ("exact_side", 0)):
-        arrays.whole_number(getattr(effort, name), name, least)
+    for name, least, most in (("seed", -(2**63), 2**63 - 1), ("vectors", 1, 10**6), ("exact_side", 0, None)):
+        arrays.whole_number(getattr(effort, name), name, least, most)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(concrete)):
+        raise ValueError(
+            "estimates need concrete arrays, which decide what is computed: call them outside jit, grad, vmap"
+        )
     return effort
 
 
@@ -103,7 +107,7 @@ def estimate_interplay(
     Raises:
       ValueError: shapes do not fit.
     """
-    effort = _effort(effort)
+    effort = _effort(effort, z, labels, head, weights)
     z, center = arrays.as_rows(z), arrays.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
@@ -145,7 +149,7 @@ def estimate_interplay_from_stats(
     """
     if stats.kind != "class":
         raise ValueError("estimate_interplay_from_stats needs ClassStats.init(..., scatter='class')")
-    effort = _effort(effort)
+    effort = _effort(effort, stats, head)
     if stats.mean.size <= effort.exact_side:
         found = head_interplay.assemble_with_spectra(*head_interplay.ingredients_of_stats(stats, head))
         return _exact(*found, float(jnp.sum(stats.count)), "classes", stats.mean.size)
@@ -174,7 +178,7 @@ def estimate_joint_entropy(
     Raises:
       ValueError: shapes do not fit.
     """
-    effort = _effort(effort)
+    effort = _effort(effort, z1, z2, weights)
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     n = len(z1)
     if len(z2) != n or min(n, z1.shape[1] * z2.shape[1]) <= effort.exact_side:
@@ -203,7 +207,7 @@ def estimate_matrix_entropy(
 
     Args and errors as `estimate_joint_entropy`, of one feature set.
     """
-    effort = _effort(effort)
+    effort = _effort(effort, z, weights)
     z = arrays.as_rows(z)
     if min(z.shape) <= effort.exact_side and compiled is on_one_device:
         return _computed(density_of_features(z, weights, center), len(z))
@@ -212,9 +216,10 @@ def estimate_matrix_entropy(
 
 def estimate_matrix_entropy_from_gram(k: ArrayLike, *, compiled: Compiled = on_one_device, **effort: Any) -> Estimate:
     """`matrix_entropy_from_gram` of a stored (n, n) matrix, alpha = 1, always estimated: O(n^2) a product."""
+    settings = _effort(effort, k)
     k = arrays.as_square(k)
     operator = Matrix(arrays.safe_divide(k, jnp.trace(k)), jnp.arange(len(k)))
-    return _estimate(operator, _effort(effort), compiled)
+    return _estimate(operator, settings, compiled)
 
 
 def _counts(axis, labels, p, head):

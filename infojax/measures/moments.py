@@ -61,7 +61,11 @@ class ClassStats:
         if scatter not in SCATTERS:
             raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
         num_classes, dim = arrays.whole_number(num_classes, "num_classes", 1), arrays.whole_number(dim, "dim", 0)
-        if not jnp.issubdtype(dtype, jnp.floating):
+        try:
+            floating = jnp.issubdtype(dtype, jnp.floating)
+        except TypeError:
+            floating = False
+        if not floating:
             raise ValueError(f"dtype must be a float type; got {dtype!r}")
         shape = {None: None, "within": (dim, dim), "class": (num_classes, dim, dim)}[scatter]
         _check_size(num_classes, dim, scatter, jnp.dtype(dtype).itemsize)
@@ -185,6 +189,7 @@ def takes_stats(f: Callable[P, R], **besides: str) -> Callable[P, R]:
         stats = given["stats"]
         if not isinstance(stats, ClassStats):
             raise TypeError(f"stats must be ClassStats, as class_stats makes them; got {arrays.described(stats)}")
+        _check_fields(stats)
         if "sums" in given and not hasattr(given["sums"], "disagreement"):
             found = arrays.described(given["sums"])
             raise TypeError(f"sums must be a SecondPass, as second_pass makes it; got {found}")
@@ -202,9 +207,22 @@ def takes_stats(f: Callable[P, R], **besides: str) -> Callable[P, R]:
                 form = ", ".join(str(sizes.get(axis, "...")) for axis in axes) + "," * (len(axes) == 1)
                 fix = arrays.head_fix(x.shape, sizes["D"]) if axes == "CD" and x.ndim == 2 else ""
                 raise ValueError(f"{name} must have shape ({form}); got {x.shape}{fix}")
+            if name in ("energy", "distance"):
+                arrays.check_not_negative(x, name)
         return f(*bound.args, **bound.kwargs)
 
     return checked
+
+
+def _check_fields(stats):
+    """Refuses statistics that were put together by hand and do not fit."""
+    shapes = [getattr(x, "shape", None) for x in (stats.count, stats.mean, stats.squares)]
+    c, d = shapes[1] if shapes[1] is not None and len(shapes[1]) == 2 else (0, 0)
+    scatter = () if stats.scatter is None else getattr(stats.scatter, "shape", None)
+    if shapes != [(c,), (c, d), (c,)] or scatter not in ((), (d, d), (c, d, d)):
+        raise ValueError(
+            "stats must hold arrays count (C,), mean (C, D), squares (C,) and scatter, as class_stats makes them"
+        )
 
 
 def checked_samples(

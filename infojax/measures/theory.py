@@ -264,7 +264,7 @@ def random_head_entropy(num_classes: int, dim: int) -> float:
 
 
 def _classes(value: int, name: str = "num_classes") -> int:
-    return arrays.whole_number(value, name, 1)
+    return arrays.whole_number(value, name, 1, 2**53)  # whose reciprocals a float holds
 
 
 def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) -> np.ndarray:

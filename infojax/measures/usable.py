@@ -132,13 +132,12 @@ def v_information(cross_entropy: ArrayLike, num_classes: int, *, base: float = 2
     num_classes = arrays.whole_number(num_classes, "num_classes", 2)
     arrays.number(base, "base", "a finite number above 1", lambda x: 1 < x < math.inf)
     cross_entropy = arrays.as_float(cross_entropy, "cross_entropy")
-    if arrays.on_host(cross_entropy) and (least := np.min(np.asarray(cross_entropy), initial=0)) < -1e-3:
-        raise ValueError(f"cross_entropy must be at least 0, in nats; got {least:.6g}")
+    arrays.check_not_negative(cross_entropy, "cross_entropy", rounding=1e-3)
     return (math.log(num_classes) - cross_entropy) / math.log(base)
 
 
 def _base(num_classes):
-    return arrays.whole_number(num_classes, "num_classes", 2)  # digits need a base
+    return arrays.whole_number(num_classes, "num_classes", 2, arrays.INT_MAX)  # digits need a base
 
 
 def _width(labels, valid, num_classes, given):
@@ -155,7 +154,7 @@ def _width(labels, valid, num_classes, given):
         needed = num_digits(int(np.bincount(concrete).max()) if concrete.size else 0, num_classes)
     if given is None:
         return needed
-    given = arrays.whole_number(given, "num_digits")
+    given = arrays.whole_number(given, "num_digits", most=64)  # of an index of 32 bits no more differ from zero
     if given < needed:
         raise ValueError(f"num_digits is {given}, but these labels need at least {needed}")
     return given

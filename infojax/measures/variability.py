@@ -293,6 +293,7 @@ def nc1_one_pass(count: ArrayLike, sums: ArrayLike, second_moment: ArrayLike) ->
             f"count must be (C,), sums (C, D), second_moment (D, D); got {count.shape}, {sums.shape}, "
             f"{second_moment.shape}"
         )
+    arrays.check_not_negative(count, "count")
     count, sums = (x.astype(second_moment.dtype) for x in (count, sums))
     mean, s = arrays.normalised(arrays.safe_divide(sums, count[:, None]))
     stats = ClassStats(count, mean, jnp.zeros_like(count))

@@ -7,6 +7,7 @@ device for class second moments: never the samples. The one exception is the Gra
 
 from collections.abc import Callable
 from functools import partial, wraps
+from inspect import signature
 from typing import Any
 
 import jax
@@ -40,7 +41,7 @@ def compiled_on_mesh(namesake: Callable[..., Any], *static: str) -> Callable[[Ca
     """
 
     def decorated(f):
-        program = jax.jit(f, static_argnames=(*static, "mesh"))
+        program, names = jax.jit(f, static_argnames=(*static, "mesh")), list(signature(f).parameters)
 
         @wraps(f)
         def run(z, *arguments, mesh=None, **options):
@@ -49,11 +50,21 @@ def compiled_on_mesh(namesake: Callable[..., Any], *static: str) -> Callable[[Ca
             if "num_classes" in static and len(arguments) < 2 and options.get("head") is None:
                 labels = arguments[0] if arguments else options["labels"]
                 options["num_classes"] = moments.infer_num_classes(labels, options.get("num_classes"))
-            return program(z, *arguments, mesh=mesh, **options)
+            given = dict(zip(names, (z, *arguments), strict=False)) | options
+            return program(**{name: _checked(name, value) for name, value in given.items()}, mesh=mesh)
 
         return run
 
     return decorated
+
+
+def _checked(name, value):
+    """An argument that jit would take in its own way: integers cut to 32 bits, 1e-60 as zero, strings in its words."""
+    if value is None or isinstance(value, jax.Array) or name not in ("z", "labels", "head", "bias", "weights"):
+        return value
+    if name == "labels":
+        return arrays.as_labels(value)
+    return arrays.as_rows(value) if name == "z" else arrays.as_float(value, name)
 
 
 def over_samples(

@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
         check_out(out)
     for note in notes:
         say(NAME, note)
+    if len(folders) < len(args.folders):
+        say(NAME, f"{len(args.folders)} folders are given, {len(folders)} of which differ; each is drawn once")
     for folder in folders:
         show(str(write_run(folder)))
     if len(folders) > 1:

@@ -57,7 +57,7 @@ def _where(error, path, what):
     where, colon, what_for = text.partition(": ")
     if not (colon and where.startswith(f"{path.name}, line ")):
         return f"{what}: {type(error).__name__}: {text}"
-    return f"{where}: KeyError: {what_for}" if isinstance(error, KeyError) else text
+    return f"{where}: {type(error).__name__}: {what_for}" if isinstance(error, KeyError | SystemExit) else text
 
 
 def _files(folder, name=None):

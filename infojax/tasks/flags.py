@@ -40,10 +40,11 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
         wrong = f"cannot read {stray[0]!r}; " if stray else f"unknown flag {unknown[0]}; " if unknown else ""
         raise ConfigError(f"{wrong}give {EXAMPLE}")
     config = read_config(given)
+    if chosen := next((name for name in names if name.partition("=")[0].startswith("config.chosen")), None):
+        raise ConfigError(
+            f"--{chosen}: is what the config string chose; write it there, --config=FILE.py:PRESET,key=value"
+        )
     several = {path for path in names if path.startswith("config.") and isinstance(_known_key(config, path), tuple)}
-    for name in dict.fromkeys(name for name in names if names.count(name) > 1 and name not in several):
-        if jax.process_index() == 0:
-            say("infojax.main", f"--{name} is given {names.count(name)} times; the last one counts")
     rest = [_of_run(config, word) for word in rest]
     try:
         config_flags.DEFINE_config_dict("config", config, "", flag_values=values, lock_config=True, sys_argv=rest)
@@ -61,14 +62,23 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
         if config.get("task") not in TASKS:
             raise ConfigError(f"no task {config.get('task')!r}{near(config.get('task'), TASKS)}")
         _one_of_two(config, names)
-        _own_optimizer(config)
+        _own_optimizer(config, names)
         check_ranges(config, given)
     except (AttributeError, KeyError, TypeError) as error:  # a config file of one's own
         text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"
         raise ConfigError(text) from None
+    for name in dict.fromkeys(name for name in names if names.count(name) > 1 and name not in several):
+        _say(f"--{name} is given {names.count(name)} times; the last one counts")
+    if (best := config.get("checkpoint", {}).get("best", "")).partition(" ")[2].startswith("loss"):
+        _say(f"checkpoint.best keeps the checkpoint of the largest {best}, which is the worst")
     chosen = "-".join(str(value).replace("/", "_") for value in config.chosen.values())
     workdir = _workdir(values.workdir, Path("runs") / config.name / chosen)
     return FrozenConfigDict(config), workdir, values.dry_run
+
+
+def _say(text):
+    if jax.process_index() == 0:
+        say("infojax.main", text)
 
 
 def _taken(name, argv):
@@ -131,12 +141,19 @@ def _wrong_type(config, text):
     return f"{path} must be {words}, got {value!r}" if words else text
 
 
-def _own_optimizer(config):
-    """An optimiser that a flag names has its own keys, with their defaults where no flag gives them."""
+def _own_optimizer(config, names):
+    """An optimiser that a flag names has its own keys, with their defaults where no flag gives them.
+
+    Raises:
+      ConfigError: a flag for the key of another one, which would be ignored.
+    """
     found = config.get("optimizer", {})
     own = OWN.get(found.get("name"), {})
     if not own:
         return  # none, or one that is refused by name
+    for name in (name for others in OWN.values() for name in others if name not in own):
+        if f"config.optimizer.{name}" in names:
+            raise ConfigError(f"config.optimizer.{name} is no key of {found.name}, which has {', '.join(own)}")
     with found.unlocked():
         for name, value in own.items():
             if name not in found:
@@ -179,6 +196,8 @@ def _workdir(given, default):
     """
     if given is not None and not given.strip():
         raise ConfigError("--workdir is empty; give a folder, or leave the flag out")
+    if given is not None and "\0" in given:
+        raise ConfigError(f"--workdir={given[:200]!r}: holds a NUL character, which no name can")
     folder = Path(default if given is None else given)
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -10,6 +10,7 @@ import os
 import platform
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 try:
@@ -25,6 +26,37 @@ class InUseError(RuntimeError):
     """Another process has the lock; the message says which."""
 
 
+def check_free(path: str | Path) -> None:
+    """Raises InUseError where another process has the lock of a file; takes and makes nothing.
+
+    For an early word, before long work; where there are no locks it is silent, and `Lock` decides.
+    """
+    with suppress(OSError), open(path, encoding="utf-8") as file:
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise InUseError(_told(path, _owner(file))) from None
+
+
+def _owner(file):
+    """Who wrote a lock's file last and did not empty it."""
+    file.seek(0)
+    try:
+        owner = json.loads(file.read())
+        return owner if owner.keys() >= {"pid", "host", "since"} else None
+    except (ValueError, AttributeError, RecursionError):
+        return None
+
+
+def _told(path, owner):
+    if owner is None:  # it has not written its name yet
+        owner = {"pid": "that has just begun", "host": "this or another host", "since": "this moment"}
+    who = f"process {owner['pid']} on {owner['host']} has used it since {owner['since']}"
+    seen = time.strftime("%H:%M:%S", time.localtime(os.stat(path).st_mtime))
+    return f"{who}, last sign of life at {seen}; stop it or wait for it"
+
+
 class Lock:
     """Holds `path` until `release`.
 
@@ -37,13 +69,9 @@ class Lock:
         self._file = open(self.path, "a+", encoding="utf-8")
         try:
             locked = self._lock()
-            owner = self._owner()
-            if locked is False and owner is None:  # it has not written its name yet
-                owner = {"pid": "that has just begun", "host": "this or another host", "since": "this moment"}
-            if owner and self._alive(owner, locked):
-                who = f"process {owner['pid']} on {owner['host']} has used it since {owner['since']}"
-                seen = time.strftime("%H:%M:%S", time.localtime(os.stat(self.path).st_mtime))
-                raise InUseError(f"{who}, last sign of life at {seen}; stop it or wait for it")
+            owner = _owner(self._file)
+            if locked is False or (owner and self._alive(owner, locked)):
+                raise InUseError(_told(self.path, owner))
         except BaseException:
             self._file.close()
             raise
@@ -70,18 +98,7 @@ class Lock:
         except OSError:
             return None
 
-    def _owner(self):
-        """Who wrote the file last and did not empty it."""
-        self._file.seek(0)
-        try:
-            owner = json.loads(self._file.read())
-            return owner if owner.keys() >= {"pid", "host", "since"} else None
-        except (ValueError, AttributeError, RecursionError):
-            return None
-
     def _alive(self, owner, locked):
-        if locked is False:
-            return True
         if locked and owner["host"] == platform.node():
             return False
         before = os.stat(self.path).st_mtime_ns  # by the clock of the file server, which is nobody's and everybody's

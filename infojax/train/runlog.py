@@ -10,7 +10,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +20,7 @@ import jax
 from infojax import outputs
 from infojax.processes import same, together
 from infojax.train.board import Board
-from infojax.train.lock import InUseError, Lock
+from infojax.train.lock import InUseError, Lock, check_free
 
 
 class RunFolderError(RuntimeError):
@@ -71,10 +71,8 @@ class RunFolder:
                     f"{path} is no {kind}, and the run writes one; move it away, or choose another workdir"
                 )
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with _in_words(self.folder):
             self._lock = Lock(self.folder / ".lock")
-        except InUseError as error:
-            raise RunFolderError(f"workdir {self.folder} is in use: {error}, or choose another --workdir") from None
         try:
             self._check(known, config)
         except BaseException:
@@ -219,6 +217,21 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         with suppress(*[OSError] * bool(kind)):  # what ended the run is what is told
             self.close()
+
+
+def refuse_in_use(folder: str | Path) -> None:
+    """Raises RunFolderError where another process uses a run folder; `RunFolder` does so after the data were read."""
+    if jax.process_index() == 0:
+        with _in_words(folder):
+            check_free(Path(folder) / ".lock")
+
+
+@contextmanager
+def _in_words(folder):
+    try:
+        yield
+    except InUseError as error:
+        raise RunFolderError(f"workdir {folder} is in use: {error}, or choose another --workdir") from None
 
 
 def read_rows(folder: str | Path) -> list[dict[str, Any]]:

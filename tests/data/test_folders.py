@@ -467,8 +467,9 @@ def test_what_a_split_file_repeats(tmp_path):
         ('{"train": [["train/cat/a.png", 0]], "train": [["train/dog/a.png", 0]]}', "it has 'train' twice"),
         ("[" * 100_000, "is not {split:"),
         ('{"train": [["\\u0000", 0]]}', "does not exist"),
-        ('{"train": ["train/cat/a.png"]}', "label 'r' of t"),
+        ('{"train": ["train/cat/a.png"]}', "it has 'train/cat/a.png' for a row"),
         ('{"train": 3}', "is not {split:"),
+        ('{"train": [["train/cat/a.png", 0, "cat", 1]]}', "'cat', 1]\" for a row"),
     ],
 )
 def test_split_files_that_are_refused(tmp_path, rows, says):

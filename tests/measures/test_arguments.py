@@ -391,9 +391,46 @@ def test_more_classes_than_memory_holds():
 
 
 def test_a_cross_entropy_below_zero_is_none():
-    with pytest.raises(ValueError, match="cross_entropy must be at least 0, in nats; got -1"):
+    with pytest.raises(ValueError, match="cross_entropy must not be negative; its least entry is -1"):
         ij.v_information(-1.0, 10)
     assert float(ij.v_information(-1e-7, 8)) == pytest.approx(3, abs=1e-5)  # what rounding makes of zero
+
+
+def test_numbers_beyond_reason_are_refused():
+    for call, message in (
+        (lambda: ij.relabel(Y, 2**31), "num_classes must be at most 2147483647"),
+        (lambda: ij.relabel(Y, C, num_digits=10**9), "num_digits must be at most 64"),
+        (lambda: ij.random_head_entropy(10**400, 2), "num_classes must be at most"),
+        (lambda: ij.estimate_matrix_entropy(Z, vectors=10**9), "vectors must be at most 1000000"),
+        (lambda: ij.estimate_matrix_entropy(Z, seed=2**70), "seed must be at most"),
+        (lambda: ij.coding_rate(Z, 1e60), "mu must be a positive number, from 1e-30 to 1e30"),
+        (lambda: ij.rankme(Z, 1e60), "eps must be a number of at least 0 and below 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert float(ij.matrix_entropy(Z, alpha=1e300)) == float(ij.matrix_entropy(Z, alpha=np.inf))  # and not nan
+    assert float(ij.coding_rate(Z[:, :0])) == 0
+
+
+def test_estimates_are_not_traced():
+    for call in (
+        lambda z: ij.estimate_matrix_entropy(z).value,
+        lambda z: ij.estimate_joint_entropy(z, z).value,
+        lambda z: ij.estimate_interplay(z, Y, W).mir.value,
+        lambda z: ij.estimate_matrix_entropy_from_gram(z @ z.T).value,
+    ):
+        with pytest.raises(ValueError, match="estimates need concrete arrays.*outside jit, grad, vmap"):
+            jax.jit(call)(Z)
+
+
+def test_statistics_and_sums_that_cannot_be():
+    for fields in (([1, 1], [[1, 2], [3, 4]], [0, 0]), (None, None, None), (np.ones(3), np.ones((2, 4)), np.ones(2))):
+        with pytest.raises(ValueError, match=r"stats must hold arrays count \(C,\), mean \(C, D\)"):
+            ij.cdnv_from_stats(ij.ClassStats(*fields))
+    with pytest.raises(ValueError, match="energy must not be negative; its least entry is -1"):
+        ij.nc1_from_energy([-1, 2, 3], STATS)
+    with pytest.raises(ValueError, match="count must not be negative; its least entry is -4"):
+        ij.nc1_one_pass([-4, 4, 4], np.ones((C, D)), np.eye(D))
 
 
 def test_tables_of_pandas():

@@ -494,7 +494,9 @@ def test_the_command_names_what_it_wrote(tmp_path, capsys):
     with open(path / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "st')  # a line cut short
     assert command.main([str(path), str(path)]) == 0
-    assert capsys.readouterr().out == f"{path / 'report.html'}\n"
+    out, err = capsys.readouterr()
+    assert out == f"{path / 'report.html'}\n"
+    assert "2 folders are given, 1 of which differ; each is drawn once" in err
 
 
 @pytest.mark.parametrize(

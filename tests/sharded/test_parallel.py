@@ -59,6 +59,24 @@ def test_measures_equal_those_of_one_device(data, name, devices):
     assert_equal(measure(parallel, z, y, w, s, mesh=mesh), measure(ij, z, y, w, s))
 
 
+def test_what_a_compiled_program_would_take_in_silence_is_refused(data):
+    """Labels of 64 bits, values that float32 loses, a head of another width, more devices than there are."""
+    z, y, w, _ = data
+    mesh, far = parallel.make_mesh(2), y.astype(np.int64)
+    far[:3] = 2**32  # no class; its lower half is class 0
+    found = parallel.class_stats(z, far, C, mesh=mesh)
+    np.testing.assert_array_equal(found.count, np.bincount(y[3:], minlength=C))
+    with pytest.raises(ValueError, match="features: the largest entry is .*e-60, and float32 holds"):
+        parallel.matrix_entropy(z * np.float64(1e-60), mesh=mesh)
+    with pytest.raises(ValueError, match="labels are strings"):
+        parallel.class_stats(z, y.astype(str), C, mesh=mesh)
+    with pytest.raises(ValueError, match=r"got shape \(12, 5\): pass head.T"):
+        parallel.interplay(z, y, w.T, mesh=mesh)
+    for count in (0, 9, -1):
+        with pytest.raises(ValueError, match=f"num_devices must be from 1 to 8, the devices there are; got {count}"):
+            parallel.make_mesh(count)
+
+
 @pytest.mark.parametrize("devices", (4,))
 @pytest.mark.parametrize("name", ["matrix_entropy", "centered", "coding_rate", "mcr2", "neural_collapse", "interplay"])
 def test_gradients_equal_those_of_one_device(data, name, devices):

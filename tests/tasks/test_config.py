@@ -278,6 +278,18 @@ def test_evaluations_are_spaced_in_one_way():
     assert flags("--config.evaluate.every=0", "--config.evaluate.points=3").evaluate.points == 3
 
 
+def test_flags_that_would_change_nothing_or_the_wrong_thing(capsys):
+    with pytest.raises(ConfigError, match="optimizer.b1 is no key of sgd, which has momentum, nesterov"):
+        flags("--config.optimizer.b1=0.5")
+    assert flags("--config.optimizer.name=adamw", "--config.optimizer.b1=0.5").optimizer.b1 == 0.5
+    with pytest.raises(ConfigError, match="config.chosen.preset: is what the config string chose; write it there"):
+        flags("--config.chosen.preset=small")
+    with pytest.raises(ConfigError, match="holds a NUL"):
+        flags("--workdir=a\0b")
+    flags("--config.checkpoint.best=test loss")
+    assert "keeps the checkpoint of the largest test loss, which is the worst" in capsys.readouterr().err
+
+
 def test_a_flag_given_twice_says_which_one_counts(capsys):
     assert flags("--config.steps=10", "--config.steps", "20").steps == 20
     assert capsys.readouterr().err == "infojax.main: --config.steps is given 2 times; the last one counts\n"
@@ -322,7 +334,7 @@ def test_options_are_flags():
         ("x = 1\n", "has no function get_config"),
         ("def get_config(string=None):\n    return {}\n", "returned dict, expected an ml_collections.ConfigDict"),
         ("import not_there_at_all\n", "No module named 'not_there_at_all'"),
-        ("raise SystemExit(3)\n", "mine.py, line 1: 3"),
+        ("raise SystemExit(3)\n", "mine.py, line 1: SystemExit: 3"),
         ("raise KeyError('width')\n", "mine.py, line 1: KeyError: width"),
         ("class Own(BaseException): pass\nraise Own('mine')\n", "mine.py, line 2: mine"),
         ("from ml_collections import ConfigDict\ndef get_config(s=None):\n    return ConfigDict()\n", "no task None"),

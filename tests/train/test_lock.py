@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from infojax.train import lock as locks
-from infojax.train.lock import InUseError, Lock
+from infojax.train.lock import InUseError, Lock, check_free
 from infojax.train.runlog import RunFolder, RunFolderError
 
 HOLD = """
@@ -46,6 +47,25 @@ def test_a_second_run_is_refused_and_a_killed_one_forgotten(tmp_path, holder):
     with RunFolder(tmp_path, {"a": 1}):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
     assert (tmp_path / ".lock").read_text() == ""  # given up
+
+
+def test_a_look_takes_nothing(tmp_path, holder, capsys):
+    """A second command is told before it reads its data, and one that looks does not hinder another."""
+    from infojax.main import main
+
+    for _ in range(2):
+        with pytest.raises(InUseError, match=f"process {holder.pid} on"):
+            check_free(tmp_path / ".lock")
+    config = Path(__file__).parents[2] / "configs/interplay.py"
+    assert main([f"--config={config}:data=nosuch", f"--workdir={tmp_path}"]) == 2
+    assert "in use: process" in capsys.readouterr().err
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    check_free(tmp_path / ".lock")
+    check_free(tmp_path / "nowhere" / ".lock")
+    assert not (tmp_path / "nowhere").exists()
+    with RunFolder(tmp_path, {"a": 1}):
+        pass
 
 
 def test_one_that_has_not_written_its_name_yet_has_the_lock(tmp_path, holder):
