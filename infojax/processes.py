@@ -142,7 +142,7 @@ def _join(settings, name):
 
 
 def _alone(name, *_):
-    """Ends this process, from whatever thread finds that another one is gone: a collective would wait for it forever."""
+    """Ends this process, in the thread that finds another one gone: a collective would wait for it forever."""
     gone = "another process ended (killed, or its machine is gone); start all again, the same command continues"
     _say_last(f"{name}: {gone}")
     os._exit(1)
