@@ -255,6 +255,7 @@ def same(**values: Any) -> None:
                 raise ProcessError(f"{name} is {mine!r} in process 0, {theirs!r} in process {process}")
 
 
+heard = threading.Event()  # SIGTERM, by the loop that trains: it saves, for as long as that takes
 _calls = itertools.count()
 
 
