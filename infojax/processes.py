@@ -180,9 +180,8 @@ def _told_of_the_end(alone):
             alone()
         before()
 
-    global _handler
-    _handler = handler(ends)  # kept for as long as C++ may call it
-    before = terminate(_handler)
+    _kept.append(handler(ends))
+    before = terminate(_kept[-1])
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # which asks for what C++ has to say; jax sets 1
         utils.absl_set_min_log_level(3)
     make = _jax.get_distributed_runtime_client
@@ -193,7 +192,7 @@ def _told_of_the_end(alone):
         _jax.get_distributed_runtime_client = make
 
 
-_handler = None
+_kept: list[Any] = []  # for as long as C++ may call it
 
 
 def _separate_output():

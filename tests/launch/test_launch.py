@@ -140,6 +140,8 @@ def test_every_file_says_how_it_is_used():
         for entry in ("Engine", "Edit", "Command", "Preempted", "Cost"):
             assert re.search(rf"^(# )?{entry} +\S", text, re.MULTILINE), (name, entry)
         assert f"]({name})" in readme
+        copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
+        assert all((ROOT / part).exists() for line in copied for part in line.split()), name
         for path in re.findall(r"\b(?:configs|launch)/[a-z_]+\.[a-z]+", text):
             assert (ROOT / path).exists(), (name, path)
 
@@ -180,6 +182,21 @@ def after(code):
 )  # fmt: skip
 def test_exit_codes_of_a_jobset(code, action):
     assert after(code) == action
+
+
+@pytest.mark.parametrize(
+    ("extra", "joins"), [("tpu", []), ("cuda", ["--coordinator=10.0.0.4:8476", "--num_processes=2", "--process_id=1"])]
+)
+def test_what_a_managed_job_runs(extra, joins, tmp_path):
+    task, python = documents("sky.yaml")[0], tmp_path / "infojax" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/usr/bin/env bash\nprintf '%s\\n' \"$@\"\nexit 143\n")
+    python.chmod(0o755)
+    node = {"SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.5", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
+    env = os.environ | task["envs"] | node | {"EXTRA": extra, "SKYPILOT_TASK_ID": "t-1", "HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", task["run"]], env=env, stdout=subprocess.PIPE, text=True)
+    flags = [f"--config={task['envs']['CONFIG']}", "--workdir=/runs/t-1", "--distributed", *joins]
+    assert done.returncode == 143 and done.stdout.splitlines() == ["-m", "infojax.main", *flags]
 
 
 def test_exit_codes_of_a_managed_job():
