@@ -16,6 +16,7 @@ import inspect
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from functools import partial
 from infojax.commands import one_line, say, show
 
 NAME = "infojax.main"
+GRACE = 15  # seconds for SIGTERM to be heard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,6 +109,31 @@ def _stop(*_):
     os._exit(143)
 
 
+def _watch():
+    """Ends the process `GRACE` seconds after a SIGTERM that nothing heard, as in a long compilation.
+
+    Python calls handlers between two of its own instructions, but writes the number of a signal to a file at once; a
+    thread reads it. Where several processes are one program SIGTERM is JAX's, and no number is written.
+    """
+    numbers, written = os.pipe()
+    os.set_blocking(written, False)
+    signal.set_wakeup_fd(written, warn_on_full_buffer=False)
+
+    def wait():
+        while os.read(numbers, 1) != bytes([signal.SIGTERM]):
+            pass
+        from infojax.processes import heard
+
+        if not heard.wait(GRACE):
+            say(
+                NAME,
+                "stopped by SIGTERM within a long computation; the same command continues from the last checkpoint",
+            )
+            os._exit(143)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _interrupt(*_):
     """Ctrl-C outside of the loop that trains, which hears it as KeyboardInterrupt: a library could swallow that."""
     say(NAME, "interrupted; the same command continues")
@@ -129,4 +156,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupt)
+    _watch()
     _leave(main())

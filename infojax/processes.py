@@ -7,6 +7,7 @@ file that is missing there) stands inside `together`: it then fails in all.
 """
 
 import argparse
+import ctypes
 import itertools
 import json
 import os
@@ -15,15 +16,17 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
 from jax._src.distributed import global_state  # its client has the only barrier with a time limit
+from jax._src.lib import _jax, utils
 from jax.experimental import multihost_utils
 
 WAIT = 3600  # seconds at a gate: others may still be reading data, or drawing
 END = 5  # seconds for the others to arrive where this one failed
-SILENCE = 100  # seconds without a sign of life after which a process counts as gone, and JAX ends the others
+SILENCE = 80  # seconds without a sign of life after which a process counts as gone, and the others end
 FIREWALL = "a firewall in between is a usual cause (JAX_COORDINATOR_PORT=8476 sets another port)"
 
 
@@ -63,8 +66,8 @@ def split_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]
 def run(program: Callable[[], int], settings: argparse.Namespace, name: str, stops: bool = False) -> int:
     """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
 
-    Processes that end in the same way leave together. One that fails alone leaves the others in a collective that
-    cannot end; it goes without them, and jax.distributed then ends them, after `SILENCE` where nothing notices earlier.
+    Processes that end in the same way leave together. One that fails alone, or is killed, leaves the others in a
+    collective that cannot end: they end with one line and code 1, after `SILENCE` where nothing notices earlier.
 
     Args:
       program: prints its own errors; what it does not catch is printed here, code 1.
@@ -85,7 +88,7 @@ def run(program: Callable[[], int], settings: argparse.Namespace, name: str, sto
         code = program()
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        print(f"{name}: {reason}; if another process ended, the same command in all continues", file=sys.stderr)
+        _say_last(f"{name}: {reason}; if another process ended, the same command in all continues")
         code = 1
     except BaseException:
         traceback.print_exc()
@@ -118,11 +121,12 @@ def _join(settings, name):
     timer.daemon = True
     timer.start()
     try:
-        jax.distributed.initialize(
-            settings.coordinator, number, settings.process_id,
-            initialization_timeout=settings.timeout + 60, shutdown_timeout_seconds=60,
-            heartbeat_timeout_seconds=min(SILENCE, settings.timeout),
-        )  # fmt: skip
+        with _told_of_the_end(partial(_alone, name)):
+            jax.distributed.initialize(
+                settings.coordinator, number, settings.process_id,
+                initialization_timeout=settings.timeout + 60, shutdown_timeout_seconds=60,
+                heartbeat_timeout_seconds=min(SILENCE, settings.timeout),
+            )  # fmt: skip
     except ValueError as error:
         flags = "coordinator=HOST:PORT", "num_processes=N", "process_id=I"
         missing = [f"--{flag}" for flag in flags if getattr(settings, flag.split("=")[0]) is None]
@@ -132,6 +136,63 @@ def _join(settings, name):
         raise ProcessError(f"--distributed: process 0 {where}: {error}") from None
     finally:
         timer.cancel()
+
+
+# Where another process is gone
+
+
+def _alone(name, *_):
+    """Ends this process, in the thread that finds another one gone: a collective would wait for it forever."""
+    gone = "another process ended (killed, or its machine is gone); start all again, the same command continues"
+    _say_last(f"{name}: {gone}")
+    os._exit(1)
+
+
+_last_words = threading.Lock()
+
+
+def _say_last(line):
+    """One line, of the thread that is the first to notice."""
+    if _last_words.acquire(blocking=False):
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _told_of_the_end(alone):
+    """The client of jax.distributed that is made inside calls alone() in place of a stack trace and a core dump.
+
+    JAX has a callback for this that its `initialize` does not offer, and whose argument, a C++ status, no version so
+    far (0.10 to 0.12) can convert: the exception, std::bad_cast, would end the process by std::terminate. So that
+    handler calls it. Where the C++ library is another one, the process ends as JAX ends it.
+    """
+    try:
+        library = ctypes.CDLL("libstdc++.so.6")
+        terminate, kind = library._ZSt13set_terminatePFvvE, library.__cxa_current_exception_type
+    except (OSError, AttributeError):
+        yield
+        return
+    handler = ctypes.CFUNCTYPE(None)
+    terminate.restype, kind.restype = handler, ctypes.POINTER(ctypes.c_char_p)
+
+    def ends():
+        raised = kind()  # a std::type_info: the table of its methods, its name
+        if raised and raised[1] == b"St8bad_cast":
+            alone()
+        before()
+
+    _kept.append(handler(ends))
+    before = terminate(_kept[-1])
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # which asks for what C++ has to say; jax sets 1
+        utils.absl_set_min_log_level(3)
+    make = _jax.get_distributed_runtime_client
+    _jax.get_distributed_runtime_client = partial(make, missed_heartbeat_callback=alone)
+    try:
+        yield
+    finally:
+        _jax.get_distributed_runtime_client = make
+
+
+_kept: list[Any] = []  # for as long as C++ may call it
 
 
 def _separate_output():
@@ -193,6 +254,7 @@ def same(**values: Any) -> None:
                 raise ProcessError(f"{name} is {mine!r} in process 0, {theirs!r} in process {process}")
 
 
+heard = threading.Event()  # SIGTERM, by the loop that trains: it saves, for as long as that takes
 _calls = itertools.count()
 
 

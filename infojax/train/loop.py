@@ -2,7 +2,8 @@
 
 At step k, that is after k updates (k = 0, 1, ..., until):
   1. log, if k is due: a row of kind "train" with the metrics of the update that led here; not finite ends the run
-  2. evaluate, if k is due: rows of kind "eval"; one that says "not_finite" ends the run, but not a group of several
+  2. evaluate, if k is due: rows of kind "eval"; one that says "not_finite" ends the run, but not a group of several;
+     SIGTERM within an evaluator that trains ends the run without a checkpoint of k
   3. checkpoint, if k is due, or if the run was asked to stop (SIGTERM): rows are flushed first, the state is finite
   4. update
 An objective that says at a due step that it is finished ends the run there, as if that step were the last.
@@ -24,7 +25,7 @@ import jax
 import numpy as np
 
 from infojax.objectives import Objective, Seeds, State
-from infojax.processes import asked_to_stop
+from infojax.processes import asked_to_stop, heard
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.runlog import RunFolder
 from infojax.train.schema import COORDINATES, SEVERAL_A_SPLIT
@@ -36,7 +37,7 @@ class NonFiniteError(RuntimeError):
 
 
 class Preempted(Exception):
-    """The process was asked to stop; a checkpoint of the step was written."""
+    """The process was asked to stop; the message says at which step, and whether that was saved."""
 
 
 class Evaluator(NamedTuple):
@@ -126,8 +127,13 @@ def fit(
         while True:
             ends = k >= until or (k == restored or keeper.due(k)) and keeper.finished(k, state)
             if k != restored:  # else all of this was done before the checkpoint
-                keeper.measure(k, state, metrics, until if ends else k, ends)
+                try:
+                    keeper.measure(k, state, metrics, until if ends else k, ends)
+                except Preempted:  # of decoders that are trained there: rows of a step are whole, or dropped
+                    raise Preempted(keeper.dropped(k, f"stopped while step {k} was measured")) from None
             stopping = asked()
+            if stopping:
+                heard.set()
             if k != restored and (save(k) or stopping or ends):
                 keeper.checkpoint(k, state)
             if stopping:
@@ -281,11 +287,15 @@ class _Keeper:
 
     def not_finite(self, k, text):
         """The error that ends the run."""
+        return NonFiniteError(self.dropped(k, f"step {k}: {text}"))
+
+    def dropped(self, k, text):
+        """The text of what ends the run without a checkpoint of step k, with the step of the last good one."""
         if self.checkpoints:
             self.checkpoints.wait()
             saved = [step for step in self.checkpoints.steps() if step <= k]
             text += f"; the last good checkpoint is of step {saved[-1]}" if saved else "; there is no checkpoint before"
-        return NonFiniteError(f"step {k}: {text}")
+        return text
 
     def finish(self, k, begun):
         """Everything is on the disk; where the time went is the last row, if there was any work."""
@@ -315,28 +325,30 @@ _finite = jax.jit(all_finite)
 def _termination():
     """Yields a function that tells whether SIGTERM came; the handler before it is put back, and hears what came late.
 
-    Inside another loop (an evaluator that trains) nothing is caught: that one is to finish, the outer one stops. With
-    jax.distributed, JAX has a handler of its own, which tells all processes.
+    A loop inside another one (an evaluator that trains) asks for that one, and ends it. With jax.distributed, JAX has a
+    handler of its own, which tells all processes. Other threads than the main one cannot have handlers.
     """
-    if _looping.get() or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+    if (outer := _asked.get()) is not None:
+        yield outer
         return
-    came, token, before = threading.Event(), _looping.set(True), None
-    interrupt = signal.getsignal(signal.SIGINT)
-    if callable(interrupt):  # not where it is ignored; here KeyboardInterrupt closes what is open
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not jax.distributed.is_initialized():
-        before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+    came, alone = threading.Event(), not jax.distributed.is_initialized()
+    heard.clear()
+    token = _asked.set(came.is_set if alone else asked_to_stop)
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        if callable(signal.getsignal(signal.SIGINT)):  # not where it is ignored
+            handlers[signal.SIGINT] = signal.default_int_handler  # KeyboardInterrupt closes what is open
+        if alone:
+            handlers[signal.SIGTERM] = lambda *_: came.set()
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield came.is_set if before is not None else asked_to_stop
+        yield _asked.get()
     finally:
-        _looping.reset(token)
-        if callable(interrupt):
-            signal.signal(signal.SIGINT, interrupt)
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-    if before is not None and came.is_set():  # after the last time that the loop asked; no error ended it
+        _asked.reset(token)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came.is_set():  # after the last time that the loop asked; no error ended it
         signal.raise_signal(signal.SIGTERM)
 
 
-_looping = ContextVar("a loop is running", default=False)
+_asked: ContextVar[Callable[[], bool] | None] = ContextVar("of the outermost loop: whether to stop", default=None)

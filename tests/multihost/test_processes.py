@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from multihost.processes import ROOT, run
+from multihost.processes import ROOT, TIMEOUT, run, started
 from multihost.shared import samples
 
 import infojax as ij
@@ -107,6 +107,22 @@ def test_one_that_waits_in_vain(process):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "127.0.0.1:9" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the process ends as JAX ends it")
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_that_is_killed_ends_the_others_in_one_line(killed):
+    """Process 0 is where the others' connections end; another one is missed when its heartbeats are."""
+    with started(*[[str(Path(__file__).parent / "waiting.py"), "--timeout=10"]] * 3, devices=1) as running:
+        for process in running:
+            assert process.stdout.readline() == "joined\n"
+        running[killed].kill()
+        for process in {*running} - {running[killed]}:
+            assert process.wait(TIMEOUT) == 1
+            assert process.stderr.read() == (
+                "waiting: another process ended (killed, or its machine is gone); start all again, "
+                "the same command continues\n"
+            )
 
 
 @pytest.mark.parametrize(

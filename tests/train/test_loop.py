@@ -349,7 +349,7 @@ def test_an_evaluator_may_train(tmp_path, whole):
 
 
 def test_sigterm_while_an_evaluator_trains(tmp_path, whole):
-    """The inner loop finishes, the outer one saves and stops at its own step."""
+    """The inner loop ends at once: what was measured of the step is dropped, and measured anew by who continues."""
     outer, task = setting(), Supervised(batch_size=32)
     step, came = make_step(outer, VIEWS), []
 
@@ -363,11 +363,15 @@ def test_sigterm_while_an_evaluator_trains(tmp_path, whole):
         state = fit(task, init_state(task, Seeds(), outer), CONSTANTS, Seeds(), step, until=2, progress=kill)
         yield "inner", int(state.step)
 
-    steps = []
-    with pytest.raises(Preempted, match="step 10"):
-        train(tmp_path, ctx=outer, evaluators=[Evaluator("inner", every(5, 20), trains)])
-    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 10
-    assert [row["inner"] for row in rows_of(tmp_path) if row["kind"] == "eval"] == [2, 2, 2]
+    steps, evaluators = [], [Evaluator("inner", every(5, 20), trains)]
+    saved = {"save": every(4, 20)}
+    with pytest.raises(Preempted, match="stopped while step 10 was measured; the last good checkpoint is of step 8"):
+        train(tmp_path, ctx=outer, evaluators=evaluators, **saved)
+    assert Checkpoints(tmp_path / "checkpoints").steps()[-1] == 8
+    assert fingerprint(train(tmp_path, ctx=outer, evaluators=evaluators, **saved)) == whole[0]
+    assert [(row["step"], row["inner"]) for row in rows_of(tmp_path) if row["kind"] == "eval"] == [
+        (step, 2) for step in (0, 5, 10, 15, 20)
+    ]
 
 
 def test_the_end_is_saved_and_checked_whatever_the_cadence(tmp_path):
