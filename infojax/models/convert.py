@@ -3,6 +3,7 @@
   timm: `facebookresearch/mae` and timm, blocks.0.attn.qkv.weight
   huggingface: `ViTMAEForPreTraining`, `ViTForImageClassification` and their encoders alone, with or without "vit."
   torchvision: ResNet, layer1.0.conv1.weight
+  infojax: as here, block1/qkv/kernel, of another network's parameters
 
 Linear kernels are transposed, convolutions go from (out, in, H, W) to (H, W, in, out), query, key and value become one
 matrix, in this order. Arrays come from a file that somebody else reads, as `safetensors.numpy.load_file` does.
@@ -43,9 +44,9 @@ _TOP = {
     },
     "torchvision": {"head": "fc"},
 }  # fmt: skip
-STYLES = tuple(_TOP)
+STYLES = (*_TOP, "infojax")
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-_LEFT_OUT = re.compile(r"(decoder|mask_token|head|classifier|fc\.|vit\.pooler|.*num_batches_tracked)")
+_LEFT_OUT = re.compile(r"(decoder|prediction|mask_token|head|classifier|fc\.|vit\.pooler|.*num_batches_tracked)")
 
 
 def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, list[str]]:
@@ -64,7 +65,7 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
     style = style_of(arrays)
     arrays = {_prefixed(re.sub(r"^(module|model)\.", "", name), style): value for name, value in arrays.items()}
     if isinstance(module, ViT) and module.pool == "mean" and not isinstance(module, MAE):  # its norm is of the mean
-        arrays = {name: value for name, value in arrays.items() if not re.match(r"(norm|vit\.layernorm)\.", name)}
+        arrays = {name: value for name, value in arrays.items() if not re.match(r"(norm|vit\.layernorm)[./]", name)}
         arrays = {name.replace("fc_norm.", "norm."): value for name, value in arrays.items()}
     flat, used, missing, fresh = flatten_dict(variables), set(), [], []
     found = {}
@@ -75,7 +76,7 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
             (fresh if may_stay else missing).append(path if may_stay else names[0])
             continue
         used.update(names)
-        value = _here(path, [np.asarray(arrays[name]) for name in names])
+        value = _here(path, [np.asarray(arrays[name]) for name in names], style)
         if value.shape != leaf.shape and path[1] == "head":
             fresh.append(path)
             used.difference_update(names)
@@ -111,7 +112,7 @@ def to_published(module: Any, variables: Any, style: str, grid: tuple[int, int] 
     found = {}
     for path, leaf in flatten_dict(jax.tree.map(np.asarray, variables)).items():
         names, value = published_names(path[1:], style), leaf
-        if path[-1] == "kernel":
+        if path[-1] == "kernel" and style != "infojax":
             value = leaf.T if leaf.ndim == 2 else leaf.transpose(3, 2, 0, 1)
         parts = np.split(value, len(names))
         found |= {name: np.ascontiguousarray(part) for name, part in zip(names, parts, strict=True)}
@@ -132,7 +133,12 @@ def style_of(names: Iterable[str]) -> str:
       ValueError: of none.
     """
     names = list(names)
-    for style, mark in (("huggingface", "encoder.layer."), ("timm", "blocks."), ("torchvision", "layer1.0.")):
+    for style, mark in (
+        ("infojax", "/"),
+        ("huggingface", "encoder.layer."),
+        ("timm", "blocks."),
+        ("torchvision", "layer1.0."),
+    ):
         if any(mark in name for name in names):
             return style
     raise ValueError(f"the names {_some(names)} are not those of a ViT, a MAE or a ResNet that is known here")
@@ -140,6 +146,8 @@ def style_of(names: Iterable[str]) -> str:
 
 def published_names(path: tuple[str, ...], style: str) -> list[str]:
     """What a parameter or statistic is called there: one name, or three of query, key and value."""
+    if style == "infojax":
+        return ["/".join(path)]
     top, *rest = path
     name = _TOP[style].get(top, top)
     if found := re.fullmatch(r"group(\d+)_block(\d+)", top):
@@ -160,9 +168,9 @@ def _prefixed(name, style):
     return f"vit.{name}" if plain else name
 
 
-def _here(path, values):
+def _here(path, values, style):
     value = np.concatenate(values)
-    if path[-1] == "kernel":
+    if path[-1] == "kernel" and style != "infojax":
         return value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
     return value
 

@@ -7,6 +7,7 @@ References:
   Dosovitskiy et al. 2021; Touvron et al. 2021 (tiny and small); facebookresearch/mae models_mae.py, models_vit.py.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,8 @@ class ViT(nn.Module):
 
     Args:
       num_classes: C.
-      size: "tiny", "small", "base", "large" or "huge" (see SIZES), or (width, depth, heads).
+      size: "tiny", "small", "base", "large" or "huge" (see SIZES), or (width, depth, heads), also
+        written "192x12x3", as a flag must.
       patch: side of a patch; the image's sides are multiples of it.
       position: "learned", or fixed "sincos".
       pool: "cls": the class token after the last norm; "mean": the norm of the mean over patches.
@@ -118,11 +120,16 @@ class ViT(nn.Module):
     @property
     def dimensions(self) -> tuple[int, int, int]:
         """(width, depth, heads)."""
-        known = {"position": POSITIONS, "pool": POOLS} | ({"size": SIZES} if isinstance(self.size, str) else {})
+        own = re.fullmatch(r"(\d+)x(\d+)x(\d+)", self.size) if isinstance(self.size, str) else None
+        size = tuple(map(int, own.groups())) if own else self.size
+        known = {"position": POSITIONS, "pool": POOLS} | ({"size": SIZES} if isinstance(size, str) else {})
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
-        return SIZES[self.size] if isinstance(self.size, str) else self.size
+        width, depth, heads = SIZES[size] if isinstance(size, str) else size
+        if min(width, depth, heads) < 1 or width % heads or width % 4:
+            raise ValueError(f"size: the width must be a multiple of heads and of 4; got {self.size}")
+        return width, depth, heads
 
     def _initializers(self):
         """Of kernels, of the kernel and bias that embed patches, of the class token."""

@@ -9,6 +9,7 @@ import optax
 
 from infojax.measures.classification import cross_entropy
 from infojax.objectives.contract import Aux, Average, Batches, Constants, Context, State, View
+from infojax.objectives.mixing import Mixing
 from infojax.objectives.nets import Nets
 from infojax.objectives.objective import Objective, objective
 from infojax.objectives.regularizers import InformationTerm
@@ -25,6 +26,7 @@ class Supervised(Objective):
       temperature: of the softmax that is trained; evaluation is of the logits as they are.
       label_smoothing: mass spread evenly over all classes.
       ema_decay: of the evaluated average of the parameters.
+      mix: mixup and CutMix of the pictures and labels that are trained on; without the information term.
       lr_scale: factor of the learning rate.
       log_softmax: "float32", whose gradient rounds to nothing or to noise where the loss is below 1e-7 ("slingshots" of
         grokking), or "float64": as exact as a double log-softmax, `infojax.measures.classification.cross_entropy`.
@@ -37,11 +39,19 @@ class Supervised(Objective):
     temperature: float = 1.0
     label_smoothing: float = 0.0
     ema_decay: float = 0.999
+    mix: Mixing = Mixing()
     lr_scale: float = 1.0
     log_softmax: str = "float32"
     transform: str = "weak"
     batch_size: int | str = 64
     replacement: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.mix.mixing != "off" and self.information.term != "off":
+            raise ValueError(
+                f"mixing is {self.mix.mixing}: mixed samples have no label for the term; turn one of them off"
+            )
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -50,6 +60,9 @@ class Supervised(Objective):
     @property
     def averages(self) -> Mapping[str, Average]:
         return {"ema": Average(("net",), self.ema_decay)}
+
+    def draws(self, key: jax.Array, batch: Batches, ctx: Context) -> Any:
+        return () if self.mix.mixing == "off" else self.mix.draw(key)
 
     def cross_entropy(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """(N,) with smoothed labels."""
@@ -69,8 +82,14 @@ class Supervised(Objective):
         ctx: Context,
     ) -> tuple[jax.Array, Aux]:
         labels = batch["train"].labels
-        output = nets("net", batch["train"].views[self.transform])
+        x, share = batch["train"].views[self.transform], 1.0
+        if self.mix.mixing != "off":
+            x, share = self.mix(x, draws)
+        output = nets("net", x)
         value = jnp.mean(self.cross_entropy(output.logits / self.temperature, labels))
+        if self.mix.mixing != "off":
+            other = jnp.mean(self.cross_entropy(output.logits / self.temperature, labels[::-1]))
+            value = share * value + (1 - share) * other
         metrics = {"cross_entropy": value, "accuracy": jnp.mean(jnp.argmax(output.logits, -1) == labels)}
         if self.information.term != "off":
             term, found = self.information(output.embedding, labels, nets.head(), ctx)

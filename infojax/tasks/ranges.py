@@ -18,6 +18,7 @@ from infojax.measures.catalogue import LABELLED
 from infojax.measures.collapse import NeuralCollapse
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import build
+from infojax.objectives.mixing import MIXINGS
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.tasks import load
@@ -84,6 +85,8 @@ RANGES = {
     "data.train_samples": STEPS, "data.subset_seed": STEPS, "data.pad": whole(0, 4096), "data.per_class": STEPS,
     "data.test_per_class": STEPS, "data.imbalance": Range(1), "data.scale": POSITIVE,
     "objective.batch_size": whole(1, also=("all",)), "objective.strength": FINITE, "objective.temperature": POSITIVE,
+    "objective.mixup_alpha": POSITIVE, "objective.cutmix_alpha": POSITIVE,
+    "optimizer.layer_decay": Range(0, 1, above=True),
     "objective.label_smoothing": SHARE, "objective.ema_decay": SHARE, "objective.lr_scale": POSITIVE,
     "objective.beta": NOT_NEGATIVE, "objective.inner": COUNT, "objective.reset_every": STEPS,
     "objective.rest_loss": NOT_NEGATIVE,
@@ -118,6 +121,7 @@ WORDS = {
     "evaluate.convention": tuple(NC1_CONVENTIONS), "objective.term": tuple(KINDS), "objective.to": tuple(GRADIENTS),
     "objective.log_softmax": tuple(LOG_SOFTMAX), "optimizer.schedule": tuple(SCHEDULES),
     "optimizer.name": tuple(OPTIMIZERS), "optimizer.decayed": tuple(DECAYED), "knn.rule": RULES,
+    "objective.mixing": MIXINGS,
 }  # fmt: skip
 LISTS = (
     "sparsities",

@@ -49,7 +49,9 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
         protocol="torchssl",  # or "fold", the official folds of STL-10
         pad=4,
     )  # fmt: skip
-    config.model = dict(name=chosen.model, dtype="float32", options=dict(), weights="")  # a published checkpoint's file
+    config.model = dict(
+        name=chosen.model, dtype="float32", options=dict(), weights=""
+    )  # a checkpoint: a file, or a run
     config.objective = flat_settings(METHODS[method])
     del config.objective["replacement"]
     # The paper says 5e-4 for all sets; TorchSSL's own files, which made its CIFAR-100 columns, 1e-3 there.

@@ -16,6 +16,40 @@ def matrices(params: Any) -> Any:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
+def kernels(params: Any) -> Any:
+    """Mask of the parameters named "kernel": `matrices` without tokens and positions, what MAE's fine-tuning decays."""
+    return jax.tree_util.tree_map_with_path(lambda path, p: getattr(path[-1], "key", "") == "kernel", params)
+
+
+def scale_by_layer(decay: float) -> optax.GradientTransformation:
+    """Multiplies the update of a ViT's layer l of L by decay^(L + 1 - l), as fine-tuning of BEiT and MAE does.
+
+    l is 0 for patches, positions and tokens, i for "block<i>", L + 1 for what follows the blocks. Parameters are found
+    by the name that is directly within the net; a net without blocks is one layer, which is not scaled.
+    """
+
+    def layer(path):
+        name = next((key for part in path if (key := str(getattr(part, "key", ""))) in BEFORE or _block(key)), "")
+        return 0 if name in BEFORE else _block(name)
+
+    def update(updates, state, params=None):
+        leaves, tree = jax.tree_util.tree_flatten_with_path(updates)
+        numbers = [layer(path) for path, _ in leaves]
+        last = 1 + max((number for number in numbers if number), default=-1)
+        scales = [decay ** (last - (last if number is None else number)) if last else 1.0 for number in numbers]
+        return jax.tree.unflatten(tree, [scale * leaf for scale, (_, leaf) in zip(scales, leaves, strict=True)]), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+BEFORE = ("token", "position", "patches")  # of a ViT, what comes before its blocks
+
+
+def _block(name):
+    """i of "block<i>", else None."""
+    return int(name[5:]) if name.startswith("block") and name[5:].isdigit() else None
+
+
 def cosine_7_16(lr: float, total_steps: int) -> optax.Schedule:
     """lr * max(0, cos(7 pi k / (16 K))), no warm-up; ends at 0.195 lr.
 
@@ -86,12 +120,14 @@ def adamw(
     weight_decay: float = 0.01,
     clip: float | None = None,
     decayed: Any = matrices,
+    layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
     """Adam with decoupled weight decay, p <- p - lr (m / (sqrt v + eps) + wd p), m and v without their initial bias.
 
-    `decayed` is the mask of the parameters with decay; None for all of them.
+    `decayed` is the mask of the parameters with decay; None for all of them. `layer_decay` is of `scale_by_layer`.
     """
-    return _chain(clip, optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=decayed))
+    tx = optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
+    return _chain(clip, tx, *([] if layer_decay == 1 else [scale_by_layer(layer_decay)]))
 
 
 def lars(

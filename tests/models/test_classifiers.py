@@ -125,6 +125,10 @@ def test_bfloat16_computes_and_float32_keeps(small):
         (lambda: ResNet(3, depth=19).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "depth must be one of 18, 34, 50, 101"),
         (lambda: ViT(3, size="giant").init(KEY, jnp.zeros((1, 8, 8, 3)), False), "tiny, small, base, large, huge"),
         (lambda: ViT(3, pool="max", patch=4).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "cls, mean"),
+        (
+            lambda: ViT(3, size="24x2x5", patch=4).init(KEY, jnp.zeros((1, 8, 8, 3)), False),
+            "multiple of heads and of 4",
+        ),
         (lambda: ViT(3, patch=5).init(KEY, jnp.zeros((1, 8, 8, 3)), False), "patches of 5 do not tile images of 8 x 8"),
     ],
 )
@@ -150,6 +154,11 @@ def test_registry(name):
 
 
 # ViT
+
+
+def test_sizes():
+    assert ViT(3, size="24x2x3").dimensions == ViT(3, size=(24, 2, 3)).dimensions == (24, 2, 3)
+    assert ViT(3).dimensions == (192, 12, 3)
 
 
 def test_sincos_positions():

@@ -84,9 +84,9 @@ def test_back_to_hugging_faces_names(golden, variables):
 
 
 NETS = {
-    "mae": (NET, (24, 24, 3), ("timm", "huggingface")),
-    "vit": (ViT(5, size=(24, 2, 3), patch=4), (8, 8, 3), ("timm", "huggingface")),
-    "resnet18": (ResNet(5), (8, 8, 3), ("torchvision",)),
+    "mae": (NET, (24, 24, 3), ("timm", "huggingface", "infojax")),
+    "vit": (ViT(5, size=(24, 2, 3), patch=4), (8, 8, 3), ("timm", "huggingface", "infojax")),
+    "resnet18": (ResNet(5), (8, 8, 3), ("torchvision", "infojax")),
 }
 
 

@@ -88,9 +88,11 @@ def built():
 def test_an_optimiser_that_a_flag_names_has_its_own_keys(name):
     flags = [f"--config.optimizer.name={name}"] + ["--config.optimizer.b2=0.95"] * (name == "adamw")
     config = parse(["main", f"--config={CONFIGS[0].parent}/quickstart.py", *flags])[0].optimizer.to_dict()
-    own = {"sgd": {"momentum", "nesterov"}, "adamw": {"b1", "b2", "eps", "decayed"}, "lars": {"momentum", "trust"}}[
-        name
-    ]
+    own = {
+        "sgd": {"momentum", "nesterov"},
+        "adamw": {"b1", "b2", "eps", "decayed", "layer_decay"},
+        "lars": {"momentum", "trust"},
+    }[name]
     assert config.keys() == {"name", "lr", "weight_decay", "clip", "schedule", "warmup_steps"} | own
     assert config.get("b2", 0.95) == 0.95
 

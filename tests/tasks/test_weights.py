@@ -13,6 +13,7 @@ from infojax.main import main
 from infojax.models import ViT, build
 from infojax.models.convert import to_published
 from infojax.tasks.build import network
+from infojax.tasks.build.saved import saved
 from infojax.tasks.config import ConfigError
 
 CONFIG = f"--config={Path(__file__).parents[2]}/configs/interplay.py:tiny,model=vit_tiny"
@@ -43,6 +44,28 @@ def test_weights_start_a_network(file, capsys):
     ]  # fmt: skip
     plain = build("vit_tiny", 3, **OPTIONS).init(jax.random.key(3), jnp.zeros((2, 8, 8, 1)), train=False)
     np.testing.assert_allclose(params["head"]["kernel"], plain["params"]["head"]["kernel"], rtol=1e-6)
+
+
+def test_a_run_starts_another(tmp_path, capsys):
+    """Its newest checkpoint, in a network with another pooling, whose norm and head are its own."""
+    flags = [
+        "--config.model.options.patch=4",
+        "--config.model.options.size=24x1x3",
+        "--config.steps=2",
+        "--config.evaluate.points=0",
+    ]
+    flags += ["--config.devices=1", "--config.report.draw=False", "--config.log.every=1"]
+    assert main([CONFIG, *flags, f"--workdir={tmp_path}/first"]) == 0
+    mean = [f"--config.model.weights={tmp_path}/first", "--config.model.options.pool=mean"]
+    assert main([CONFIG, *flags, *mean, f"--workdir={tmp_path}/second"]) == 0
+    assert f"{tmp_path}/first: initial values stay in: norm" in capsys.readouterr().out
+    like = jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.float32)
+    settings = ConfigDict(dict(name="vit_tiny", dtype="float32", options=OPTIONS, weights=f"{tmp_path}/first"))
+    params, _ = network(settings, 10, like).init(jax.random.key(9))
+    jax.tree.map(np.testing.assert_array_equal, params, saved(f"{tmp_path}/first").model.params)
+    again = saved(f"{tmp_path}/second").model.params  # rebuilt without the first run
+    change = np.abs(again["block1"]["qkv"]["kernel"] - params["block1"]["qkv"]["kernel"]).max()
+    assert 0 < change < 0.05
 
 
 def test_files_that_are_no_weights(file, tmp_path, capsys):

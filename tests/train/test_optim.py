@@ -72,6 +72,37 @@ def assert_close(actual, expected, rtol=1e-12):
         np.testing.assert_allclose(actual[name], value, rtol=rtol, err_msg=name)
 
 
+def test_layer_decay():
+    """0.5^(3 - l) of two blocks; all of it, the weight decay too, which tokens and positions do not have."""
+    leaf = {"kernel": np.ones((2, 2)), "bias": np.ones(2)}
+    first = {"token": np.ones((1, 1, 2)), "position": np.ones((1, 3, 2)), "patches": leaf}
+    params = {
+        "net": first | {"block1": {"qkv": leaf}, "block2": {"qkv": leaf}, "norm": {"scale": np.ones(2)}, "head": leaf}
+    }
+    gradients = [jax.tree.map(np.ones_like, params)] * 2
+    settings = dict(weight_decay=0.3, decayed=optim.kernels)
+    plain, scaled = (run(optim.adamw(0.1, layer_decay=x, **settings), params, gradients)["net"] for x in (1.0, 0.5))
+    once = run(optim.adamw(0.1, **settings), params, gradients[:1])["net"]
+    decayed = run(optim.adamw(0.1, layer_decay=0.5, **settings), params, gradients[:1])["net"]
+    for name, scale in (
+        ("token", 1 / 8),
+        ("position", 1 / 8),
+        ("patches", 1 / 8),
+        ("block1", 1 / 4),
+        ("block2", 1 / 2),
+    ):
+        for whole, part in zip(jax.tree.leaves(once[name]), jax.tree.leaves(decayed[name]), strict=True):
+            np.testing.assert_allclose(part - 1, scale * (whole - 1), rtol=1e-6, err_msg=name)
+    for name in ("norm", "head"):
+        jax.tree.map(np.testing.assert_array_equal, scaled[name], plain[name])
+    np.testing.assert_allclose(once["token"], 0.9, rtol=1e-6)
+    np.testing.assert_allclose(once["head"]["kernel"], 0.9 - 0.03, rtol=1e-6)
+    cnn = {"net": {"group1_block1": leaf, "head": leaf}}
+    changes = [jax.tree.map(np.ones_like, cnn)]
+    found = (run(optim.adamw(0.1, layer_decay=x), cnn, changes) for x in (1.0, 0.5))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_sgd(nesterov):
     def step(k, p, g, v):

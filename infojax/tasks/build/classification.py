@@ -27,7 +27,9 @@ def classification_defaults(name: str, chosen: Any) -> ConfigDict:
     config.data = dict(
         name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4,  # 0 samples: all
     )  # fmt: skip
-    config.model = dict(name=chosen.model, dtype="float32", options=dict(), weights="")  # a published checkpoint's file
+    config.model = dict(
+        name=chosen.model, dtype="float32", options=dict(), weights=""
+    )  # a checkpoint: a file, or a run
     config.objective = supervised_settings(term=chosen.get("term", "off"))
     config.optimizer = optimizer_settings("sgd", lr=0.03, weight_decay=5e-4, schedule="cosine_7_16")
     return config

@@ -1,6 +1,7 @@
 """Networks of a config."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,15 +37,16 @@ def network(settings: Any, num_classes: int, *like: Any, start: str | None = Non
 
 
 def with_weights(net: Net, module: Any, file: str) -> Net:
-    """The net whose `init` gives the parameters and statistics of a published checkpoint; says what is left out.
+    """The net whose `init` gives the parameters and statistics of a checkpoint; says what is left out.
 
     Args:
       module: of `infojax.models`, whose net it is.
-      file: .safetensors or .npz, with the names that `infojax.models.convert` knows.
+      file: .safetensors or .npz, with the names that `infojax.models.convert` knows; or the folder of a run, whose
+        newest checkpoint is taken, of its first network where there are several.
     Raises:
       ConfigError: it cannot be read, or is of another network.
     """
-    arrays = read_weights(file)
+    arrays = of_run(file) if Path(file).is_dir() else read_weights(file)
     params, model_state = jax.eval_shape(net.init, jax.random.key(0))
     try:
         found, notes = from_published(arrays, module, {"params": params, **model_state})
@@ -63,6 +65,19 @@ def with_weights(net: Net, module: Any, file: str) -> Net:
         return chosen.pop("params"), chosen
 
     return net._replace(init=init)
+
+
+def of_run(folder: str) -> Mapping[str, Any]:
+    """name -> array of the network of a run folder, under its own names.
+
+    Raises:
+      ConfigError, RunFolderError, CheckpointError: as of `saved`.
+    """
+    from infojax.tasks.build.saved import saved  # which builds the run, and so its network
+
+    model = saved(folder).model
+    leaves = jax.tree_util.tree_leaves_with_path({"params": model.params, **model.model_state})
+    return {"/".join(part.key for part in path[1:]): leaf for path, leaf in leaves}
 
 
 def read_weights(file: str) -> Mapping[str, np.ndarray]:

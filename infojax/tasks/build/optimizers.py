@@ -31,6 +31,7 @@ def adamw(settings: Any, rate: Any) -> optax.GradientTransformation:
         weight_decay=settings.weight_decay,
         clip=settings.clip or None,
         decayed=DECAYED[settings.decayed],
+        layer_decay=settings.get("layer_decay", 1.0),
     )
 
 
@@ -82,11 +83,11 @@ SCHEDULES = {
     "constant": constant, "coop": coop, "cosine": cosine, "cosine_7_16": cosine_7_16, "exponential": exponential,
     "warmup": warmup,
 }  # fmt: skip
-DECAYED = {"all": None, "matrices": optim.matrices}  # which parameters have weight decay
+DECAYED = {"all": None, "matrices": optim.matrices, "kernels": optim.kernels}  # which parameters have weight decay
 # Keys of the section "optimizer" beside name, lr, weight_decay, clip (0: no clipping), schedule and warmup_steps.
 OWN: dict[str, dict[str, Any]] = {
     "sgd": dict(momentum=0.9, nesterov=True),
-    "adamw": dict(b1=0.9, b2=0.999, eps=1e-8, decayed="matrices"),
+    "adamw": dict(b1=0.9, b2=0.999, eps=1e-8, decayed="matrices", layer_decay=1.0),
     "lars": dict(momentum=0.9, trust=1e-3),
 }
 
