@@ -199,6 +199,7 @@ CATALOGUE = {
         # What only runs measure.
         Measure("accuracy", "accuracy", TRAINING, colour=2, summary=1, brief=1),
         Measure("error", "error (%)", TRAINING, unit="%", colour=2),
+        Measure("error_ema", "error of the averaged weights (%)", TRAINING, unit="%", colour=2),
         Measure("loss", "loss", TRAINING, colour=5, summary=2, brief=2),
         Measure("cross_entropy", "cross-entropy", TRAINING, unit="nats", colour=5),
         Measure(
