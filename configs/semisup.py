@@ -51,6 +51,6 @@ def get_config(string=""):
         config.evaluate.update(points=6, train_samples=None if digits else 2000, test_samples=None if digits else 2000)
     else:
         config.objective.batch_size, config.steps = 64, 2**20 if chosen.preset == "paper" else 2**16
-        config.evaluate.update(every=5000, train_samples=10_000)
+        config.evaluate.update(every=5000, late_every=1000, late_from=0.8, train_samples=10_000)  # TorchSSL's
         config.log.every, config.checkpoint.every = 500, 5000
     return config

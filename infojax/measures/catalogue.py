@@ -203,6 +203,7 @@ CATALOGUE = {
         Measure("accuracy_knn_20", "accuracy, 20 neighbours", TRAINING, colour=2, summary=21, brief=14),
         Measure("accuracy_knn_200", "accuracy, 200 neighbours", TRAINING, colour=2, summary=22, brief=15),
         Measure("accuracy_knn_euclidean_20", "accuracy, 20 neighbours, euclidean", TRAINING, colour=2, summary=23),
+        Measure("error_ema", "error of the averaged weights (%)", TRAINING, unit="%", colour=2),
         Measure("loss", "loss", TRAINING, colour=5, summary=2, brief=2),
         Measure("cross_entropy", "cross-entropy", TRAINING, unit="nats", colour=5),
         Measure(

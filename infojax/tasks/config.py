@@ -125,6 +125,8 @@ def training(name: str, chosen: Any) -> ConfigDict:
             evaluate=dict(
                 points=16,  # evaluations at log-spaced epochs, beside the first and the last step
                 every=0,  # steps between evaluations instead, if positive
+                late_every=0,  # steps between them towards the end, if positive; it goes with `every`
+                late_from=0.8,  # the share of the run after which `late_every` holds
                 train_samples=optional(int),  # whole split by default
                 test_samples=optional(int),
                 convention="thesis",  # of NC1

@@ -229,3 +229,10 @@ def _one_of_two(config, names):
                 "when to evaluate; give one of them"
             )
         evaluate["points" if given == ["every"] else "every"] = 0
+    if evaluate.get("late_every") and not evaluate.every:
+        if "config.evaluate.late_every" in names:
+            raise ConfigError(
+                f"config.evaluate.late_every is {evaluate.late_every}, but config.evaluate.every is 0 and evaluations "
+                "are spaced by points; give config.evaluate.every too"
+            )
+        evaluate.late_every = 0

@@ -78,7 +78,8 @@ STEPS, COUNT = whole(0), whole(1)
 RANGES = {
     "seed": STEPS, "seeds": whole(1, 100_000), "steps": COUNT, "epochs": POSITIVE,
     "steps_per_call": whole(0, 100_000), "devices": whole(0, 1_000_000), "log.every": STEPS,
-    "evaluate.points": whole(0, 100_000), "evaluate.every": STEPS, "evaluate.accuracy_every": STEPS,
+    "evaluate.points": whole(0, 100_000), "evaluate.every": STEPS, "evaluate.late_every": STEPS,
+    "evaluate.late_from": Range(0, 1), "evaluate.accuracy_every": STEPS,
     "evaluate.train_samples": COUNT, "evaluate.test_samples": COUNT, "evaluate.batch_size": COUNT,
     "checkpoint.every": STEPS, "checkpoint.keep": COUNT,
     "data.labels": whole(0, also=("true", "random")), "data.labelled_seed": STEPS,

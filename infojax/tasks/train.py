@@ -81,7 +81,8 @@ def train(
     if dry_run:
         return None
     points, interval = config.evaluate.points, settings["evaluate"]["every"]
-    due = every(interval, total) if interval or not points else log_spaced(total, points, study.per_epoch or 1)
+    late = config.evaluate.late_every, config.evaluate.late_from
+    due = every(interval, total, *late) if interval or not points else log_spaced(total, points, study.per_epoch or 1)
     with together():
         evaluators = list(study.evaluators(prepared.tools(config.evaluate), due))
     begun = time.perf_counter()

@@ -59,9 +59,19 @@ class Evaluator(NamedTuple):
     of_all_runs: bool = False
 
 
-def every(interval: int, total: int) -> Callable[[int], bool]:
-    """Due at 0, interval, 2 interval, ... and at the end; never for an interval of 0."""
-    return lambda step: bool(interval) and (step % interval == 0 or step == total)
+def every(interval: int, total: int, late: int = 0, late_from: float = 1.0) -> Callable[[int], bool]:
+    """Due at 0, interval, 2 interval, ... and at the end; never for an interval of 0.
+
+    Args:
+      late: the interval from the step late_from * total on, as protocols have it that select among the last
+        evaluations; 0 keeps the first one.
+    """
+
+    def due(step):
+        spacing = late if late and step >= late_from * total else interval
+        return bool(interval) and (step % spacing == 0 or step == total)
+
+    return due
 
 
 def at(*steps: int) -> Callable[[int], bool]:

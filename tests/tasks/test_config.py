@@ -278,6 +278,10 @@ def test_evaluations_are_spaced_in_one_way():
     with pytest.raises(ConfigError, match=r"evaluate.every \(5\) and config.evaluate.points \(3\) both say when"):
         flags("--config.evaluate.every=5", "--config.evaluate.points=3")
     assert flags("--config.evaluate.every=0", "--config.evaluate.points=3").evaluate.points == 3
+    found = flags("--config.evaluate.every=5", "--config.evaluate.late_every=2").evaluate
+    assert (found.every, found.late_every, found.late_from) == (5, 2, 0.8)
+    with pytest.raises(ConfigError, match=r"late_every is 2, but config.evaluate.every is 0"):
+        flags("--config.evaluate.late_every=2")
 
 
 def test_flags_that_would_change_nothing_or_the_wrong_thing(capsys):

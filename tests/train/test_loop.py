@@ -386,6 +386,15 @@ def test_every(interval, total, due):
     assert [step for step in range(total + 1) if every(interval, total)(step)] == due
 
 
+def test_evaluations_become_closer_towards_the_end():
+    """TorchSSL's 5,000 steps until 80% and then 1,000, in thousandths of its 2^20 steps."""
+    due = [step for step in range(21) if every(5, 20, late=1, late_from=0.8)(step)]
+    assert due == [0, 5, 10, 15, 16, 17, 18, 19, 20]
+    assert [step for step in range(21) if every(0, 20, late=1, late_from=0.8)(step)] == []
+    due = [step for step in range(2**20 + 1) if every(5000, 2**20, late=1000, late_from=0.8)(step)]
+    assert sum(step < 0.8 * 2**20 for step in due) == 168 and due[-2:] == [1_048_000, 2**20] and len(due) == 379
+
+
 def test_log_spaced():
     due = [step for step in range(1001) if log_spaced(1000, 5, per_epoch=10)(step)]
     assert due == [0, 10, 30, 100, 320, 1000]  # epochs 1, 3, 10, 32, 100

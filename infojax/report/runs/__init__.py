@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infojax import outputs
 from infojax.report.runs.rows import read_history
+from infojax.report.runs.selection import selection_lines, several
 from infojax.report.runs.tables import text_lines
 
 
@@ -36,4 +37,5 @@ def write_comparison(folders, out) -> Path:
 
 def summary_lines(folder) -> list[str]:
     """The last evaluation as a table of fixed width: mean ± half of the 95% interval over seeds, and limits."""
-    return text_lines(read_history(folder))
+    history = read_history(folder)
+    return text_lines(history) + (selection_lines(history) if several(history) else [])

@@ -13,6 +13,7 @@ from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
 from infojax.report.runs.pictures import BINNING, CLOUDS, draw_binning, draw_clouds, draw_maps
 from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN
 from infojax.report.runs.rows import splits_of
+from infojax.report.runs.selection import selections_table, several
 from infojax.report.runs.tables import (
     data_and_model,
     differing,
@@ -97,6 +98,9 @@ def run_page(history, figures) -> str:
         f"<section><h2>Last evaluation</h2>{_paragraph(_note(history))}{''.join(tables)}" if any(tables) else "",
         _folded("Each run", seeds) if many and seeds else "",
         _titled(3, "Phases, on test") + plain_table(*phases_table(history)) if phased(history) else "",
+        _titled(3, "Error on test, by evaluation") + plain_table(*selections_table(history))
+        if several(history)
+        else "",
         "</section>" if any(tables) else "",
         _gallery(drawn),
         _folded("Settings", _json(history.config)),

@@ -168,6 +168,7 @@ def _derived(values) -> dict:
     """Quantities that are functions of a logged one."""
     functions = {
         "error": ("accuracy", lambda x: 100 * (1 - x)),
+        "error_ema": ("accuracy_ema", lambda x: 100 * (1 - x)),
         "limit_effective_rank": ("limit_entropy_features", math.exp),
     }
     found = {}

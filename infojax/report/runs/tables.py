@@ -249,15 +249,15 @@ def text_lines(history) -> list[str]:
         for name in BRIEF:
             cells = [f(history, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
             table += [[CATALOGUE[name].label, *cells]] if any(cells) else []
-        lines += _columns(table) if len(table) > 1 else ["  nothing evaluated"]
+        lines += columns(table) if len(table) > 1 else ["  nothing evaluated"]
     for heading, header, rows in layers_tables(history):
-        lines += ["", heading, *_columns([header, *rows])]
+        lines += ["", heading, *columns([header, *rows])]
     if phased(history):
         header, rows = phases_table(history)
         lines += [
             "",
             "99% of train right (memorised), of test (generalised)",
-            *_columns([header[:3], *(r[:3] for r in rows)]),
+            *columns([header[:3], *(r[:3] for r in rows)]),
         ]
     return [*lines, *(f"! {warning}" for warning in warnings_of(history))]
 
@@ -267,11 +267,11 @@ def phased(history) -> bool:
     return history.config.get("task") == "grokking"
 
 
-def _columns(table) -> list[str]:
+def columns(table) -> list[str]:
     """Cells padded to the widest of their column, the first to the left; columns without a number are left out."""
-    columns = [column for i, column in enumerate(zip(*table, strict=True)) if i == 0 or any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
-    rows = zip(*columns, strict=True)
+    kept = [column for i, column in enumerate(zip(*table, strict=True)) if i == 0 or any(column[1:])]
+    widths = [max(map(len, column)) for column in kept]
+    rows = zip(*kept, strict=True)
     padded = [
         [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))] for row in rows
     ]

@@ -1,0 +1,92 @@
+"""Which of a run's evaluations its test error is read from: the protocols of the field, by name.
+
+A pure function of the rows: every evaluation stays in metrics.jsonl, so that a run reports each of them at any time,
+and a run that was resumed reports what an uninterrupted one does.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from infojax.report.runs.tables import columns, plus_minus
+from infojax.report.tables.content import one_line
+
+LAST = 20  # evaluations
+
+
+class Selection(NamedTuple):
+    """How one number is made of the errors of all evaluations, in the order of steps.
+
+    Attributes:
+      of: errors (P,) -> number; selects_on: what the choice has seen; source: who reports it.
+    """
+
+    of: Callable
+    selects_on: str
+    source: str
+
+
+SELECTIONS = {
+    "best": Selection(np.min, "the test set: the least of all evaluations", "TorchSSL, and the papers' tables"),
+    "last": Selection(lambda errors: errors[-1], "nothing", "TorchSSL's averaging script"),
+    "mean_last_20": Selection(lambda errors: np.mean(errors[-LAST:]), "nothing", "TorchSSL's averaging script"),
+    "median_last_20": Selection(lambda errors: np.median(errors[-LAST:]), "nothing", "FixMatch's own code"),
+}
+
+
+def several(history) -> bool:
+    """Whether the task is one whose published numbers differ in this."""
+    return history.config.get("task") == "semisup"
+
+
+def errors_of(history, run, split="test") -> dict:
+    """{step: error in %} of a run, of the averaged weights where these were evaluated: what the field reports."""
+    for quantity in ("error_ema", "error"):
+        found = history.values.get(("step", split, quantity), {}).get(run)
+        if found:
+            return {step: error for step, error in found.items() if math.isfinite(error)}
+    return {}
+
+
+def selected(errors, name) -> float:
+    """The number that a selection makes of {step: error}; NaN of none."""
+    values = np.array([errors[step] for step in sorted(errors)])
+    return float(SELECTIONS[name].of(values)) if len(values) else math.nan
+
+
+def selections(history, split="test") -> list[dict]:
+    """A row for each run and selection: "run", "seed", "selection", "error", "evaluations", "selects_on", "source"."""
+    rows = []
+    for run in (run for runs in history.groups.values() for run in runs):
+        errors = errors_of(history, run, split)
+        for name, selection in SELECTIONS.items() if errors else ():
+            used = 1 if name in ("best", "last") else min(LAST, len(errors))
+            found = {"run": run, "seed": history.seeds.get(run, ""), "split": split, "selection": name}
+            found |= {"error": selected(errors, name), "evaluations": used}
+            rows.append(found | {"selects_on": selection.selects_on, "source": selection.source})
+    return rows
+
+
+def selections_table(history, split="test") -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one per selection: mean ± half of the 95% interval over the runs of each group."""
+    groups = list(history.groups.items())
+    named = [f"{history.swept} = {one_line(value)}" if history.swept else "error (%)" for value, _ in groups]
+    rows = []
+    for name, selection in SELECTIONS.items():
+        found = [[selected(errors, name) for run in runs if (errors := errors_of(history, run, split))]
+                 for _, runs in groups]  # fmt: skip
+        if any(found):
+            rows.append([name, *map(plus_minus, found), selection.selects_on, selection.source])
+    return ["selection", *named, "selects on", "reported by"], rows
+
+
+def selection_lines(history, split="test") -> list[str]:
+    """The selections in the terminal."""
+    header, rows = selections_table(history, split)
+    counts = [len(errors_of(history, run, split)) for runs in history.groups.values() for run in runs]
+    few = f"; of {min(counts)} evaluations, fewer than {LAST}" if rows and min(counts) < LAST else ""
+    return (
+        ["", f"Error on {split}, by evaluation{few}", *columns([header[:-1], *(r[:-1] for r in rows)])] if rows else []
+    )
