@@ -14,7 +14,10 @@ from infojax.evaluate import interplay, neural_collapse, on_sample, online, spec
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import Linear, Projector, options_of
 from infojax.objectives import Context, Facts, Net, Optimizer, flat_settings, with_settings
-from infojax.objectives.selfsup import METHODS, SelfSupervised, mmae, spectral, vicreg
+from infojax.objectives.selfsup import METHODS, SelfSupervised
+from infojax.objectives.selfsup.mmae import FORMS as RATES
+from infojax.objectives.selfsup.spectral import FORMS as SPECTRAL
+from infojax.objectives.selfsup.vicreg import SHARE
 from infojax.tasks.build import (
     Study,
     Tools,
@@ -35,7 +38,7 @@ from infojax.train.loop import Evaluator
 from infojax.train.networks import as_net
 
 MASKED = tuple(name for name in METHODS if "mae" in name)  # these have one view, and no projector
-FORMS = {"spectral": spectral.FORMS, "vicreg": tuple(vicreg.SHARE), "mmae": mmae.FORMS, "mmae_released": mmae.FORMS}
+FORMS = {"spectral": SPECTRAL, "vicreg": tuple(SHARE), "mmae": RATES, "mmae_released": RATES}
 # What a method compares: the weights and the feature of the first view, and of the second.
 BRANCHES = {"byol": (("raw", "prediction"), ("target", "projection"))}
 DERIVED = ("target_steps", "patch")  # fields of methods that the run and the network decide
