@@ -88,13 +88,15 @@ def joint_embedding(config, tiny):
 def masked_auto_encoder(config, tiny):
     """One view, AdamW with betas of 0.9 and 0.95, lr 1.5e-4 per 256 samples; tiny: 32 wide, 2 deep, a larger rate."""
     if tiny:
-        config.model.options = dict(size=(32, 2, 2), patch=2, decoder=(32, 1, 2))
+        if config.model.name == "mae_tiny":
+            config.model.options = dict(size=(32, 2, 2), patch=2, decoder=(32, 1, 2))
         config.optimizer = adamw(3e-3, 30)
         if "mu" in config.objective:
             config.objective.mu = 2 / 3  # mu B / D = 1.33
         config.online.lr = 3e-3
     else:
-        config.model.options = dict(patch=4, decoder=(192, 4, 3))
+        if config.model.name == "mae_tiny":
+            config.model.options = dict(patch=4, decoder=(192, 4, 3))
         config.optimizer = adamw(1.5e-4, 3900)  # twenty epochs of 50,000 samples
         config.online.lr = 1.5e-4
 

@@ -1,5 +1,6 @@
 """Self-supervised learning: a method of `infojax.objectives.selfsup`, and what matrix information sees of it."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from infojax.data import RECIPES, Recipe, in_memory, open_dataset, view_transforms
-from infojax.evaluate import interplay, neural_collapse, on_sample, online, spectrum, view_information
+from infojax.data import RECIPES, Recipe, Source, in_memory, open_dataset, view_transforms
+from infojax.evaluate import fixed_sample, interplay, neural_collapse, on_sample, online, spectrum, view_information
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import Linear, Projector, options_of
 from infojax.objectives import Context, Facts, Net, Optimizer, flat_settings, with_settings
@@ -83,7 +84,7 @@ def study(config: ConfigDict) -> Study:
     total = total_steps(config, per_epoch)
     mean, std, notes = normalisation(dataset, source)
     method = method_of(config, total)
-    nets = networks(config, method, classes, source.shape)
+    nets = networks(config, classes, source.shape)
     views = view_transforms(mean, std, recipes(config.data), flip=dataset.flip)
     return Study(
         objective=method,
@@ -91,7 +92,7 @@ def study(config: ConfigDict) -> Study:
         transforms=views,
         data={"train": arrays_of(every)},
         splits={"train": source, "test": test},
-        evaluators=lambda tools, due: evaluators(config, tools, due, (views["view1"], views["view2"])),
+        evaluators=lambda tools, due: evaluators(config, tools, due, test, (views["view1"], views["view2"])),
         per_epoch=per_epoch,
         notes=(*notes, *note_fewer(config, train=source, test=test), *note_views(config, len(test))),
     )
@@ -121,16 +122,14 @@ def recipes(data: ConfigDict) -> tuple[Recipe, Recipe]:
     return one, two
 
 
-def networks(config: ConfigDict, method: SelfSupervised, classes: int, shape: tuple[int, ...]) -> dict[str, Net]:
-    """ "net", and what of "projector", "predictor" and "online" the method and the config have."""
+def networks(config: ConfigDict, classes: int, shape: tuple[int, ...]) -> dict[str, Net]:
+    """The nets by name: "net", and "projector", "predictor" and "online" where the method and the config have them."""
     like, masked = jax.ShapeDtypeStruct((2, *shape), jnp.float32), config.method in MASKED
+    inputs = [like]
     if masked:
-        patch = patch_of(config.model)
-        noise = jax.ShapeDtypeStruct((2, (shape[0] // patch) * (shape[1] // patch)), jnp.float32)
-        nets = {"net": network(config.model, classes, like, noise)}
-    else:
-        nets = {"net": network(config.model, classes, like)}
-
+        patches = math.prod(side // patch_of(config.model) for side in shape[:2])
+        inputs.append(jax.ShapeDtypeStruct((2, patches), jnp.float32))  # noise
+    nets = {"net": network(config.model, classes, *inputs)}
     embedding = jax.eval_shape(
         lambda x: nets["net"].apply(*nets["net"].init(jax.random.key(0)), x, train=False)[0].embedding, like
     )
@@ -156,24 +155,24 @@ def optimizers(config: ConfigDict, total: int, nets: dict[str, Net]) -> optax.Gr
     return optax.multi_transform(parts, {name: "online" if name == "online" else "main" for name in nets})
 
 
-def evaluators(config: ConfigDict, tools: Tools, due: Any, views: Sequence[Callable]) -> Iterator[Evaluator]:
+def evaluators(
+    config: ConfigDict, tools: Tools, due: Any, test: Source, views: Sequence[Callable]
+) -> Iterator[Evaluator]:
     """Features of both splits, the online classifier, and two views of one held-out batch."""
     measures = (online, interplay, partial(neural_collapse, convention=config.evaluate.convention), spectrum)
     for split in ("train", "test"):
         run = on_sample(tools.through, tools.sample(split), measures)
         yield Evaluator("features", due, lambda models, run=run: run({"raw": models["raw"]}))
     if config.method not in MASKED and config.evaluate.views:
-        sample = tools.sample("test")
-        sample = sample._replace(x=sample.x[: config.evaluate.views], labels=sample.labels[: config.evaluate.views])
+        sample = fixed_sample("test", test, config.evaluate.views, seed=1)
         branches = BRANCHES.get(config.method, (("raw", "projection"),) * 2)
         yield Evaluator("views", due, view_information(views, sample, branches))
 
 
 def note_views(config: ConfigDict, count: int) -> Iterator[str]:
     """A line where fewer samples are compared than the config asks for."""
-    have = min(count, config.evaluate.test_samples or count)
-    if config.method not in MASKED and config.evaluate.views > have:
-        yield f"config.evaluate.views is {config.evaluate.views:,}, more than the {have:,} test samples: all are used"
+    if config.method not in MASKED and config.evaluate.views > count:
+        yield f"config.evaluate.views is {config.evaluate.views:,}, more than the {count:,} test samples: all are used"
 
 
 def check(config: ConfigDict) -> None:

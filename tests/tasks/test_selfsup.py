@@ -16,6 +16,7 @@ SHORT = [
 ]  # fmt: skip
 SMALL = [*SHORT, "--config.model.options.widths=(16,)", "--config.projector.widths=(8,6)"]
 TINY = ["--config.model.options.size=(8,1,1)", "--config.model.options.decoder=(8,1,1)"]
+TINY += ["--config.optimizer.warmup_steps=0"]
 
 
 def rows_of(folder, evaluator=""):

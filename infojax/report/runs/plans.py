@@ -90,11 +90,12 @@ def _pair(name):
 def _view(name, order="", bound=False):
     """A quantity of two views: of projections, their features, and embeddings, and its lower bound."""
     found = (
-        Line(f"{name}{order}", "projections"),
-        Line(f"{name}_features{order}", "projections, of features", dash=(0, (1, 1.2))),
-        Line(f"{name}_embedding{order}", "embeddings", dash=(0, (4, 1.5))),
+        Line(f"{name}{order}", "projections", "test"),
+        Line(f"{name}_features{order}", "projections, of features", "test", (0, (1, 1.2))),
+        Line(f"{name}_embedding{order}", "embeddings", "test", (0, (4, 1.5))),
     )
-    return (*found, Line(f"{name}_bound", "projections, lower bound", dash=(0, (5, 1.5, 1, 1.5)))) if bound else found
+    lower = Line(f"{name}_bound", "projections, lower bound", "test", (0, (5, 1.5, 1, 1.5)))
+    return (*found, lower) if bound else found
 
 
 def _on_path(ending="", note=""):
@@ -267,7 +268,9 @@ FIGURES = {
         (
             Panel("Effective rank of the embedding", splits("effective_rank_from_gram")),
             Panel("RankMe of the embedding", splits("rankme")),
-            Panel("Effective rank of the branches", lines("effective_rank_view1", "effective_rank_view2")),
+            Panel(
+                "Effective rank of the branches", lines("effective_rank_view1", "effective_rank_view2", split="test")
+            ),
             Panel("Accuracy, online head", splits("accuracy_online")),
             Panel("Loss of the method, batch", (Line("loss_method", "batch", "batch"),)),
             Panel("Coding rate of the embedding", splits("coding_rate")),
@@ -284,7 +287,9 @@ FIGURES = {
         (
             Panel("MI of views (nats)", _view("view_mutual_information")),
             Panel("Joint entropy of views (nats)", _view("view_joint_entropy")),
-            Panel("Effective rank of the branches", lines("effective_rank_view1", "effective_rank_view2")),
+            Panel(
+                "Effective rank of the branches", lines("effective_rank_view1", "effective_rank_view2", split="test")
+            ),
             Panel("Accuracy, online head", splits("accuracy_online")),
         ),
         columns=2,
