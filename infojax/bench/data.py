@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from infojax.data import normalise, open_dataset, order, stream, strong, weak
+from infojax.data import RECIPES, Recipe, normalise, open_dataset, order, stream, strong, view, weak
 from infojax.data.prepare import write_records
 from infojax.data.randaugment import GREY, OPERATIONS
 
@@ -108,7 +108,61 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
         taken = best(lambda step=step: jax.block_until_ready(step(data, 1)))
         beside = best(lambda theirs=theirs: [view(x) for view in theirs for x in pictures], 3)
         rows.append(_row(f"draw, {name}, normalise", BATCH * len(ours), taken, beside, first))
-    return rows + [_records(train, 1000 if quick else 5000)]
+    return rows + _two_views(train, quick) + [_records(train, 1000 if quick else 5000)]
+
+
+def pillow_view(image: Any, recipe: Recipe, size: int) -> Any:
+    """A view of `infojax.data.views` as the worker of a PyTorch loader makes it with Pillow, uint8."""
+    width, height = image.size
+    for _ in range(10):
+        area, ratio = width * height * random.uniform(*recipe.area), random.uniform(*np.log(recipe.ratio))
+        w, h = round((area * np.exp(ratio)) ** 0.5), round((area / np.exp(ratio)) ** 0.5)
+        if 0 < w <= width and 0 < h <= height:
+            break
+    else:
+        w, h = width, height
+    left, top = random.randint(0, width - w), random.randint(0, height - h)
+    image = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + w, top + h))
+    if random.random() < recipe.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if random.random() < recipe.jitter_share:
+        strengths = dict(enumerate(recipe.jitter))
+        for i in random.sample(range(4), 4):
+            if i < 3:
+                enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[i]
+                image = enhance(image).enhance(random.uniform(max(0, 1 - strengths[i]), 1 + strengths[i]))
+            else:
+                shift = round(255 * random.uniform(-strengths[i], strengths[i]))
+                hue, *rest = image.convert("HSV").split()
+                turned = Image.fromarray((np.asarray(hue) + np.uint8(shift % 256)).astype(np.uint8))
+                image = Image.merge("HSV", (turned, *rest)).convert("RGB")
+    if random.random() < recipe.grey:
+        image = image.convert("L").convert("RGB")
+    if random.random() < recipe.blur:
+        image = image.filter(ImageFilter.GaussianBlur(random.uniform(*recipe.sigma)))
+    return np.asarray(image)
+
+
+def _two_views(train, quick):
+    """Two SimCLR views of each picture, of 32 x 32 and of 224 x 224, on the device and by Pillow."""
+    rows, large = [], np.random.default_rng(0).integers(0, 256, (16 if quick else 64, 256, 256, 3), dtype=np.uint8)
+    for name, data, size in (("simclr_small", train.x[:BATCH], SIZE), ("simclr", large, 224)):
+        recipe = RECIPES[name][0]
+
+        @jax.jit
+        def step(x, key, recipe=recipe, size=size):
+            views = [view(own, x, recipe, size) for own in jax.random.split(key)]
+            return [normalise(z, *[(127.0,) * 3] * 2) for z in views]
+
+        x, key = jax.device_put(data), jax.random.key(0)
+        start = time.perf_counter()
+        jax.block_until_ready(step(x, key))
+        first = time.perf_counter() - start
+        taken = best(lambda step=step, x=x, key=key: jax.block_until_ready(step(x, key)), 3)
+        pictures = [Image.fromarray(picture) for picture in data]
+        beside = best(lambda p=pictures, r=recipe, s=size: [pillow_view(q, r, s) for q in p for _ in range(2)], 1)
+        rows.append(_row(f"two views, {name}, {size} x {size}", 2 * len(data), taken, beside, first))
+    return rows
 
 
 def _records(train, n):

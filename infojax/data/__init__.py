@@ -20,11 +20,12 @@ from infojax.data.records import open_records
 from infojax.data.source import Arrays, DataError, Dataset, Source, channel_moments, constant_channels, in_memory, near
 from infojax.data.splits import labelled
 from infojax.data.stream import stream
+from infojax.data.views import RECIPES, Recipe, view, view_transforms
 
 __all__ = [
-    "Arrays", "DataError", "Dataset", "Source", "channel_moments", "constant_channels", "in_memory", "labelled",
-    "normalise", "open_dataset", "options_of", "order", "order_with_replacement", "stream", "strong",
-    "transforms", "weak",
+    "Arrays", "DataError", "Dataset", "RECIPES", "Recipe", "Source", "channel_moments", "constant_channels",
+    "in_memory", "labelled", "normalise", "open_dataset", "options_of", "order", "order_with_replacement", "stream",
+    "strong", "transforms", "view", "view_transforms", "weak",
 ]  # fmt: skip
 
 DATASETS = {

@@ -166,7 +166,7 @@ def view(key: jax.Array, images: jax.Array, recipe: Recipe, size: int | None = N
 def view_transforms(
     mean: Any, std: Any, recipes: tuple[Recipe, Recipe], *, flip: bool = True
 ) -> Mapping[str, Callable[..., jax.Array]]:
-    """ "plain", "view1" and "view2": (key, uint8 samples) -> what a network takes.
+    """The transforms "plain", "view1" and "view2": (key, uint8 samples) -> what a network takes.
 
     Args:
       mean, std: per channel, on the scale 0 to 255.

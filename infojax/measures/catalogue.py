@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 ENTROPY, COLLAPSE, HEAD = "Entropy and rank", "Neural collapse", "Head and information"
 TRAINING, USABLE, PATHS, OTHER = "Training", "Usable information", "Paths and pruning", "Other"
-GROUPS = (ENTROPY, COLLAPSE, HEAD, TRAINING, USABLE, PATHS, OTHER)  # in the order of a table
+VIEWS = "Two views"
+GROUPS = (ENTROPY, COLLAPSE, HEAD, TRAINING, USABLE, VIEWS, PATHS, OTHER)  # in the order of a table
 
 
 class Measure(NamedTuple):
@@ -60,6 +61,8 @@ _SPECTRUM = {"group": ENTROPY, "needs": _FEATURES, "family": "spectrum"}
 _INTERPLAY = {"group": HEAD, "needs": _ALL, "family": "interplay"}
 _GEOMETRY = {"group": COLLAPSE, "needs": _CLASSES, "limit": 0.0}
 _OF_HEAD = {"group": COLLAPSE, "needs": _ALL, "limit": 0.0, "colour": 1}
+_OF_VIEWS = {"group": VIEWS, "unit": "nats", "limit": "limit_view_information"}
+_OF_FEATURES = {"group": VIEWS, "unit": "nats"}  # their most is log D
 _BITS = {"group": USABLE, "unit": "bits", "limit": "log2(C)"}
 
 # In the order of a report.
@@ -199,7 +202,7 @@ CATALOGUE = {
         # What only runs measure.
         Measure("accuracy", "accuracy", TRAINING, colour=2, summary=1, brief=1),
         Measure("error", "error (%)", TRAINING, unit="%", colour=2),
-        Measure("accuracy_logistic", "accuracy, logistic regression", TRAINING, colour=2, summary=20, brief=13),
+        Measure("accuracy_logistic", "accuracy, logistic regression", TRAINING, colour=2, summary=25, brief=17),
         Measure("accuracy_knn_20", "accuracy, 20 neighbours", TRAINING, colour=2, summary=21, brief=14),
         Measure("accuracy_knn_200", "accuracy, 200 neighbours", TRAINING, colour=2, summary=22, brief=15),
         Measure("accuracy_knn_euclidean_20", "accuracy, 20 neighbours, euclidean", TRAINING, colour=2, summary=23),
@@ -229,6 +232,30 @@ CATALOGUE = {
         Measure("cma", "CMA, mean in units of ln n", colour=3, summary=23, brief=15),
         Measure("cma_sum", "CMA, sum over classes (nats)", colour=3, unit="nats"),
         Measure("harmonic_mean", "harmonic mean of base and novel", colour=2, summary=24, brief=16),
+        Measure("accuracy_online", "accuracy, online head", TRAINING, colour=2, summary=25, brief=17),
+        Measure("loss_online", "loss, online head", TRAINING, colour=5),
+        Measure("loss_method", "loss of the method", TRAINING, colour=5),
+        Measure("uniformity", "mean squared cosine of class tokens", VIEWS),
+        # Of the projections of two views (the prediction of one and the target's projection of the other for BYOL).
+        Measure("view_mutual_information", "MI of views", summary=26, brief=18, colour=3, **_OF_VIEWS),
+        Measure("view_mutual_information_alpha_2", "MI of views, order 2", colour=3, **_OF_VIEWS),
+        Measure("view_joint_entropy", "joint entropy of views", summary=27, brief=19, **_OF_VIEWS),
+        Measure("view_joint_entropy_alpha_2", "joint entropy of views, order 2", **_OF_VIEWS),
+        Measure("view_mutual_information_features", "MI of views, features", colour=3, **_OF_FEATURES),
+        Measure("view_mutual_information_features_alpha_2", "MI of views, features, order 2", colour=3, **_OF_FEATURES),
+        Measure("view_joint_entropy_features", "joint entropy of views, features", **_OF_FEATURES),
+        Measure("view_joint_entropy_features_alpha_2", "joint entropy of views, features, order 2", **_OF_FEATURES),
+        Measure("view_mutual_information_embedding", "MI of views, embedding", colour=3, **_OF_VIEWS),
+        Measure("view_mutual_information_embedding_alpha_2", "MI of views, embedding, order 2", colour=3, **_OF_VIEWS),
+        Measure("view_joint_entropy_embedding", "joint entropy of views, embedding", **_OF_VIEWS),
+        Measure("view_joint_entropy_embedding_alpha_2", "joint entropy of views, embedding, order 2", **_OF_VIEWS),
+        Measure("view_mutual_information_bound", "MI of views, lower bound", VIEWS, unit="nats", colour=4),
+        Measure("view_joint_entropy_bound", "joint entropy of views, lower bound", VIEWS, unit="nats", colour=4),
+        Measure("matrix_jsd", "matrix JSD of branches", VIEWS, unit="nats", colour=4),
+        Measure("eigenspace_jsd", "eigenspace JSD of branches", VIEWS, unit="nats", colour=1),
+        Measure("spectrum_jsd", "spectrum JSD of branches", VIEWS, unit="nats", colour=5),
+        Measure("effective_rank_view1", "effective rank, view 1", VIEWS),
+        Measure("effective_rank_view2", "effective rank, view 2", VIEWS, colour=1),
         Measure("mir_features", "MIR with the whole network", PATHS, colour=3),
         Measure("hdr_features", "HDR with the whole network", PATHS, colour=4),
         Measure("barrier_error", "barrier of error (%)", PATHS, unit="%", colour=2, summary=16, brief=9),

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from infojax.models.cnn import ThesisCNN
+from infojax.models.heads import Projector
 from infojax.models.linear import Linear, LinearProbe
 from infojax.models.mae import MAE, MAEOutput, patchify, unpatchify
 from infojax.models.mlp import MLP
@@ -24,6 +25,7 @@ __all__ = [
     "LinearProbe",
     "MAEOutput",
     "Output",
+    "Projector",
     "ResNet",
     "ThesisCNN",
     "Transformer",

@@ -4,9 +4,8 @@ import importlib
 from types import ModuleType
 
 NAMES = (
-    "bottleneck", "compression", "connectivity", "crossmodal", "grokking", "probe", "pruning", "semisup", "simplex",
-    "smoke",
-    "supervised", "temperature",
+    "bottleneck", "compression", "connectivity", "crossmodal", "grokking", "probe", "pruning", "selfsup", "semisup",
+    "simplex", "smoke", "supervised", "temperature",
 )  # fmt: skip
 TASKS = {name: f"infojax.tasks.{name}" for name in NAMES}
 

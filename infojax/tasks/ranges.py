@@ -100,6 +100,10 @@ RANGES = {
     "objective.wait": STEPS, "objective.uda_weight": NOT_NEGATIVE, "objective.uda_steps": STEPS,
     "objective.fairness": NOT_NEGATIVE, "objective.decay": SHARE, "objective.transport": NOT_NEGATIVE,
     "objective.cost_decay": SHARE, "objective.sigmas": POSITIVE,
+    "objective.scale": POSITIVE, "objective.target_decay": SHARE, "objective.invariance": NOT_NEGATIVE,
+    "objective.variance": NOT_NEGATIVE, "objective.covariance": NOT_NEGATIVE, "objective.mu": POSITIVE,
+    "objective.gradient_scale": NOT_NEGATIVE, "online.lr": NOT_NEGATIVE, "evaluate.views": STEPS,
+    "data.least_area": SHARE,
     "optimizer.lr": POSITIVE, "optimizer.momentum": SHARE, "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.clip": NOT_NEGATIVE, "optimizer.warmup_steps": STEPS, "optimizer.b1": SHARE, "optimizer.b2": SHARE,
     "optimizer.eps": POSITIVE, "optimizer.trust": POSITIVE, "optimizer.final": POSITIVE, "optimizer.decoders": POSITIVE,
@@ -107,7 +111,7 @@ RANGES = {
     "usable.sufficiency_every": STEPS, "usable.minimality_every": STEPS, "usable.sufficiency_epochs": COUNT,
     "usable.minimality_epochs": COUNT, "usable.rest_loss": NOT_NEGATIVE, "usable.budget_gib": NOT_NEGATIVE,
     "path.fork": STEPS, "path.points": whole(2, 100_000), "path.recompute_samples": STEPS,
-    "sparsities": SHARE, "knn.k": COUNT,  # each of them
+    "sparsities": SHARE, "knn.k": COUNT, "projector.widths": COUNT, "predictor.widths": COUNT,  # each of them
     "frozen.run": STEPS, "frozen.batch_size": COUNT, "logistic.c": POSITIVE, "logistic.tolerance": POSITIVE,
     "logistic.steps": STEPS, "knn.temperature": POSITIVE, "spectrum.samples": STEPS,
     "shots": COUNT, "data.few_shot_seed": STEPS, "prompt.tokens": COUNT, "objective.chunk": STEPS,
@@ -124,15 +128,14 @@ WORDS = {
     "optimizer.name": tuple(OPTIMIZERS), "optimizer.decayed": tuple(DECAYED), "knn.rule": RULES,
     "objective.mixing": MIXINGS,
 }  # fmt: skip
-LISTS = (
-    "sparsities",
-    "knn.k",
-)  # of numbers, each of which has the range; a sweep's values have that of the key they sweep
+# Of numbers, each of which has the range; a sweep's values have that of the key they sweep.
+LISTS = ("sparsities", "knn.k", "projector.widths", "predictor.widths")
 OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
 OPTIONS = ("data.options", "model.options")
 TEXTS = (
-    "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "model.name", "model.weights",
-    "sweep.name", "checkpoint.best", "checkpoint.run", "frozen.weights", "frozen.layer", "prompt.words", "weights",
+    "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "data.views", "model.name",
+    "model.weights", "prompt.words", "sweep.name", "checkpoint.best", "checkpoint.run", "frozen.weights",
+    "frozen.layer", "weights",
 )  # fmt: skip
 
 

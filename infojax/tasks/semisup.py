@@ -25,13 +25,13 @@ from infojax.tasks.build import (
     optimizer,
     optimizer_settings,
     total_steps,
+    with_unlabelled,
 )
 from infojax.tasks.config import ConfigError, training
 from infojax.tasks.train import run_of
 from infojax.train.networks import as_net
 
 PROTOCOLS = ("torchssl", "fold")
-UNLABELLED = "unlabelled"  # a split of samples without labels, as of STL-10, which is added to those of train
 # Fields of the methods that are words, and what they may be.
 WORDS = {"mix": ("batch", "sample"), "tsa": ("none", "linear", "exp", "log"), "sign": ("theory", "released")}
 
@@ -129,14 +129,6 @@ def indices_of(file: str, count: int) -> np.ndarray:
         what = f"{wrong[0]!r} is none" if wrong else "one comes twice" if words else "there are none"
         raise ConfigError(f"data.labelled: {file} must list different numbers from 0 to {count - 1}; {what}")
     return np.array(sorted(map(int, words)))
-
-
-def with_unlabelled(dataset: Dataset, source: Arrays) -> Arrays:
-    """All training samples, with those of the split "unlabelled" where the set has one, whose labels are -1."""
-    if UNLABELLED not in dataset.splits:
-        return source
-    more = in_memory(dataset.split(UNLABELLED))
-    return Arrays(np.concatenate([more.x, source.x]), np.concatenate([more.labels, source.labels]))
 
 
 def networks(

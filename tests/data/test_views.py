@@ -36,10 +36,13 @@ def images():
 
 
 @pytest.mark.parametrize(
-    ("size", "interpolation"), [((32, 32), "bicubic"), ((32, 32), "bilinear"), ((9, 48), "bicubic")]
+    ("size", "interpolation"), [((32, 32), "bicubic"), ((32, 32), "bilinear"), ((9, 48), "bilinear")]
 )
 def test_crops_are_pillows(images, size, interpolation):
-    """Crop first, then resize: within the two roundings of Pillow's passes."""
+    """Crop first, then resize: within the two roundings of Pillow's passes.
+
+    Bicubic overshoots are clipped between the passes, whose order newer versions of Pillow choose for oblong results.
+    """
     n = len(images)
     height, width = RNG.integers(2, 33, (2, n))
     top, left = RNG.integers(0, 33 - height), RNG.integers(0, 33 - width)

@@ -63,8 +63,8 @@ class SelfSupervised(Objective):
 def with_heads(nets: tuple[tuple[str, Net], ...]) -> Net:
     """A net and its heads as one, whose variables are those of the state.
 
-    Its output is that of "net" without logits, with the outputs of the heads among the features: "projection",
-    "prediction", and the logits of "online".
+    Its output is the embedding and the features of "net", to which "projection" and "prediction" are added; the logits
+    are those of "online", or None.
     """
     by_name = dict(nets)
 
@@ -79,8 +79,9 @@ def with_heads(nets: tuple[tuple[str, Net], ...]) -> Net:
         for name, (of, result) in HEADS.items():
             if name in by_name:
                 found[result] = call(name, found[of])
-        embedding = found.pop("embedding")
-        return output._replace(logits=None, embedding=embedding, features={**output.features, **found}), model_state
+        own = {name: found[name] for name in ("projection", "prediction") if name in found}
+        features = {**output.features, **own}
+        return output._replace(logits=found.get("online"), features=features), model_state
 
     return Net(None, apply)  # type: ignore[arg-type]  # it is never initialised
 

@@ -87,6 +87,17 @@ def _pair(name):
     return (Line(name, "smallest of all"), Line(f"{name}_layerwise", "of each layer", dash=(0, (4, 1.5))))
 
 
+def _view(name, order="", bound=False):
+    """A quantity of two views: of projections, their features, and embeddings, and its lower bound."""
+    found = (
+        Line(f"{name}{order}", "projections", "test"),
+        Line(f"{name}_features{order}", "projections, of features", "test", (0, (1, 1.2))),
+        Line(f"{name}_embedding{order}", "embeddings", "test", (0, (4, 1.5))),
+    )
+    lower = Line(f"{name}_bound", "projections, lower bound", "test", (0, (5, 1.5, 1, 1.5)))
+    return (*found, lower) if bound else found
+
+
 def _on_path(ending="", note=""):
     return tuple(
         Panel(f"{_title(name)}{note}", lines(f"{name}{ending}"), name == "loss")
@@ -214,6 +225,78 @@ FIGURES = {
         x="sparsity",
         limits="",
         compared=True,
+    ),
+    "views": Plan(
+        "Matrix mutual information and joint entropy of two views",
+        "Tan et al. 2024 (Information Flow in Self-Supervised Learning), Figs. 1 and 2. One fixed held-out batch, two "
+        "views of each sample; their projections (for BYOL the prediction of one and the target's projection of the "
+        "other), and the network's embedding, which has one width for all methods. Of features: of the correlation "
+        "matrix, whose most is log D. "
+        "Lower bounds by the spectral contrastive loss (Theorems 4.3 and 4.4), where they are above 0.",
+        (
+            Panel("MI of views (nats)", _view("view_mutual_information")),
+            Panel("Joint entropy of views (nats)", _view("view_joint_entropy")),
+            Panel("MI of views, order 2 (nats)", _view("view_mutual_information", "_alpha_2", True)),
+            Panel("Joint entropy of views, order 2 (nats)", _view("view_joint_entropy", "_alpha_2", True)),
+        ),
+        columns=2,
+        task="selfsup",
+        limits="log n, the most",
+        compared=True,
+        height=2.6,
+    ),
+    "branches": Plan(
+        "Divergence between the branches",
+        "Tan et al. 2024 (Information Flow in Self-Supervised Learning), Fig. 5: Jensen-Shannon divergences between "
+        "the cosine Gram matrices of the two branches, in [0, log 2]. By eigenspaces: of the Nussbaum-Szkola pair, "
+        "inferred, as the paper's definition was not at hand.",
+        (
+            Panel("Matrix JSD (nats)", lines("matrix_jsd")),
+            Panel("Eigenspace JSD (nats)", lines("eigenspace_jsd")),
+            Panel("Spectrum JSD (nats)", lines("spectrum_jsd")),
+        ),
+        columns=3,
+        task="selfsup",
+        compared=True,
+        height=2.4,
+    ),
+    "ranks": Plan(
+        "Effective rank during training",
+        "Tan et al. 2024 (Information Flow in Self-Supervised Learning), Fig. 4: exp H(G(Z)). RankMe is of the "
+        "singular values of the embedding as it is (Garrido et al. 2023); accuracy of a linear classifier that is "
+        "trained beside the method and has no part in it.",
+        (
+            Panel("Effective rank of the embedding", splits("effective_rank_from_gram")),
+            Panel("RankMe of the embedding", splits("rankme")),
+            Panel(
+                "Effective rank of the branches", lines("effective_rank_view1", "effective_rank_view2", split="test")
+            ),
+            Panel("Accuracy, online head", splits("accuracy_online")),
+            Panel("Loss of the method, batch", (Line("loss_method", "batch", "batch"),)),
+            Panel("Coding rate of the embedding", splits("coding_rate")),
+        ),
+        columns=3,
+        task="selfsup",
+        limits="",
+        compared=True,
+        height=2.4,
+    ),
+    "views_swept": Plan(
+        "Two views at the end, against the swept hyper-parameter",
+        "Over temperatures of SimCLR: Tan et al. 2024 (Information Flow in Self-Supervised Learning), Fig. 3.",
+        (
+            Panel("MI of views (nats)", _view("view_mutual_information")),
+            Panel("Joint entropy of views (nats)", _view("view_joint_entropy")),
+            Panel(
+                "Effective rank of the branches", lines("effective_rank_view1", "effective_rank_view2", split="test")
+            ),
+            Panel("Accuracy, online head", splits("accuracy_online")),
+        ),
+        columns=2,
+        x="swept",
+        task="selfsup",
+        limits="log n, the most",
+        height=2.6,
     ),
     "entropy": Plan(
         "Matrix entropy",

@@ -2,7 +2,7 @@
 
 from infojax.tasks.build.checks import check_batch, check_choice, check_numbers, check_shares, total_steps
 from infojax.tasks.build.classification import classification, classification_defaults, supervised_settings, torchssl
-from infojax.tasks.build.data import arrays_of, facts_of, normalisation, note_fewer, subset
+from infojax.tasks.build.data import arrays_of, facts_of, normalisation, note_fewer, subset, with_unlabelled
 from infojax.tasks.build.evaluators import classifier
 from infojax.tasks.build.networks import all_options, network, read_weights, with_weights
 from infojax.tasks.build.optimizers import OPTIMIZERS, SCHEDULES, optimizer, optimizer_settings
@@ -14,5 +14,5 @@ __all__ = [
     "check_batch", "check_choice", "check_numbers", "check_shares", "classification", "classification_defaults",
     "classifier", "facts_of", "list_runs", "mesh_of", "network", "normalisation", "note_fewer", "on_mesh", "optimizer",
     "optimizer_settings", "prepare", "read_weights", "subset", "supervised_settings", "torchssl", "total_steps",
-    "with_weights",
+    "with_unlabelled", "with_weights",
 ]  # fmt: skip

@@ -54,6 +54,14 @@ def subset(dataset: Dataset, settings: Any) -> Arrays:
     return Arrays(source.x[chosen], source.labels[chosen])
 
 
+def with_unlabelled(dataset: Dataset, source: Arrays) -> Arrays:
+    """All training samples, with those of the split "unlabelled" where the set has one, whose labels are -1."""
+    if "unlabelled" not in dataset.splits:
+        return source
+    more = in_memory(dataset.split("unlabelled"))
+    return Arrays(np.concatenate([more.x, source.x]), np.concatenate([more.labels, source.labels]))
+
+
 def note_fewer(config: Any, **sources: Any) -> Iterator[str]:
     """Lines: which numbers of samples a config asks for are more than there are, so that all are taken."""
     asked = {"data.train_samples": config.data.get("train_samples")}

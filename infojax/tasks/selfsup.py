@@ -1,0 +1,194 @@
+"""Self-supervised learning: a method of `infojax.objectives.selfsup`, and what matrix information sees of it."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from infojax.data import RECIPES, Recipe, Source, in_memory, open_dataset, view_transforms
+from infojax.evaluate import fixed_sample, interplay, neural_collapse, on_sample, online, spectrum, view_information
+from infojax.measures.variability import NC1_CONVENTIONS
+from infojax.models import Linear, Projector, options_of
+from infojax.objectives import Context, Facts, Net, Optimizer, flat_settings, with_settings
+from infojax.objectives.selfsup import METHODS, SelfSupervised
+from infojax.objectives.selfsup.mmae import FORMS as RATES
+from infojax.objectives.selfsup.spectral import FORMS as SPECTRAL
+from infojax.objectives.selfsup.vicreg import SHARE
+from infojax.tasks.build import (
+    Study,
+    Tools,
+    arrays_of,
+    check_batch,
+    check_choice,
+    network,
+    normalisation,
+    note_fewer,
+    optimizer,
+    optimizer_settings,
+    total_steps,
+    with_unlabelled,
+)
+from infojax.tasks.config import ConfigError, training
+from infojax.tasks.train import run_of
+from infojax.train.loop import Evaluator
+from infojax.train.networks import as_net
+
+MASKED = tuple(name for name in METHODS if "mae" in name)  # these have one view, and no projector
+FORMS = {"spectral": SPECTRAL, "vicreg": tuple(SHARE), "mmae": RATES, "mmae_released": RATES}
+# What a method compares: the weights and the feature of the first view, and of the second.
+BRANCHES = {"byol": (("raw", "prediction"), ("target", "projection"))}
+DERIVED = ("target_steps", "patch")  # fields of methods that the run and the network decide
+
+
+def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
+    """The keys of a self-supervised run, without what presets decide."""
+    config = training(name, chosen)
+    method = chosen.get("method", "simclr")
+    config.task, config.method = "selfsup", method
+    config.data = dict(
+        name=chosen.data, dir="", options=dict(),
+        views="mae" if method in MASKED else "simclr_small",  # a recipe of infojax.data.views
+        least_area=0.0,  # of a crop, instead of the recipe's, if positive
+    )  # fmt: skip
+    config.model = dict(name=chosen.model, dtype="float32", options=dict())
+    # Widths of the heads' layers, with batch normalisation or without; of methods that have them.
+    config.projector = dict(widths=(2048, 256), norm=method != "simclr")
+    config.predictor = dict(widths=(4096, 256))
+    config.online = dict(lr=0.1)  # of the linear classifier beside the method; 0: none
+    settings = flat_settings(METHODS[method])
+    config.objective = {key: value for key, value in settings.items() if key not in DERIVED}
+    config.optimizer = optimizer_settings(
+        "lars", lr=0.4, weight_decay=1e-4, schedule="cosine", trust=0.02, momentum=0.0
+    )
+    config.evaluate.views = 512  # held-out samples, of which two views each are compared; 0: none
+    return config
+
+
+def study(config: ConfigDict) -> Study:
+    """The pictures without their labels, the method, its networks and optimisers.
+
+    Raises:
+      ConfigError, DataError: names the key.
+    """
+    dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
+    source, test, classes = in_memory(dataset.split("train")), dataset.split("test"), dataset.num_classes
+    every = with_unlabelled(dataset, source)
+    check(config)
+    check_batch(config.objective.batch_size, len(every))
+    per_epoch = len(every) / config.objective.batch_size
+    total = total_steps(config, per_epoch)
+    mean, std, notes = normalisation(dataset, source)
+    method = method_of(config, total)
+    nets = networks(config, classes, source.shape)
+    views = view_transforms(mean, std, recipes(config.data), flip=dataset.flip)
+    return Study(
+        objective=method,
+        ctx=Context(nets, {"main": Optimizer(optimizers(config, total, nets))}, Facts(classes, total)),
+        transforms=views,
+        data={"train": arrays_of(every)},
+        splits={"train": source, "test": test},
+        evaluators=lambda tools, due: evaluators(config, tools, due, test, (views["view1"], views["view2"])),
+        per_epoch=per_epoch,
+        notes=(*notes, *note_fewer(config, train=source, test=test), *note_views(config, len(test))),
+    )
+
+
+def method_of(config: ConfigDict, total: int) -> SelfSupervised:
+    """The method of a config, with what the run and the network decide."""
+    settings = config.objective.to_dict()
+    if config.method == "byol":
+        settings["target_steps"] = total
+    if config.method in MASKED:
+        settings["patch"] = patch_of(config.model)
+    return with_settings(METHODS[config.method], settings)
+
+
+def patch_of(model: ConfigDict) -> int:
+    """The side of a patch of the network."""
+    return model.options.get("patch", options_of(model.name).get("patch", 16))
+
+
+def recipes(data: ConfigDict) -> tuple[Recipe, Recipe]:
+    """The two views of a config."""
+    one, two = (
+        recipe._replace(area=(data.least_area, recipe.area[1])) if data.least_area else recipe
+        for recipe in RECIPES[data.views]
+    )
+    return one, two
+
+
+def networks(config: ConfigDict, classes: int, shape: tuple[int, ...]) -> dict[str, Net]:
+    """The nets by name: "net", and "projector", "predictor" and "online" where the method and the config have them."""
+    like, masked = jax.ShapeDtypeStruct((2, *shape), jnp.float32), config.method in MASKED
+    inputs = [like]
+    if masked:
+        patches = math.prod(side // patch_of(config.model) for side in shape[:2])
+        inputs.append(jax.ShapeDtypeStruct((2, patches), jnp.float32))  # noise
+    nets = {"net": network(config.model, classes, *inputs)}
+    embedding = jax.eval_shape(
+        lambda x: nets["net"].apply(*nets["net"].init(jax.random.key(0)), x, train=False)[0].embedding, like
+    )
+    dtype = jnp.dtype(config.model.dtype)
+    if not masked:
+        decay = config.model.options.get("norm_decay", 0.9)
+        own = config.projector
+        nets["projector"] = as_net(Projector(tuple(own.widths), own.norm, decay, dtype), embedding)
+        if config.method == "byol":
+            projection = jax.ShapeDtypeStruct((2, own.widths[-1]), jnp.float32)
+            nets["predictor"] = as_net(Projector(tuple(config.predictor.widths), True, decay, dtype), projection)
+    if config.online.lr:
+        nets["online"] = as_net(Linear(classes), embedding)
+    return nets
+
+
+def optimizers(config: ConfigDict, total: int, nets: dict[str, Net]) -> optax.GradientTransformation:
+    """The optimiser of a config, and for "online" the same with a learning rate of its own and without weight decay."""
+    own = ConfigDict(config.optimizer.to_dict() | {"lr": config.online.lr, "weight_decay": 0.0})
+    parts = {"main": optimizer(config.optimizer, total)}
+    if "online" in nets:
+        parts["online"] = optimizer(own, total)
+    return optax.multi_transform(parts, {name: "online" if name == "online" else "main" for name in nets})
+
+
+def evaluators(
+    config: ConfigDict, tools: Tools, due: Any, test: Source, views: Sequence[Callable]
+) -> Iterator[Evaluator]:
+    """Features of both splits, the online classifier, and two views of one held-out batch."""
+    measures = (online, interplay, partial(neural_collapse, convention=config.evaluate.convention), spectrum)
+    for split in ("train", "test"):
+        run = on_sample(tools.through, tools.sample(split), measures)
+        yield Evaluator("features", due, lambda models, run=run: run({"raw": models["raw"]}))
+    if config.method not in MASKED and config.evaluate.views:
+        sample = fixed_sample("test", test, config.evaluate.views, seed=1)
+        branches = BRANCHES.get(config.method, (("raw", "projection"),) * 2)
+        yield Evaluator("views", due, view_information(views, sample, branches))
+
+
+def note_views(config: ConfigDict, count: int) -> Iterator[str]:
+    """A line where fewer samples are compared than the config asks for."""
+    if config.method not in MASKED and config.evaluate.views > count:
+        yield f"config.evaluate.views is {config.evaluate.views:,}, more than the {count:,} test samples: all are used"
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what the method does not know."""
+    check_choice(config, "method", METHODS)
+    check_choice(config, "data.views", RECIPES)
+    check_choice(config, "evaluate.convention", NC1_CONVENTIONS)
+    if "form" in config.objective:
+        check_choice(config, "objective.form", FORMS[config.method])
+    masked = config.model.name.startswith("mae")
+    if masked != (config.method in MASKED):
+        kind = "a masked auto-encoder, as mae_tiny" if not masked else "no masked auto-encoder"
+        raise ConfigError(f"model.name is {config.model.name}, but the method {config.method} needs {kind}")
+    if config.method == "byol" and config.projector.widths[-1] != config.predictor.widths[-1]:
+        last = config.projector.widths[-1], config.predictor.widths[-1]
+        raise ConfigError(f"projector.widths and predictor.widths must end in one width, got {last[0]} and {last[1]}")
+
+
+run = run_of(study)

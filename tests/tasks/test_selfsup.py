@@ -1,0 +1,69 @@
+"""Self-supervised studies: a run of each kind leaves the rows of its figures; what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infojax.main import main
+from infojax.train.runlog import read_rows
+
+CONFIG = f"--config={Path(__file__).parents[2]}/configs/selfsup.py:tiny"
+SHORT = [
+    "--config.steps=2", "--config.evaluate.points=0", "--config.evaluate.every=2", "--config.log.every=1",
+    "--config.evaluate.views=20", "--config.evaluate.train_samples=40", "--config.evaluate.test_samples=40",
+    "--config.objective.batch_size=16", "--config.devices=1", "--config.report.draw=False",
+]  # fmt: skip
+SMALL = [*SHORT, "--config.model.options.widths=(16,)", "--config.projector.widths=(8,6)"]
+TINY = ["--config.model.options.size=(8,1,1)", "--config.model.options.decoder=(8,1,1)"]
+TINY += ["--config.optimizer.warmup_steps=0"]
+
+
+def rows_of(folder, evaluator=""):
+    return [row for row in read_rows(folder) if row.get("evaluator", row["kind"]) == evaluator]
+
+
+def test_a_run_of_two_branches_leaves_the_rows_of_its_figures(tmp_path):
+    """BYOL: the views' row at the first and the last step, the online classifier's on both splits."""
+    flags = [f"{CONFIG},method=byol,model=mlp", *SMALL, "--config.predictor.widths=(8,6)", f"--workdir={tmp_path}"]
+    assert main(flags) == 0
+    views = rows_of(tmp_path, "views")
+    assert [row["step"] for row in views] == [0, 2]
+    names = ["view_mutual_information", "view_joint_entropy"]
+    names = [
+        f"{n}{kind}{order}" for n in names for kind in ("", "_features", "_embedding") for order in ("", "_alpha_2")
+    ]
+    for row in views:
+        assert {*names, "matrix_jsd", "eigenspace_jsd", "spectrum_jsd", "effective_rank_view1"} <= row.keys()
+        assert row["n"] == 20 and row["limit_view_information"] == pytest.approx(np.log(20))
+        assert 0 <= row["view_mutual_information"] <= np.log(20) + 1e-4
+        assert 0 < row["matrix_jsd"] < np.log(2)  # two networks: their branches differ
+    features = rows_of(tmp_path, "features")
+    assert {row["split"] for row in features} == {"train", "test"}
+    assert all({"accuracy_online", "rankme", "effective_rank_from_gram", "nc1"} <= row.keys() for row in features)
+    assert not any("accuracy" in row for row in features)
+    assert {"loss_method", "accuracy_online"} <= rows_of(tmp_path, "train")[0].keys()
+
+
+def test_a_masked_run_has_one_branch(tmp_path):
+    assert main([f"{CONFIG},method=mmae", *SHORT, *TINY, f"--workdir={tmp_path}"]) == 0
+    assert rows_of(tmp_path, "views") == []
+    assert {"coding_rate", "loss_pixels", "loss_method"} <= rows_of(tmp_path, "train")[0].keys()
+    assert all("effective_rank_from_gram" in row for row in rows_of(tmp_path, "features"))
+
+
+@pytest.mark.parametrize(
+    ("string", "flags", "says"),
+    [
+        ("method=mae,model=mlp", [], "the method mae needs a masked auto-encoder"),
+        ("model=mae_tiny", [], "the method simclr needs no masked auto-encoder"),
+        ("model=mlp", ["--config.data.views=simcl"], "data.views cannot be 'simcl'; did you mean simclr"),
+        ("method=spectral,model=mlp", ["--config.objective.form=mean"], "objective.form cannot be 'mean'"),
+        ("method=byol,model=mlp", ["--config.predictor.widths=(8,4)"], "must end in one width, got 64 and 4"),
+        ("model=mlp", ["--config.projector.widths=(8,0)"], "projector.widths must be a whole number"),
+        ("model=mlp", ["--config.objective.batch_size=5000"], "objective.batch_size must be from 1 to"),
+    ],
+)
+def test_what_is_refused(string, flags, says, tmp_path, capsys):
+    assert main([f"{CONFIG},{string}", "--config.devices=1", *flags, f"--workdir={tmp_path}/run"]) == 2
+    assert says in capsys.readouterr().err
