@@ -28,7 +28,7 @@ from infojax.objectives.crossmodal import (
     lay_out,
     prompt_net,
 )
-from infojax.tasks.build import Study, check_batch, check_choice, optimizer, optimizer_settings
+from infojax.tasks.build import Study, check_choice, optimizer, optimizer_settings
 from infojax.tasks.config import ConfigError, buildable, training
 from infojax.tasks.towers import Towers, note_size, published, small
 from infojax.tasks.train import train
@@ -128,7 +128,8 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
     few = features["train"]
     scale = float(towers.logit_scale)
     constants: dict[str, Any] = {"logit_scale": towers.logit_scale}
-    per_epoch = steps_per_epoch(config, len(few))
+    batch_size = 1 if config.method == "zero_shot" else min(config.objective.batch_size, len(few))
+    per_epoch = len(few) // batch_size  # CoOp drops the last, smaller batch
     total = 1 if config.method == "zero_shot" else config.steps or max(1, round(config.epochs * per_epoch))
     facts = Facts(len(base), total, tuple(np.bincount(few.labels, minlength=len(base)).tolist()))
     transforms: dict[str, Callable] = {"plain": lambda key, x: x}
@@ -143,6 +144,12 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
         ctx = Context({"prompt": fixed_texts(texts)}, {"main": Optimizer(optax.identity())}, facts)
         notes += (f"zero-shot with {len(templates)} template{'s' * (len(templates) > 1)}: {templates[0]!r}",)
     else:
+        if batch_size < config.objective.batch_size:
+            notes += (
+                f"config.objective.batch_size is {config.objective.batch_size}: all {batch_size} shots are a batch",
+            )
+        config = ConfigDict(config.to_dict())
+        config.objective.batch_size = batch_size
         objective, ctx, more, novel_part, said = learning(
             config, towers, base_names, novel_names, facts, per_epoch, total
         )
@@ -381,14 +388,6 @@ def of_novel(sample: Any, scale: float, batch_size: int, part: Any, accuracy: di
         yield from cross_modal(sample, scale, batch_size, harmonic)({"raw": dataclasses.replace(model, params=params)})
 
     return run
-
-
-def steps_per_epoch(config: ConfigDict, count: int) -> int:
-    """Whole batches among the shots, at least one; a batch larger than all of them is refused."""
-    if config.method == "zero_shot":
-        return 1
-    check_batch(config.objective.batch_size, count)
-    return max(1, count // config.objective.batch_size)
 
 
 def check(config: ConfigDict) -> None:
