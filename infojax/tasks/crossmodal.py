@@ -12,8 +12,8 @@ import optax
 from ml_collections import ConfigDict
 
 from infojax.data import Arrays, Dataset, Source, open_dataset, options_of, weak
-from infojax.data.crops import random_resized_crop
 from infojax.data.fewshot import few_shot, halves, of_classes
+from infojax.data.views import Recipe, view
 from infojax.evaluate import cross_modal, fixed_sample
 from infojax.models import clip
 from infojax.objectives import Context, Facts, Optimizer, flat_settings, with_settings
@@ -323,7 +323,7 @@ def learning(
     )
     nets = {
         "prompt": prompt_net(shape, initial=initial, condition=towers.sizes.features if conditional else 0),
-        "text": as_net(clip.text_tower(towers.sizes, towers.dtype, remat=True)),
+        "text": as_net(clip.text_tower(towers.sizes, towers.dtype)),
     }
     frozen = {"text": towers.of("text")}
     if not method.cached:
@@ -341,10 +341,11 @@ def pixels_of(part: Split) -> dict[str, Any]:
 
 
 def views(towers: Towers, flip: bool) -> dict[str, Callable]:
-    """Transforms of stored training pictures; "plain" remains that of features."""
+    """Transforms of stored training pictures; "plain" remains that of features. "crop" is CoOp's random resized crop."""
+    recipe = Recipe(flip=0.5 if flip else 0.0)
     return {
         "weak": lambda key, x: towers.view(weak(key, x, pad=max(1, x.shape[1] // 8), flip=flip)),
-        "crop": lambda key, x: towers.view(random_resized_crop(key, x, flip=flip)),
+        "crop": lambda key, x: towers.view(view(key, x, recipe, towers.sizes.image_size)),
     }
 
 
