@@ -18,7 +18,7 @@ and the shots are drawn from the rest: a study of the whole path, not of CLIP.
 paper: CoOp's recipe: 16 tokens at the end, SGD 0.002 in batches of 32 (CoCoOp 4 tokens "a photo of a", batches of 1, 10
 epochs), 50, 100 or 200 epochs by shots, random resized crops. The table's three seeds also draw three sets of shots:
 --config.data.few_shot_seed=2 --config.seed=2. Differences: an epoch's last, smaller batch is not dropped but begins the
-next, crops that exceed the picture are cut and not drawn anew, towers compute in float32 and not in float16.
+next; towers compute in float32 and not in float16.
 tiny: the plain view of a picture, whose features are computed once.
 
 Weights of CMA in the released configs (its "released" form, the default here): Caltech .8; DTD .4, .4, .7, .7, .7 (1 to

@@ -12,8 +12,8 @@ import optax
 from ml_collections import ConfigDict
 
 from infojax.data import Arrays, Dataset, Source, open_dataset, options_of, weak
-from infojax.data.crops import random_resized_crop
 from infojax.data.fewshot import few_shot, halves, of_classes
+from infojax.data.views import Recipe, view
 from infojax.evaluate import cross_modal, fixed_sample
 from infojax.models import clip
 from infojax.objectives import Context, Facts, Optimizer, flat_settings, with_settings
@@ -28,9 +28,9 @@ from infojax.objectives.crossmodal import (
     lay_out,
     prompt_net,
 )
-from infojax.tasks.build import Study, check_batch, check_choice, optimizer, optimizer_settings
+from infojax.tasks.build import Study, check_choice, optimizer, optimizer_settings
 from infojax.tasks.config import ConfigError, buildable, training
-from infojax.tasks.towers import Towers, in_channels, published, small
+from infojax.tasks.towers import Towers, note_size, published, small
 from infojax.tasks.train import train
 from infojax.train.loop import Evaluator
 from infojax.train.networks import as_net
@@ -118,15 +118,18 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
       ConfigError, DataError: names the key.
     """
     check(config)
-    dataset, names = opened(config)
+    dtype = jnp.dtype(config.model.dtype)
+    given = published(config.weights, config.model.activation, dtype) if config.weights else None
+    dataset, names = opened(config, given)
     base, novel = halves(len(names)) if config.data.classes == "base_to_novel" else (np.arange(len(names)), None)
-    towers, splits, notes = split(config, dataset, names, base, novel, workdir)
-    in_channels(towers.sizes, dataset.split("train").shape)
+    towers, splits, notes = split(config, dataset, names, base, novel, given, workdir)
+    notes += tuple(note_size(towers.sizes, dataset.split("train").shape))
     features = {name: Arrays(towers.images(part.source, part.chosen), part.labels) for name, part in splits.items()}
     few = features["train"]
     scale = float(towers.logit_scale)
     constants: dict[str, Any] = {"logit_scale": towers.logit_scale}
-    per_epoch = steps_per_epoch(config, len(few))
+    batch_size = 1 if config.method == "zero_shot" else min(config.objective.batch_size, len(few))
+    per_epoch = len(few) // batch_size  # CoOp drops the last, smaller batch
     total = 1 if config.method == "zero_shot" else config.steps or max(1, round(config.epochs * per_epoch))
     facts = Facts(len(base), total, tuple(np.bincount(few.labels, minlength=len(base)).tolist()))
     transforms: dict[str, Callable] = {"plain": lambda key, x: x}
@@ -141,6 +144,12 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
         ctx = Context({"prompt": fixed_texts(texts)}, {"main": Optimizer(optax.identity())}, facts)
         notes += (f"zero-shot with {len(templates)} template{'s' * (len(templates) > 1)}: {templates[0]!r}",)
     else:
+        if batch_size < config.objective.batch_size:
+            notes += (
+                f"config.objective.batch_size is {config.objective.batch_size}: all {batch_size} shots are a batch",
+            )
+        config = ConfigDict(config.to_dict())
+        config.objective.batch_size = batch_size
         objective, ctx, more, novel_part, said = learning(
             config, towers, base_names, novel_names, facts, per_epoch, total
         )
@@ -150,7 +159,7 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
             data = {"features": data["train"], "train": pixels_of(splits["train"])}
             transforms |= views(towers, dataset.flip)
         if objective.per_class:
-            data |= by_class(few, objective.per_class, len(base))
+            data |= by_class(few, objective.per_class, objective.batch_size, len(base))
 
     def evaluators(tools, due):
         accuracy: dict[int, float] = {}  # of the base classes, by the model that has it at this step
@@ -160,11 +169,12 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
             return ()
 
         for name in ("train", "test"):
-            sample = fixed_sample(name, features[name], config.evaluate[f"{name}_samples"])
+            most = config.evaluate.train_samples if name == "train" else None  # of the others fewer were encoded
+            sample = fixed_sample(name, features[name], most)
             also = remember if name == "test" else lambda *_: ()
             yield Evaluator("cross_modal", due, cross_modal(sample, scale, config.evaluate.batch_size, also))
         if novel_part is not None:
-            sample = fixed_sample("novel", features["novel"], config.evaluate.test_samples)
+            sample = fixed_sample("novel", features["novel"])
             yield Evaluator(
                 "cross_modal", due, of_novel(sample, scale, config.evaluate.batch_size, novel_part, accuracy)
             )
@@ -183,15 +193,15 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
     )
 
 
-def opened(config: ConfigDict) -> tuple[Dataset, list[str]]:
+def opened(config: ConfigDict, given: Towers | None) -> tuple[Dataset, list[str]]:
     """The data set and the names of its classes.
 
     Raises:
       ConfigError: there are no names, or a file does not list as many as there are classes.
     """
     options = dict(config.data.options)
-    if config.weights and "size" in options_of(config.data.name) and not options.get("size"):
-        options["size"] = clip_size(config)
+    if given and "size" in options_of(config.data.name) and not options.get("size") and config.data.name != "synthetic":
+        options["size"] = given.sizes.image_size
     dataset = open_dataset(config.data.name, config.data.dir or None, **options)
     if config.data.names:
         try:
@@ -211,25 +221,24 @@ def opened(config: ConfigDict) -> tuple[Dataset, list[str]]:
     return dataset, [name.replace("_", " ") for name in names]
 
 
-def clip_size(config: ConfigDict) -> int:
-    """Side of the pictures that the weights take."""
-    return published(config.weights, config.model.activation, jnp.float32).sizes.image_size
-
-
 def split(
-    config: ConfigDict, dataset: Dataset, names: Sequence[str], base: np.ndarray, novel: Any, workdir: Any
+    config: ConfigDict,
+    dataset: Dataset,
+    names: Sequence[str],
+    base: np.ndarray,
+    novel: np.ndarray | None,
+    given: Towers | None,
+    workdir: Any,
 ) -> tuple[Towers, dict[str, Split], tuple[str, ...]]:
     """(towers, "train" (the shots), "test" and "novel", notes).
 
     Small towers learn from every other training sample, and the shots are drawn from the rest.
     """
     train_set, test_set = dataset.split("train"), dataset.split("test")
-    dtype, rest = jnp.dtype(config.model.dtype), np.arange(len(train_set))
-    if config.weights:
-        towers = published(config.weights, config.model.activation, dtype)
-    else:
+    rest = np.arange(len(train_set))
+    if given is None:
         seen, rest = rest[::2], rest[1::2]
-        towers = small(config.towers, train_set, seen, names, workdir, dtype)
+        given = small(config.towers, train_set, seen, names, workdir, jnp.dtype(config.model.dtype))
     drawn = rest[few_shot(train_set.labels[rest], config.shots, config.data.few_shot_seed)[0]]
     found, notes = {}, []
     kept, labels = of_classes(train_set.labels[drawn], base)
@@ -248,8 +257,12 @@ def split(
             chosen, labels = of_classes(test_set.labels, classes)
             if not len(chosen):
                 raise ConfigError(f"{dataset.name} has no test samples of the {name} classes")
+            most = config.evaluate.test_samples
+            if most and most < len(chosen):
+                part = np.sort(np.random.default_rng(0).permutation(len(chosen))[:most])
+                chosen, labels = chosen[part], labels[part]
             found[name] = Split(test_set, chosen, labels)
-    return towers, found, tuple(notes)
+    return given, found, tuple(notes)
 
 
 def template_of(config: ConfigDict) -> str:
@@ -310,7 +323,7 @@ def learning(
     )
     nets = {
         "prompt": prompt_net(shape, initial=initial, condition=towers.sizes.features if conditional else 0),
-        "text": as_net(clip.text_tower(towers.sizes, towers.dtype, remat=True)),
+        "text": as_net(clip.text_tower(towers.sizes, towers.dtype)),
     }
     frozen = {"text": towers.of("text")}
     if not method.cached:
@@ -328,19 +341,25 @@ def pixels_of(part: Split) -> dict[str, Any]:
 
 
 def views(towers: Towers, flip: bool) -> dict[str, Callable]:
-    """Transforms of stored training pictures; "plain" remains that of features."""
+    """Transforms of stored training pictures; "plain" remains that of features. "crop" is CoOp's random resized crop."""
+    recipe = Recipe(flip=0.5 if flip else 0.0)
     return {
         "weak": lambda key, x: towers.view(weak(key, x, pad=max(1, x.shape[1] // 8), flip=flip)),
-        "crop": lambda key, x: towers.view(random_resized_crop(key, x, flip=flip)),
+        "crop": lambda key, x: towers.view(view(key, x, recipe, towers.sizes.image_size)),
     }
 
 
-def by_class(few: Arrays, per_class: int, num_classes: int) -> dict[str, Any]:
+def by_class(few: Arrays, per_class: int, batch_size: int, num_classes: int) -> dict[str, Any]:
     """The source "classes": the shots of each class, (C, K, E).
 
     Raises:
-      ConfigError: a class has another number of shots, or too few.
+      ConfigError: a class has another number of shots, or too few; there are too few classes for a batch.
     """
+    if not per_class <= batch_size <= per_class * num_classes:
+        raise ConfigError(
+            f"objective.per_class is {per_class}: a batch must then have from {per_class} to {per_class * num_classes} "
+            f"samples, of {num_classes} classes; objective.batch_size is {batch_size}"
+        )
     counts = np.bincount(few.labels, minlength=num_classes)
     if counts.min() != counts.max() or per_class > counts.min():
         raise ConfigError(
@@ -370,14 +389,6 @@ def of_novel(sample: Any, scale: float, batch_size: int, part: Any, accuracy: di
         yield from cross_modal(sample, scale, batch_size, harmonic)({"raw": dataclasses.replace(model, params=params)})
 
     return run
-
-
-def steps_per_epoch(config: ConfigDict, count: int) -> int:
-    """Whole batches among the shots, at least one; a batch larger than all of them is refused."""
-    if config.method == "zero_shot":
-        return 1
-    check_batch(config.objective.batch_size, count)
-    return max(1, count // config.objective.batch_size)
 
 
 def check(config: ConfigDict) -> None:

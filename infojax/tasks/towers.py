@@ -46,10 +46,19 @@ class Towers(NamedTuple):
         return state.pop("params"), state
 
     def view(self, images: jax.Array) -> jax.Array:
-        """Stored pictures (n, S, S, 1 or 3) as the image tower takes them; grey ones in three equal channels."""
-        if images.shape[-1] == 1:
+        """Stored square pictures (n, S, S, 1 or 3) as the image tower takes them.
+
+        Those of another size are resized (bicubic, to within a grey level of Pillow's); grey ones have three equal
+        channels.
+        """
+        side, channels = self.sizes.image_size, images.shape[-1]
+        if images.shape[1] != side:
+            shape = (len(images), side, side, channels)
+            resized = jax.image.resize(images.astype(jnp.float32), shape, "cubic", antialias=True)
+            images = jnp.clip(jnp.rint(resized), 0, 255)
+        if channels == 1:
             images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
-        return normalise(images, clip.MEAN, clip.STD)
+        return normalise(images, jnp.asarray(clip.MEAN), jnp.asarray(clip.STD))
 
     def encoder(self) -> Callable[[Any], jax.Array]:
         """Stored pictures (n, S, S, channels) -> unit features (n, E) of a batch."""
@@ -57,7 +66,8 @@ class Towers(NamedTuple):
 
         @jax.jit
         def encode(params, state, images):
-            return clip.unit(module.apply({"params": params, **state}, self.view(images)))
+            found: Any = module.apply({"params": params, **state}, self.view(images))
+            return clip.unit(found)
 
         return lambda images: encode(params, state, images)
 
@@ -74,10 +84,15 @@ class Towers(NamedTuple):
         """(C, E) unit features of the classes: the mean over templates of unit features, normalised again."""
         module, tokenize = clip.text_tower(self.sizes, self.dtype), clip.Tokenizer(self.sizes.context)
         params = self.of("text")[0]
-        encode = jax.jit(lambda params, ids: clip.unit(module.apply({"params": params}, ids)))
+
+        @jax.jit
+        def encode(params, ids):
+            found: Any = module.apply({"params": params}, ids)
+            return clip.unit(found)
+
         ids = tokenize([template.format(name) for template in templates for name in names], length=0)
         parts = [encode(params, jnp.asarray(ids[i : i + batch_size])) for i in range(0, len(ids), batch_size)]
-        found = jnp.concatenate(parts).reshape(len(templates), len(names), -1)
+        found: Any = jnp.concatenate(parts).reshape(len(templates), len(names), -1)
         return clip.unit(jnp.mean(found, axis=0))
 
 
@@ -178,14 +193,17 @@ def matched_pairs(
     return dict(towers.variables, params=params), float(jnp.mean(jnp.stack(last))) if right else float("nan")
 
 
-def in_channels(sizes: clip.Architecture, shape: Sequence[int]) -> None:
-    """Refuses pictures that the image tower does not take.
+def note_size(sizes: clip.Architecture, shape: Sequence[int]) -> Sequence[str]:
+    """What a line says of pictures that have another size than the image tower takes.
 
     Raises:
-      ConfigError: names both sizes.
+      ConfigError: they are not square.
     """
-    if tuple(shape[:2]) != (sizes.image_size,) * 2:
+    height, width = shape[:2]
+    if height != width:
         raise ConfigError(
-            f"pictures are {shape[0]} x {shape[1]}, but the image tower takes {sizes.image_size} x {sizes.image_size}; "
-            f"give --config.data.options.size={sizes.image_size} where the set has that option (folder, tfds)"
+            f"pictures are {height} x {width}, but the image tower takes square ones of {sizes.image_size}; give "
+            f"--config.data.options.size={sizes.image_size} where the set has that option (folder, tfds)"
         )
+    same = height == sizes.image_size
+    return () if same else (f"pictures of {height} x {width} are resized to {sizes.image_size} for the image tower",)

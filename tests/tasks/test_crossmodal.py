@@ -10,9 +10,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from infojax.data import Arrays
 from infojax.data.fewshot import few_shot
 from infojax.main import main
 from infojax.models import clip
+from infojax.tasks.config import ConfigError
+from infojax.tasks.crossmodal import by_class
+from infojax.tasks.towers import Towers
+from infojax.train.optim import coop
 from infojax.train.runlog import read_rows
 
 CONFIG = f"--config={Path(__file__).parents[2]}/configs/crossmodal.py:tiny"
@@ -88,6 +93,24 @@ def test_zero_shot_is_the_model(files, tmp_path):
     assert row["modal_similarity"] == pytest.approx(logits.mean() / scale, abs=1e-4)
 
 
+def test_pictures_of_another_size_are_resized_as_pillow_does():
+    towers = Towers(clip.Architecture(image_size=16), {}, jnp.float32, ())
+    images = np.random.default_rng(0).integers(60, 190, (2, 8, 8, 1)).astype(np.uint8)
+    found = np.asarray(towers.view(jnp.asarray(images))) * np.float32(clip.STD) + np.float32(clip.MEAN)
+    for image, own in zip(images, found, strict=True):
+        theirs = np.asarray(Image.fromarray(image[..., 0]).resize((16, 16), Image.Resampling.BICUBIC), float)
+        assert np.abs(own - theirs[..., None]).max() < 1.1
+
+
+def test_shots_class_by_class():
+    few = Arrays(np.arange(12.0).reshape(6, 2), np.array([1, 0, 2, 0, 2, 1]))
+    classes = by_class(few, 2, 4, 3)["classes"]
+    np.testing.assert_array_equal(classes["x"][:, :, 0], [[2, 6], [0, 10], [4, 8]])
+    for per_class, batch in ((3, 6), (2, 8)):
+        with pytest.raises(ConfigError, match="objective.per_class is"):
+            by_class(few, per_class, batch, 3)
+
+
 def test_small_towers_are_kept_in_the_run_folder(tmp_path, capsys):
     flags = ["--config.towers.steps=2", "--config.towers.width=32", "--config.towers.layers=1", *QUICK]
     flags += ["--config.steps=1", "--config.evaluate.test_samples=12", "--config.evaluate.train_samples=12"]
@@ -127,3 +150,12 @@ def test_names_of_another_number(tmp_path, capsys):
     (tmp_path / "names.txt").write_text("one\ntwo\n")
     assert main([CONFIG, f"--config.data.names={tmp_path}/names.txt", f"--workdir={tmp_path}/run"]) == 2
     assert "lists 2 names; digits has 10 classes" in capsys.readouterr().err
+
+
+def test_learning_rates_are_those_of_a_published_log():
+    """CoOp's first epochs of 50, with 3 steps in each."""
+    rate = coop(0.002, 150, 50)
+    published = [1e-5, 2.0e-3, 1.998027e-3, 1.992115e-3, 1.982287e-3]
+    np.testing.assert_allclose([rate(3 * epoch) for epoch in range(5)], published, rtol=1e-6)
+    np.testing.assert_array_equal([rate(3), rate(5)], [rate(4)] * 2)
+    assert rate(149) == pytest.approx(0.001 * (1 + np.cos(np.pi * 48 / 50)), rel=1e-4)
