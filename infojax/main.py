@@ -8,8 +8,9 @@ After the colon a preset and the choices that other keys derive from; other keys
 --workdir is the run folder, by default runs/NAME/CHOICES; --dry_run prints the config, shapes and costs, and runs
 nothing. The run folder is all there is: the same command continues a run that was stopped. With --distributed this is
 one of several processes (`infojax.processes`), all started alike; all see the run folder. Exit codes: 0 done; 1 the
-machine failed (memory, a full disk, a folder that is gone); 2 bad input; 3 training became NaN or Inf; 130 stopped by
-Ctrl-C; 143 stopped by SIGTERM, after saving if a step was made. Each but 0 comes with one line.
+machine failed (memory, a full disk, a folder that is gone, another process that was killed); 2 bad input; 3 training
+became NaN or Inf; 130 stopped by Ctrl-C; 143 stopped by SIGTERM, after saving the step; while decoders train, or where
+one computation takes over 15 s, without. Each but 0 comes with one line.
 """
 
 import inspect

@@ -52,7 +52,7 @@ def test_decoders_that_train_are_left(tmp_path):
 
 
 BUSY = """
-import hashlib, signal, sys
+import hashlib, signal, sys, time
 from infojax import main, processes
 
 def busy(size):  # in C, as a compilation is: no handler is called before its end
@@ -64,15 +64,15 @@ def saves(*_):
     sys.exit(7)
 
 main.GRACE = 0.5
-signal.signal(signal.SIGTERM, saves)
+signal.signal(signal.SIGTERM, HANDLER)
 main._watch()
 print("busy")
-busy(SIZE)
+busy(10**9)
 """
 
 
 def test_what_cannot_hear_is_ended():
-    with started("-c", BUSY.replace("SIZE", "10**9")) as running:
+    with started("-c", BUSY.replace("HANDLER", "lambda *_: busy(10**9)")) as running:
         assert running.stdout.readline() == "busy\n"
         code, said = stopped(running)
     assert (code, len(said)) == (143, 1) and "stopped by SIGTERM within a long computation" in said[0]
@@ -80,7 +80,7 @@ def test_what_cannot_hear_is_ended():
 
 def test_what_heard_has_the_time_it_needs():
     """Saving takes as long as it takes."""
-    with started("-c", BUSY.replace("SIZE", "10**5")) as running:
+    with started("-c", BUSY.replace("HANDLER", "saves").replace("busy(10**9)", "time.sleep(60)")) as running:
         assert running.stdout.readline() == "busy\n"
         assert stopped(running) == (7, [])
 
