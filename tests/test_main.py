@@ -250,6 +250,7 @@ def test_a_run_that_is_cut_off(what, code, says, tmp_path, capfd, monkeypatch):
     assert main([TINY, *SHORT, ONE_DEVICE, f"--workdir={folder}"]) == code
     said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("step ")]
     assert len(said) == 1 and said[0].startswith("infojax.main: ") and says in said[0]
+    assert (folder / "status.json").exists() == (what is not gone)  # nothing says that there is a run
 
 
 def test_training_that_is_not_finite(tmp_path, capfd):

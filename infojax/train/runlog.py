@@ -194,7 +194,7 @@ class RunFolder:
           OSError: the folder was removed since: a lone status.json in its place would say that there is a run.
         """
         if self._writes:
-            if not self.folder.is_dir():
+            if not (self.folder / "config.json").exists():
                 raise FileNotFoundError(errno.ENOENT, "was removed while the run wrote to it", str(self.folder))
             outputs.write(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
 
