@@ -75,7 +75,8 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
         names = published_names(path[1:], style)
         may_stay = path[1] == "head" or (path[1] == "norm" and getattr(module, "pool", "") == "mean")
         if not all(name in arrays for name in names):
-            (fresh if may_stay else missing).append(path if may_stay else names[0])
+            fresh += [path] * may_stay
+            missing += names[:1] * (not may_stay)
             continue
         used.update(names)
         value = _here(path, [np.asarray(arrays[name]) for name in names], style)
