@@ -35,7 +35,7 @@ class Neighbours(NamedTuple):
     """
 
     closeness: jax.Array
-    index: jax.Array
+    index: jax.Array  # type: ignore[assignment]  # hides tuple.index, which nobody needs
 
 
 def neighbours(

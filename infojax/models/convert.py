@@ -67,13 +67,16 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
     if isinstance(module, ViT) and module.pool == "mean" and not isinstance(module, MAE):  # its norm is of the mean
         arrays = {name: value for name, value in arrays.items() if not re.match(r"(norm|vit\.layernorm)[./]", name)}
         arrays = {name.replace("fc_norm.", "norm."): value for name, value in arrays.items()}
-    flat, used, missing, fresh = flatten_dict(variables), set(), [], []
-    found = {}
+    flat, used = flatten_dict(variables), set()
+    found: dict[tuple[str, ...], np.ndarray] = {}
+    missing: list[str] = []
+    fresh: list[tuple[str, ...]] = []
     for path, leaf in flat.items():
         names = published_names(path[1:], style)
         may_stay = path[1] == "head" or (path[1] == "norm" and getattr(module, "pool", "") == "mean")
         if not all(name in arrays for name in names):
-            (fresh if may_stay else missing).append(path if may_stay else names[0])
+            fresh += [path] * may_stay
+            missing += names[:1] * (not may_stay)
             continue
         used.update(names)
         value = _here(path, [np.asarray(arrays[name]) for name in names], style)
@@ -109,7 +112,7 @@ def to_published(module: Any, variables: Any, style: str, grid: tuple[int, int] 
     """
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}; got {style!r}")
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for path, leaf in flatten_dict(jax.tree.map(np.asarray, variables)).items():
         names, value = published_names(path[1:], style), leaf
         if path[-1] == "kernel" and style != "infojax":

@@ -80,7 +80,7 @@ class MAE(ViT):
     ) -> Any:
         if noise is None:
             x, features = self._encode(x, train, start, stop)
-            return x if stop else Output(None, self._pooled(x), features)
+            return x if stop else Output(None, self._pooled(x), features)  # type: ignore[arg-type]  # no classifier
         rows, columns = grid(x.shape, self.patch)
         kept = self.kept(rows * columns)
         if noise.shape != (len(x), rows * columns):

@@ -114,7 +114,8 @@ def frozen_of(config: Any) -> Frozen:
     source = splits["train"]
     mean, std, told = normalisation(dataset, source)
     net = network(config.model, dataset.num_classes, jax.ShapeDtypeStruct((2, *source.shape), jnp.float32))
-    model = Model(*net.init(jax.random.key(config.seed)), net)
+    params, model_state = net.init(jax.random.key(config.seed))
+    model = Model(params, model_state, net)
     origin = f"the weights of {config.model.weights}" if config.model.weights else "untrained weights"
     notes = (*told, f"probed: {config.model.name} with {origin}, {config.frozen.layer}")
     plain = transforms(mean, std, pad=0, flip=False)["plain"]

@@ -18,6 +18,8 @@ NOISE = jax.random.uniform(jax.random.key(1), (3, 6))
 @pytest.fixture(scope="module")
 def masked():
     variables = jax.jit(NET.init)(KEY, IMAGES, NOISE)
+    rng = np.random.default_rng(0)  # a norm that changes what it is given a second time
+    variables["params"]["norm"] = {name: rng.uniform(0.5, 1.5, 24).astype(np.float32) for name in ("scale", "bias")}
     output = jax.jit(NET.apply)(variables, IMAGES, NOISE)
     return variables, output
 

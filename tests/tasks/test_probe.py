@@ -94,7 +94,8 @@ def test_averages_layers_and_untrained_networks(folder, tmp_path, capsys):
     ],
 )
 def test_bad_requests(flags, says, folder, tmp_path, capsys):
-    flags = [f"--config.{flag}".format(run=folder) for flag in ("checkpoint={run}", *flags)]
+    run = [] if flags[0].startswith("checkpoint=") else ["checkpoint={run}"]
+    flags = [f"--config.{flag}".format(run=folder) for flag in (*run, *flags)]
     assert main([PROBE, *flags, *SHORT, f"--workdir={tmp_path}/probe"]) == 2
     said = capsys.readouterr().err
     assert says.format(run=folder) in said and said.count("\n") == 1
