@@ -341,7 +341,7 @@ def pixels_of(part: Split) -> dict[str, Any]:
 
 
 def views(towers: Towers, flip: bool) -> dict[str, Callable]:
-    """Transforms of stored training pictures; "plain" remains that of features. "crop" is CoOp's random resized crop."""
+    """Transforms of stored training pictures; "plain" is that of features, "crop" is CoOp's random resized crop."""
     recipe = Recipe(flip=0.5 if flip else 0.0)
     return {
         "weak": lambda key, x: towers.view(weak(key, x, pad=max(1, x.shape[1] // 8), flip=flip)),
