@@ -11,7 +11,7 @@
 Choices: method = coop, coop_cma, cocoop, cocoop_cma, zero_shot; data, any set whose classes have names; shots; seeds.
 A folder of one's own has its class names from its folders, or from --config.data.names=FILE.
 
-Weights: safetensors by OpenAI's, open_clip's or Hugging Face's names; scripts/clip_to_safetensors.py converts OpenAI's
+Weights: safetensors by OpenAI's, open_clip's or Hugging Face's names; docs/clip_to_safetensors.py converts OpenAI's
 .pt files. Without any, small towers are first trained on every other training picture, with captions of all classes,
 and the shots are drawn from the rest: a study of the whole path, not of CLIP.
 

@@ -73,7 +73,7 @@ def load(
     try:
         state = load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError) as error:
-        hint = "; scripts/clip_to_safetensors.py converts OpenAI's .pt files" if path.suffix == ".pt" else ""
+        hint = "; docs/clip_to_safetensors.py converts OpenAI's .pt files" if path.suffix == ".pt" else ""
         raise WeightsError(f"{path} is not a safetensors file ({' '.join(str(error).split())}){hint}") from None
     try:
         return convert(state, sizes=sizes, activation=activation)

@@ -1,6 +1,6 @@
 """OpenAI's TorchScript files of CLIP (RN50.pt, ViT-B-16.pt, ...) as safetensors, for `infojax.models.clip.load`.
 
-  python scripts/clip_to_safetensors.py RN50.pt RN50.safetensors
+  python docs/clip_to_safetensors.py RN50.pt RN50.safetensors
 
 Needs PyTorch, and only this script does. Weights keep their type (float16 for most) and OpenAI's names.
 """
