@@ -6,6 +6,7 @@ from infojax.evaluate.derived import along_path, by_sparsity, looking, refreshin
 from infojax.evaluate.evaluators import classify, interplay, neural_collapse
 from infojax.evaluate.forward import Evaluation, Outputs, Sample, fixed_sample, forward, on_sample
 from infojax.evaluate.layers import LayerError, chosen_layers, geometric, layer_shapes, layerwise_nc1
+from infojax.evaluate.selected import selection
 from infojax.evaluate.usable import Decoding, usable
 from infojax.evaluate.views import online, spectrum, view_information
 
@@ -14,6 +15,6 @@ EVALUATORS = {"classify": classify, "interplay": interplay, "neural_collapse": n
 __all__ = [
     "Decoding", "EVALUATORS", "Evaluation", "LayerError", "Outputs", "Sample", "along_path", "by_sparsity",
     "chosen_layers", "classify", "clusters", "cross_modal", "fixed_sample", "forward", "geometric", "interplay",
-    "layer_shapes", "layerwise_nc1", "looking", "neural_collapse", "on_sample", "online", "refreshing", "spectrum",
-    "tsne", "usable", "view_information",
+    "layer_shapes", "layerwise_nc1", "looking", "neural_collapse", "on_sample", "online", "refreshing", "selection",
+    "spectrum", "tsne", "usable", "view_information",
 ]  # fmt: skip

@@ -207,6 +207,11 @@ CATALOGUE = {
         Measure("accuracy_knn_200", "accuracy, 200 neighbours", TRAINING, colour=2, summary=22, brief=15),
         Measure("accuracy_knn_euclidean_20", "accuracy, 20 neighbours, euclidean", TRAINING, colour=2, summary=23),
         Measure("error_ema", "error of the averaged weights (%)", TRAINING, unit="%", colour=2),
+        Measure("mask_ratio", "share of the unlabelled that is selected", TRAINING, colour=0),
+        Measure("pseudo_accuracy", "accuracy of all guesses", TRAINING, colour=2),
+        Measure("pseudo_accuracy_selected", "accuracy of the selected guesses", TRAINING, colour=3),
+        Measure("threshold", "threshold", TRAINING, colour=1),
+        Measure("rho", "threshold of the loss (Dash)", TRAINING, colour=4),
         Measure("loss", "loss", TRAINING, colour=5, summary=2, brief=2),
         Measure("cross_entropy", "cross-entropy", TRAINING, unit="nats", colour=5),
         Measure(

@@ -1,7 +1,9 @@
 """Draws run folders: `python -m infojax.report DIR [DIR ...]`, from their rows alone.
 
 Writes DIR/report.html, self-contained, and DIR/figures; of several folders also a page that compares
-them. Lines of a folder that are damaged are left out and counted. Bad input ends in one line and code 2, Ctrl-C in 130.
+them. With --table NAME it writes that table of a paper beside the runs, as text, Markdown, CSV and HTML, into
+./tables or --out. Lines of a folder that are damaged are left out and counted. Bad input ends in one line and code
+2, Ctrl-C in 130.
 """
 
 import argparse
@@ -11,8 +13,10 @@ from pathlib import Path
 
 from infojax import outputs
 from infojax.commands import Once, Parser, UsageError, named, one_line, say, show
-from infojax.report.runs import write_comparison, write_run
+from infojax.report.runs import write_comparison, write_run, write_table
+from infojax.report.runs.published import TABLES
 from infojax.report.runs.rows import read_history
+from infojax.report.runs.selection import SELECTIONS
 from infojax.train.runlog import RunFolderError
 
 NAME = "infojax.report"
@@ -27,6 +31,15 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--out", action=Once, type=named, metavar="DIR", help="where the comparison of several goes (./comparison)"
+    )
+    parser.add_argument(
+        "--table",
+        action=Once,
+        choices=TABLES,
+        help="a paper's table beside these runs instead of their pages, in --out",
+    )
+    parser.add_argument(
+        "--select", action=Once, choices=SELECTIONS, help="of the table: which evaluation counts (best)"
     )
     return parser
 
@@ -46,6 +59,15 @@ def check_out(out: Path, folder: Path | None = None) -> None:
 def run(args: argparse.Namespace) -> None:
     """Checks everything, then writes and prints page by page."""
     folders = list({Path(folder).resolve(): Path(folder) for folder in args.folders}.values())
+    if args.select is not None and args.table is None:
+        raise UsageError("--select is for --table, which says which evaluation counts")
+    if args.table is not None:
+        out = Path("tables" if args.out is None else args.out)
+        if problem := outputs.refusal(out, folder=True):
+            raise UsageError(f"--out {out}: {problem}")
+        show(write_table(args.table, folders, out, args.select or "best"))
+        show(str(out))
+        return
     if args.out is not None and len(folders) == 1:
         raise UsageError("--out is for the comparison of several folders; one folder's page goes into it")
     notes = [note for folder in folders for note in read_history(folder).notes]

@@ -1,5 +1,6 @@
 """Semi-supervised classification: few labels, all pictures, one of the methods of `infojax.objectives.semisup`."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from infojax.data import Arrays, DataError, Dataset, in_memory, labelled, open_dataset, transforms
+from infojax.evaluate import selection
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import Linear
 from infojax.objectives import Context, Facts, Net, Optimizer, flat_settings, with_settings
@@ -15,6 +17,7 @@ from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.semisup import METHODS, SemiSupervised
 from infojax.tasks.build import (
     Study,
+    Tools,
     arrays_of,
     check_choice,
     check_shares,
@@ -29,8 +32,10 @@ from infojax.tasks.build import (
 )
 from infojax.tasks.config import ConfigError, training
 from infojax.tasks.train import run_of
+from infojax.train.loop import Evaluator
 from infojax.train.networks import as_net
 
+UNLABELLED = "unlabelled"  # the source that methods draw from, and the split that is looked at
 PROTOCOLS = ("torchssl", "fold")
 # Fields of the methods that are words, and what they may be.
 WORDS = {"mix": ("batch", "sample"), "tsa": ("none", "linear", "exp", "log"), "sign": ("theory", "released")}
@@ -53,7 +58,7 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
         name=chosen.model, dtype="float32", options=dict(), weights=""
     )  # a checkpoint: a file, or a run
     config.objective = flat_settings(METHODS[method])
-    del config.objective["replacement"]
+    config.evaluate.unlabelled_samples = 2000  # those that are looked at for what the method selects
     # The paper says 5e-4 for all sets; TorchSSL's own files, which made its CIFAR-100 columns, 1e-3 there.
     decay = 1e-3 if chosen.data == "cifar100" else 5e-4
     config.optimizer = optimizer_settings("sgd", lr=0.03, weight_decay=decay, schedule="cosine_7_16")
@@ -71,7 +76,7 @@ def study(config: ConfigDict) -> Study:
     chosen, how = labelled_samples(config.data, dataset, source)
     few = Arrays(source.x[chosen], source.labels[chosen])
     every = with_unlabelled(dataset, source)
-    check(config)
+    check(config, len(few))
     method = with_settings(METHODS[config.method], config.objective)
     batch = method.batch_size
     total = total_steps(config, len(every) / (batch * method.ratio))
@@ -80,15 +85,15 @@ def study(config: ConfigDict) -> Study:
     counts = tuple(np.bincount(few.labels, minlength=classes).tolist())
     nets, optimizers = networks(config, method, classes, source.shape, total)
     data = {"labelled": arrays_of(few)}
-    if any(view.source == "unlabelled" for view in method.views):
-        data["unlabelled"] = arrays_of(every)
+    if any(view.source == UNLABELLED for view in method.views):
+        data[UNLABELLED] = arrays_of(every)
     return Study(
         objective=method,
         ctx=Context(nets, optimizers, Facts(classes, total, counts, num_unlabelled=len(every))),
         transforms=views,
         data=data,
-        splits={"train": source, "test": test},
-        evaluators=lambda tools, due: classifier(tools, due, config),
+        splits={"train": source, "test": test} | ({UNLABELLED: every} if UNLABELLED in data else {}),
+        evaluators=lambda tools, due: evaluators(tools, due, config),
         per_epoch=len(every) / (batch * method.ratio),
         files={"labelled.txt": "".join(f"{index}\n" for index in chosen)},
         notes=(*notes, how, *note_fewer(config, train=source, test=test)),
@@ -131,6 +136,13 @@ def indices_of(file: str, count: int) -> np.ndarray:
     return np.array(sorted(map(int, words)))
 
 
+def evaluators(tools: Tools, due: Callable[[int], bool], config: ConfigDict) -> Iterator[Evaluator]:
+    """Those of a classifier, and what the method selects of the unlabelled samples."""
+    yield from classifier(tools, due, config)
+    if config.method != "supervised":
+        yield Evaluator("selection", due, selection(tools.through, tools.sample(UNLABELLED)))
+
+
 def networks(
     config: ConfigDict, method: SemiSupervised, classes: int, shape: tuple[int, ...], total: int
 ) -> tuple[dict[str, Net], dict[str, Optimizer]]:
@@ -147,7 +159,7 @@ def networks(
     return nets, {"main": Optimizer(tx)}
 
 
-def check(config: ConfigDict) -> None:
+def check(config: ConfigDict, num_labelled: int) -> None:
     """Refuses what the method does not know, or what cannot be drawn."""
     check_choice(config, "method", METHODS)
     check_choice(config, "evaluate.convention", NC1_CONVENTIONS)
@@ -157,6 +169,12 @@ def check(config: ConfigDict) -> None:
     for name in config.objective.keys() & known.keys():
         check_choice(config, f"objective.{name}", known[name])
     check_shares(config.objective, "ema_decay")
+    size = config.objective.batch_size
+    if not config.objective.replacement and size > num_labelled:
+        raise ConfigError(
+            f"objective.batch_size is {size}, but there are {num_labelled} labelled samples and objective.replacement "
+            "is False; take a smaller batch, or draw with replacement as TorchSSL does"
+        )
 
 
 run = run_of(study)

@@ -637,3 +637,26 @@ def test_a_step_from_the_arrays_of_a_state_has_the_same_bits(name):
     again, _ = jax.jit(make_step(ctx, TRANSFORMS))(method, jax.tree.map(np.array, alone(name)[1]), CONSTANTS, Seeds())
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(alone(name)[2]), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+BEFORE = ("pseudo_label", "uda", "fixmatch", "flexmatch", "dash")  # whose mask is that of the state before the step
+
+
+@pytest.mark.parametrize("name", (*BEFORE, "freematch", "otmatch", "softmatch", "mpl"))
+def test_what_is_selected_at_fixed_weights_is_what_the_loss_selects(name):
+    """The share that a step logs, from the logits before it and the method's state that the step masked with."""
+    with jax.enable_x64(True):
+        method = small(name)
+        batch, rows = batch_of(method)
+        ctx = context(method, rows)
+        before = init_state(method, Seeds(), ctx)
+        if name == "dash":
+            before = before._replace(step=jnp.asarray(3), method=jnp.asarray(0.5))
+        after, metrics = method.update(before, {}, batch, jax.random.key(0), ctx)
+        x = batch["unlabelled"].views["weak"]
+        net = method.guessing
+        logits = ctx.nets[net].apply(before.params[net], {}, x, True)[0].logits
+        state = before if name in BEFORE else before._replace(method=after.method)
+        extra = method.evaluated(state, {}, ctx)["raw"].extra
+        weights = np.asarray(extra["objective"].selected(extra["state"], logits))
+        assert 0 < weights.mean() and weights.mean() == pytest.approx(float(metrics["mask_ratio"]), rel=1e-9)

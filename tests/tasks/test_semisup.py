@@ -41,3 +41,25 @@ def test_lists_of_labelled_samples_that_are_none(text, says, tmp_path, capsys):
 def test_more_labels_than_samples(tmp_path, capsys):
     assert main([f"{CONFIG},labels=5000", *SHORT, f"--workdir={tmp_path}"]) == 2
     assert "data.labels" in capsys.readouterr().err
+
+
+def test_what_a_method_selects_is_measured_at_fixed_weights(tmp_path):
+    """MIR and HDR are those of the rows that the mask keeps; mask and guesses come from the teacher of MPL."""
+    flags = ["--config.evaluate.every=2", "--config.evaluate.unlabelled_samples=90", f"--workdir={tmp_path}"]
+    assert main([f"{CONFIG},method=mpl", *SHORT, *flags]) == 0
+    rows = [row for row in read_rows(tmp_path) if row.get("split") == "unlabelled_selected"]
+    assert [row["step"] for row in rows] == [0, 2] and rows[0]["n"] <= 90
+    for row in rows:
+        assert row["n"] == round(90 * row["mask_ratio"]) and 0 <= row["pseudo_accuracy"] <= 1
+        assert ("mir" in row) == (row["n"] > 0)
+
+
+def test_a_permutation_needs_a_batch_of_labelled_samples(tmp_path, capsys):
+    flags = ["--config.objective.replacement=False", "--config.objective.batch_size=41", f"--workdir={tmp_path}"]
+    assert main([CONFIG, *SHORT, *flags]) == 2
+    assert "batch_size is 41, but there are 40 labelled samples" in capsys.readouterr().err
+
+
+def test_labels_that_do_not_divide_into_classes(tmp_path, capsys):
+    assert main([f"{CONFIG},labels=45", *SHORT, f"--workdir={tmp_path}"]) == 2
+    assert "data.labels: must be a multiple of 10 (classes)" in capsys.readouterr().err

@@ -5,6 +5,7 @@ Losses of unlabelled samples are means over the whole unlabelled batch: what a m
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from infojax.objectives.contract import Average, Batch, Context, State, View
+from infojax.objectives.contract import Average, Context, Model, State, View
 from infojax.objectives.nets import Nets
 from infojax.objectives.objective import Objective, objective
 
@@ -29,6 +30,7 @@ class SemiSupervised(Objective):
       replacement: samples are drawn independently, as TorchSSL does, instead of one permutation per epoch.
     Class attributes:
       unlabelled: name -> transform of each unlabelled sample.
+      guessing: the net whose guesses are selected.
     """
 
     ema_decay: float = 0.999
@@ -38,6 +40,7 @@ class SemiSupervised(Objective):
     replacement: bool = True
 
     unlabelled = {"weak": "weak", "strong": "strong"}
+    guessing = "net"
 
     @property
     def views(self):
@@ -48,6 +51,20 @@ class SemiSupervised(Objective):
     @property
     def averages(self):
         return {"ema": Average(("net",), self.ema_decay)}
+
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        """How much unlabelled samples with these logits (n, C) count in the loss, at the state's step: (n,) in [0, 1].
+
+        The method's own mask, of its thresholds as they are; all samples where it has none.
+        """
+        return jnp.ones(len(logits))
+
+    def evaluated(self, state, constants, ctx):
+        """With what an evaluator needs to select as the method does: its own state, and the net that guesses."""
+        found, own = super().evaluated(state, constants, ctx), State(state.step, {}, {}, {}, {}, state.method)
+        guessing = Model(state.params[self.guessing], state.model_state[self.guessing], ctx.nets[self.guessing])
+        extra = {"objective": self, "state": own, "guessing": guessing}
+        return found | {"raw": replace(found["raw"], extra=extra)}
 
 
 def ramp(state: State, ctx: Context, fraction: float | jax.Array) -> jax.Array:
@@ -156,11 +173,11 @@ def mixed(draws: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
 # Metrics
 
 
-def judged(rows: Batch, guess: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
+def judged(rows: Any, guess: jax.Array, weights: jax.Array) -> dict[str, jax.Array]:
     """How a method selects: share of the unlabelled samples, and how many guesses are right, of all and of these.
 
     Args:
-      rows: `Batch` of unlabelled samples, whose labels are only looked at here; unknown ones are negative.
+      rows: unlabelled samples with `labels`, which are only looked at here; unknown ones are negative.
       guess: (n,) classes; weights: (n,) in [0, 1].
     """
     known = rows.labels >= 0

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, State
 from infojax.objectives.nets import descend
 from infojax.objectives.objective import objective
 from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, joint, judged, masked
@@ -52,18 +52,30 @@ class Dash(SemiSupervised):
         metrics = {"supervised_loss": value, "unsupervised_loss": jnp.zeros(()), "rho": rho}
         return value, Aux(rho, metrics | judged(batch["unlabelled"], nothing, nothing))
 
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        found, _ = self.judged_by_loss(state, logits)
+        return found & (state.step >= self.warmup)
+
+    def judged_by_loss(self, state: State, weak: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(mask (n,), labels (n, C)) of the logits of the weak view."""
+        rho = self.rho(state)
+        soft, certain = jax.nn.softmax(weak / self.temperature), jax.nn.one_hot(guessed(weak)[2], weak.shape[1])
+        target = jnp.where(rho > self.least, soft, certain)
+        return optax.softmax_cross_entropy(weak, target) <= rho, target
+
+    def rho(self, state: State) -> jax.Array:
+        """The threshold at a step."""
+        periods = (state.step - self.warmup) // self.period
+        return jnp.maximum(1.0001 * state.method / self.growth**periods, self.least)
+
     def loss(self, nets, state, constants, batch, draws, ctx):
         labelled, rows = batch["labelled"], batch["unlabelled"]
         views = rows.views["weak"], rows.views["strong"]
         known, weak, strong = (output.logits for output in joint(nets, labelled.views["weak"], *views))
         supervised = hard(known, labelled.labels)
         weak = jax.lax.stop_gradient(weak)
-        periods = (state.step - self.warmup) // self.period
-        rho = jnp.maximum(1.0001 * state.method / self.growth**periods, self.least)
-        _, _, guess = guessed(weak)
-        soft, certain = jax.nn.softmax(weak / self.temperature), jax.nn.one_hot(guess, weak.shape[1])
-        target = jnp.where(rho > self.least, soft, certain)
-        mask = optax.softmax_cross_entropy(weak, target) <= rho
+        mask, target = self.judged_by_loss(state, weak)
+        guess = guessed(weak)[2]
         unsupervised = masked(mask, optax.softmax_cross_entropy(strong, target))
-        metrics = {"supervised_loss": supervised, "unsupervised_loss": unsupervised, "rho": rho}
+        metrics = {"supervised_loss": supervised, "unsupervised_loss": unsupervised, "rho": self.rho(state)}
         return supervised + self.weight * unsupervised, Aux(metrics=metrics | judged(rows, guess, mask))

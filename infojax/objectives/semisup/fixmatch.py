@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from infojax.objectives.contract import Aux, Context
+from infojax.objectives.contract import Aux, Context, State
 from infojax.objectives.nets import Nets
 from infojax.objectives.objective import objective
 from infojax.objectives.regularizers import InformationTerm
@@ -30,12 +30,15 @@ class FixMatch(SemiSupervised):
     temperature: float = 0.5
     information: InformationTerm = InformationTerm()
 
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        return guessed(logits)[1] >= self.threshold
+
     def loss(self, nets, state, constants, batch, draws, ctx):
         labelled, rows = batch["labelled"], batch["unlabelled"]
         known, weak, strong = joint(nets, labelled.views["weak"], rows.views["weak"], rows.views["strong"])
         supervised = hard(known.logits, labelled.labels)
-        _, top, guess = guessed(weak.logits)
-        mask = top >= self.threshold
+        _, _, guess = guessed(weak.logits)
+        mask = self.selected(state, weak.logits)
         if self.labels == "hard":
             losses = optax.softmax_cross_entropy_with_integer_labels(strong.logits, guess)
         else:

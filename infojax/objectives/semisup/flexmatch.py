@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, State
 from infojax.objectives.objective import objective
 from infojax.objectives.regularizers import InformationTerm
 from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, joint, judged, masked
@@ -48,21 +48,30 @@ class FlexMatch(SemiSupervised):
         counts = jnp.zeros(classes + 1, jnp.int32).at[0].set(unlabelled)
         return Learnt(jnp.full(unlabelled, -1, jnp.int32), counts, jnp.zeros(classes))
 
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        _, top, guess = guessed(logits)
+        effect = self.followed(state.method).effect
+        return top >= self.threshold * (effect / (2 - effect))[guess]
+
+    def followed(self, learnt: Learnt) -> Learnt:
+        """`Learnt` with the effect that its counts have."""
+        counts = learnt.counts
+        most = jnp.max(counts if self.warm else counts[1:])
+        moves = jnp.max(counts) < len(learnt.selected)
+        return learnt._replace(effect=jnp.where(moves, counts[1:] / jnp.maximum(most, 1), learnt.effect))
+
     def loss(self, nets, state, constants, batch, draws, ctx):
-        labelled, rows, learnt = batch["labelled"], batch["unlabelled"], state.method
+        labelled, rows = batch["labelled"], batch["unlabelled"]
         known, weak, strong = joint(nets, labelled.views["weak"], rows.views["weak"], rows.views["strong"])
         supervised = hard(known.logits, labelled.labels)
         _, top, guess = guessed(weak.logits)
-        counts = learnt.counts
-        most = jnp.max(counts if self.warm else counts[1:])
-        effect = jnp.where(jnp.max(counts) < len(learnt.selected), counts[1:] / jnp.maximum(most, 1), learnt.effect)
-        mask = top >= self.threshold * (effect / (2 - effect))[guess]
+        learnt, mask = self.followed(state.method), self.selected(state, weak.logits)
         unsupervised = masked(mask, optax.softmax_cross_entropy_with_integer_labels(strong.logits, guess))
-        learnt = remembered(learnt._replace(effect=effect), rows.index, guess, top >= self.threshold)
-        value, metrics = selected_term(self.information, nets, strong, guess, mask, ctx)
+        metrics = {"threshold": self.threshold * jnp.mean(learnt.effect / (2 - learnt.effect))}
+        learnt = remembered(learnt, rows.index, guess, top >= self.threshold)
+        value, measured = selected_term(self.information, nets, strong, guess, mask, ctx)
         metrics |= {"supervised_loss": supervised, "unsupervised_loss": unsupervised} | judged(rows, guess, mask)
-        metrics |= {"threshold": self.threshold * jnp.mean(effect / (2 - effect))}
-        return supervised + self.weight * unsupervised + value, Aux(learnt, metrics)
+        return supervised + self.weight * unsupervised + value, Aux(learnt, metrics | measured)
 
 
 def remembered(learnt: Learnt, index: jax.Array, guess: jax.Array, sure: jax.Array) -> Learnt:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, State
 from infojax.objectives.objective import objective
 from infojax.objectives.regularizers import InformationTerm
 from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, joint, judged, masked
@@ -53,14 +53,21 @@ class FreeMatch(SemiSupervised):
         even = jnp.full(ctx.facts.num_classes, 1 / ctx.facts.num_classes)
         return Confidence(even[0], even, even)
 
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        return self.passing(state.method, *guessed(logits)[1:])
+
+    def passing(self, confidence: Confidence, top: jax.Array, guess: jax.Array) -> jax.Array:
+        """Which guesses pass the thresholds of their classes."""
+        threshold = confidence.threshold * confidence.p_model / jnp.max(confidence.p_model)
+        return top >= jnp.clip(threshold, self.least, self.most)[guess]
+
     def loss(self, nets, state, constants, batch, draws, ctx):
         labelled, rows = batch["labelled"], batch["unlabelled"]
         known, weak, strong = joint(nets, labelled.views["weak"], rows.views["weak"], rows.views["strong"])
         supervised = hard(known.logits, labelled.labels)
         p, top, guess = guessed(weak.logits)
         confidence = self.followed(state.method, p, top, guess)
-        threshold = confidence.threshold * confidence.p_model / jnp.max(confidence.p_model)
-        mask = top >= jnp.clip(threshold, self.least, self.most)[guess]
+        mask = self.passing(confidence, top, guess)
         unsupervised = masked(mask, optax.softmax_cross_entropy_with_integer_labels(strong.logits, guess))
         fairness = fairness_of(strong.logits, mask, confidence)
         value, metrics = selected_term(self.information, nets, strong, guess, mask, ctx)

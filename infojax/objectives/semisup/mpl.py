@@ -50,9 +50,15 @@ class MPL(SemiSupervised):
     uda_steps: int = 5000
     label_smoothing: float = 0.15
 
+    guessing = "teacher"
+
     def init(self, key, ctx):
         """The moving average of the feedback."""
         return jnp.zeros(())
+
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        """Those of the teacher's UDA term; the student learns all guesses."""
+        return jnp.max(jax.nn.softmax(logits / self.temperature), -1) >= self.threshold
 
     def draws(self, key, batch, ctx):
         return jax.random.gumbel(key, (self.batch_size * self.ratio, ctx.facts.num_classes))
@@ -80,7 +86,7 @@ class MPL(SemiSupervised):
             target = optax.smooth_labels(jax.nn.one_hot(labelled.labels, known.shape[1]), self.label_smoothing)
             supervised = jnp.mean(optax.softmax_cross_entropy(known, target))
             soft = jax.nn.softmax(jax.lax.stop_gradient(weak) / self.temperature)
-            mask = jnp.max(soft, -1) >= self.threshold
+            mask = self.selected(state, jax.lax.stop_gradient(weak))
             uda = masked(mask, optax.softmax_cross_entropy(strong, soft))
             warm = jnp.minimum(state.step / self.uda_steps, 1) if self.uda_steps else 1.0
             value = supervised + self.uda_weight * warm * uda + (feedback - average) * hard(strong, guess)

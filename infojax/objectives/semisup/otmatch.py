@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, State
 from infojax.objectives.objective import objective
 from infojax.objectives.semisup.common import masked
 from infojax.objectives.semisup.freematch import Confidence, FreeMatch
@@ -36,6 +36,9 @@ class OTMatch(FreeMatch):
 
     def init(self, key, ctx):
         return Transport(super().init(key, ctx), 1 - jnp.eye(ctx.facts.num_classes))
+
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        return super().selected(state._replace(method=state.method.confidence), logits)
 
     def loss(self, nets, state, constants, batch, draws, ctx):
         rows = nets.head().weights

@@ -1,8 +1,9 @@
 """Pseudo-Label: the net's own confident guesses are labels."""
 
+import jax
 import optax
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, State
 from infojax.objectives.objective import objective
 from infojax.objectives.semisup.common import SemiSupervised, apart, guessed, hard, judged, masked, ramp
 
@@ -22,12 +23,15 @@ class PseudoLabel(SemiSupervised):
 
     unlabelled = {"weak": "weak"}
 
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        return guessed(logits)[1] >= self.threshold
+
     def loss(self, nets, state, constants, batch, draws, ctx):
         labelled, rows = batch["labelled"], batch["unlabelled"]
         supervised = hard(nets("net", labelled.views["weak"]).logits, labelled.labels)
         logits = apart(nets, rows.views["weak"]).logits
-        _, top, guess = guessed(logits)
-        mask = top >= self.threshold
+        _, _, guess = guessed(logits)
+        mask = self.selected(state, logits)
         unsupervised = masked(mask, optax.softmax_cross_entropy_with_integer_labels(logits, guess))
         value = supervised + self.weight * ramp(state, ctx, self.ramp_fraction) * unsupervised
         metrics = {"supervised_loss": supervised, "unsupervised_loss": unsupervised}

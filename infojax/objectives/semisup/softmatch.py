@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, State
 from infojax.objectives.objective import objective
 from infojax.objectives.regularizers import InformationTerm
 from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, joint, judged, masked
@@ -44,6 +44,16 @@ class SoftMatch(SemiSupervised):
         even = jnp.full(ctx.facts.num_classes, 1 / ctx.facts.num_classes)
         return Usual(even[0], jnp.ones(()), even, even)
 
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        return self.weights(state.method, guessed(logits)[0])
+
+    def weights(self, usual: Usual, p: jax.Array) -> jax.Array:
+        """How much guesses with these probabilities count, (n,)."""
+        aligned = p * (usual.p_labelled / usual.p_unlabelled)[None]
+        aligned = jnp.max(aligned / jnp.sum(aligned, -1, keepdims=True), -1)
+        below = jnp.minimum(aligned - usual.mean, 0)
+        return jnp.exp(-(below**2) / (2 * jnp.maximum(usual.variance, 1e-8) / self.sigmas**2))
+
     def loss(self, nets, state, constants, batch, draws, ctx):
         labelled, rows = batch["labelled"], batch["unlabelled"]
         known, weak, strong = joint(nets, labelled.views["weak"], rows.views["weak"], rows.views["strong"])
@@ -52,10 +62,7 @@ class SoftMatch(SemiSupervised):
         p_labelled = jnp.mean(jax.nn.softmax(jax.lax.stop_gradient(known.logits)), 0)
         seen = Usual(jnp.mean(top), jnp.var(top, ddof=1), p_labelled, jnp.mean(p, 0))
         usual = jax.tree.map(lambda old, new: self.decay * old + (1 - self.decay) * new, state.method, seen)
-        aligned = p * (usual.p_labelled / usual.p_unlabelled)[None]
-        aligned = jnp.max(aligned / jnp.sum(aligned, -1, keepdims=True), -1)
-        below = jnp.minimum(aligned - usual.mean, 0)
-        weights = jnp.exp(-(below**2) / (2 * jnp.maximum(usual.variance, 1e-8) / self.sigmas**2))
+        weights = self.weights(usual, p)
         unsupervised = masked(weights, optax.softmax_cross_entropy_with_integer_labels(strong.logits, guess))
         value, metrics = selected_term(self.information, nets, strong, guess, weights, ctx)
         metrics |= {"supervised_loss": supervised, "unsupervised_loss": unsupervised} | judged(rows, guess, weights)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux
+from infojax.objectives.contract import Aux, State
 from infojax.objectives.objective import objective
 from infojax.objectives.semisup.common import SemiSupervised, guessed, joint, judged, masked
 
@@ -32,6 +32,9 @@ class UDA(SemiSupervised):
     temperature: float = 0.4
     tsa: str = "none"
 
+    def selected(self, state: State, logits: jax.Array) -> jax.Array:
+        return guessed(logits)[1] >= self.threshold
+
     def loss(self, nets, state, constants, batch, draws, ctx):
         labelled, rows = batch["labelled"], batch["unlabelled"]
         views = rows.views["weak"], rows.views["strong"]
@@ -41,8 +44,8 @@ class UDA(SemiSupervised):
         most = SCHEDULES[self.tsa](state.step / ctx.facts.total_steps) * (1 - 1 / classes) + 1 / classes
         kept = jnp.max(jax.nn.softmax(jax.lax.stop_gradient(known)), -1) <= most
         supervised = masked(jnp.ones_like(kept) if self.tsa == "none" else kept, losses)
-        _, top, guess = guessed(weak)
-        mask = top >= self.threshold
+        _, _, guess = guessed(weak)
+        mask = self.selected(state, weak)
         target = jax.nn.softmax(jax.lax.stop_gradient(weak) / self.temperature)
         unsupervised = masked(mask, optax.softmax_cross_entropy(strong, target))
         metrics = {"supervised_loss": supervised, "unsupervised_loss": unsupervised}

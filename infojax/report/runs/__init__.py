@@ -35,6 +35,20 @@ def write_comparison(folders, out) -> Path:
     return path
 
 
+def write_table(name, folders, out, select="best") -> str:
+    """Writes OUT/NAME.txt, .md, .csv and .html, a paper's table beside the runs; returns the text."""
+    from infojax.report.page import document
+    from infojax.report.runs import published
+
+    found = published.grids(name, [read_history(folder) for folder in folders], select)
+    shown = "\n".join(map(published.text, found))
+    contents = {"txt": shown, "md": "\n".join(map(published.markdown, found)), "csv": published.rows_of(found)}
+    contents["html"] = document(f"Table: {name}", list(map(published.html, found)))
+    for kind, content in contents.items():
+        outputs.write(Path(out) / f"{name}.{kind}", content)
+    return shown
+
+
 def summary_lines(folder) -> list[str]:
     """The last evaluation as a table of fixed width: mean ± half of the 95% interval over seeds, and limits."""
     history = read_history(folder)

@@ -78,6 +78,11 @@ def _title(quantity):
     return label[0].upper() + label[1:]
 
 
+def _guessed(name):
+    """A quantity of guesses, of the batch and of a sample at fixed weights."""
+    return (Line(name, "batch", "batch"), Line(name, "at fixed weights", "unlabelled_selected"))
+
+
 ACCURACY = Panel("Accuracy", lines("accuracy"))
 LIMITS = "Dashed black: limits at neural collapse"
 
@@ -380,6 +385,32 @@ FIGURES = {
         x="swept",
         task="bottleneck",
         limits="log2(C), the most of even labels",
+    ),
+    "guesses": Plan(
+        "Guesses for unlabelled samples",
+        "Thin: of the batch just trained on, in its weak view. Thick: at fixed weights, of a sample without a random "
+        "view, by the method's own mask. The threshold is of the largest probability (FlexMatch: the mean over "
+        "classes), Dash's of the loss.",
+        (
+            Panel("Selected share", _guessed("mask_ratio"), bottom=0.0),
+            Panel("Accuracy of the selected", _guessed("pseudo_accuracy_selected")),
+            Panel("Accuracy of all guesses", _guessed("pseudo_accuracy")),
+            Panel("Threshold", (Line("threshold", "probability", "batch"), Line("rho", "loss (Dash)", "batch"))),
+        ),
+        columns=4,
+        task="semisup",
+        limits="",
+        compared=True,
+    ),
+    "semisup_error": Plan(
+        "Test error",
+        "Of the raw weights and of their moving average, by which the field reports.",
+        (Panel("Test error (%)", (Line("error", "raw", "test"), Line("error_ema", "average", "test", ":")), True),),
+        columns=1,
+        task="semisup",
+        limits="",
+        compared=True,
+        height=2.8,
     ),
     "swept": Plan(
         "The last evaluation against the swept hyper-parameter",

@@ -1,0 +1,176 @@
+"""Tables of a paper beside the runs of one's own: methods by data and labels, each source ranked by itself.
+
+`TABLES` names them; a table is a file of the paper's cells in `infojax/report/expected` and a place for its runs.
+"""
+
+import csv
+import io
+import json
+import math
+from html import escape
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+
+from infojax.report.runs.selection import errors_of, selected
+from infojax.report.tables.content import one_line
+
+TABLES = ("semisup",)
+OURS, PAPER = "here", "paper"
+EARLY = (5_000, 10_000, 25_000, 50_000, 100_000)  # steps at which nobody publishes the error
+
+
+class Cell(NamedTuple):
+    """An error in %: mean and population standard deviation over n runs (None where it is not told), and a remark."""
+
+    mean: float
+    std: float
+    n: int | None = None
+    note: str = ""
+
+
+def expected(name) -> tuple[str, dict]:
+    """(source, {(method, (data, labels)): `Cell`}) of a paper's table."""
+    found = json.loads((files("infojax.report") / "expected" / f"{name}.json").read_text(encoding="utf-8"))
+    cells = {(c["method"], (c["data"], c["labels"])): Cell(c["error"], c["std"], None, c.get("note", ""))
+             for c in found["cells"]}  # fmt: skip
+    return found["source"], cells
+
+
+def measured(histories, number) -> tuple[dict, list[str]]:
+    """({(method, (data, labels)): `Cell`}, notes) of runs; `number` makes one of {step: error}, NaN for none.
+
+    Of two runs with the same seed and draw of labels in one cell the later folder counts, which the notes say.
+    """
+    errors, notes = {}, []
+    for history in histories:
+        data, method = history.config.get("data"), history.config.get("method")
+        if history.config.get("task") != "semisup" or not isinstance(data, dict) or not isinstance(method, str):
+            notes.append(f"{history.folder}: not a run of semi-supervised learning, left out")
+            continue
+        place = method, (str(data.get("name", "")), data.get("labels") or 0)
+        for run in (run for runs in history.groups.values() for run in runs):
+            value = number(errors_of(history, run))
+            key = history.seeds.get(run, run), data.get("labelled_seed"), data.get("labelled")
+            if not math.isfinite(value):
+                continue
+            if key in errors.setdefault(place, {}):
+                notes.append(f"{history.folder}: seed {key[0]} of {method} is there already; this one counts")
+            errors[place][key] = value
+    return {place: Cell(float(np.mean(list(v.values()))), float(np.std(list(v.values()))), len(v))
+            for place, v in errors.items() if v}, notes  # fmt: skip
+
+
+class Grid(NamedTuple):
+    """Rows and columns with their names, and `sources`: name -> {(row, column): `Cell`}."""
+
+    title: str
+    rows: list
+    columns: list
+    sources: dict
+    notes: list
+
+
+def grids(name, histories, select="best") -> list[Grid]:
+    """The paper's table beside the runs, and the error of the runs by step."""
+    source, paper = expected(name)
+    ours, notes = measured(histories, lambda errors: selected(errors, select))
+    methods = list(dict.fromkeys(method for method, _ in [*paper, *ours]))
+    columns = list(dict.fromkeys(column for _, column in [*paper, *ours]))
+    notes = [
+        *notes,
+        f"{PAPER}: {source}",
+        f"{OURS}: error on test, selection {select!r}, mean and deviation over runs",
+    ]
+    notes += [f"{PAPER}, {m}, {named(c)}: {cell.note}" for (m, c), cell in paper.items() if cell.note]
+    early = {}
+    for step in EARLY:
+        cells, _ = measured(histories, lambda errors, step=step: errors.get(step, math.nan))
+        early |= {(f"{method}, {named(column)}", step): cell for (method, column), cell in cells.items()}
+    steps = Grid("Error by step", list(dict.fromkeys(row for row, _ in early)), list(EARLY), {OURS: early}, [])
+    return [Grid("Error, %", methods, columns, {OURS: ours, PAPER: paper}, notes), *[steps] * bool(early)]
+
+
+def named(column) -> str:
+    """A column's heading; 0 labels are all."""
+    return one_line(f"{column[0]} {column[1] or 'all'}" if isinstance(column, tuple) else f"{column:,}")
+
+
+def ranks(cells, columns) -> dict:
+    """{place: 1 or 2} of the least and the next mean of every column; equal means share a rank."""
+    found = {}
+    for column in columns:
+        of_column = {place: cell.mean for place, cell in cells.items() if place[1] == column}
+        for rank, mean in enumerate(sorted(set(of_column.values()))[:2], 1):
+            found |= {place: rank for place, value in of_column.items() if value == mean}
+    return found
+
+
+MARKS = {
+    "text": {1: "{}*", 2: "{}'"},
+    "markdown": {1: "**{}**", 2: "<u>{}</u>"},
+    "html": {1: "<b>{}</b>", 2: "<u>{}</u>"},
+}
+
+
+def cells_of(grid, kind) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of text, a row per method and source; empty where nothing was run."""
+    table = []
+    for row in grid.rows:
+        for source, cells in grid.sources.items():
+            rank = ranks(cells, grid.columns)
+            shown = []
+            for column in grid.columns:
+                cell = cells.get((row, column))
+                text = (
+                    "" if cell is None else f"{cell.mean:.2f} ± {cell.std:.2f}" if cell.n != 1 else f"{cell.mean:.2f}"
+                )
+                text += "†" if cell is not None and cell.note else ""
+                shown.append(MARKS[kind].get(rank.get((row, column)), "{}").format(text))
+            if any(shown):
+                table.append([one_line(str(row)), source, *shown])
+    return ["method", "source", *map(named, grid.columns)], table
+
+
+def text(grid) -> str:
+    """Columns of fixed width; * is the best, ' the second of its source and column."""
+    header, rows = cells_of(grid, "text")
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (header, *rows)]
+    legend = "* best, ' second of the source; † see below" if grid.notes else "* best, ' second"
+    return "\n".join([grid.title, *lines, legend, *(f"  {note}" for note in grid.notes)]) + "\n"
+
+
+def markdown(grid) -> str:
+    """The best in bold, the second underlined."""
+    header, rows = cells_of(grid, "markdown")
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join([f"### {grid.title}", "", *lines, "", *(f"- {note}" for note in grid.notes)]) + "\n"
+
+
+def html(grid) -> str:
+    """A table for a page."""
+    header, rows = cells_of(grid._replace(rows=[escape(str(row)) for row in grid.rows], sources={
+        source: {(escape(str(row)), column): cell for (row, column), cell in cells.items()}
+        for source, cells in grid.sources.items()}), "html")  # fmt: skip
+    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
+    return (f"<section><h2>{escape(grid.title)}</h2><div class=\"scroll\"><table><thead><tr>{head}</tr></thead>"
+            f"<tbody>{body}</tbody></table></div><ul>{notes}</ul></section>")  # fmt: skip
+
+
+def rows_of(all_grids) -> str:
+    """CSV, a line per cell: table, method, column, source, mean, std, n, rank, note."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["table", "method", "column", "source", "mean", "std", "n", "rank", "note"])
+    for grid in all_grids:
+        for source, cells in grid.sources.items():
+            rank = ranks(cells, grid.columns)
+            for (row, column), c in cells.items():
+                place = rank.get((row, column), "")
+                writer.writerow([grid.title, row, named(column), source, c.mean, c.std, c.n or "", place, c.note])
+    return out.getvalue()
