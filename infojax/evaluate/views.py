@@ -52,13 +52,12 @@ def view_information(
       branches: of each view, which weights, "raw" or an average, and which of the features, as "projection".
       seed: of the draws.
     """
-    keys = jax.random.split(jax.random.key(seed), len(transforms))
 
     @jax.jit
     def outputs(models, x):
         found = []
-        for key, transform, (which, feature) in zip(keys, transforms, branches, strict=True):
-            output = models[which](transform(key, x))
+        for i, (transform, (which, feature)) in enumerate(zip(transforms, branches, strict=True)):
+            output = models[which](transform(jax.random.fold_in(jax.random.key(seed), i), x))
             found.append({"projection": output.features[feature], "embedding": output.embedding})
         return found
 
