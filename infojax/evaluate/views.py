@@ -65,7 +65,7 @@ def view_information(
         models = {name: replace(model, extra={}) for name, model in models.items()}
         one, two = jax.tree.map(lambda z: z.astype(jnp.float32), local_copy(outputs(models, sample.x)))
         yield "split", sample.split
-        yield "n", len(sample.x)
+        yield "view_samples", len(sample.x)  # "n" is that of the split
         for place in one:
             if not (jnp.all(jnp.isfinite(one[place])) and jnp.all(jnp.isfinite(two[place]))):
                 yield "not_finite", place
