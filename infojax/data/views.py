@@ -8,6 +8,7 @@ References:
   Chen et al. 2020 (SimCLR), appendix A; Grill et al. 2020 (BYOL), appendix B; solo-learn's recipes for CIFAR.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def draw_views(key: jax.Array, n: int, height: int, width: int, recipe: Recipe) 
     factors = low[None] + share * (centre + strength - low)[None]
     order = jnp.argsort(jax.random.uniform(keys[3], (n, 4), jnp.float32), axis=1).astype(jnp.int32)
     sigma = jax.random.uniform(keys[4], (n,), jnp.float32, *recipe.sigma)
-    return Draws(*box, *does.T, factors, order, sigma)
+    return Draws._make((*box, *does.T, factors, order, sigma))
 
 
 def _boxes(key, n, height, width, recipe):
@@ -160,7 +161,8 @@ def _where(does, x, otherwise):
 
 def view(key: jax.Array, images: jax.Array, recipe: Recipe, size: int | None = None) -> jax.Array:
     """A random view of each image, see `apply_views`; (n, size, size, channels) float32 from 0 to 255."""
-    return apply_views(images, draw_views(key, *images.shape[:3], recipe), recipe, size)
+    n, height, width, _ = images.shape
+    return apply_views(images, draw_views(key, n, height, width, recipe), recipe, size)
 
 
 def view_transforms(
@@ -172,11 +174,13 @@ def view_transforms(
       mean, std: per channel, on the scale 0 to 255.
       flip: False where left and right differ in meaning, as for digits.
     """
-    found = {"plain": lambda key, x: normalise(x, mean, std)}
-    for name, recipe in zip(("view1", "view2"), recipes, strict=True):
+
+    def of(recipe):
         recipe = recipe if flip else recipe._replace(flip=0.0)
-        found[name] = lambda key, x, recipe=recipe: normalise(view(key, x, recipe), mean, std)
-    return found
+        return lambda key, x: normalise(view(key, x, recipe), mean, std)
+
+    one, two = recipes
+    return {"plain": lambda key, x: normalise(x, mean, std), "view1": of(one), "view2": of(two)}
 
 
 # Operations
@@ -287,7 +291,7 @@ def gaussian_blur(x: jax.Array, sigma: jax.Array, radius: int) -> jax.Array:
         pads = [(radius, radius) if i == axis else (0, 0) for i in range(4)]
         wide = jnp.pad(x, pads, mode="reflect")
         parts = (jax.lax.slice_in_dim(wide, i, i + x.shape[axis], axis=axis) for i in range(len(distance)))
-        x = sum(weights[:, i] * part for i, part in enumerate(parts))
+        x = functools.reduce(jnp.add, (weights[:, i] * part for i, part in enumerate(parts)))
     return x
 
 

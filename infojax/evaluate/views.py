@@ -52,13 +52,12 @@ def view_information(
       branches: of each view, which weights, "raw" or an average, and which of the features, as "projection".
       seed: of the draws.
     """
-    keys = jax.random.split(jax.random.key(seed), len(transforms))
 
     @jax.jit
     def outputs(models, x):
         found = []
-        for key, transform, (which, feature) in zip(keys, transforms, branches, strict=True):
-            output = models[which](transform(key, x))
+        for i, (transform, (which, feature)) in enumerate(zip(transforms, branches, strict=True)):
+            output = models[which](transform(jax.random.fold_in(jax.random.key(seed), i), x))
             found.append({"projection": output.features[feature], "embedding": output.embedding})
         return found
 
@@ -66,7 +65,7 @@ def view_information(
         models = {name: replace(model, extra={}) for name, model in models.items()}
         one, two = jax.tree.map(lambda z: z.astype(jnp.float32), local_copy(outputs(models, sample.x)))
         yield "split", sample.split
-        yield "n", len(sample.x)
+        yield "view_samples", len(sample.x)  # "n" is that of the split
         for place in one:
             if not (jnp.all(jnp.isfinite(one[place])) and jnp.all(jnp.isfinite(two[place]))):
                 yield "not_finite", place

@@ -37,6 +37,6 @@ class Projector(nn.Module):
             x = layer(x)
             if not last:
                 if self.norm:
-                    x = nn.BatchNorm(not train, self.norm_decay, dtype=self.dtype, name=f"norm{i}")(x)
+                    x = nn.BatchNorm(not train, momentum=self.norm_decay, dtype=self.dtype, name=f"norm{i}")(x)
                 x = nn.relu(x)
         return x.astype(jnp.float32)

@@ -51,7 +51,7 @@ def test_rows_of_two_branches():
     k1, k2 = pairs[""]
     assert found["matrix_jsd"] == pytest.approx(entropy((k1 + k2) / 2) - (entropy(k1) + entropy(k2)) / 2, abs=5e-5)
     assert found["effective_rank_view2"] == pytest.approx(np.exp(entropy(k2)), rel=1e-4)
-    assert found["limit_view_information"] == pytest.approx(np.log(N)) and found["n"] == N
+    assert found["limit_view_information"] == pytest.approx(np.log(N)) and found["view_samples"] == N
     assert dict(run(models)) == found  # the views are drawn once
 
 
@@ -74,4 +74,4 @@ def test_what_is_not_finite_is_named():
     run = view_information([lambda key, x: x] * 2, Sample("test", jnp.asarray(X), jnp.zeros(N, int)),
                            (("raw", "projection"),) * 2)  # fmt: skip
     found = dict(run({"raw": Model({}, {}, net)}))
-    assert found == {"split": "test", "n": N, "not_finite": "projection"}
+    assert found == {"split": "test", "view_samples": N, "not_finite": "projection"}

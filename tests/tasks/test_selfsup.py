@@ -25,8 +25,8 @@ def rows_of(folder, evaluator=""):
 
 def test_a_run_of_two_branches_leaves_the_rows_of_its_figures(tmp_path):
     """BYOL: the views' row at the first and the last step, the online classifier's on both splits."""
-    flags = [f"{CONFIG},method=byol,model=mlp", *SMALL, "--config.predictor.widths=(8,6)", f"--workdir={tmp_path}"]
-    assert main(flags) == 0
+    flags = [f"{CONFIG},method=byol,model=mlp", *SMALL, "--config.predictor.widths=(8,6)", "--config.data.views=mae"]
+    assert main([*flags, f"--workdir={tmp_path}"]) == 0
     views = rows_of(tmp_path, "views")
     assert [row["step"] for row in views] == [0, 2]
     names = ["view_mutual_information", "view_joint_entropy"]
@@ -35,7 +35,7 @@ def test_a_run_of_two_branches_leaves_the_rows_of_its_figures(tmp_path):
     ]
     for row in views:
         assert {*names, "matrix_jsd", "eigenspace_jsd", "spectrum_jsd", "effective_rank_view1"} <= row.keys()
-        assert row["n"] == 20 and row["limit_view_information"] == pytest.approx(np.log(20))
+        assert row["view_samples"] == 20 and row["limit_view_information"] == pytest.approx(np.log(20))
         assert 0 <= row["view_mutual_information"] <= np.log(20) + 1e-4
         assert 0 < row["matrix_jsd"] < np.log(2)  # two networks: their branches differ
     features = rows_of(tmp_path, "features")

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from infojax.objectives.contract import Aux, View
+from infojax.objectives.contract import Aux, Context, Metrics, View
 from infojax.objectives.objective import objective
 from infojax.objectives.selfsup.common import SelfSupervised, online
 
@@ -60,7 +60,7 @@ class MAE(SelfSupervised):
         n, height, width, _ = batch["train"].views["view1"].shape
         return jax.random.uniform(key, (n, (height // self.patch) * (width // self.patch)))
 
-    def regulariser(self, token, ctx):
+    def regulariser(self, token: jax.Array, ctx: Context) -> tuple[jax.Array, Metrics]:
         """(value, metrics) of the class tokens (n, D) of the masked pass."""
         return jnp.zeros(()), {}
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from infojax.measures.entropy import coding_rate_of_moment
 from infojax.measures.spectra import smaller_gram
+from infojax.objectives.contract import Context, Metrics
 from infojax.objectives.objective import objective
 from infojax.objectives.selfsup.common import unit
 from infojax.objectives.selfsup.mae import scaled_gradient
@@ -56,6 +57,6 @@ class MMAE(UMAE):
     form: str = "code"
     center: bool = False
 
-    def regulariser(self, token, ctx):
+    def regulariser(self, token: jax.Array, ctx: Context) -> tuple[jax.Array, Metrics]:
         rate = total_coding_rate(ctx.gather(token), self.mu, form=self.form, center=self.center)
         return scaled_gradient(-self.strength * rate, self.gradient_scale), {"coding_rate": rate}

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.spectra import smaller_gram
+from infojax.objectives.contract import Context, Metrics
 from infojax.objectives.objective import objective
 from infojax.objectives.selfsup.common import unit
 from infojax.objectives.selfsup.mae import MAE, scaled_gradient
@@ -33,6 +34,6 @@ class UMAE(MAE):
     strength: float = 0.01
     gradient_scale: float = 1.0
 
-    def regulariser(self, token, ctx):
+    def regulariser(self, token: jax.Array, ctx: Context) -> tuple[jax.Array, Metrics]:
         value = uniformity(ctx.gather(token))
         return scaled_gradient(self.strength * value, self.gradient_scale), {"uniformity": value}
