@@ -6,7 +6,7 @@
   python -m infojax.main --config=configs/selfsup.py:small,method=simclr,data=cifar10 \\
     --config.sweep.name=temperature --config.sweep.values="(0.07,0.1,0.2,0.5,1.0)"      Fig. 3
   python -m infojax.report runs/selfsup/*                                               Figs. 1, 2, 4, 5 of several
-  python -m infojax.main --config=configs/probe.py --config.checkpoint.run=RUN          a probe of a run
+  python -m infojax.main --config=configs/probe.py --config.checkpoint=RUN          a probe of a run
 
 Choices: method (spectral, barlow, simclr, byol, vicreg, mae, umae, mmae; umae_released and mmae_released: with the
 gradient, mu and centring of the authors' scripts as they ran); data; model; seeds. Pages show the mutual information

@@ -191,7 +191,10 @@ def buildable(what: str) -> Iterator[None]:
     except Exception as error:
         if "RESOURCE_EXHAUSTED" in str(error):  # memory of a device, which says so in this way
             raise
-        raise ConfigError(f"{what} of this config cannot be built: {one_line(error)}") from error
+        text = one_line(error)
+        if isinstance(error, KeyError | AttributeError) and " " not in text:  # of a config that lacks a key
+            text = f"the key {text.strip(chr(39) + chr(34))} is not there"
+        raise ConfigError(f"{what} of this config cannot be built: {text}") from error
 
 
 def one_line(error: BaseException, file: str | None = None) -> str:

@@ -158,6 +158,13 @@ def test_the_table_holds_what_is_drawn(whole):
     )
 
 
+def test_a_split_without_a_panels_quantities():
+    """Probes name their accuracies on one split, and that of the network on both."""
+    rows = [{k: v for k, v in row.items() if k not in ("nc1", "mir") or row["split"] == "train"} for row in made()]
+    axes = figure("interplay", rows)[0].values()
+    assert [axis.axison for axis in axes] == [bool(axis.lines) for axis in axes]
+
+
 def test_lines_bands_and_dashed_limits():
     axes, numbers = figure("entropy", made())
     axis = axes["Entropy (nats), test"]

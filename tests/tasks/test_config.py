@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from ml_collections import FrozenConfigDict
 
 from infojax.objectives.semisup import METHODS
 from infojax.tasks.build import optimizer_settings
-from infojax.tasks.config import ConfigError, check_choices, choices
+from infojax.tasks.config import ConfigError, buildable, check_choices, choices
 from infojax.tasks.flags import parse
 from infojax.tasks.ranges import LISTS, OPTIONS, RANGES, check_ranges, leaves
 
@@ -398,3 +399,9 @@ def test_what_the_presets_are():
     assert get_config("interplay", "paper,data=cifar10").model.name == "wrn_28_2"
     assert get_config("regularized", "tiny,term=hd").objective.term == "hd"
     assert get_config("regularized", "tiny,term=off").objective.strength == 0
+
+
+def test_a_config_that_lacks_a_key_is_told_by_its_name():
+    expected = pytest.raises(ConfigError, match="the run of this config cannot be built: the key width is not there")
+    with expected, buildable("the run"):
+        _ = FrozenConfigDict({"depth": 3}).width

@@ -84,6 +84,9 @@ def _phases(curves):
 
 
 def _draw_curves(axis, panel, curves):
+    if not curves:  # of a split without this panel's quantities
+        axis.set_axis_off()
+        return
     means = np.concatenate([curve.points.mean for curve in curves])
     log = scale_y(axis, panel.log, means)
     floor = np.min(means[means > 0]) / 3 if log else -math.inf  # an interval that reaches below zero ends there
