@@ -409,7 +409,6 @@ FIGURES = {
         columns=1,
         task="semisup",
         limits="",
-        compared=True,
         height=2.8,
     ),
     "swept": Plan(
