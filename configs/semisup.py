@@ -1,4 +1,4 @@
-"""Few labels and all pictures: the methods of Table 1 (Song et al. 2024; seventeen rows), with MI and HD.
+"""Few labels and all pictures: the methods of Table 1 (Song et al. 2024; seventeen rows) and AdaMatch, with MI and HD.
 
   python -m infojax.main --config=configs/semisup.py                                        FixMatch, digits, a CPU
   python -m infojax.main --config=configs/semisup.py:tiny,method=freematch_mi,labels=40     any other row

@@ -36,6 +36,7 @@ def small(name):
         "pseudo_label": dict(threshold=0.6), "uda": dict(threshold=0.6), "fixmatch": dict(threshold=0.6),
         "flexmatch": dict(threshold=0.7, warm=False), "freematch": dict(decay=0.02), "freematch_mi": dict(decay=0.02),
         "freematch_hd": dict(decay=0.02), "otmatch": dict(decay=0.02, cost_decay=0.6), "softmatch": dict(decay=0.5),
+        "adamatch": dict(decay=0.5, threshold=0.8),
         "dash": dict(warmup=2, averaged=1, period=1, least=0.2, growth=4.0), "remixmatch": dict(model_decay=0.5),
         "mpl": dict(uda_steps=2, threshold=0.4, baseline_rate=0.2), "vat": dict(radius=0.7),
     }.get(name, {})  # fmt: skip
@@ -311,12 +312,23 @@ def softmatch(o, p, p0):
     return o.supervised(p) + (w * ce(o.z(p, o.u["strong"]), guess)).mean(), state
 
 
+def adamatch(o, p, p0):
+    q, ours = o.weak(p0)[0], softmax(o.z(p0, o.xl))
+    new = q.mean(0) if o.k == 0 else 0.5 * o.state["p_unlabelled"] + 0.5 * q.mean(0)
+    state = {"p_labelled": 0.5 * o.state["p_labelled"] + 0.5 * ours.mean(0), "p_unlabelled": new}
+    state["confidence"] = ours.max(1).mean()
+    q = q * (state["p_labelled"] + 1e-6) / (state["p_unlabelled"] + 1e-6)
+    q = q / q.sum(1, keepdims=True)
+    mask = q.max(1) >= 0.8 * state["confidence"]
+    return o.supervised(p) + (mask * ce(o.z(p, o.u["strong"]), q.argmax(1))).mean(), state
+
+
 ORACLES = {
     "supervised": lambda o, p, p0: (o.supervised(p), ()), "pi_model": pi_model, "pseudo_label": pseudo_label,
     "vat": vat, "mean_teacher": mean_teacher, "mixmatch": mixmatch, "remixmatch": remixmatch, "uda": uda,
     "fixmatch": fixmatch, "dash": dash, "flexmatch": flexmatch, "freematch": freematch,
     "freematch_mi": with_information("mi"), "freematch_hd": with_information("hd"), "otmatch": otmatch,
-    "softmatch": softmatch,
+    "softmatch": softmatch, "adamatch": adamatch,
 }  # fmt: skip
 
 
@@ -472,7 +484,7 @@ def test_unlabelled_samples_have_gradients_where_they_belong(name):
         still = {
             "pi_model": {"weak2"}, "mean_teacher": {"weak1"}, "uda": {"weak"}, "fixmatch": {"weak"}, "dash": {"weak"},
             "flexmatch": {"weak"}, "freematch": {"weak"}, "freematch_mi": {"weak"}, "freematch_hd": {"weak"},
-            "otmatch": {"weak"}, "softmatch": {"weak"}, "mpl": {"weak"},
+            "otmatch": {"weak"}, "softmatch": {"weak"}, "adamatch": {"weak"}, "mpl": {"weak"},
         }.get(name, set())  # fmt: skip
         assert {view for view, does in moved.items() if not does} == still
 
@@ -642,7 +654,7 @@ def test_a_step_from_the_arrays_of_a_state_has_the_same_bits(name):
 BEFORE = ("pseudo_label", "uda", "fixmatch", "flexmatch", "dash")  # whose mask is that of the state before the step
 
 
-@pytest.mark.parametrize("name", (*BEFORE, "freematch", "otmatch", "softmatch", "mpl"))
+@pytest.mark.parametrize("name", (*BEFORE, "freematch", "otmatch", "softmatch", "adamatch", "mpl"))
 def test_what_is_selected_at_fixed_weights_is_what_the_loss_selects(name):
     """The share that a step logs, from the logits before it and the method's state that the step masked with."""
     with jax.enable_x64(True):

@@ -1,8 +1,9 @@
-"""Semi-supervised learning: every row of Table 1 of Song et al. 2024, one small file for each method."""
+"""Semi-supervised learning: every row of Table 1 of Song et al. 2024 and AdaMatch, one small file for each method."""
 
 from dataclasses import replace
 
 from infojax.objectives.regularizers import InformationTerm
+from infojax.objectives.semisup.adamatch import AdaMatch
 from infojax.objectives.semisup.common import SemiSupervised
 from infojax.objectives.semisup.dash import Dash
 from infojax.objectives.semisup.fixmatch import FixMatch
@@ -37,6 +38,7 @@ METHODS = {
     "freematch": FreeMatch(),
     "otmatch": OTMatch(),
     "softmatch": SoftMatch(),
+    "adamatch": AdaMatch(),
     "freematch_mi": replace(FreeMatch(), information=InformationTerm(0.1, "mi")),
     "freematch_hd": replace(FreeMatch(), information=InformationTerm(0.1, "hd")),
 }
