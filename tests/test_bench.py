@@ -3,8 +3,9 @@
 import json
 
 import numpy as np
+import pytest
 
-from infojax.bench import gpu
+from infojax.bench import gpu, semisup
 from infojax.bench.collectives import Collective, bytes_moved, collectives
 
 
@@ -77,3 +78,32 @@ def test_the_bench_of_one_gpu_runs_on_a_cpu():
     case = gpu.Case("wrn_28_2", "float32", 8, quick=True)
     state = case.many(1)()
     assert int(state.step) == 1 and all(np.isfinite(leaf).all() for leaf in state.params["net"]["head"].values())
+
+
+def test_parts_of_a_semi_supervised_step():
+    found = semisup.parts("freematch_mi", quick=True)
+    shares = [value for key, value in found.items() if key.endswith("_share")]
+    assert found["rows"] == 8 * (1 + 2 * 7) and sum(shares) == pytest.approx(1) and found["steps_per_s"] > 0
+
+
+@pytest.mark.parametrize("name", semisup.BESIDE)
+def test_the_step_in_pytorch_learns(name, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from infojax.bench import torch_models
+
+    class Small(torch.nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.head = torch.nn.Linear(3, classes)
+
+        def forward(self, x):
+            return self.head(x.mean((2, 3)))
+
+    monkeypatch.setitem(torch_models.MODELS, "wrn_28_2", Small)
+    built, build = [], torch_models.build
+    monkeypatch.setattr(torch_models, "build", lambda *given: built.append(build(*given)) or built[-1])
+    step = semisup.torch_step(name, 4, 2, torch.channels_last)
+    before = built[0][0].head.weight.detach().clone()
+    step()
+    after = built[0][0].head.weight.detach()
+    assert torch.isfinite(after).all() and not torch.equal(before, after)

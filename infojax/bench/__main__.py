@@ -17,6 +17,7 @@ BENCHES = {
     "file": "measuring a 2,000,000 x 256 float32 .npy file in bounded memory",
     "models": "forward pass and training step of the classifiers, beside PyTorch where it is installed",
     "train": "images/s of training, cost of the information terms and of measuring, seeds together and apart",
+    "semisup": "steps/s of the semi-supervised methods and what a step is made of, beside PyTorch",
     "layers": "tr(S_W S_B^+) of every layer of f+, and minimality of the layers of f-",
     "gpu": "what one GPU gives in a few minutes: correctness, steps, measures, augmentation, beside PyTorch",
     "data": "drawing and augmenting a batch on the device, and reading ArrayRecord, beside Pillow",

@@ -14,7 +14,7 @@ from infojax.objectives.semisup.fixmatch import selected_term
 
 
 class Aligned(NamedTuple):
-    """Method state of `AdaMatch`: moving averages of p, (C,), of both sources, and the last mean max p of labelled ones."""
+    """Method state of `AdaMatch`: moving averages of p, (C,), of both sources; the last mean max p of labelled ones."""
 
     p_labelled: jax.Array
     p_unlabelled: jax.Array
