@@ -126,7 +126,7 @@ def test_a_sweep(tmp_path, capsys):
 CONFIGS = {"quickstart": "", "regularized": ":tiny,term=hd"}
 # interplay: all other tests here; smoke: tests/multihost; the rest: tests/tasks
 ELSEWHERE = {"interplay", "smoke", "temperature", "connectivity", "pruning", "grokking"}
-ELSEWHERE |= {"compression", "bottleneck", "simplex", "semisup", "probe", "crossmodal"}
+ELSEWHERE |= {"compression", "bottleneck", "simplex", "semisup", "selfsup", "probe", "crossmodal"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

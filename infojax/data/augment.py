@@ -22,6 +22,8 @@ def weak(key: jax.Array, images: jax.Array, *, pad: int = 4, flip: bool = True) 
     Raises:
       ValueError: a pad outside its range.
     """
+    if images.ndim != 4 or images.dtype != jnp.uint8:
+        raise ValueError(f"images must be (N, H, W, channels) uint8; got {images.shape} {images.dtype}")
     n, height, width, channels = images.shape
     if not 0 <= pad < min(height, width):
         raise ValueError(f"pad must be in [0, {min(height, width)}) for images of {height} x {width}, got {pad}")
@@ -51,6 +53,10 @@ def strong(key: jax.Array, images: jax.Array, *, num_operations: int = 3, pad: i
 def normalise(images: jax.Array, mean: jax.Array, std: jax.Array, dtype: Any = jnp.float32) -> jax.Array:
     """(images - mean) / std per channel; mean and std on the scale 0 to 255."""
     mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    if not mean.size == std.size in (1, images.shape[-1]):
+        raise ValueError(
+            f"mean and std must have one entry, or {images.shape[-1]}, one per channel; got {mean.size} and {std.size}"
+        )
     shape = (1,) * (images.ndim - 1) + (-1,)
     return ((images.astype(jnp.float32) - mean.reshape(shape)) / std.reshape(shape)).astype(dtype)
 

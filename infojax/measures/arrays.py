@@ -10,6 +10,7 @@ import math
 import numbers
 import operator
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, TypeAlias
 
@@ -40,21 +41,33 @@ def as_array(x: Any, name: str) -> jax.Array | np.ndarray:
     Raises:
       ValueError: no array of numbers, or masked values, of which JAX knows nothing.
     """
+    expected = f"{name} must be an array of numbers; got"
     if isinstance(x, jax.Array):  # tracers, too
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise ValueError(f"{expected} random keys")
+        if not isinstance(x, jax.core.Tracer) and x.is_deleted():
+            raise ValueError(f"{expected} one that was deleted, as arguments are that a compiled function donates")
         return x
-    refuse_masked(x, name)
+    try:
+        refuse_masked(x, name)
+    except RecursionError:
+        raise ValueError(f"{expected} a list that holds itself") from None
     if isinstance(x, np.ma.MaskedArray):
         x = x.data
     if hasattr(x, "detach"):
-        x = x.detach().cpu()
-    expected = f"{name} must be an array of numbers; got"
+        try:
+            x = x.detach().cpu()
+        except (NotImplementedError, RuntimeError) as error:  # of the device "meta"
+            raise ValueError(f"{expected} {described(x)} without values: {str(error).splitlines()[0]}") from error
     if x is None or isinstance(x, str | bytes | Mapping | Set | Iterator):
         raise ValueError(f"{expected} {described(x)}")
     try:
         array = np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever its __array__ raises
         if not hasattr(x, "__dlpack__"):
-            raise ValueError(f"{expected} {described(x)} of rows of unequal lengths") from error
+            rows = isinstance(x, list | tuple) and not isinstance(error, RecursionError)
+            why = " of rows of unequal lengths" if rows else f", which NumPy does not take: {error}"
+            raise ValueError(f"{expected} {described(x)}{why}") from error
         try:
             return jax.dlpack.from_dlpack(x)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
@@ -146,7 +159,10 @@ def described(x: Any) -> str:
         return "a traced value"
     if x is None or isinstance(x, str | bytes | numbers.Number | np.generic):
         return repr(x)[:60]
-    shape = getattr(x, "shape", None)
+    try:
+        shape = getattr(x, "shape", None)
+    except RuntimeError:  # of nested tensors
+        shape = None
     return f"an array of shape {shape}" if isinstance(x, np.ndarray | jax.Array) and shape else f"a {type(x).__name__}"
 
 
@@ -157,7 +173,8 @@ def as_float(x: ArrayLike, name: str = "array") -> jax.Array:
         raise TypeError(f"{name} must be a real array, got {x.dtype}: pass its real and imaginary parts as columns")
     floating = jnp.issubdtype(x.dtype, jnp.floating)
     if not isinstance(x, np.ndarray):
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32) if floating else jnp.result_type(float))
+        small = x.dtype.itemsize < 4  # JAX promotes types of 8 bits to no other
+        return x.astype((jnp.float32 if small else x.dtype) if floating else jnp.result_type(float))
     # Before JAX takes the array: without x64 it cuts off the upper bits of integers, and makes 1e-60 zero.
     default = not floating or x.dtype.itemsize > 4
     return jnp.asarray(rounded(x, jnp.result_type(float) if default else np.float32, name))
@@ -169,7 +186,22 @@ def as_rows(z: ArrayLike, name: str = "features") -> jax.Array:
     if z.ndim != 2:
         what = "(C, D), one row per class" if name == "head" else "(N, D), one row per sample"
         raise ValueError(f"{name} must be {what}; got shape {z.shape}")
+    if on_host(z) and z.dtype == np.float32:
+        _warn_of_lost_digits(np.asarray(z), name)
     return z
+
+
+def _warn_of_lost_digits(z, name):
+    """Tells that rows of float32 below 1e-31 count as rows of zeros; only the first 64 are looked at."""
+    least = np.finfo(z.dtype).tiny / np.finfo(z.dtype).eps
+    largest = np.max(np.abs(z[:64]), axis=1, initial=0)
+    if np.any((largest > 0) & (largest < least)):
+        warnings.warn(
+            f"{name}: there are rows with all entries below {least:.0e}, where float32 loses digits; they count as "
+            "zeros. Multiply by a power of two",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def as_labels(labels: ArrayLike, n: int | None = None) -> jax.Array:
@@ -194,7 +226,7 @@ def as_labels(labels: ArrayLike, n: int | None = None) -> jax.Array:
         missing = on_host(labels) and np.isnan(np.asarray(labels)).any()
         fix = "leave rows without a label (nan) out, or give them -1" if missing else "pass labels.astype(int) if whole"
         raise ValueError(f"labels must be integers; got {labels.dtype}: {fix}")
-    return labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+    return labels.astype(jnp.int32 if labels.dtype.itemsize < 4 else jnp.promote_types(labels.dtype, jnp.int32))
 
 
 def as_head(head: ArrayLike, dim: int | None = None, labels: ArrayLike | None = None) -> jax.Array:

@@ -116,7 +116,10 @@ class ClassStats:
 
     def reduce(self, axis_name: str) -> "ClassStats":
         """Statistics of the samples of all devices along a mapped axis (shard_map, vmap): the merge as psums."""
-        count = jax.lax.psum(self.count, axis_name)
+        try:
+            count = jax.lax.psum(self.count, axis_name)
+        except NameError as error:
+            raise ValueError(f"no mapped axis {axis_name!r} here: call reduce inside shard_map or vmap") from error
         mean = arrays.safe_divide(jax.lax.psum(self.count[:, None] * self.mean, axis_name), count[:, None])
         delta = jnp.where((self.count > 0)[:, None], self.mean - mean, 0)
         local = ClassStats(
@@ -133,7 +136,7 @@ def _check_size(num_classes, dim, scatter, itemsize):
     """Refuses what cannot be held: three tables of the classes at once, and their scatter matrices."""
     columns = 3 * (dim + 2) + (dim * dim if scatter == "class" else 0)
     arrays.check_size(
-        f"num_classes is {num_classes:,}: moments of so many classes in {dim} columns",
+        f"num_classes is {num_classes:,}: moments of that many classes" + (f" in {dim} columns" if dim else ""),
         num_classes,
         columns,
         itemsize=itemsize,

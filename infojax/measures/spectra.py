@@ -63,6 +63,8 @@ def unit_rows(z: ArrayLike, floor: ArrayLike = 0.0) -> tuple[jax.Array, jax.Arra
     z, floor = as_rows(z), as_float(floor, "floor")
     if floor.shape not in ((), (len(z), 1)):
         raise ValueError(f"floor must be a number or ({len(z)}, 1), one per row; got shape {floor.shape}")
+    if on_host(floor) and not np.all(np.asarray(floor) >= 0):
+        raise ValueError("floor must not be negative or nan")
     return _unit_rows(z, floor)
 
 

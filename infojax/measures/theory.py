@@ -288,7 +288,10 @@ def _etf_correlation(num_classes: int) -> float:
 
 def _mean_share(num_classes: int, p: np.ndarray, mean_energy: float) -> float:
     """t, the share of a feature's energy that lies along the common direction u."""
-    s = float(arrays.number(mean_energy, "mean_energy", "a number from 0 to 1"))
+    try:
+        s = float(arrays.number(mean_energy, "mean_energy", "a number from 0 to 1"))
+    except TypeError as error:
+        raise ValueError("mean_energy is traced: limits are computed on the host, outside of jit") from error
     if s == 0:
         return 0.0
     q = 1.0 if num_classes == 1 else (num_classes * float(p @ p) - 1) / (num_classes - 1)

@@ -45,22 +45,27 @@ def lidar(
     eps = own if eps is None else arrays.number(eps, "eps", "a number of at least 0", lambda x: 0 <= x < float("inf"))
     n, q, dim = z.shape
     one = int(convention == "unbiased")
+    # In units of the larger of z and sqrt(delta), so that no square under- or overflows; S_b in units of its own.
+    z, s = arrays.normalised(z)
     means = jnp.mean(z, axis=1)
-    within = (z - means[:, None]).reshape(n * q, dim)
-    s_w = arrays.matmul(within.T, within) / (n * (q - one)) + delta * jnp.eye(dim, dtype=z.dtype)
+    root = jnp.sqrt(jnp.asarray(delta, z.dtype)) / s
+    unit = arrays.power_of_two(jnp.maximum(root, 1))
+    within = ((z - means[:, None]) / unit).reshape(n * q, dim)
+    s_w = arrays.matmul(within.T, within) / (n * (q - one)) + (root / unit) ** 2 * jnp.eye(dim, dtype=z.dtype)
     centred = means - jnp.mean(means, axis=0)[None]
     rounding = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z))  # means that differ by no more are equal
-    centred = jnp.where(jnp.max(jnp.abs(centred)) <= rounding, 0, centred)
+    empty = jnp.max(jnp.abs(centred)) <= rounding
+    centred, spread = arrays.normalised(jnp.where(empty, 0, centred))
     whitened = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(s_w), centred.T, lower=True)  # (D, n)
     a, b = (whitened, whitened.T) if dim <= n else (whitened.T, whitened)
     found = spectra.eigenvalues(arrays.matmul(a, b) / (n - one))
+    found = found * (spread / unit) ** 2 if one else found  # the others divide by their sum
     missing = dim - len(found)  # eigenvalues that are zero, of which eps makes something
     added, after = (eps, 0.0) if one else (0.0, eps)
     total = jnp.sum(found) + dim * added
     p = arrays.safe_divide(found + added, total) + after
     rest = arrays.safe_divide(jnp.asarray(added, z.dtype), total) + after
     entropy = jnp.sum(_terms(p)) + missing * _terms(rest)
-    empty = jnp.sum(found) == 0
     if convention == "normalized":
         return jnp.where(empty, 0, entropy / jnp.log(min(n, dim)) if min(n, dim) > 1 else 0.0)
     return jnp.where(empty, 0, jnp.exp(entropy))

@@ -47,6 +47,8 @@ def compiled_on_mesh(namesake: Callable[..., Any], *static: str) -> Callable[[Ca
         def run(z, *arguments, mesh=None, **options):
             if mesh is None:
                 return namesake(z, *arguments, **options)
+            if not isinstance(mesh, Mesh):
+                raise ValueError(f"mesh must be a Mesh, as make_mesh() gives it, or None; got {arrays.described(mesh)}")
             if "num_classes" in static and len(arguments) < 2 and options.get("head") is None:
                 labels = arguments[0] if arguments else options["labels"]
                 options["num_classes"] = moments.infer_num_classes(labels, options.get("num_classes"))

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
         show(str(out))
         return
     if args.out is not None and len(folders) == 1:
-        raise UsageError("--out is for the comparison of several folders; one folder's page goes into it")
+        same = ", and the same folder was given twice" if len(args.folders) > 1 else ""
+        raise UsageError(f"--out is for the comparison of several folders; one folder's page goes into it{same}")
     notes = [note for folder in folders for note in read_history(folder).notes]
     for folder in folders:
         check_out(folder, folder)

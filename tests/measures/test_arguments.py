@@ -9,6 +9,8 @@ import pytest
 from helpers import half
 
 import infojax as ij
+from infojax import parallel
+from infojax.data import normalise, weak
 
 N, D, C = 12, 4, 3
 RNG = np.random.default_rng(0)
@@ -386,7 +388,7 @@ def test_more_classes_than_memory_holds():
     ):
         with pytest.raises(ValueError, match="would take .* GiB of memory; this machine has"):
             call(10**12)
-    with pytest.raises(ValueError, match="scatter|moments of so many classes"):
+    with pytest.raises(ValueError, match="scatter|moments of that many classes"):
         ij.class_stats(np.ones((2, 10**5)), [0, 1], 10**4, scatter="class")
 
 
@@ -483,3 +485,54 @@ def test_entropies_of_order_zero_and_infinity():
         gradient = jax.grad(lambda z: ij.matrix_entropy(z, alpha=np.inf))(jnp.asarray(z))
         assert float(jnp.sum(gradient * direction)) == pytest.approx((top(1e-5) - top(-1e-5)) / 2e-5, rel=1e-6)
         assert not np.any(jax.grad(lambda z: ij.matrix_entropy(z, alpha=0))(jnp.asarray(z)))
+
+
+class Broken:
+    def __array__(self, *_, **__):
+        raise RuntimeError("boom")
+
+
+def holds_itself():
+    found = []
+    found.append(found)
+    return found
+
+
+def deleted():
+    found = jnp.ones((4, 3))
+    found.delete()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: ij.matrix_entropy(Broken()), "got a Broken, which NumPy does not take: boom"),
+        (lambda: ij.matrix_entropy(holds_itself()), "a list that holds itself"),
+        (lambda: ij.matrix_entropy(deleted()), "deleted"),
+        (lambda: ij.matrix_entropy(jax.random.split(jax.random.key(0))), "random keys"),
+        (lambda: ij.class_stats(Z, Y).reduce("data"), "no mapped axis 'data' here"),
+        (lambda: ij.unit_rows(Z, floor=-1), "floor must not be negative or nan"),
+        (lambda: jax.jit(lambda s: ij.nc_limits(10, mean_energy=s).mir)(0.1), "mean_energy is traced"),
+        (lambda: parallel.matrix_entropy(Z, mesh="all"), "mesh must be a Mesh"),
+        (lambda: weak(jax.random.key(0), np.zeros((4, 8), np.uint8)), r"images must be \(N, H, W, channels\) uint8"),
+        (lambda: normalise(np.zeros((2, 4, 4, 3)), [0] * 2, [1] * 2), "one entry, or 3, one per channel; got 2 and 2"),
+    ],
+)
+def test_strange_arguments_are_refused_in_our_words(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_types_of_four_and_eight_bits():
+    expected = float(ij.nc1(Z, Y, C))
+    for dtype in (jnp.int4, jnp.uint4):
+        assert float(ij.nc1(Z, jnp.asarray(Y, dtype), C)) == expected
+    coarse = jnp.asarray(Z, jnp.float8_e4m3fn)
+    assert float(ij.matrix_entropy(coarse)) == float(ij.matrix_entropy(np.asarray(coarse, np.float32)))
+
+
+def test_rows_that_float32_cannot_tell_from_zeros_are_told():
+    with pytest.warns(RuntimeWarning, match="features: there are rows with all entries below 1e-31"):
+        assert float(ij.matrix_entropy(np.float32(Z * 1e-34))) == 0
+    ij.matrix_entropy(np.float32(Z * 1e-29))  # warnings are errors here
