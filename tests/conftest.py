@@ -40,6 +40,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("infojax")
 
 
+# The files of these take minutes: with two workers none of them should be the last one.
+FIRST = ("multihost", "tpu_aot", "tasks", "train", "test_main.py", "evaluate", "sharded")
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: i for i, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(Path(__file__).parent).parts[0], len(FIRST)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file():
     """Compiled programs go with the file that needed them: the kernel allows a process 65,530 mappings, and XLA on CPU
