@@ -8,6 +8,7 @@ FIFOs and character devices (/dev/null, a terminal) are written through, as a sh
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,7 +86,15 @@ def refusal(path: str | Path, folder: bool = False) -> str:
         if not parent.is_dir():
             return f"no folder {parent}; make it first"
         needed.append(parent)
-    return "" if all(os.access(place, os.W_OK) for place in needed) else "no permission to write there"
+    if not all(os.access(place, os.W_OK) for place in needed):
+        return "no permission to write there"
+    if folder:  # some file systems let nobody make one, as /proc, and say so only then
+        try:
+            with tempfile.TemporaryDirectory(prefix=".infojax.", dir=needed[0]):
+                pass
+        except OSError as error:
+            return f"no folder can be made there ({error.strerror})"
+    return ""
 
 
 def is_stdout(path: str | Path) -> bool:

@@ -720,3 +720,10 @@ def test_the_command_ends_bad_input_with_code_2(folder):
     done = command(str(folder / "none.npz"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"infojax.measure: {folder}/none.npz: no such file\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system that lets nobody make a folder")
+def test_a_folder_that_nobody_can_make_is_refused_before_anything_is_measured(capsys):
+    assert main(["digits", "--figures", "/proc/x"]) == 2
+    said = capsys.readouterr()
+    assert not said.out and "--figures /proc/x: no folder can be made there" in said.err and said.err.count("\n") == 1
