@@ -220,7 +220,7 @@ def draw_page(arguments: list[Argument], results: dict) -> str:
             curves[label] = [results[file][layer] for file in argument.files]
     last = {argument.files[-1]: results[argument.files[-1]] for argument in arguments}
     title = ", ".join(argument.name for argument in arguments)
-    return html_page(last, title, trajectory=(steps, curves) if curves else None)
+    return html_page(last, title, trajectory=(steps, curves) if curves and steps is not None else None)
 
 
 def draw_figures(arguments: list[Argument], results: dict, folder: Path) -> None:

@@ -94,7 +94,8 @@ def run(program: Callable[[], int], settings: argparse.Namespace, name: str, sto
         traceback.print_exc()
         code = 1
     try:
-        global_state.client.wait_at_barrier("infojax/end", 1000 * (END if code else WAIT))  # type: ignore[union-attr]
+        milliseconds = 1000 * (END if code else WAIT)
+        global_state.client.wait_at_barrier("infojax/end", milliseconds)  # type: ignore[union-attr]  # started above
         jax.distributed.shutdown()
     except jax.errors.JaxRuntimeError:
         sys.stdout.flush()

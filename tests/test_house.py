@@ -48,9 +48,6 @@ MAY_IMPORT = {
 # Edges that may only be taken inside a function: a notebook loads no figures before it draws one.
 LAZY = {("analysis", "report")}
 
-# Rooms whose public functions need not say yet what they take and return.
-NOT_ANNOTATED = ("report",)
-
 # Packages with one home, so that replacing one touches one place; and rooms with a short diet.
 HOMES = {
     "flax": ("models",),
@@ -192,7 +189,7 @@ def unannotated(source, inherits=False):
     return list(visit(ast.parse(source).body, ""))
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.split(".")[0] not in NOT_ANNOTATED])
+@pytest.mark.parametrize("module", MODULES)
 def test_public_functions_say_what_they_take_and_return(module):
     typed_by_the_base = module.startswith(("objectives.semisup", "objectives.selfsup"))
     assert unannotated(MODULES[module].read_text(), typed_by_the_base) == []

@@ -235,7 +235,8 @@ def luminance(x: jax.Array) -> jax.Array:
     """(n, H, W, 1) of RGB; a single channel as it is."""
     if x.shape[-1] == 1:
         return x
-    return sum(share * x[..., i : i + 1] for i, share in enumerate(LUMINANCE))  # type: ignore[return-value]
+    shares = enumerate(LUMINANCE)
+    return sum(share * x[..., i : i + 1] for i, share in shares)  # type: ignore[return-value]  # not the 0 of no terms
 
 
 def jitter(x: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:

@@ -90,7 +90,8 @@ class StoredArray:
         self.where, self.full_shape, self.in_memory = where, tuple(full_shape), in_memory
         self.refusal = refusal
         # Of a single number, which is never read, it is (1,).
-        self.shape: tuple[int, int] = (*self.full_shape[:1], math.prod(self.full_shape[1:]))  # type: ignore[assignment]
+        rows, numbers = self.full_shape[:1], math.prod(self.full_shape[1:])
+        self.shape: tuple[int, int] = (*rows, numbers)  # type: ignore[assignment]  # the length of a slice is not known
         # numpy has no name for bfloat16 and saves it as two raw bytes, like no other number.
         raw_bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and not dtype.fields
         self.dtype = np.dtype(ml_dtypes.bfloat16) if raw_bfloat16 else dtype.newbyteorder("=")

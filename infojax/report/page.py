@@ -3,12 +3,13 @@
 No script, no font and no picture is loaded. The same reports give the same bytes.
 """
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 
-from infojax.report.figures.canvas import svg_text
+from infojax.report.figures.canvas import Drawn, svg_text
 from infojax.report.figures.reports import depth_figure, layer_figures, trajectory_figure
-from infojax.report.tables.content import by_step, comparison, headline, one_line
+from infojax.report.tables.content import Report, by_step, comparison, headline, one_line
 from infojax.report.tables.html import TABLE_STYLE, class_tables, measures_table, plain_table, warnings_box
 
 PAGE_STYLE = """
@@ -38,14 +39,14 @@ CAPTIONS = {
 }
 
 
-def inline(svg, caption) -> str:
+def inline(svg: str, caption: str) -> str:
     """An SVG file's text as a figure of the page, under its caption."""
     label = f'<svg role="img" aria-label="{escape(caption)}"'
     svg = svg[svg.index("<svg") :].replace("<svg", label, 1).strip()
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def document(title, parts) -> str:
+def document(title: str, parts: Iterable[str]) -> str:
     """The whole page as text: a title, and parts of HTML, of which empty ones are left out."""
     title = escape(one_line(title))
     head = [
@@ -58,20 +59,22 @@ def document(title, parts) -> str:
     return "\n".join(part for part in [*head, *parts, "</main></body></html>"] if part) + "\n"
 
 
-def _figures(drawn, prefix) -> str:
+def _figures(drawn: Mapping[str, Drawn], prefix: str) -> str:
     """Inline figures of `{kind: (figure, rows)}`; the prefix keeps their ids apart from all others."""
     figures = [inline(svg_text(figure, f"{prefix}-{kind}"), CAPTIONS[kind]) for kind, (figure, _) in drawn.items()]
     return f'<div class="figures">{"".join(figures)}</div>'
 
 
-def _called(file, layer, files) -> str:
+def _called(file: str, layer: str, files: Mapping[str, Mapping[str, Report]]) -> str:
     """What the page calls a report: several files may hold the same layers."""
     if list(files[file]) == ["features"]:
         return str(file)
     return str(layer) if len(files) == 1 else f"{file}: {layer}"
 
 
-def _summary(files, title, reports, ids) -> str:
+def _summary(
+    files: Mapping[str, Mapping[str, Report]], title: str, reports: Collection[Report], ids: Iterable[str]
+) -> str:
     """Every warning first; then what several reports have in common, one line each."""
     if len(reports) < 2:
         return warnings_box([note for report in reports for note in report.warnings])
@@ -82,7 +85,7 @@ def _summary(files, title, reports, ids) -> str:
     return f"{warnings_box(notes)}<section><h2>{escape(heading)}</h2>{table}</section>"
 
 
-def _trajectory(steps, reports_by_name) -> str:
+def _trajectory(steps: Sequence[float], reports_by_name: Mapping[str, Sequence[Report]]) -> str:
     figure = _figures({"trajectory": trajectory_figure(steps, reports_by_name)}, "steps")
     html = f"<section><h2>Trajectory</h2>{figure}"
     for name, reports in reports_by_name.items():
@@ -92,7 +95,7 @@ def _trajectory(steps, reports_by_name) -> str:
     return html + "</section>"
 
 
-def _report(report, key, level, alone) -> str:
+def _report(report: Report, key: str, level: int, alone: bool) -> str:
     warnings = "" if alone else warnings_box(report.warnings)  # alone, they head the page already
     return (
         f'<section id="{key}"><h{level}>{escape(headline(report))}</h{level}>\n{warnings}\n'
@@ -101,7 +104,11 @@ def _report(report, key, level, alone) -> str:
     )
 
 
-def html_page(files, title, trajectory=None) -> str:
+def html_page(
+    files: Mapping[str, Mapping[str, Report]],
+    title: str,
+    trajectory: tuple[Sequence[float], Mapping[str, Sequence[Report]]] | None = None,
+) -> str:
     """The whole page as text: what all reports have in common, then file by file.
 
     Args:
@@ -110,7 +117,7 @@ def html_page(files, title, trajectory=None) -> str:
         trajectory: `(steps, {name: [report of each step]})`, or None.
     """
     reports = {
-        (file, layer): replace(report, name=_called(file, layer, files))
+        (file, layer): replace(report, name=_called(file, layer, files))  # type: ignore[type-var]  # a dataclass
         for file, layers in files.items()
         for layer, report in layers.items()
     }

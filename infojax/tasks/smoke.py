@@ -137,7 +137,8 @@ def checkpoint(state: Any, like: Any, workdir: Path) -> None:
         store.close()
         found = Checkpoints(folder).restore(like)
         check(found is not None, "nothing was found where it was written: every process must see the same workdir")
-        check(fingerprint(found[1]) == fingerprint(state), "what was read is not what was written")  # type: ignore[index]
+        same = fingerprint(found[1]) == fingerprint(state)  # type: ignore[index]  # `check` has raised on None
+        check(same, "what was read is not what was written")
     finally:
         with together():
             if jax.process_index() == 0:

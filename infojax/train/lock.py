@@ -16,7 +16,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # where it is not at hand
 
 BEAT = 5.0  # seconds between touches
 PATIENCE = 3  # beats without a touch after which a run is taken for gone

@@ -8,7 +8,9 @@ import functools
 import io
 import re
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,6 +18,9 @@ from matplotlib.figure import Figure
 
 from infojax import outputs
 from infojax.report.tables.content import one_line
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 STYLE = {
     "font.size": 9,
@@ -46,11 +51,14 @@ class Drawing(Figure):
         return png_bytes(self)
 
 
-def styled(draw):
+Drawn = tuple[Drawing, list[dict[str, Any]]]  # a figure, and the rows of numbers it draws
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
     """Draws in our style and leaves the caller's rcParams as they were."""
 
     @functools.wraps(draw)
-    def call(*args, **kwargs):
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         with matplotlib.rc_context(STYLE), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: its letters are drawn as boxes
             return draw(*args, **kwargs)
@@ -58,13 +66,13 @@ def styled(draw):
     return call
 
 
-def plain(text, most=90) -> str:
+def plain(text: str, most: int = 90) -> str:
     """A name as matplotlib shall show it: one line, its end if too long, and no mathematics."""
     text = one_line(text)
     return (text if len(text) <= most else "…" + text[1 - most :]).replace("$", r"\$")
 
 
-def new_figure(title, width, height):
+def new_figure(title: str, width: float, height: float) -> Drawing:
     """An empty figure of so many inches under a title."""
     figure = Drawing(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -73,7 +81,7 @@ def new_figure(title, width, height):
 
 
 @styled
-def png_bytes(figure) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
     """The figure as PNG; the same figure gives the same bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
@@ -81,7 +89,7 @@ def png_bytes(figure) -> bytes:
 
 
 @styled
-def svg_text(figure, prefix="figure") -> str:
+def svg_text(figure: Figure, prefix: str = "figure") -> str:
     """The figure as SVG, every id under `prefix` so that several can stand in one page."""
     file = io.StringIO()
     nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
@@ -90,7 +98,9 @@ def svg_text(figure, prefix="figure") -> str:
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", file.getvalue())
 
 
-def save(directory, stem, figure, rows, prefix="figure") -> tuple[list[Path], str]:
+def save(
+    directory: str | Path, stem: str, figure: Figure, rows: Sequence[Mapping[str, Any]], prefix: str = "figure"
+) -> tuple[list[Path], str]:
     """Writes STEM.svg, .png and .csv; returns their paths and the SVG, with ids under `prefix`."""
     text = svg_text(figure, prefix)
     figure.set_layout_engine("none")  # keeps the layout just made, half of the time of drawing
@@ -99,7 +109,8 @@ def save(directory, stem, figure, rows, prefix="figure") -> tuple[list[Path], st
     writer.writeheader()
     writer.writerows(rows)
     paths = [Path(directory) / f"{stem}.{kind}" for kind in ("svg", "png", "csv")]
+    contents: list[str | bytes] = [text, png_bytes(figure), table.getvalue()]
     with outputs.at_once() as add:
-        for path, content in zip(paths, (text, png_bytes(figure), table.getvalue()), strict=True):
+        for path, content in zip(paths, contents, strict=True):
             add(path, content)
     return paths, text

@@ -5,18 +5,24 @@ marked there. The functions that draw one report's own curves return the rows of
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
-from infojax.report.tables.content import format_value, worst
+from infojax.report.tables.content import Report, format_value, worst
 
 # Okabe and Ito's palette, told apart by colour-blind readers; black is kept for theory.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 EDGE = {"x": 1.01, "fontsize": 7, "va": "center"}  # text just right of an axis
 DASHED = {"linestyle": "--", "linewidth": 1, "zorder": 1.5}
 LARGEST = 1e250  # matplotlib's own arithmetic on the ends of an axis overflows near the largest float
+
+Numbers = Sequence[float] | np.ndarray
+ReportLine = tuple[str, Any, str, Sequence[Mapping[str, Any]]]  # label, colour, measure, rows
 
 
 class Limit(NamedTuple):
@@ -28,7 +34,7 @@ class Limit(NamedTuple):
     name: str = "limit"
 
 
-def scale_y(axis, wanted, values) -> bool:
+def scale_y(axis: Axes, wanted: bool, values: ArrayLike) -> bool:
     """Makes y logarithmic if that is wanted and values have a place there; whether it did."""
     values = np.asarray(values, float)
     values = values[(values > 0) & (values <= LARGEST)]
@@ -40,14 +46,14 @@ def scale_y(axis, wanted, values) -> bool:
     return log
 
 
-def drawable(axis, values) -> np.ndarray:
+def drawable(axis: Axes, values: ArrayLike) -> np.ndarray:
     """Values with NaN for those without a place on the y axis, of which matplotlib would warn line by line."""
     values = np.asarray(values, float)
     shown = (np.abs(values) <= LARGEST) & ((values > 0) | (axis.get_yscale() != "log"))
     return np.where(shown, values, math.nan)
 
 
-def draw_spectrum(axis, report) -> list[dict]:
+def draw_spectrum(axis: Axes, report: Report) -> list[dict]:
     """Eigenvalue against rank on log axes, with the effective rank and its limit."""
     values = np.asarray(report.spectrum, np.float64)
     # Below this an eigenvalue is rounding, and would stretch the axis over ten empty decades.
@@ -70,7 +76,7 @@ def draw_spectrum(axis, report) -> list[dict]:
     return [{"rank": k, "eigenvalue": float(w)} for k, w in enumerate(shown, 1)]
 
 
-def draw_renyi(axis, report) -> list[dict]:
+def draw_renyi(axis: Axes, report: Report) -> list[dict]:
     """Entropy against its order alpha, with the limit at alpha = 1."""
     points = sorted((a, h) for a, h in report.renyi.items() if math.isfinite(a))
     alphas, entropies = [a for a, _ in points], [h for _, h in points]
@@ -91,10 +97,10 @@ def draw_renyi(axis, report) -> list[dict]:
     return [{"alpha": float(a), "entropy": float(h)} for a, h in points]
 
 
-def draw_classes(axis, key, values):
+def draw_classes(axis: Axes, key: str, values: np.ndarray) -> None:
     """A stem per class from the median, the worst class named."""
     finite = values[np.isfinite(values)]
-    scale_y(axis, finite.size and 0 < 100 * finite.min() < finite.max(), finite)
+    scale_y(axis, finite.size > 0 and 0 < 100 * finite.min() < finite.max(), finite)
     middle = float(np.median(finite)) if finite.size else math.nan
     classes = np.arange(len(values))
     axis.plot(classes, values, "o", color=COLOURS[0], markersize=5 if len(values) <= 30 else 3)
@@ -114,7 +120,7 @@ def draw_classes(axis, key, values):
     mark_missing(axis, classes, values, COLOURS[0])
 
 
-def draw_lines(axis, x, lines, log):
+def draw_lines(axis: Axes, x: Numbers, lines: Sequence[ReportLine], log: bool) -> None:
     """Lines with their intervals as bars.
 
     `lines` is (label, colour, measure, rows); a row holds the measure and, where it has them, its
@@ -130,7 +136,7 @@ def draw_lines(axis, x, lines, log):
         mark_missing(axis, x, values, colour, level)
 
 
-def draw_limits(axis, x, lines):
+def draw_limits(axis: Axes, x: Numbers, lines: Sequence[ReportLine]) -> None:
     """The limits of what `draw_lines` drew, when all else is drawn; in a line's colour if each has its own."""
     own = len({key for _, _, key, _ in lines}) < len(lines)
     curves = [
@@ -140,7 +146,7 @@ def draw_limits(axis, x, lines):
     draw_dashed(axis, curves)
 
 
-def draw_fit(axis, x, values) -> np.ndarray:
+def draw_fit(axis: Axes, x: ArrayLike, values: ArrayLike) -> np.ndarray:
     """The line through log10 of three or more values, with Pearson's r; NaN where none is."""
     x, values = np.asarray(x, float), np.asarray(values)
     good, fit = (values > 0) & (values <= LARGEST), np.full(len(x), math.nan)
@@ -154,12 +160,13 @@ def draw_fit(axis, x, values) -> np.ndarray:
     return fit
 
 
-def draw_dashed(axis, limits, note=""):
+def draw_dashed(axis: Axes, limits: Iterable[Limit], note: str = "") -> None:
     """Dashed limits named at the edge: a line across, or a curve where a limit moves with x.
 
     On a log axis a limit of 0 lies below. `note` follows the names.
     """
-    places, log = {}, axis.get_yscale() == "log"  # name -> height: limits that read the same are one
+    places: dict[str, float] = {}  # name -> height: limits that read the same are one
+    log = axis.get_yscale() == "log"
     for x, values, colour, kind in limits:
         values = np.asarray(values, float)
         values = np.where(np.abs(values) <= LARGEST, values, math.nan)
@@ -188,7 +195,7 @@ def draw_dashed(axis, limits, note=""):
         axis.text(y=height, s=f"↓ {name}" if low else name, transform=axis.transAxes, **EDGE)
 
 
-def mark_missing(axis, x, y, colour, level=0):
+def mark_missing(axis: Axes, x: Numbers, y: Numbers, colour: Any, level: int = 0) -> None:
     """Writes nan (or the value that the axis cannot show) where a point is absent."""
     axis.update_datalim([(at, 0) for at in x], updatey=False)  # a mark stands inside the axis
     height, shown = 0.03 + 0.08 * level, np.isfinite(drawable(axis, y))

@@ -2,12 +2,14 @@
 
 import math
 import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 
-from infojax.report.figures.canvas import new_figure, plain, save, styled
+from infojax.report.figures.canvas import Drawing, Drawn, new_figure, plain, save, styled
 from infojax.report.figures.panels import (
     COLOURS,
     draw_classes,
@@ -17,7 +19,7 @@ from infojax.report.figures.panels import (
     draw_renyi,
     draw_spectrum,
 )
-from infojax.report.tables.content import by_step, class_values, headline
+from infojax.report.tables.content import Report, by_step, class_values, headline
 
 # Panel -> (measures, log axis). One layer's measures share a panel; layers get a panel per measure.
 PANELS = {
@@ -28,12 +30,13 @@ PANELS = {
     "NC2: simplex ETF": (("nc2_equinorm", "nc2_equiangularity", "nc2_etf_distance"), False),
     "NC3 and NC4": (("nc3", "nc4"), False),
 }
+Panel = tuple[str, list[str], bool]  # title, measures present, log axis
 
 
 # One report
 
 
-def _draw_classes(axes, report) -> list[dict]:
+def _draw_classes(axes: Sequence[Axes], report: Report) -> list[dict]:
     arrays = class_values(report)
     for axis, (key, values) in zip(axes, arrays.items(), strict=True):
         draw_classes(axis, key, values)
@@ -44,21 +47,21 @@ def _draw_classes(axes, report) -> list[dict]:
 
 
 @styled
-def spectrum_figure(report):
+def spectrum_figure(report: Report) -> Drawn:
     """Eigenvalue against rank on log axes, with the effective rank and its limit."""
     figure = new_figure(plain(headline(report)), 5.6, 3.6)
     return figure, draw_spectrum(figure.subplots(), report)
 
 
 @styled
-def renyi_figure(report):
+def renyi_figure(report: Report) -> Drawn:
     """Entropy against its order alpha; collapse makes it flat."""
     figure = new_figure(plain(headline(report)), 5.6, 3.6)
     return figure, draw_renyi(figure.subplots(), report)
 
 
 @styled
-def per_class_figure(report):
+def per_class_figure(report: Report) -> Drawn:
     """A panel per measure, a stem per class from the median, the worst class named."""
     if not report.per_class:
         raise ValueError(f"{report.name}: no per-class values; measure it with labels.")
@@ -70,16 +73,16 @@ def per_class_figure(report):
 # Several reports
 
 
-def _panels(reports, split) -> list[tuple[str, list[str], bool]]:
-    """(title, measures present, log axis) of each panel to draw; `split` gives each its own."""
-    panels = []
+def _panels(reports: Collection[Report], split: bool) -> list[Panel]:
+    """Each panel to draw; `split` gives each its own."""
+    panels: list[Panel] = []
     for title, (keys, log) in PANELS.items():
-        keys = [key for key in keys if any(key in report.measures for report in reports)]
-        panels += [(key, [key], log) for key in keys] if split else [(title, keys, log)]
+        present = [key for key in keys if any(key in report.measures for report in reports)]
+        panels += [(key, [key], log) for key in present] if split else [(title, present, log)]
     return [panel for panel in panels if panel[1]]
 
 
-def _row(report, panels) -> dict:
+def _row(report: Report, panels: Iterable[Panel]) -> dict:
     """What the panels show of one report: values, and intervals and limits where it has them."""
     row = {}
     for key in (key for _, keys, _ in panels for key in keys):
@@ -92,7 +95,7 @@ def _row(report, panels) -> dict:
     return row
 
 
-def _extent(names, reports, kind) -> str:
+def _extent(names: Sequence[str], reports: Collection[Report], kind: str) -> str:
     """Whose and how many: the name, or the number of such a kind, then n, d and C or their ranges."""
     sizes = []
     for symbol, field in {"n": "num_samples", "d": "dim", "C": "num_classes"}.items():
@@ -122,7 +125,7 @@ def _grid(title, panels, xlabel, legend=0.0):
 
 
 @styled
-def depth_figure(reports):
+def depth_figure(reports: Mapping[str, Report]) -> Drawn:
     """Measures of `{layer: report}` against depth; log NC1 with its fitted line and Pearson's r."""
     panels = _panels(reports.values(), split=False)
     figure, axes = _grid(_extent(list(reports), reports.values(), "layers"), panels, "layer")
@@ -144,7 +147,7 @@ def depth_figure(reports):
 
 
 @styled
-def trajectory_figure(steps, reports_by_layer):
+def trajectory_figure(steps: Sequence[float], reports_by_layer: Mapping[str, Sequence[Report]]) -> Drawn:
     """Measures of `{layer: [report of each step]}` against step, with their limits."""
     layers = {layer: by_step(steps, reports) for layer, reports in reports_by_layer.items()}
     reports = [report for pairs in layers.values() for _, report in pairs]
@@ -172,12 +175,11 @@ def trajectory_figure(steps, reports_by_layer):
 
 
 @styled
-def plot(reports):
+def plot(reports: Report | Mapping[str, Report]) -> Drawing:
     """One figure for a notebook: a report's spectrum, Renyi curve and classes; layers by depth."""
-    layers = list(reports.values()) if hasattr(reports, "values") else [reports]
-    if len(layers) != 1:
+    if isinstance(reports, Mapping) and len(reports) != 1:
         return depth_figure(reports)[0]
-    (report,) = layers
+    (report,) = reports.values() if isinstance(reports, Mapping) else [reports]
     classes = len(report.per_class)
     figure = new_figure(plain(headline(report)), 9.2, 3.6 + 1.2 * classes)
     grid = figure.add_gridspec(1 + classes, 2, height_ratios=[3.0] + [1.1] * classes)
@@ -191,19 +193,19 @@ def plot(reports):
 # Files
 
 
-def layer_figures(report) -> dict:
+def layer_figures(report: Report) -> dict[str, Drawn]:
     """Kind -> (figure, rows) of what one report can show."""
     drawn = {"spectrum": spectrum_figure(report), "renyi": renyi_figure(report)}
     return drawn | ({"per_class": per_class_figure(report)} if report.per_class else {})
 
 
-def _save(drawn, directory) -> list[Path]:
+def _save(drawn: Mapping[str, Drawn], directory: str | Path) -> list[Path]:
     return [path for stem, (figure, rows) in drawn.items() for path in save(directory, stem, figure, rows)[0]]
 
 
-def save_figures(reports, directory) -> list[Path]:
+def save_figures(reports: Mapping[str, Report], directory: str | Path) -> list[Path]:
     """Writes NAME.svg, NAME.png and NAME.csv for every figure of `{layer: report}`."""
-    drawn = {}
+    drawn: dict[str, Drawn] = {}
     for layer, report in reports.items():
         stem = re.sub(r"[^\w.-]+", "_", str(layer)).strip("._") or "layer"
         while f"{stem}_spectrum" in drawn:  # a/b and a_b must not share a file
@@ -214,6 +216,8 @@ def save_figures(reports, directory) -> list[Path]:
     return _save(drawn, directory)
 
 
-def save_trajectory(steps, reports_by_layer, directory) -> list[Path]:
+def save_trajectory(
+    steps: Sequence[float], reports_by_layer: Mapping[str, Sequence[Report]], directory: str | Path
+) -> list[Path]:
     """Writes trajectory.svg, .png and .csv."""
     return _save({"trajectory": trajectory_figure(steps, reports_by_layer)}, directory)

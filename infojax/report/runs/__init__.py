@@ -3,6 +3,7 @@
 The summary loads no drawing.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from infojax import outputs
@@ -11,7 +12,7 @@ from infojax.report.runs.selection import selection_lines, several
 from infojax.report.runs.tables import text_lines
 
 
-def write_run(folder) -> Path:
+def write_run(folder: str | Path) -> Path:
     """Draws FOLDER/figures/*.{svg,png,csv} and writes FOLDER/report.html; returns the page's path.
 
     Raises:
@@ -25,7 +26,7 @@ def write_run(folder) -> Path:
     return path
 
 
-def write_comparison(folders, out) -> Path:
+def write_comparison(folders: Iterable[str | Path], out: str | Path) -> Path:
     """Draws OUT/figures/comparison_SPLIT.* and writes OUT/report.html; returns the page's path."""
     from infojax.report.runs.page import comparison_page
 
@@ -35,7 +36,7 @@ def write_comparison(folders, out) -> Path:
     return path
 
 
-def write_table(name, folders, out, select="best") -> str:
+def write_table(name: str, folders: Iterable[str | Path], out: str | Path, select: str = "best") -> str:
     """Writes OUT/NAME.txt, .md, .csv and .html, a paper's table beside the runs; returns the text."""
     from infojax.report.page import document
     from infojax.report.runs import published
@@ -49,7 +50,7 @@ def write_table(name, folders, out, select="best") -> str:
     return shown
 
 
-def summary_lines(folder) -> list[str]:
+def summary_lines(folder: str | Path) -> list[str]:
     """The last evaluation as a table of fixed width: mean ± half of the 95% interval over seeds, and limits."""
     history = read_history(folder)
     return text_lines(history) + (selection_lines(history) if several(history) else [])

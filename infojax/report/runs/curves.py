@@ -1,6 +1,7 @@
 """Which curves a figure of runs has: their methods, panels, numbers and colours."""
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -8,7 +9,7 @@ import numpy as np
 
 from infojax.measures.catalogue import measure_of
 from infojax.report.figures.panels import COLOURS
-from infojax.report.runs.plans import Line
+from infojax.report.runs.plans import Line, Panel, Plan
 from infojax.report.runs.rows import BATCH, RunHistory, RunMeans, limits, run_means, splits_of
 from infojax.train.schema import COORDINATES
 
@@ -21,7 +22,7 @@ class Method(NamedTuple):
     """Runs that differ in their seed alone; without a colour and a dash, lines have those of their plan."""
 
     history: RunHistory
-    runs: list
+    runs: list[int]
     label: str = ""
     colour: Any = None
     dash: Any = None
@@ -35,7 +36,7 @@ class Layer(NamedTuple):
     colour: Any
 
     @property
-    def label(self):
+    def label(self) -> str:
         return f"l = {self.depth}: {self.name}"
 
 
@@ -50,25 +51,25 @@ class Curve(NamedTuple):
     limit: np.ndarray | None
 
     @property
-    def label(self):
+    def label(self) -> str:
         return self.line.label or measure_of(self.line.quantity).label
 
     @property
-    def colour(self):
+    def colour(self) -> Any:
         if self.line.layer is not None:
             return self.line.layer.colour
         own = PALE if self.split == BATCH else colour_of(self.line.quantity)
         return own if self.method.colour is None else self.method.colour
 
 
-def colour_of(quantity):
+def colour_of(quantity: str) -> str:
     """The one colour of a quantity in every figure; that of a variant is the quantity's."""
     for ending in ENDINGS:
         quantity = quantity.removesuffix(ending)
     return COLOURS[measure_of(quantity).colour]
 
 
-def methods_of(history) -> list[Method]:
+def methods_of(history: RunHistory) -> list[Method]:
     """One method, or one per swept value, in sequential colours."""
     if not history.swept:
         return [Method(history, runs) for runs in history.groups.values()]
@@ -77,24 +78,24 @@ def methods_of(history) -> list[Method]:
     return [Method(history, runs, f"{history.swept} = {value}", tuple(shade)) for (value, runs), shade in pairs]
 
 
-def layers_of(methods) -> list[Layer]:
+def layers_of(methods: Sequence[Method]) -> list[Layer]:
     """The layers of all methods by depth, in sequential colours."""
-    depths = {}
+    depths: dict[str, int] = {}
     for method in methods:
         depths |= method.history.layers
-    names = sorted(depths, key=depths.get)
+    names = sorted(depths, key=depths.__getitem__)
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(names)))
     return [Layer(name, depths[name], tuple(shade)) for name, shade in zip(names, shades, strict=True)]
 
 
-def few(layers, most=10) -> list[Layer]:
+def few(layers: Iterable[Layer], most: int = 10) -> list[Layer]:
     """Those that a legend names: all, or the first, the last and some between."""
     layers = sorted(layers, key=lambda layer: layer.depth)
     places = np.linspace(0, len(layers) - 1, min(len(layers), most))
     return [layers[round(place)] for place in places]
 
 
-def by_layer(plan, methods):
+def by_layer(plan: Plan, methods: Sequence[Method]) -> Plan:
     """The plan with a line per layer for each line whose quantity ends in "@*"."""
     layers, panels = layers_of(methods), []
     for panel in plan.panels:
@@ -107,7 +108,7 @@ def by_layer(plan, methods):
     return plan._replace(panels=tuple(panels))
 
 
-def run_by_run(methods) -> list[Method]:
+def run_by_run(methods: Sequence[Method]) -> list[Method]:
     """A method per run, named after its seed and swept value."""
     found = []
     for method in methods:
@@ -118,7 +119,7 @@ def run_by_run(methods) -> list[Method]:
     return found
 
 
-def compared(histories, labels) -> list[Method]:
+def compared(histories: Sequence[RunHistory], labels: Sequence[str]) -> list[Method]:
     """A method per history, or per swept value of one: the palette, and again with other dashes."""
     found = [
         method._replace(label=f"{label}, {method.label}" if method.label else label)
@@ -129,7 +130,9 @@ def compared(histories, labels) -> list[Method]:
     return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, styles, strict=True)]
 
 
-def cells_of(plan, methods, split, along, apart) -> list[list[tuple]]:
+def cells_of(
+    plan: Plan, methods: Sequence[Method], split: str | None, along: str, apart: bool
+) -> list[list[tuple[Panel, str, list[Curve]]]]:
     """Rows of (panel, name of the column, curves), without panels that are empty.
 
     Args:
@@ -156,14 +159,14 @@ def cells_of(plan, methods, split, along, apart) -> list[list[tuple]]:
     return cells
 
 
-def _splits(plan, methods, axis) -> list[str]:
+def _splits(plan: Plan, methods: Sequence[Method], axis: str) -> list[str]:
     names = {line.quantity for panel in plan.panels for line in panel.lines}
     return list(dict.fromkeys(s for method in methods for s in splits_of(method.history, names, axis))) or ["train"]
 
 
-def curves_of(panel, column, methods, along, first) -> list[Curve]:
+def curves_of(panel: Panel, column: str, methods: Sequence[Method], along: str, first: bool) -> list[Curve]:
     unit, found = unit_of(methods, along), []
-    lines = panel.lines
+    lines: Sequence[Line] = panel.lines
     if len(methods) > 1 and len({line.dash for line in lines if line.split != BATCH}) == 1:
         solid = [line for line in lines if line.split != BATCH]
         dashes = dict(zip(solid, DASHES, strict=False))
@@ -184,7 +187,7 @@ def curves_of(panel, column, methods, along, first) -> list[Curve]:
     return found
 
 
-def unit_of(methods, along) -> str:
+def unit_of(methods: Sequence[Method], along: str) -> str:
     """What the x axis counts."""
     if along != "step":
         return methods[0].history.swept if along == "swept" else COORDINATES[along]

@@ -4,21 +4,25 @@ Every figure comes with the rows it draws. Nothing is smoothed.
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from infojax.report.figures.canvas import new_figure, plain, styled
+from infojax.report.figures.canvas import Drawn, new_figure, plain, styled
 from infojax.report.figures.panels import DASHED, Limit, draw_dashed, drawable, mark_missing, scale_y
-from infojax.report.runs.curves import PALE, Method, by_layer, cells_of, few, run_by_run, unit_of
+from infojax.report.runs.curves import PALE, Curve, Layer, Method, by_layer, cells_of, few, run_by_run, unit_of
+from infojax.report.runs.plans import Panel, Plan
 from infojax.report.runs.rows import BATCH, first_accurate, first_perfect
 
 GREY, DARK = "#888888", "#444444"
 
 
 @styled
-def draw(plan, methods, title, split=None):
+def draw(plan: Plan, methods: Sequence[Method], title: str, split: str | None = None) -> Drawn | None:
     """(figure, rows), or None where there is nothing to draw.
 
     Args:
@@ -133,9 +137,10 @@ def _draw_limits(axis, curves):
     draw_dashed(axis, dashed)
 
 
-def _apart(found) -> bool:
+def _apart(found: Mapping[str, Sequence[Curve]]) -> bool:
     """Whether the quantities of a panel have different limits."""
-    ends = {round(float(curve.limit[-1]), 9) for curves in found.values() for curve in curves}
+    limits = [curve.limit for curves in found.values() for curve in curves if curve.limit is not None]
+    ends = {round(float(limit[-1]), 9) for limit in limits}
     return len(ends) > 1
 
 
@@ -152,7 +157,7 @@ def _name_lines(axis, curves, many, first):
         axis.legend(handles.values(), handles)
 
 
-def layer_handles(layers) -> dict:
+def layer_handles(layers: Iterable[Layer]) -> dict[str, Line2D]:
     """{label: line of the legend}, by depth."""
     return {layer.label: Line2D([], [], color=layer.colour) for layer in few(layers)}
 
@@ -202,7 +207,7 @@ def _scale_x(axis, methods, along, drawn, lowest):
 # The x axes: steps and epochs, which are evaluated log-spaced from 0, and swept values; plain tick labels
 
 
-def scale_time(axis, kind, start, top, most=9):
+def scale_time(axis: Axes, kind: str, start: float, top: float, most: int = 9) -> None:
     """An axis of steps or epochs from 0 to `top`.
 
     Args:
@@ -226,7 +231,7 @@ def scale_time(axis, kind, start, top, most=9):
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def time_ticks(start, top, with_zero=True, most=9) -> list[float]:
+def time_ticks(start: float, top: float, with_zero: bool = True, most: int = 9) -> list[float]:
     """0 and 1, 2, 5, 10, ... from start to top; only powers of ten where these are too many."""
     powers = [start * 10.0**k for k in range(math.floor(math.log10(top / start)) + 1)]
     for digits in ((1, 2, 5), (1, 3), (1,)):
@@ -236,7 +241,7 @@ def time_ticks(start, top, with_zero=True, most=9) -> list[float]:
     return [0.0] * with_zero + ticks
 
 
-def tick_name(value) -> str:
+def tick_name(value: float) -> str:
     """Plain: 0, 0.5, 200, 50k, 2M."""
     for size, letter in ((1e6, "M"), (1e4, "k")):
         if value >= size:
@@ -244,7 +249,7 @@ def tick_name(value) -> str:
     return f"{value:g}"
 
 
-def scale_places(axis, places, names=None):
+def scale_places(axis: Axes, places: np.ndarray, names: Sequence[str] | None = None) -> None:
     """Ticks at the swept places where they are few, or their names; a log axis where they span decades."""
     if len(places) <= 12:
         if names is None and places.min() > 0 and places.max() / places.min() >= 8:
@@ -256,7 +261,9 @@ def scale_places(axis, places, names=None):
 # The rows of the CSV
 
 
-def _table(drawn, methods, perfect) -> list[dict]:
+def _table(
+    drawn: Iterable[tuple[Axes, Panel, str, list[Curve]]], methods: Sequence[Method], perfect: float | None
+) -> list[dict]:
     """A row a point, in the order of drawing; `limit` is the dashed curve's height there."""
     rows = []
     for _, panel, _, curves in drawn:
@@ -264,8 +271,8 @@ def _table(drawn, methods, perfect) -> list[dict]:
             points, named = curve.points, {"method": curve.method.label} if len(methods) > 1 else {}
             for i, x in enumerate(curve.x):
                 limit = math.nan if curve.limit is None else float(curve.limit[i])
-                row = {"panel": panel.title, "split": curve.split, "quantity": curve.line.quantity} | named
-                row |= {"x": float(x), "step": _plain_number(points.place[i]), "mean": float(points.mean[i])}
+                row: dict[str, Any] = {"panel": panel.title, "split": curve.split, "quantity": curve.line.quantity}
+                row |= named | {"x": float(x), "step": _plain_number(points.place[i]), "mean": float(points.mean[i])}
                 rows.append(
                     row
                     | {
@@ -276,7 +283,7 @@ def _table(drawn, methods, perfect) -> list[dict]:
                     }
                 )
     if perfect is not None:
-        found = first_perfect(methods[0].history, methods[0].runs)
+        found = first_perfect(methods[0].history, methods[0].runs) or {}
         step = float(np.mean(list(found.values())))
         rows.append(
             {

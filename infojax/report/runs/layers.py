@@ -1,13 +1,15 @@
 """What layers are drawn as besides curves over time: gaps against each other, and planes of information."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 
-from infojax.report.figures.canvas import new_figure, plain, styled
-from infojax.report.runs.curves import layers_of, unit_of
+from infojax.report.figures.canvas import Drawn, new_figure, plain, styled
+from infojax.report.runs.curves import Layer, Method, layers_of, unit_of
 from infojax.report.runs.figures import DARK, layer_handles
 from infojax.report.runs.rows import FIRST, at_common_steps, closed_limits, num_classes
 
@@ -27,7 +29,7 @@ MARKERS = {"train": "o", "test": "s"}
 
 
 @styled
-def draw_gaps(methods, title):
+def draw_gaps(methods: Sequence[Method], title: str) -> Drawn | None:
     """(figure, rows) of NC1 on test minus train against the loss on test minus train; None without positive gaps."""
     layers, panels = layers_of(methods), []
     for method in methods:
@@ -36,7 +38,8 @@ def draw_gaps(methods, title):
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
-    figure, axes, rows = *_grid(title, len(panels)), []
+    figure, axes = _grid(title, len(panels))
+    rows: list[dict[str, Any]] = []
     for axis, (method, lines) in zip(axes, panels, strict=True):
         axis.axhline(0, color=DARK, linewidth=0.8, zorder=1.2)
         for layer, points in lines:
@@ -49,7 +52,7 @@ def draw_gaps(methods, title):
     return figure, rows
 
 
-def _gaps(method, layer) -> list[tuple]:
+def _gaps(method: Method, layer: Layer) -> list[tuple]:
     """(x, y, step, runs) of evaluations with a positive generalisation gap, by its size."""
     keys = [(split, name) for name in ("loss", f"nc1@{layer.name}") for split in FIRST]
     found = at_common_steps(method.history, method.runs, *keys)
@@ -61,7 +64,7 @@ def _gaps(method, layer) -> list[tuple]:
 
 
 @styled
-def draw_planes(methods, title):
+def draw_planes(methods: Sequence[Method], title: str) -> Drawn | None:
     """(figure, rows) of sufficiency against minimality, a path per layer and split; None without them."""
     layers, unit, panels = layers_of(methods), unit_of(methods, "step"), []
     for method in methods:
@@ -70,7 +73,8 @@ def draw_planes(methods, title):
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
-    figure, axes, rows = *_grid(title, len(panels)), []
+    figure, axes = _grid(title, len(panels))
+    rows: list[dict[str, Any]] = []
     last = max(at for _, paths in panels for *_, points in paths for _, _, at, *_ in points)
     shades = {"cmap": EPOCHS, "norm": Normalize(0, last or 1)}
     caps = {}
@@ -99,7 +103,7 @@ def draw_planes(methods, title):
     return figure, rows
 
 
-def _path(method, layer, split, unit) -> list[tuple]:
+def _path(method: Method, layer: Layer, split: str, unit: str) -> list[tuple]:
     """(minimality, sufficiency, epoch or step, step, runs) by step."""
     found = at_common_steps(
         method.history, method.runs, *((split, f"{q}@{layer.name}") for q in ("minimality", "sufficiency"))
@@ -128,6 +132,6 @@ def _name(figure, handles):
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(len(handles), 5))
 
 
-def _place(methods, method, layer) -> dict:
-    named = {"method": method.label} if len(methods) > 1 else {}
+def _place(methods: Sequence[Method], method: Method, layer: Layer) -> dict[str, Any]:
+    named: dict[str, Any] = {"method": method.label} if len(methods) > 1 else {}
     return named | {"layer": layer.name, "depth": layer.depth}

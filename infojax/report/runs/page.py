@@ -1,18 +1,19 @@
 """The pages of runs: of one folder, and of several side by side. The same rows give the same bytes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from infojax.report.figures.canvas import plain, save
+from infojax.report.figures.canvas import Drawn, plain, save
 from infojax.report.page import document, inline
-from infojax.report.runs.curves import compared, methods_of
+from infojax.report.runs.curves import Method, compared, methods_of
 from infojax.report.runs.figures import draw
 from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
 from infojax.report.runs.pictures import BINNING, CLOUDS, draw_binning, draw_clouds, draw_maps
-from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN
-from infojax.report.runs.rows import splits_of
+from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN, Plan
+from infojax.report.runs.rows import RunHistory, splits_of
 from infojax.report.runs.selection import selections_table, several
 from infojax.report.runs.tables import (
     data_and_model,
@@ -52,7 +53,7 @@ class Picture(NamedTuple):
 
     title: str
     caption: str
-    draw: Callable
+    draw: Callable[..., Drawn | None]
     task: str = ""
     compared: bool = False
     quantities: tuple[str, ...] = ()
@@ -69,14 +70,14 @@ THESIS = ("compression_curves", "binning", "cloud", "layers", "gaps", "separatio
 ORDER = dict.fromkeys((*THESIS, *FIGURES))
 
 
-def run_page(history, figures) -> str:
+def run_page(history: RunHistory, figures: str | Path) -> str:
     """Draws every figure that has something to show into the folder `figures`; returns the page."""
     methods, drawn = methods_of(history), []
     for name in ORDER:
         plan = FIGURES.get(name) or PICTURES[name]
-        if plan.task not in ("", history.config.get("task")) or name in FIGURES and _shown(history, plan):
+        if plan.task not in ("", history.config.get("task")) or isinstance(plan, Plan) and _shown(history, plan):
             continue
-        if name in FIGURES:
+        if isinstance(plan, Plan):
             found = draw(plan, methods, _heading(history, plan))
         else:
             note = _convention([history], plan.quantities)
@@ -109,7 +110,7 @@ def run_page(history, figures) -> str:
     return document(title_of(history), parts)
 
 
-def comparison_page(histories, figures) -> str:
+def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str:
     """Draws a figure per split into the folder `figures`; returns the page, with one line per run."""
     labels = labels_of([history.folder for history in histories])
     methods = compared(histories, labels)
@@ -128,7 +129,7 @@ def comparison_page(histories, figures) -> str:
         plan = FIGURES.get(name) or PICTURES[name]
         if not plan.compared:
             continue
-        if name in FIGURES:
+        if isinstance(plan, Plan):
             title = _lines(f"{plan.title}\n{BANDS} over seeds{_convention(histories, _measured(plan))}")
             found = draw(plan, [method._replace(dash=None) for method in methods], title)
         else:
@@ -156,7 +157,7 @@ def comparison_page(histories, figures) -> str:
 MEANING = "Mean ± half of the 95% interval over seeds (Student's t); a number alone is one run's."
 
 
-def _heading(history, plan) -> str:
+def _heading(history: RunHistory, plan: Plan) -> str:
     """Two lines above a figure: what it shows of which run; on what it stands."""
     bands = f"; {BANDS}" if any(len(runs) > 1 for runs in history.groups.values()) and not plan.each_run else ""
     return _lines(
@@ -164,28 +165,28 @@ def _heading(history, plan) -> str:
     )
 
 
-def _measured(plan) -> set[str]:
+def _measured(plan: Plan) -> set[str]:
     """The quantities of a plan, without their layers."""
     return {line.quantity.split("@")[0] for panel in plan.panels for line in panel.lines}
 
 
-def _convention(histories, quantities) -> str:
+def _convention(histories: Sequence[RunHistory], quantities: Collection[str]) -> str:
     """How NC1 was measured, where it is among the quantities."""
     found = dict.fromkeys(history.convention for history in histories if history.convention)
     return f"; NC1: {', '.join(found)} convention" if found and "nc1" in quantities else ""
 
 
-def _shown(history, plan) -> bool:
+def _shown(history: RunHistory, plan: Plan) -> bool:
     """Whether the figures of the run's own task show already what this one for all tasks would."""
     present = {name for axis, _, name in history.values if axis == "step" and name in _measured(plan)}
-    return plan.task == "" and plan.x == "time" and present <= SHOWN.get(history.config.get("task"), set())
+    return plan.task == "" and plan.x == "time" and present <= SHOWN.get(history.config.get("task", ""), set())
 
 
-def _map_heading(history) -> str:
+def _map_heading(history: RunHistory) -> str:
     return _lines(f"t-SNE of the features: {title_of(history)}\n{data_and_model(history)}")
 
 
-def _compared_heading(histories, methods, split) -> str:
+def _compared_heading(histories: Sequence[RunHistory], methods: Sequence[Method], split: str) -> str:
     """What is the same in all runs, or its range."""
     names = dict.fromkeys(data_and_model(history) for history in histories)
     sizes = span(history.sizes[split] for history in histories if split in history.sizes)
@@ -197,11 +198,11 @@ def _compared_heading(histories, methods, split) -> str:
     return _lines("; ".join(filter(None, first)) + "\n" + "; ".join(filter(None, second)))
 
 
-def _lines(text) -> str:
+def _lines(text: str) -> str:
     return "\n".join(plain(line, 150) for line in text.split("\n"))
 
 
-def _steps(history) -> str:
+def _steps(history: RunHistory) -> str:
     """How far the run is."""
     planned, per_epoch = history.config.get("steps"), history.config.get("steps_per_epoch")
     unfinished = isinstance(planned, int) and planned != history.last
@@ -209,7 +210,7 @@ def _steps(history) -> str:
     return text + (f", {per_epoch:,} an epoch" if per_epoch else "")
 
 
-def hardware(environment) -> str:
+def hardware(environment: Mapping[str, Any]) -> str:
     """One line: devices, processes, versions, commit; empty where nothing is known."""
     device = environment.get("device")
     parts = [f"{environment.get('devices', 1)} × {device} ({environment.get('platform', '?')})" if device else ""]
@@ -219,27 +220,27 @@ def hardware(environment) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _note(history) -> str:
+def _note(history: RunHistory) -> str:
     perfect = [header for _, header, _ in summary_tables(history) if any("at 100%" in name for name in header)]
     at = "; “at 100%”: where each run's training accuracy first reached 100%" if perfect else ""
     return f"{last_evaluation(history)}{at}"
 
 
-def _titled(level, text) -> str:
+def _titled(level: int, text: str) -> str:
     return f"<h{level}>{escape(text)}</h{level}>" if text else ""
 
 
-def _paragraph(text) -> str:
+def _paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>" if text else ""
 
 
-def _folded(title, html) -> str:
+def _folded(title: str, html: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{html}</details>"
 
 
-def _gallery(drawn) -> str:
+def _gallery(drawn: Iterable[str]) -> str:
     return f'<section><h2>Figures</h2><div class="figures">{"".join(drawn)}</div></section>' if drawn else ""
 
 
-def _json(values) -> str:
+def _json(values: Mapping[str, Any]) -> str:
     return f'<pre class="scroll">{escape(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False))}</pre>'

@@ -1,15 +1,19 @@
 """Features as points, in space and in the plane, and an illustration: what is drawn of runs that is no curve."""
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 
-from infojax.report.figures.canvas import new_figure, plain, styled
+from infojax.report.figures.canvas import Drawn, new_figure, plain, styled
 from infojax.report.figures.panels import COLOURS
-from infojax.report.runs.rows import FIRST
+from infojax.report.runs.curves import Method
+from infojax.report.runs.rows import FIRST, RunHistory
 
 CLOUDS = (
     "Cheong 2025, Fig. 1.3, measured: three-dimensional features of one seed at the first and the last evaluation. "
@@ -30,7 +34,7 @@ NAMED = 12  # classes, at most, that get a legend
 
 
 @styled
-def draw_clouds(methods, title):
+def draw_clouds(methods: Sequence[Method], title: str) -> Drawn | None:
     """(figure, rows): two panels of features in space, of each method's first run with clouds; None where none has."""
     panels = [(method, *end) for method in methods for end in _ends(method)]
     if not panels:
@@ -40,7 +44,7 @@ def draw_clouds(methods, title):
     classes = max(len(row["means"]) for *_, row in panels)
     palette = ListedColormap(COLOURS[:classes]) if classes <= len(COLOURS) else matplotlib.colormaps["turbo"]
     shades = palette(np.linspace(0, 1, classes))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, (method, run, split, row) in enumerate(panels):
         axis = figure.add_subplot(high, 2, i + 1, projection="3d")
         axis.set_title(_name(method, run, split, row))
@@ -53,7 +57,7 @@ def draw_clouds(methods, title):
     return figure, rows
 
 
-def _ends(method) -> list[tuple]:
+def _ends(method: Method) -> list[tuple]:
     """(run, split, row) of the earliest and the last step of the first run that has clouds; of train, else another."""
     clouds = method.history.clouds
     for run in method.runs:
@@ -64,7 +68,7 @@ def _ends(method) -> list[tuple]:
     return []
 
 
-def _name(method, run, split, row) -> str:
+def _name(method: Method, run: int, split: str, row: Mapping[str, Any]) -> str:
     history = method.history
     per_epoch = history.config.get("steps_per_epoch")
     when = f"epoch {round(row['step'] / per_epoch, 1):g}" if per_epoch else f"step {row['step']:,}"
@@ -73,7 +77,7 @@ def _name(method, run, split, row) -> str:
     return plain(", ".join(filter(None, parts)))
 
 
-def _draw(axis, run, split, row, shades) -> list[dict]:
+def _draw(axis: Axes, run: int, split: str, row: Mapping[str, Any], shades: np.ndarray) -> list[dict]:
     points, labels = np.array([row[name] for name in AXES], float).T, row["labels"]
     means, head = np.array(row["means"], float), np.array(row.get("head", []), float).reshape(-1, 3)
     centre = np.nanmean(means, 0)  # an absent class has no mean
@@ -107,14 +111,15 @@ def _draw(axis, run, split, row, shades) -> list[dict]:
 
 
 @styled
-def draw_maps(history, title):
+def draw_maps(history: RunHistory, title: str) -> Drawn:
     """(figure, rows) of the maps in a history, in the order of the swept value."""
     shown = [(value, run) for value, runs in history.groups.items() for run in runs if run in history.maps]
     figure = new_figure(title, 4.4 * max(len(shown), 2), 4.6)
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     classes = sorted({label for _, run in shown for label in history.maps[run]["labels"]})
     shades = matplotlib.colormaps["tab10" if len(classes) <= 10 else "turbo"](np.linspace(0, 1, max(len(classes), 2)))
-    colour, rows = dict(zip(classes, shades, strict=False)), []
+    colour = dict(zip(classes, shades, strict=False))
+    rows: list[dict[str, Any]] = []
     for axis, (value, run) in zip(axes, shown, strict=True):
         found = history.maps[run]
         name = f"{history.swept} = {value:g}" if history.swept else f"run {run}"
@@ -136,7 +141,7 @@ def draw_maps(history, title):
 
 
 @styled
-def draw_binning(bins=30, title="Binning of a saturating unit"):
+def draw_binning(bins: int = 30, title: str = "Binning of a saturating unit") -> Drawn:
     """(figure, rows) of tanh, the identity, and the borders of equal bins of [-1, 1]."""
     figure = new_figure(title, 5.2, 3.8)
     axis = figure.subplots()
@@ -148,6 +153,6 @@ def draw_binning(bins=30, title="Binning of a saturating unit"):
     axis.set(xlim=(-4, 4), ylim=(-1.04, 1.04), xlabel="x, before the activation", ylabel="h")
     axis.grid(False)
     figure.legend(loc="outside lower center", ncols=3)
-    rows = [{"curve": "tanh", "x": at, "y": float(np.tanh(at))} for at in x.tolist()]
+    rows: list[dict[str, Any]] = [{"curve": "tanh", "x": at, "y": float(np.tanh(at))} for at in x.tolist()]
     rows += [{"curve": "identity", "x": at, "y": at} for at in (-1.0, 1.0)]
     return figure, rows + [{"curve": "border", "y": border} for border in borders.tolist()]

@@ -56,17 +56,17 @@ class Plan(NamedTuple):
     height: float = 2.05
 
 
-def lines(*quantities, **fields):
+def lines(*quantities: str, **fields: Any) -> tuple[Line, ...]:
     """A line of each quantity."""
     return tuple(Line(quantity, **fields) for quantity in quantities)
 
 
-def splits(quantity):
+def splits(quantity: str) -> tuple[Line, ...]:
     """A quantity on train, and dashed on test."""
     return (Line(quantity, "train", "train"), Line(quantity, "test", "test", (0, (4, 1.5))))
 
 
-def averaged(quantity):
+def averaged(quantity: str) -> tuple[Line, ...]:
     """A quantity of the batches (pale), of the raw weights, and of their average."""
     average = Line(f"{quantity}_ema", "averaged weights (EMA)", dash=":")
     batch = "cross_entropy" if quantity == "loss" else quantity  # the loss of a batch has terms that evaluation has not

@@ -7,12 +7,14 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from infojax.report.runs.rows import RunHistory
 from infojax.report.runs.selection import errors_of, selected
 from infojax.report.tables.content import one_line
 
@@ -30,7 +32,7 @@ class Cell(NamedTuple):
     note: str = ""
 
 
-def expected(name) -> tuple[str, dict]:
+def expected(name: str) -> tuple[str, dict[tuple[str, Any], Cell]]:
     """(source, {(method, (data, labels)): `Cell`}) of a paper's table."""
     found = json.loads((files("infojax.report") / "expected" / f"{name}.json").read_text(encoding="utf-8"))
     cells = {(c["method"], (c["data"], c["labels"])): Cell(c["error"], c["std"], None, c.get("note", ""))
@@ -38,12 +40,15 @@ def expected(name) -> tuple[str, dict]:
     return found["source"], cells
 
 
-def measured(histories, number) -> tuple[dict, list[str]]:
+def measured(
+    histories: Sequence[RunHistory], number: Callable[[dict[int, float]], float]
+) -> tuple[dict[tuple[str, Any], Cell], list[str]]:
     """({(method, (data, labels)): `Cell`}, notes) of runs; `number` makes one of {step: error}, NaN for none.
 
     Of two runs with the same seed and draw of labels in one cell the later folder counts, which the notes say.
     """
-    errors, notes = {}, []
+    errors: dict[tuple[str, Any], dict[tuple, float]] = {}
+    notes = []
     for history in histories:
         data, method = history.config.get("data"), history.config.get("method")
         if history.config.get("task") != "semisup" or not isinstance(data, dict) or not isinstance(method, str):
@@ -66,13 +71,13 @@ class Grid(NamedTuple):
     """Rows and columns with their names, and `sources`: name -> {(row, column): `Cell`}."""
 
     title: str
-    rows: list
-    columns: list
-    sources: dict
-    notes: list
+    rows: list[str]
+    columns: list[Any]
+    sources: dict[str, dict[tuple[str, Any], Cell]]
+    notes: list[str]
 
 
-def grids(name, histories, select="best") -> list[Grid]:
+def grids(name: str, histories: Sequence[RunHistory], select: str = "best") -> list[Grid]:
     """The paper's table beside the runs, and the error of the runs by step."""
     source, paper = expected(name)
     ours, notes = measured(histories, lambda errors: selected(errors, select))
@@ -84,22 +89,26 @@ def grids(name, histories, select="best") -> list[Grid]:
         f"{OURS}: error on test, selection {select!r}, mean and deviation over runs",
     ]
     notes += [f"{PAPER}, {m}, {named(c)}: {cell.note}" for (m, c), cell in paper.items() if cell.note]
-    early = {}
+    early: dict[tuple[str, Any], Cell] = {}
     for step in EARLY:
-        cells, _ = measured(histories, lambda errors, step=step: errors.get(step, math.nan))
+
+        def at_step(errors, step=step):
+            return errors.get(step, math.nan)
+
+        cells, _ = measured(histories, at_step)
         early |= {(f"{method}, {named(column)}", step): cell for (method, column), cell in cells.items()}
     steps = Grid("Error by step", list(dict.fromkeys(row for row, _ in early)), list(EARLY), {OURS: early}, [])
     return [Grid("Error, %", methods, columns, {OURS: ours, PAPER: paper}, notes), *[steps] * bool(early)]
 
 
-def named(column) -> str:
+def named(column: tuple[str, int] | int) -> str:
     """A column's heading; 0 labels are all."""
     return one_line(f"{column[0]} {column[1] or 'all'}" if isinstance(column, tuple) else f"{column:,}")
 
 
-def ranks(cells, columns) -> dict:
+def ranks(cells: Mapping[tuple[str, Any], Cell], columns: Iterable[Any]) -> dict[tuple[str, Any], int]:
     """{place: 1 or 2} of the least and the next mean of every column; equal means share a rank."""
-    found = {}
+    found: dict[tuple[str, Any], int] = {}
     for column in columns:
         of_column = {place: cell.mean for place, cell in cells.items() if place[1] == column}
         for rank, mean in enumerate(sorted(set(of_column.values()))[:2], 1):
@@ -114,7 +123,7 @@ MARKS = {
 }
 
 
-def cells_of(grid, kind) -> tuple[list[str], list[list[str]]]:
+def cells_of(grid: Grid, kind: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of text, a row per method and source; empty where nothing was run."""
     table = []
     for row in grid.rows:
@@ -127,13 +136,13 @@ def cells_of(grid, kind) -> tuple[list[str], list[list[str]]]:
                     "" if cell is None else f"{cell.mean:.2f} ± {cell.std:.2f}" if cell.n != 1 else f"{cell.mean:.2f}"
                 )
                 text += "†" if cell is not None and cell.note else ""
-                shown.append(MARKS[kind].get(rank.get((row, column)), "{}").format(text))
+                shown.append(MARKS[kind].get(rank.get((row, column), 0), "{}").format(text))
             if any(shown):
                 table.append([one_line(str(row)), source, *shown])
     return ["method", "source", *map(named, grid.columns)], table
 
 
-def text(grid) -> str:
+def text(grid: Grid) -> str:
     """Columns of fixed width; * is the best, ' the second of its source and column."""
     header, rows = cells_of(grid, "text")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
@@ -142,14 +151,14 @@ def text(grid) -> str:
     return "\n".join([grid.title, *lines, legend, *(f"  {note}" for note in grid.notes)]) + "\n"
 
 
-def markdown(grid) -> str:
+def markdown(grid: Grid) -> str:
     """The best in bold, the second underlined."""
     header, rows = cells_of(grid, "markdown")
     lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
     return "\n".join([f"### {grid.title}", "", *lines, "", *(f"- {note}" for note in grid.notes)]) + "\n"
 
 
-def html(grid) -> str:
+def html(grid: Grid) -> str:
     """A table for a page."""
     header, rows = cells_of(grid._replace(rows=[escape(str(row)) for row in grid.rows], sources={
         source: {(escape(str(row)), column): cell for (row, column), cell in cells.items()}
@@ -162,7 +171,7 @@ def html(grid) -> str:
             f"<tbody>{body}</tbody></table></div><ul>{notes}</ul></section>")  # fmt: skip
 
 
-def rows_of(all_grids) -> str:
+def rows_of(all_grids: Iterable[Grid]) -> str:
     """CSV, a line per cell: table, method, column, source, mean, std, n, rank, note."""
     out = io.StringIO()
     writer = csv.writer(out)

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from infojax.measures.catalogue import LABELLED
 from infojax.train.runlog import RunFolderError
@@ -48,12 +50,14 @@ def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
 
     A number that is not finite is None, as it is written; `swept` is a key that may hold text.
     """
-    rows, damaged, text = [], {}, {}
+    rows: list[dict] = []
+    damaged: dict[str, list[int]] = {}
+    text: dict[str, list[int]] = {}
     lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
     cut_short = lines.pop()  # "" where the last line is complete
     for number, line in enumerate(lines, 1):
         row, problem = _row(line, swept)
-        if problem:
+        if row is None:
             damaged.setdefault(problem, []).append(number)
             continue
         for name, value in row.items():
@@ -73,7 +77,7 @@ def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
     return rows, [f"{path}: {note}" for note in notes]
 
 
-def _row(line, swept) -> tuple[dict | None, str]:
+def _row(line: str, swept: str) -> tuple[dict | None, str]:
     """(row, "") or (None, what is wrong with it)."""
     try:
         row = json.loads(line)
@@ -102,9 +106,9 @@ def _row(line, swept) -> tuple[dict | None, str]:
     return row, ""
 
 
-def _fits(cloud) -> bool:
+def _fits(cloud: dict[str, Any]) -> bool:
     """Whether means and head, which may be absent, are lists of three numbers (None is not finite), a class each."""
-    means, head = cloud.get("means"), cloud.get("head", [])
+    means, head = cloud.get("means", ()), cloud.get("head", [])
     threes = all(
         isinstance(x, list)
         and all(isinstance(v, list) and len(v) == 3 and all(c is None or _is(c, NUMBER) for c in v) for v in x)
@@ -113,21 +117,21 @@ def _fits(cloud) -> bool:
     return threes and all(type(label) is int and 0 <= label < len(means) for label in cloud["labels"])
 
 
-def _is(value, kind) -> bool:
+def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) and value == value
 
 
-def _named(kind) -> str:
+def _named(kind: Any) -> str:
     names = {str: "text", int: "a whole number", NUMBER: "a number", dict: "an object", bool: "true or false"}
     return names.get(kind, "a number or text")
 
 
-def _same_length(lists) -> bool:
+def _same_length(lists: list) -> bool:
     whole = all(isinstance(x, list) and all(_is(v, NUMBER) and abs(v) < 1e300 for v in x) for x in lists)
     return whole and len({len(x) for x in lists}) == 1 and bool(lists[0])
 
 
-def _depth(value) -> int:
+def _depth(value: Any) -> int:
     depth, level = 0, [value]
     while level:
         level = [
@@ -137,6 +141,6 @@ def _depth(value) -> int:
     return depth
 
 
-def _places(numbers) -> str:
+def _places(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")
     return f"line{'s' * (len(numbers) > 1)} {shown}"

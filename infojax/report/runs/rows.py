@@ -1,11 +1,13 @@
 """The history of a run folder, from its rows: by split and quantity, over steps, as means over runs with intervals."""
 
 import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from infojax.measures.catalogue import measure_of
@@ -16,6 +18,7 @@ from infojax.train.schema import COORDINATES, quantities
 
 BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
+Values = dict[tuple[str, str, str], dict[int, dict[Any, float]]]  # {(axis, split, quantity): {run: {place: number}}}
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,21 @@ class RunHistory:
     """
 
     folder: Path
-    config: dict
-    environment: dict
-    values: dict
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    values: Values
     swept: str
-    groups: dict
-    seeds: dict
-    frozen: dict
-    sizes: dict
+    groups: dict[Any, list[int]]
+    seeds: dict[int, int]
+    frozen: dict[int, int]
+    sizes: dict[str, int]
     convention: str
     last: int
-    maps: dict
-    layers: dict
-    dims: dict
-    clouds: dict
-    notes: tuple = ()
+    maps: dict[int, dict[str, Any]]
+    layers: dict[str, int]
+    dims: dict[str, int]
+    clouds: dict[tuple[int, str], dict[int, dict[str, Any]]]
+    notes: tuple[str, ...] = ()
 
 
 class RunMeans(NamedTuple):
@@ -73,7 +76,7 @@ class RunMeans(NamedTuple):
 # Rows to a history
 
 
-def read_history(folder) -> RunHistory:
+def read_history(folder: str | Path) -> RunHistory:
     """Reads a run folder.
 
     Raises:
@@ -92,10 +95,22 @@ def read_history(folder) -> RunHistory:
     return replace(history_of(rows, config, environment, folder), notes=tuple(notes))
 
 
-def history_of(rows, config, environment=None, folder=".") -> RunHistory:
+def history_of(
+    rows: Sequence[dict[str, Any]],
+    config: dict[str, Any],
+    environment: dict[str, Any] | None = None,
+    folder: str | Path = ".",
+) -> RunHistory:
     """Groups rows by split, quantity and run; of two rows for one place the later counts."""
     swept, value_of = _swept(rows, config)
-    values, seeds, frozen, sizes, convention, layers, dims, clouds = {}, {}, {}, {}, "", {}, {}, {}
+    logged: dict[tuple[str, str, str], dict[int, dict[tuple[int, Any], float]]] = {}
+    clouds: dict[tuple[int, str], dict[int, dict[str, Any]]] = {}
+    seeds: dict[int, int] = {}
+    frozen: dict[int, int] = {}
+    sizes: dict[str, int] = {}
+    layers: dict[str, int] = {}
+    dims: dict[str, int] = {}
+    convention = ""
     for row in rows:
         run = row.get("run", 0)
         if "seed" in row:
@@ -119,10 +134,10 @@ def history_of(rows, config, environment=None, folder=".") -> RunHistory:
         for name in quantities(row) - {axis, swept}:
             if row[name] is None or type(row[name]) in (int, float):
                 quantity = f"{name}@{row['layer']}" if at_layer else name
-                places = values.setdefault((axis, split, quantity), {}).setdefault(run, {})
+                places = logged.setdefault((axis, split, quantity), {}).setdefault(run, {})
                 places[row["step"], row[axis]] = math.nan if row[name] is None else float(row[name])
-    values = {key: {run: _places(key[0], found) for run, found in runs.items()} for key, runs in values.items()}
-    groups = {}
+    values = {key: {run: _places(key[0], found) for run, found in runs.items()} for key, runs in logged.items()}
+    groups: dict[Any, list[int]] = {}
     for run in sorted({row.get("run", 0) for row in rows}):
         groups.setdefault(value_of.get(run), []).append(run)
     groups = dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
@@ -148,7 +163,7 @@ def history_of(rows, config, environment=None, folder=".") -> RunHistory:
     )
 
 
-def _places(axis, found) -> dict:
+def _places(axis: str, found: Mapping[tuple[int, Any], float]) -> dict:
     """{place: number} from {(step, place): number}: a coordinate other than time counts at the last step."""
     last = max(step for step, _ in found)
     return {place: value for (step, place), value in sorted(found.items()) if axis == "step" or step == last}
@@ -158,13 +173,13 @@ def _order(value):
     return (isinstance(value, str), value if value is not None else 0)
 
 
-def _swept(rows, config) -> tuple[str, dict]:
+def _swept(rows: Sequence[dict[str, Any]], config: dict[str, Any]) -> tuple[str, dict[int, Any]]:
     """(name, {run: value}) of the hyper-parameter that the config sweeps, or ("", {})."""
     name = (config.get("sweep") or {}).get("name") or ""
     return (name, {row["run"]: row[name] for row in rows if "run" in row and name in row}) if name else ("", {})
 
 
-def _derived(values) -> dict:
+def _derived(values: Values) -> Values:
     """Quantities that are functions of a logged one."""
     functions = {
         "error": ("accuracy", lambda x: 100 * (1 - x)),
@@ -183,7 +198,7 @@ def _derived(values) -> dict:
 # A history to means over runs
 
 
-def mean_interval(values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_interval(values: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean over runs, half of its 95% interval (Student's t), and how many are finite; (runs, P) to (P,) each."""
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
@@ -195,7 +210,9 @@ def mean_interval(values) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return mean, half, n
 
 
-def run_means(history, split, quantity, runs, axis="step") -> RunMeans | None:
+def run_means(
+    history: RunHistory, split: str, quantity: str, runs: Sequence[int], axis: str = "step"
+) -> RunMeans | None:
     """The quantity over the given runs, at every place where one of them has it; None where none has.
 
     On the axis "swept" the place of a run is its swept value (its position, for text), and the number its last.
@@ -208,20 +225,22 @@ def run_means(history, split, quantity, runs, axis="step") -> RunMeans | None:
         places = {run: place for place, runs in swept_places(history).items() for run in runs}
         ends = at_end(history, split, quantity, list(found))
         found = {run: {places[run]: end} for run, end in zip(found, ends, strict=True)}
-    places = sorted({place for of_run in found.values() for place in of_run})
-    table = [[of_run.get(place, math.nan) for place in places] for of_run in found.values()]
+    along = sorted({place for of_run in found.values() for place in of_run})
+    table = [[of_run.get(place, math.nan) for place in along] for of_run in found.values()]
     mean, half, n = mean_interval(table)
     with np.errstate(invalid="ignore"):  # of numbers near the largest there is
-        return RunMeans(np.array(places, np.float64), mean, mean - half, mean + half, n)
+        return RunMeans(np.array(along, np.float64), mean, mean - half, mean + half, n)
 
 
-def swept_places(history) -> dict:
+def swept_places(history: RunHistory) -> dict[Any, list[int]]:
     """{place on the axis "swept": runs}."""
     text = any(isinstance(value, str) for value in history.groups)
     return {i if text else value: runs for i, (value, runs) in enumerate(history.groups.items())}
 
 
-def limits(history, split, quantity, runs, axis="step") -> np.ndarray | None:
+def limits(
+    history: RunHistory, split: str, quantity: str, runs: Sequence[int], axis: str = "step"
+) -> np.ndarray | None:
     """The limit at each place of `run_means`; None where the quantity has none, or it is not known."""
     of = measure_of(quantity)
     limit, measured = of.limit, run_means(history, split, quantity, runs, axis)
@@ -239,7 +258,7 @@ def limits(history, split, quantity, runs, axis="step") -> np.ndarray | None:
     return np.array([heights.get(place, math.nan) for place in measured.place])
 
 
-def closed_limits(classes) -> dict[str, float]:
+def closed_limits(classes: int) -> dict[str, float]:
     """Limits that depend on the number of classes alone."""
     return {
         "log(C-1)": math.log(classes - 1),
@@ -249,14 +268,16 @@ def closed_limits(classes) -> dict[str, float]:
     }
 
 
-def _simplex_fits(history, split) -> bool:
+def _simplex_fits(history: RunHistory, split: str) -> bool:
     """Whether the embedding has C - 1 dimensions; runs that do not say how many it has are taken to have enough."""
     found = history.values.get(("step", split, "embedding_dim"), {}).values()
     dims = [dim for of_run in found for dim in of_run.values()]
     return not dims or min(dims) >= (num_classes(history) or 0) - 1
 
 
-def at_end(history, split, quantity, runs, steps=None) -> np.ndarray:
+def at_end(
+    history: RunHistory, split: str, quantity: str, runs: Sequence[int], steps: Mapping[int, int] | None = None
+) -> np.ndarray:
     """The quantity of each run at its last place, or at its own step of `steps`; NaN where it has none, (runs,)."""
     found = history.values.get(("step", split, quantity), {})
     ends = [found.get(run, {}) for run in runs]
@@ -266,21 +287,21 @@ def at_end(history, split, quantity, runs, steps=None) -> np.ndarray:
     return np.array([of_run.get(last, math.nan) for of_run in ends])
 
 
-def last_step(history) -> int:
+def last_step(history: RunHistory) -> int:
     """The step of the last evaluation."""
     evaluated = (of for (a, s, _), runs in history.values.items() if a == "step" and s != BATCH for of in runs.values())
     return int(max((max(of_run) for of_run in evaluated), default=history.last))
 
 
-def rested(history) -> bool:
+def rested(history: RunHistory) -> bool:
     """Whether every run came to the end that its objective sets, maybe before the planned steps."""
     found = history.values.get(("step", BATCH, "resting"), {}).values()
     return bool(found) and all(of_run[max(of_run)] == 1 for of_run in found)
 
 
-def at_common_steps(history, runs, *keys) -> dict[int, np.ndarray]:
+def at_common_steps(history: RunHistory, runs: Sequence[int], *keys: tuple[str, str]) -> dict[int, np.ndarray]:
     """{step: (runs, keys)} of the (split, quantity) that were measured at one step, of runs that have all, finite."""
-    found = {}
+    found: dict[int, list[list[float]]] = {}
     for run in runs:
         columns = [history.values.get(("step", *key), {}).get(run, {}) for key in keys]
         for step in set.intersection(*map(set, columns)):
@@ -290,25 +311,26 @@ def at_common_steps(history, runs, *keys) -> dict[int, np.ndarray]:
     return {step: np.array(found[step]) for step in sorted(found)}
 
 
-def first_accurate(history, run, split, least=0.99) -> int | None:
+def first_accurate(history: RunHistory, run: int, split: str, least: float = 0.99) -> int | None:
     """The first evaluation of a run with at least this accuracy; None where there is none."""
     found = history.values.get(("step", split, "accuracy"), {}).get(run, {})
     return min((k for k, x in found.items() if x >= least), default=None)
 
 
-def num_classes(history) -> int | None:
+def num_classes(history: RunHistory) -> int | None:
     """C of the config, from 3 to a million, else None: no limit is drawn on a guess."""
     found = history.config.get("num_classes")
     return found if isinstance(found, int) and 3 <= found <= 10**6 else None
 
 
-def first_perfect(history, runs) -> dict[Any, int] | None:
+def first_perfect(history: RunHistory, runs: Sequence[int]) -> dict[int, int] | None:
     """{run: first evaluation at which all of the training samples are right}; None unless every run has one."""
     steps = {run: first_accurate(history, run, "train", 1) for run in runs}
-    return None if None in steps.values() or not steps else steps
+    found = {run: step for run, step in steps.items() if step is not None}
+    return found if found and len(found) == len(steps) else None
 
 
-def splits_of(history, quantities, axis="step") -> list[str]:
+def splits_of(history: RunHistory, quantities: Collection[str], axis: str = "step") -> list[str]:
     """The splits on which any of the quantities was evaluated, train and test first."""
     found = dict.fromkeys(s for a, s, name in history.values if a == axis and name in quantities and s != BATCH)
     return [s for s in FIRST if s in found] + [s for s in found if s not in FIRST]

@@ -5,11 +5,12 @@ and a run that was resumed reports what an uninterrupted one does.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from infojax.report.runs.rows import RunHistory
 from infojax.report.runs.tables import columns, plus_minus
 from infojax.report.tables.content import one_line
 
@@ -36,12 +37,12 @@ SELECTIONS = {
 }
 
 
-def several(history) -> bool:
+def several(history: RunHistory) -> bool:
     """Whether the task is one whose published numbers differ in this."""
     return history.config.get("task") == "semisup"
 
 
-def errors_of(history, run, split="test") -> dict:
+def errors_of(history: RunHistory, run: int, split: str = "test") -> dict[int, float]:
     """{step: error in %} of a run, of the averaged weights where these were evaluated: what the field reports."""
     for quantity in ("error_ema", "error"):
         found = history.values.get(("step", split, quantity), {}).get(run)
@@ -50,26 +51,26 @@ def errors_of(history, run, split="test") -> dict:
     return {}
 
 
-def selected(errors, name) -> float:
+def selected(errors: Mapping[int, float], name: str) -> float:
     """The number that a selection makes of {step: error}; NaN of none."""
     values = np.array([errors[step] for step in sorted(errors)])
     return float(SELECTIONS[name].of(values)) if len(values) else math.nan
 
 
-def selections(history, split="test") -> list[dict]:
+def selections(history: RunHistory, split: str = "test") -> list[dict]:
     """A row for each run and selection: "run", "seed", "selection", "error", "evaluations", "selects_on", "source"."""
     rows = []
     for run in (run for runs in history.groups.values() for run in runs):
         errors = errors_of(history, run, split)
         for name, selection in SELECTIONS.items() if errors else ():
             used = 1 if name in ("best", "last") else min(LAST, len(errors))
-            found = {"run": run, "seed": history.seeds.get(run, ""), "split": split, "selection": name}
+            found: dict[str, Any] = {"run": run, "seed": history.seeds.get(run, ""), "split": split, "selection": name}
             found |= {"error": selected(errors, name), "evaluations": used}
             rows.append(found | {"selects_on": selection.selects_on, "source": selection.source})
     return rows
 
 
-def selections_table(history, split="test") -> tuple[list[str], list[list[str]]]:
+def selections_table(history: RunHistory, split: str = "test") -> tuple[list[str], list[list[str]]]:
     """Header and rows, one per selection: mean ± half of the 95% interval over the runs of each group."""
     groups = list(history.groups.items())
     named = [f"{history.swept} = {one_line(value)}" if history.swept else "error (%)" for value, _ in groups]
@@ -82,7 +83,7 @@ def selections_table(history, split="test") -> tuple[list[str], list[list[str]]]
     return ["selection", *named, "selects on", "reported by"], rows
 
 
-def selection_lines(history, split="test") -> list[str]:
+def selection_lines(history: RunHistory, split: str = "test") -> list[str]:
     """The selections in the terminal."""
     header, rows = selections_table(history, split)
     counts = [len(errors_of(history, run, split)) for runs in history.groups.values() for run in runs]

@@ -2,13 +2,16 @@
 
 import math
 import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from infojax.measures.catalogue import CATALOGUE, USABLE, measure_of, shown_in
 from infojax.report.runs.rows import (
     FIRST,
+    RunHistory,
     at_end,
     first_accurate,
     first_perfect,
@@ -21,19 +24,22 @@ from infojax.report.runs.rows import (
 from infojax.report.tables.content import format_value, one_line
 from infojax.train.runlog import flat
 
+if TYPE_CHECKING:  # it loads matplotlib
+    from infojax.report.runs.curves import Method
+
 ABSENT = "absent"
 SUMMARY, BRIEF = shown_in("summary"), shown_in("brief")
 BY_LAYER = {name: measure.column for name, measure in CATALOGUE.items() if measure.by_layer}
 
 
-def facts(history) -> str:
+def facts(history: RunHistory) -> str:
     """Data, model, number of seeds, samples of each split."""
     sizes = ", ".join(f"{split} n = {n:,}" for split, n in history.sizes.items() if split)
     parts = (data_and_model(history), sizes, counted(history, history.groups.values()), _path(history))
     return "; ".join(filter(None, parts))
 
 
-def _path(history) -> str:
+def _path(history: RunHistory) -> str:
     """What a line between two networks lies between."""
     found = history.config.get("path")
     if not isinstance(found, dict):
@@ -42,7 +48,7 @@ def _path(history) -> str:
     return f"{found.get('init')} beginning{fork}, {found.get('weights')} weights"
 
 
-def counted(history, groups) -> str:
+def counted(history: RunHistory, groups: Iterable[Sequence[int]]) -> str:
     """How many seeds groups of runs have, and networks, where a seed stands for several."""
     groups = list(groups)
     seeds, networks = span(_seeds(history, runs) for runs in groups), span(len(runs) for runs in groups)
@@ -50,32 +56,32 @@ def counted(history, groups) -> str:
     return text if networks == seeds else f"{text} of {networks} networks"
 
 
-def _seeds(history, runs) -> int:
+def _seeds(history: RunHistory, runs: Sequence[int]) -> int:
     return len({history.seeds.get(run, run) for run in runs})
 
 
-def data_and_model(history) -> str:
+def data_and_model(history: RunHistory) -> str:
     """Their names, as far as the config has them."""
     return ", ".join(filter(None, (_named(history, "data"), _named(history, "model"))))
 
 
-def span(numbers) -> str:
+def span(numbers: Iterable[int]) -> str:
     """The one number, or "least to most"; empty without any."""
     numbers = sorted(numbers)
     return " to ".join(f"{n:,}" for n in dict.fromkeys(numbers[:1] + numbers[-1:]))
 
 
-def _named(history, part) -> str:
+def _named(history: RunHistory, part: str) -> str:
     settings = history.config.get(part)
     return one_line(settings.get("name", "") if isinstance(settings, dict) else settings or "")
 
 
-def title_of(history) -> str:
+def title_of(history: RunHistory) -> str:
     """The config's name, or the folder's."""
     return one_line(history.config.get("name") or history.folder.absolute().name)
 
 
-def plus_minus(values) -> str:
+def plus_minus(values: Sequence[float] | np.ndarray) -> str:
     """Mean ± half of the 95% interval over runs; the number alone of one run; empty without any."""
     if not len(values):
         return ""
@@ -83,7 +89,9 @@ def plus_minus(values) -> str:
     return format_value(mean, 4) + (f" ± {format_value(half, 2)}" if math.isfinite(half) else "")
 
 
-def value_cell(history, split, quantity, runs, steps=None) -> str:
+def value_cell(
+    history: RunHistory, split: str, quantity: str, runs: Sequence[int], steps: Mapping[int, int] | None = None
+) -> str:
     """`plus_minus` at the end, or at each run's own step; empty where it was not measured there."""
     if not history.values.get(("step", split, quantity), {}).keys() & set(runs):
         return ""
@@ -91,13 +99,16 @@ def value_cell(history, split, quantity, runs, steps=None) -> str:
     return plus_minus(values) if steps is None or np.isfinite(values).any() else ""
 
 
-def limit_cell(history, split, quantity, runs) -> str:
+def limit_cell(history: RunHistory, split: str, quantity: str, runs: Sequence[int]) -> str:
     """The limit at the end; empty where there is none."""
     found = limits(history, split, quantity, runs)
     return "" if found is None or not math.isfinite(found[-1]) else format_value(found[-1], 4)
 
 
-def summary_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
+CELLS: tuple[Callable[..., str], ...] = (value_cell, limit_cell)  # a quantity on a split, and beside it its limit
+
+
+def summary_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[str]]]]:
     """(heading, header, rows) of the last evaluation: a row per quantity; a table per split if something is swept."""
     splits, groups = splits_of(history, SUMMARY), list(history.groups.items())
     if history.swept:
@@ -108,7 +119,7 @@ def summary_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
     header += [f"{split} at 100%" for split in splits if perfect]
     rows = []
     for quantity in SUMMARY:
-        cells = [f(history, split, quantity, runs) for split in splits for f in (value_cell, limit_cell)]
+        cells = [f(history, split, quantity, runs) for split in splits for f in CELLS]
         cells += [value_cell(history, split, quantity, runs, perfect) for split in splits if perfect]
         rows.append([CATALOGUE[quantity].label, *cells])
     rows = [row for row in rows if any(row[1:])]
@@ -123,7 +134,7 @@ def _swept_table(history, split, groups):
     return split, [history.swept, *(one_line(value) for value, _ in groups)], [row for row in rows if any(row[1:])]
 
 
-def seeds_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
+def seeds_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[str]]]]:
     """(split, header, rows) of the last evaluation of each run."""
     tables = []
     for split in splits_of(history, SUMMARY):
@@ -138,7 +149,7 @@ def seeds_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
     return tables
 
 
-def layers_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
+def layers_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[str]]]]:
     """(heading, header, rows) of the last evaluation of the layers: a row per layer, and equi-separation below NC1.
 
     The heading names what was measured last before the last evaluation.
@@ -164,15 +175,16 @@ def layers_tables(history) -> list[tuple[str, list[str], list[list[str]]]]:
     return tables
 
 
-def _measured(history, split, name, runs) -> list[int]:
+def _measured(history: RunHistory, split: str, name: str, runs: Sequence[int]) -> list[int]:
     """The steps at which runs have a quantity at any layer."""
     keys = [("step", split, f"{name}@{layer}") for layer in history.layers]
     return sorted({step for key in keys for run in runs for step in history.values.get(key, {}).get(run, ())})
 
 
-def _earlier(history, columns) -> list[str]:
+def _earlier(history: RunHistory, columns: Mapping[tuple[str, str], list[int]]) -> list[str]:
     """What was measured last before the last evaluation, and when."""
-    found, per_epoch = {}, history.config.get("steps_per_epoch")
+    found: dict[int, dict[str, None]] = {}
+    per_epoch = history.config.get("steps_per_epoch")
     for (name, _), steps in columns.items():
         if steps[-1] < last_step(history):
             found.setdefault(steps[-1], {})[BY_LAYER[name]] = None
@@ -183,7 +195,7 @@ def _earlier(history, columns) -> list[str]:
 PHASED = ("mir", "hdr", "entropy_features", "entropy_head_weights")
 
 
-def phases_table(history, split="test") -> tuple[list[str], list[list[str]]]:
+def phases_table(history: RunHistory, split: str = "test") -> tuple[list[str], list[list[str]]]:
     """Header and rows, one per run: when it memorised and generalised, and what was measured then, before and after.
 
     A quantity that was not evaluated at a step is taken from its next evaluation.
@@ -207,7 +219,7 @@ def phases_table(history, split="test") -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def warnings_of(history) -> list[str]:
+def warnings_of(history: RunHistory) -> list[str]:
     """What a reader must know before the numbers."""
     found = list(history.notes)
     for run, step in history.frozen.items():
@@ -230,7 +242,7 @@ def warnings_of(history) -> list[str]:
     return found
 
 
-def last_evaluation(history) -> str:
+def last_evaluation(history: RunHistory) -> str:
     """Step and epoch of the last evaluation, and what ± stands for."""
     step, per_epoch = last_step(history), history.config.get("steps_per_epoch")
     epoch = f" (epoch {step / per_epoch:g})" if per_epoch else ""
@@ -239,7 +251,7 @@ def last_evaluation(history) -> str:
     return f"step {step:,}{epoch}" + (f"; mean ± half of the 95% interval over {unit}" if many else "")
 
 
-def text_lines(history) -> list[str]:
+def text_lines(history: RunHistory) -> list[str]:
     """The last evaluation in brief, columns of fixed width; a block per swept value."""
     lines = [f"{title_of(history)}: {facts(history)}", last_evaluation(history)]
     for value, runs in history.groups.items():
@@ -247,7 +259,7 @@ def text_lines(history) -> list[str]:
         splits = splits_of(history, BRIEF)
         table = [["", *(name for split in splits for name in (split, "limit"))]]
         for name in BRIEF:
-            cells = [f(history, split, name, runs) for split in splits for f in (value_cell, limit_cell)]
+            cells = [f(history, split, name, runs) for split in splits for f in CELLS]
             table += [[CATALOGUE[name].label, *cells]] if any(cells) else []
         lines += columns(table) if len(table) > 1 else ["  nothing evaluated"]
     for heading, header, rows in layers_tables(history):
@@ -262,12 +274,12 @@ def text_lines(history) -> list[str]:
     return [*lines, *(f"! {warning}" for warning in warnings_of(history))]
 
 
-def phased(history) -> bool:
+def phased(history: RunHistory) -> bool:
     """Whether learning by heart and understanding are told apart."""
     return history.config.get("task") == "grokking"
 
 
-def columns(table) -> list[str]:
+def columns(table: Iterable[Sequence[str]]) -> list[str]:
     """Cells padded to the widest of their column, the first to the left; columns without a number are left out."""
     kept = [column for i, column in enumerate(zip(*table, strict=True)) if i == 0 or any(column[1:])]
     widths = [max(map(len, column)) for column in kept]
@@ -281,7 +293,7 @@ def columns(table) -> list[str]:
 # Several runs
 
 
-def labels_of(folders) -> list[str]:
+def labels_of(folders: Iterable[str | Path]) -> list[str]:
     """What tells folders apart: their paths without the parts they begin and end with together."""
     paths = [Path(folder).absolute().parts for folder in folders]
     start = len(os.path.commonprefix(paths))
@@ -292,7 +304,7 @@ def labels_of(folders) -> list[str]:
     return labels if len(set(labels)) == len(labels) else [str(Path(*path)) for path in paths]
 
 
-def differing(histories, labels) -> tuple[list[str], list[list[str]]]:
+def differing(histories: Sequence[RunHistory], labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the settings that are not the same in all runs."""
     settings = [dict(flat(history.config)) for history in histories]
     keys = dict.fromkeys(key for of_run in settings for key in of_run)
@@ -300,7 +312,9 @@ def differing(histories, labels) -> tuple[list[str], list[list[str]]]:
     return ["setting", *labels], [row for row in rows if len(set(row[1:])) > 1]
 
 
-def final_table(methods, split, quantities) -> tuple[list[str], list[list[str]]]:
+def final_table(
+    methods: "Sequence[Method]", split: str, quantities: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
     """Header and rows: a row per method, a column per quantity that any of them has."""
     rows = [[m.label, *(value_cell(m.history, split, name, m.runs) for name in quantities)] for m in methods]
     kept = [i for i in range(len(quantities)) if any(row[i + 1] for row in rows)]

@@ -2,7 +2,8 @@
 
 import math
 import textwrap
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -10,6 +11,37 @@ from infojax.commands import printable as one_line  # names and reasons come fro
 from infojax.measures.catalogue import CATALOGUE, GROUPS, measure_of, shown_in
 
 BARS = "▁▂▃▄▅▆▇█"
+
+
+class Report(Protocol):
+    """What is read here of an `infojax.Report`, whose attributes these are."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def num_classes(self) -> int | None: ...
+    @property
+    def measures(self) -> Mapping[str, float]: ...
+    @property
+    def limits(self) -> Mapping[str, float]: ...
+    @property
+    def conventions(self) -> Mapping[str, str]: ...
+    @property
+    def warnings(self) -> Sequence[str]: ...
+    @property
+    def reasons(self) -> Mapping[str, str]: ...
+    @property
+    def per_class(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def spectrum(self) -> np.ndarray: ...
+    @property
+    def renyi(self) -> Mapping[float, float]: ...
+    @property
+    def intervals(self) -> Mapping[str, Any]: ...
 
 
 class Row(NamedTuple):
@@ -23,7 +55,7 @@ class Row(NamedTuple):
     reason: str
 
 
-def format_value(value, digits=5) -> str:
+def format_value(value: float, digits: int = 5) -> str:
     """`digits` significant digits, scientific below 1e-3 and from 1e5; exact zero is 0."""
     value = float(value)
     if value == 0 or not math.isfinite(value):
@@ -33,27 +65,27 @@ def format_value(value, digits=5) -> str:
     return f"{value:.{digits - 1}e}"
 
 
-def number_cell(numbers, key, digits=5) -> str:
+def number_cell(numbers: Mapping[str, float], key: str, digits: int = 5) -> str:
     """Formatted, or empty where there is none; a limit that does not exist may be NaN or absent."""
     value = numbers.get(key, math.nan)
     return "" if math.isnan(value) else format_value(value, digits)
 
 
-def headline(report) -> str:
+def headline(report: Report) -> str:
     """Name and size of what was measured."""
     classes = "" if report.num_classes is None else f", C = {report.num_classes:,}"
     return f"{one_line(report.name)}: n = {report.num_samples:,}, d = {report.dim:,}{classes}"
 
 
-def subsampling(report) -> str:
+def subsampling(report: Report) -> str:
     """What the intervals stand on, where there are any."""
     sizes = " or ".join(f"{m:,}" for m in sorted({x.m for x in report.intervals.values()}))
     return f"95% intervals from subsamples of m = {sizes} of n = {report.num_samples:,} samples."
 
 
-def sections(report) -> dict[str, list[Row]]:
+def sections(report: Report) -> dict[str, list[Row]]:
     """Group title -> rows, in the order of the report; empty groups are left out."""
-    grouped = {title: [] for title in GROUPS}
+    grouped: dict[str, list[Row]] = {title: [] for title in GROUPS}
     for key, value in report.measures.items():
         interval = report.intervals.get(key)
         bounds = [format_value(x, 4) for x in interval[:2]] if interval else []
@@ -73,12 +105,12 @@ def sections(report) -> dict[str, list[Row]]:
 # Per class
 
 
-def class_values(report) -> dict[str, np.ndarray]:
+def class_values(report: Report) -> dict[str, np.ndarray]:
     """The per-class arrays as float64; a class is a position."""
     return {key: np.asarray(x, np.float64) for key, x in report.per_class.items()}
 
 
-def worst(key, values) -> int | None:
+def worst(key: str, values: np.ndarray) -> int | None:
     """The class furthest from collapse, by default of the largest value; None if all are equal."""
     finite = values[np.isfinite(values)]
     if finite.size < 2 or np.ptp(finite) == 0:
@@ -87,7 +119,7 @@ def worst(key, values) -> int | None:
     return int(np.nanargmax(badness.get(key, values)))
 
 
-def sparkline(values, width=32) -> str:
+def sparkline(values: Sequence[float] | np.ndarray, width: int = 32) -> str:
     """One bar per class, or the largest of neighbouring classes where they do not fit; `·` is NaN."""
     chunks = np.array_split(np.asarray(values, np.float64), min(len(values), width))
     tops = [max(chunk[np.isfinite(chunk)], default=math.nan) for chunk in chunks]
@@ -97,7 +129,7 @@ def sparkline(values, width=32) -> str:
     return "".join("·" if h != h else BARS[round(h * (len(BARS) - 1))] for h in heights)
 
 
-def class_table(report, most=10) -> tuple[list[str], list[list[str]]]:
+def class_table(report: Report, most: float = 10) -> tuple[list[str], list[list[str]]]:
     """Header and rows: a row per class up to `most` classes, above that a row per measure."""
     arrays = class_values(report)
 
@@ -120,11 +152,12 @@ def class_table(report, most=10) -> tuple[list[str], list[list[str]]]:
 # Several reports side by side
 
 
-def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
+def comparison(pairs: Collection[tuple[Any, Report]], label: str) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, rows and notes of (name, report) pairs; a row of limits, why there is a NaN, the bounds of estimates."""
     reports = [report for _, report in pairs]
     keys = [k for k in shown_in("compared") if any(k in r.measures for r in reports)]
-    rows, notes = [], {}
+    rows: list[list[str]] = []
+    labels_of: dict[str, list[str]] = {}
     for name, report in pairs:
         name = one_line(name)
         cells = [format_value(report.measures[k], 4) if k in report.measures else "" for k in keys]
@@ -134,17 +167,17 @@ def comparison(pairs, label) -> tuple[list[str], list[list[str]], list[str]]:
         qualified = {k: report.conventions.get(k, "").partition("; ")[2] for k in keys}
         bounds = [f"{CATALOGUE[k].column} {text}" for k, text in qualified.items() if "estimated" in text]
         for note in [*reasons, *bounds, *report.warnings]:
-            notes.setdefault(one_line(note), []).append(f"{label} {name}")
+            labels_of.setdefault(one_line(note), []).append(f"{label} {name}")
     limits = [{number_cell(r.limits, key, 4) for r in reports if key in r.measures} for key in keys]
     if any(limits) and set().union(*limits) != {""}:
         cells = [x.pop() if len(x) == 1 else "varies" for x in limits]
         rows.append(["limit", "", "", *cells])
     header = [label, "n", "d", *(CATALOGUE[k].column for k in keys)]
-    notes = [f"{textwrap.shorten(', '.join(at), 72)}: {note}" for note, at in notes.items()]
+    notes = [f"{textwrap.shorten(', '.join(at), 72)}: {note}" for note, at in labels_of.items()]
     return header, rows, notes
 
 
-def by_step(steps, reports) -> list[tuple]:
+def by_step(steps: Iterable[float], reports: Iterable[Report]) -> list[tuple[Any, Report]]:
     """(step, report) pairs; ValueError where there is not one report per step."""
     steps, reports = list(steps), list(reports)
     if len(steps) != len(reports):

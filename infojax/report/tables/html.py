@@ -2,9 +2,19 @@
 
 import itertools
 import math
+from collections.abc import Iterable, Sequence
 from html import escape
 
-from infojax.report.tables.content import class_table, format_value, headline, one_line, sections, subsampling
+from infojax.report.tables.content import (
+    Report,
+    Row,
+    class_table,
+    format_value,
+    headline,
+    one_line,
+    sections,
+    subsampling,
+)
 
 # Scoped to .infojax, since a notebook shows it amid its own styles; colours are inherited
 # there, so that the text follows the notebook's light or dark theme.
@@ -29,13 +39,13 @@ TABLE_STYLE = """
 """
 
 
-def _table(header, body) -> str:
+def _table(header: Sequence[str], body: str) -> str:
     kinds = {"convention": ' class="text"', "by class": ' class="text"'}
     cells = "".join(f"<th{kinds.get(name, '')}>{escape(name)}</th>" for name in header)
     return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
-def plain_table(header, rows, links=()) -> str:
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], links: Iterable[str] = ()) -> str:
     """Rows of text, a row of limits set apart; the first cells link to the ids `links`, if given."""
     lines = []
     for row, link in itertools.zip_longest(rows, links):
@@ -46,7 +56,7 @@ def plain_table(header, rows, links=()) -> str:
     return _table(header, "\n".join(lines))
 
 
-def warnings_box(lines) -> str:
+def warnings_box(lines: Sequence[str]) -> str:
     """The lines set apart, or nothing where there are none."""
     if not lines:
         return ""
@@ -54,7 +64,7 @@ def warnings_box(lines) -> str:
     return f'<div class="warnings" role="note"><strong>Warnings</strong><ul>\n{items}\n</ul></div>'
 
 
-def _measure_cells(row, report, limits) -> str:
+def _measure_cells(row: Row, report: Report, limits: bool) -> str:
     interval = report.intervals.get(row.key)
     cells = [row.limit] if limits else []
     if report.intervals:
@@ -69,7 +79,7 @@ def _measure_cells(row, report, limits) -> str:
     return f"<tr><td>{escape(row.key)}</td>{value}{rest}{note}</tr>"
 
 
-def measures_table(report) -> str:
+def measures_table(report: Report) -> str:
     """Every measure with its limit, interval, convention, and the reason of a NaN."""
     limits = any(key in report.limits for key in report.measures)
     header = ["measure", "value"] + ["limit"] * limits
@@ -82,7 +92,7 @@ def measures_table(report) -> str:
     return _table([*header, "convention"], "\n".join(lines)) + note
 
 
-def class_tables(report, whole) -> str:
+def class_tables(report: Report, whole: bool) -> str:
     """The values by class in brief; `whole` adds, folded, a row per class where there are many."""
     header, rows = class_table(report)
     if not rows:
@@ -95,7 +105,7 @@ def class_tables(report, whole) -> str:
     return html
 
 
-def html_table(report) -> str:
+def html_table(report: Report) -> str:
     """The report as an HTML fragment for a notebook cell: name, warnings, measures, classes in brief."""
     return (
         f'<div class="infojax"><style>{TABLE_STYLE}</style>'

@@ -1,8 +1,11 @@
 """Reports as fixed-width text, and for rich."""
 
 import textwrap
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from infojax.report.tables.content import (
+    Report,
     Row,
     by_step,
     class_table,
@@ -13,12 +16,15 @@ from infojax.report.tables.content import (
     subsampling,
 )
 
+if TYPE_CHECKING:
+    from rich.console import ConsoleRenderable
 
-def _cut(text, width) -> str:
+
+def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
-def _decimal_pad(cells) -> list[str]:
+def _decimal_pad(cells: Sequence[str]) -> list[str]:
     """Pads so that the decimal points stand in one column."""
     split = [cell.partition("." if cell[:1] != "[" else "]") for cell in cells]
     left = max(len(a) for a, _, _ in split)
@@ -26,7 +32,7 @@ def _decimal_pad(cells) -> list[str]:
     return [a.rjust(left) + (dot + b).ljust(right) for a, dot, b in split]
 
 
-def _grid_lines(header, rows, width) -> list[str]:
+def _grid_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Right-aligned columns under their names, the first (and a sparkline) to the left.
 
     Columns that do not fit follow in a further grid, after the first column again.
@@ -52,11 +58,11 @@ def _with_widths(columns):
     return [(column, max(map(len, column))) for column in columns]
 
 
-def _wrapped(text, width, first="  ", then="  ") -> list[str]:
+def _wrapped(text: str, width: int, first: str = "  ", then: str = "  ") -> list[str]:
     return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=then)
 
 
-def _column(name, cells) -> dict[str, str]:
+def _column(name: str, cells: Mapping[str, str]) -> dict[str, str]:
     """Key -> padded cell, and the padded name under ""; all empty where no cell has text."""
     if not any(cells.values()):
         return dict.fromkeys(["", *cells], "")
@@ -65,7 +71,7 @@ def _column(name, cells) -> dict[str, str]:
     return {"": name.rjust(width)} | {k: c.rjust(width) for k, c in zip(cells, padded, strict=True)}
 
 
-def _measure_lines(row, columns, names, width) -> list[str]:
+def _measure_lines(row: Row, columns: Mapping[str, Mapping[str, str]], names: int, width: int) -> list[str]:
     """A row of the table. Names and numbers are never cut: what does not fit stands on lines of its own.
 
     The definition of a convention may be cut (HTML and the Report have all of it), but not what follows its
@@ -77,7 +83,8 @@ def _measure_lines(row, columns, names, width) -> list[str]:
     if row.reason:
         limit = f"; limit {row.limit}" if row.limit else ""
         return above + _wrapped(f"{row.value} ({row.reason}){limit}", width, start, " " * len(start))
-    line, below = start[:-2], []
+    below: list[str] = []
+    line = start[:-2]
     for name, column in columns.items():
         if column[""] and not below and len(line) + 2 + len(column[""]) <= width:
             line += "  " + column[row.key]
@@ -93,11 +100,11 @@ def _measure_lines(row, columns, names, width) -> list[str]:
     return [*above, line, *_below(filter(None, [*below, rest]), indent, width)]
 
 
-def _below(texts, indent, width) -> list[str]:
+def _below(texts: Iterable[str], indent: int, width: int) -> list[str]:
     return [line for text in texts for line in _wrapped(text, width, " " * indent, " " * indent)]
 
 
-def render_table(report, width=100) -> str:
+def render_table(report: Report, width: int = 100) -> str:
     """The report as plain text, no line longer than `width`."""
     groups = sections(report)
     rows = [row for group in groups.values() for row in group]
@@ -121,24 +128,24 @@ def render_table(report, width=100) -> str:
     return "\n".join(_cut(line.rstrip(), width) for line in lines)
 
 
-def _comparison_text(pairs, label, width) -> str:
+def _comparison_text(pairs: Collection[tuple[Any, Report]], label: str, width: int) -> str:
     header, rows, notes = comparison(pairs, label)
     lines = _grid_lines(header, rows, width) if rows else [f"  no {label}s"]
     lines += [line for note in notes for line in _wrapped(note, width, "  ! ", "    ")]
     return "\n".join(lines)
 
 
-def render_layers(reports, width=100) -> str:
+def render_layers(reports: Mapping[str, Report], width: int = 100) -> str:
     """One line per layer of `{layer: report}`: the key measures, their limits, reasons, warnings."""
     return _comparison_text(reports.items(), "layer", width)
 
 
-def render_trajectory(steps, reports, width=100) -> str:
+def render_trajectory(steps: Sequence[float], reports: Sequence[Report], width: int = 100) -> str:
     """One line per step, for the reports of one layer."""
     return _comparison_text(by_step(steps, reports), "step", width)
 
 
-def rich_table(render):
+def rich_table(render: Callable[[int], str]) -> "ConsoleRenderable":
     """render(width), a table's text, for rich: as wide as the console; names are never read as rich markup."""
     from rich.text import Text
 
