@@ -21,13 +21,13 @@ from jax.typing import ArrayLike as JaxArrayLike
 from jax.typing import DTypeLike
 from numpy.typing import ArrayLike as NumpyArrayLike
 
-# What `as_array` takes: JAX and NumPy arrays, numbers, nested lists, and what has __array__, as torch tensors have.
+# What `as_array` takes: JAX and NumPy arrays, numbers, nested lists, and objects with __array__ such as torch tensors.
 ArrayLike: TypeAlias = JaxArrayLike | NumpyArrayLike
-# What passes through where concrete arrays are worked on by NumPy: the result of every measure is a jax.Array.
+# Intermediate type where NumPy works on concrete arrays: the result of every measure is a jax.Array.
 AnyArray: TypeAlias = jax.Array | np.ndarray
 
 INT_MAX = np.iinfo(np.int32).max
-ASYMMETRY = 1e-3  # of the largest entry: what is asked for as a Gram matrix may have been computed in half precision
+ASYMMETRY = 1e-3  # relative to the largest entry: a Gram matrix may have been computed in half precision
 SINGLE_LOGIT = (
     "head has one row, the labels two classes; for two classes with one logit pass the head [-w/2, w/2] and the bias "
     "[-b/2, b/2]"
@@ -35,11 +35,11 @@ SINGLE_LOGIT = (
 
 
 def as_array(x: Any, name: str) -> jax.Array | np.ndarray:
-    """x as an array that JAX takes: NumPy arrays of numbers in native byte order, lists, and what has __array__ or
-    __dlpack__ (torch tensors); JAX arrays as they are.
+    """x as an array that JAX takes: NumPy arrays of numbers in native byte order, lists, and objects with __array__ or
+    __dlpack__ (torch tensors); JAX arrays are returned unchanged.
 
     Raises:
-      ValueError: no array of numbers, or masked values, of which JAX knows nothing.
+      ValueError: not an array of numbers, or one with masked values, which JAX does not support.
     """
     expected = f"{name} must be an array of numbers; got"
     if isinstance(x, jax.Array):  # tracers, too
@@ -83,10 +83,10 @@ def as_array(x: Any, name: str) -> jax.Array | np.ndarray:
 
 
 def rounded(x: np.ndarray, dtype: DTypeLike, name: str) -> np.ndarray:
-    """x in a float type, which is to hold its largest entries; small ones beside these may become zero.
+    """x cast to a float type that must hold its largest entries; entries much smaller may become zero.
 
     Raises:
-      ValueError: an entry overflows, or all of an array are so small that no digits are left of them.
+      ValueError: an entry overflows, or all entries are so small that no digits are left.
     """
     with np.errstate(all="ignore"):
         y = x.astype(dtype, copy=False)
@@ -109,7 +109,7 @@ def rounded(x: np.ndarray, dtype: DTypeLike, name: str) -> np.ndarray:
 
 
 def refuse_masked(x: Any, name: str) -> None:
-    """Raises ValueError for a masked array, or one in a list, of which values are masked."""
+    """Raises ValueError for a masked array, alone or in a list, that has masked values."""
     if masked := _count_masked(x):
         raise ValueError(
             f"{name} is a masked array with {masked} masked value{'s' * (masked > 1)}: leave those rows out, or fill "
@@ -124,7 +124,7 @@ def _count_masked(x):
 
 
 def holds_strings(x: Any) -> bool:
-    """Whether there are strings among the entries of an array or a list."""
+    """Whether any entry of an array or list is a string."""
     if x is None or isinstance(x, jax.Array | str | bytes | Mapping | Set | Iterator) or hasattr(x, "detach"):
         return False
     array = np.asarray(x, dtype=object if isinstance(x, list | tuple) else None)
@@ -132,13 +132,13 @@ def holds_strings(x: Any) -> bool:
 
 
 def is_missing(entry: Any) -> bool:
-    """Whether an entry stands for no value: None, nan, and what pandas has for them."""
+    """Whether an entry stands for a missing value: None, nan, or the pandas equivalents."""
     nan = isinstance(entry, float) and entry != entry
     return nan or entry is None or type(entry).__name__ in ("NAType", "NaTType")
 
 
 def _numbers_of_objects(array, name, x):
-    """An object array whose entries are all numbers as one of these."""
+    """An object array whose entries are all numbers, as a numeric array."""
     kinds = {type(entry) for entry in array.flat}
     if all(issubclass(kind, numbers.Real | np.bool_) for kind in kinds):
         return array.astype(np.int64 if all(issubclass(kind, numbers.Integral) for kind in kinds) else np.float64)
@@ -175,7 +175,7 @@ def as_float(x: ArrayLike, name: str = "array") -> jax.Array:
     if not isinstance(x, np.ndarray):
         small = x.dtype.itemsize < 4  # JAX promotes types of 8 bits to no other
         return x.astype((jnp.float32 if small else x.dtype) if floating else jnp.result_type(float))
-    # Before JAX takes the array: without x64 it cuts off the upper bits of integers, and makes 1e-60 zero.
+    # Before JAX takes the array: without x64 it truncates the upper bits of integers and rounds 1e-60 to zero.
     default = not floating or x.dtype.itemsize > 4
     return jnp.asarray(rounded(x, jnp.result_type(float) if default else np.float32, name))
 
@@ -205,16 +205,16 @@ def _warn_of_lost_digits(z, name):
 
 
 def as_labels(labels: ArrayLike, n: int | None = None) -> jax.Array:
-    """labels as an (n,) integer array of at least 32 bits, which counts any number of classes; booleans are 0 and 1.
+    """labels as an (n,) integer array of at least 32 bits, enough for any number of classes; booleans are 0 and 1.
 
-    Any length, and any shape, for n None.
+    If n is None, any length and shape is accepted.
     """
     refuse_masked(labels, "labels")
     if holds_strings(labels):
         raise ValueError("labels are strings; pass numpy.unique(labels, return_inverse=True)[1]")
     labels = as_array(labels, "labels")
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and np.iinfo(labels.dtype).max > INT_MAX:
-        # JAX would cut off the upper bits, which makes 2^32 a zero.
+        # JAX would truncate the upper bits, which turns 2^32 into zero.
         labels = np.clip(labels, max(-1, np.iinfo(labels.dtype).min), INT_MAX)
     labels = jnp.asarray(labels)
     labels = labels.astype(jnp.int32) if labels.dtype == bool or not labels.size else labels
@@ -230,7 +230,7 @@ def as_labels(labels: ArrayLike, n: int | None = None) -> jax.Array:
 
 
 def as_head(head: ArrayLike, dim: int | None = None, labels: ArrayLike | None = None) -> jax.Array:
-    """head as a float (C, D) array, C >= 1, of D = dim columns unless that is None."""
+    """head as a float (C, D) array, C >= 1, with D = dim columns unless dim is None."""
     head = as_rows(head, "head")
     if not len(head):
         raise ValueError(f"head must have one row per class; got shape {head.shape}")
@@ -264,10 +264,10 @@ def as_bias(bias: ArrayLike | None, head: jax.Array | None) -> jax.Array | None:
 
 
 def as_square(k: ArrayLike, name: str = "gram") -> jax.Array:
-    """k as a float (n, n) array, symmetric and without a negative diagonal entry as far as it is concrete.
+    """k as a float (n, n) array; if concrete, checked to be symmetric with no negative diagonal entry.
 
     Raises:
-      ValueError: it is not; rounding, of half precision too, is no asymmetry.
+      ValueError: a check fails; rounding errors, even of half precision, do not count as asymmetry.
     """
     k = as_float(k, name)
     if k.ndim != 2 or k.shape[0] != k.shape[1]:
@@ -294,7 +294,7 @@ def check_not_negative(x: jax.Array, name: str, rounding: float = 0.0) -> None:
 
 
 def check_size(what: str, *shape: int, itemsize: int = 4) -> None:
-    """Raises ValueError for an array that is larger than the machine's memory: a number of classes was mistaken."""
+    """Raises ValueError for an array larger than the machine's memory: the number of classes must be a mistake."""
     if (size := math.prod(shape) * itemsize) > memory():
         raise ValueError(
             f"{what} would take {size / 2**30:,.3g} GiB of memory; this machine has {memory() / 2**30:.3g}"
@@ -303,7 +303,7 @@ def check_size(what: str, *shape: int, itemsize: int = 4) -> None:
 
 @functools.cache
 def memory() -> float:
-    """Bytes of this machine; inf where they are not known."""
+    """Memory of this machine in bytes; inf where unknown."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, OSError, ValueError):
@@ -417,15 +417,15 @@ def safe_divide(a: JaxArrayLike, b: AnyArray, otherwise: JaxArrayLike = 0.0) -> 
 
 @jax.jit
 def not_negative(value: jax.Array, noise: float | jax.Array = np.inf) -> jax.Array:
-    """Rounding errors below zero are taken off; the derivatives are those of the value itself.
+    """Sets rounding errors below zero to zero; the derivatives are those of the value itself.
 
-    Values below -noise are no rounding errors, and stay.
+    Values below -noise are not rounding errors and are kept.
     """
     return value + jax.lax.stop_gradient(jnp.where(value >= -noise, jnp.maximum(-value, 0), 0))
 
 
 def host_view(a: AnyArray) -> AnyArray:
-    """a as a NumPy view where it can be: its transpose is free, and BLAS computes half of A^T A only."""
+    """a as a NumPy view where possible: its transpose is free, and BLAS computes only half of A^T A."""
     return np.asarray(a) if on_host(a) else a
 
 
@@ -436,9 +436,9 @@ def product(*factors: AnyArray) -> jax.Array:
 
 @jax.jit
 def power_of_two(largest: jax.Array) -> jax.Array:
-    """The power of two nearest to a positive number, in float32 within 2^-126 and 2^126; 1 for 0, inf and nan.
+    """The power of two nearest to a positive number, between 2^-126 and 2^126 in float32; 1 for 0, inf and nan.
 
-    Dividing by it rounds nothing. It is constant under differentiation.
+    Dividing by it is free of rounding. It is constant under differentiation.
     """
     info = jnp.finfo(largest.dtype)
     largest = jax.lax.stop_gradient(largest)

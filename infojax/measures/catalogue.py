@@ -1,6 +1,6 @@
-"""Every quantity that is reported, once: its names, how it is defined, where collapse takes it, where it is shown.
+"""Every reported quantity, listed once: its names, its definition, its limit at collapse, and where it is shown.
 
-Plain data. Tables, figures, JSON and pages choose from `CATALOGUE`; none of them has a table of its own.
+Plain data. Tables, figures, JSON and pages choose from `CATALOGUE`; none of them keeps a table of its own.
 """
 
 from typing import NamedTuple
@@ -16,20 +16,20 @@ class Measure(NamedTuple):
 
     Attributes:
       name: in reports and in the rows of runs.
-      label: in legends and in tables of runs; "" for the name.
+      label: in legends and in tables of runs; "" to use the name.
       group: the heading it stands under, one of GROUPS.
-      convention: how `infojax.analyze` defines it; "" for what only runs measure.
-      limit: value at collapse, the name of the quantity that holds it, or "" where there is none.
+      convention: how `infojax.analyze` defines it; "" for quantities that only runs measure.
+      limit: value at collapse, the name of the quantity that holds it, or "" if there is none.
       unit: "nats", "bits", "%", or "" for a pure number.
-      needs: what is given to measure it, of "features", "labels" and "head"; () for what only runs measure.
-      family: measures that share the rows they are measured on where not all fit: "spectrum", "interplay" (of the
+      needs: inputs it needs, out of "features", "labels" and "head"; () for quantities that only runs measure.
+      family: measures computed on the same subset of rows where not all fit: "spectrum", "interplay" (of the
         features with their head rows), "silhouette", or "".
       colour: index of the palette: 0 features, 1 head, 2 accuracy, 3 features with head, 4 mismatch, 5 loss.
       of_a_simplex: whether the limit is that of a simplex of C classes, which needs C - 1 dimensions.
-      column: what heads its column where reports or layers stand side by side.
+      column: its column heading where reports or layers are shown side by side.
       compared, summary, brief: its place, from 1, where reports are compared, in the last evaluation of a run on its
-        page, and in the terminal; 0 where it is left out. Where reports are compared, late ones give way.
-      by_layer: whether the table of a run's layers has it.
+        page, and in the terminal; 0 where it is left out. Where reports are compared, later ones are dropped first.
+      by_layer: whether it appears in the table of a run's layers.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Measure(NamedTuple):
 
     @property
     def rank_limited(self) -> bool:
-        """Whether it reads the spectrum of the features, which ends where the samples do."""
+        """Whether it depends on the spectrum of the features, whose rank is at most the number of samples."""
         return self.family in ("spectrum", "interplay") and "features" in self.needs
 
 
@@ -62,10 +62,10 @@ _INTERPLAY = {"group": HEAD, "needs": _ALL, "family": "interplay"}
 _GEOMETRY = {"group": COLLAPSE, "needs": _CLASSES, "limit": 0.0}
 _OF_HEAD = {"group": COLLAPSE, "needs": _ALL, "limit": 0.0, "colour": 1}
 _OF_VIEWS = {"group": VIEWS, "unit": "nats", "limit": "limit_view_information"}
-_OF_FEATURES = {"group": VIEWS, "unit": "nats"}  # their most is log D
+_OF_FEATURES = {"group": VIEWS, "unit": "nats"}  # at most log D
 _BITS = {"group": USABLE, "unit": "bits", "limit": "log2(C)"}
 
-# In the order of a report.
+# In the order of the report.
 CATALOGUE = {
     measure.name: measure
     for measure in (
@@ -199,7 +199,7 @@ CATALOGUE = {
             "silhouette", "silhouette", COLLAPSE, "scikit-learn's silhouette_score, Euclidean", 1.0, needs=_CLASSES,
             family="silhouette", summary=14, brief=8,
         ),
-        # What only runs measure.
+        # Quantities that only runs measure.
         Measure("accuracy", "accuracy", TRAINING, colour=2, summary=1, brief=1),
         Measure("error", "error (%)", TRAINING, unit="%", colour=2),
         Measure("accuracy_logistic", "accuracy, logistic regression", TRAINING, colour=2, summary=25, brief=17),
@@ -278,7 +278,7 @@ LABELLED = tuple(name for name, measure in CATALOGUE.items() if measure.label)  
 
 
 def measure_of(quantity: str) -> Measure:
-    """The entry of a quantity, be it measured at a layer ("nc1@layer1") or not; its name alone where there is none."""
+    """The entry of a quantity, measured at a layer ("nc1@layer1") or not; a bare entry of its name if there is none."""
     name, _, layer = quantity.partition("@")
     found = CATALOGUE.get(name, Measure(name))
     label = found.label or name
@@ -286,6 +286,6 @@ def measure_of(quantity: str) -> Measure:
 
 
 def shown_in(place: str) -> tuple[str, ...]:
-    """The names that have a rank in `place`, a field: "compared", "summary" or "brief"."""
+    """The names ranked in the field `place`: "compared", "summary" or "brief"."""
     ranks = {name: getattr(measure, place) for name, measure in CATALOGUE.items()}
     return tuple(sorted(filter(ranks.get, ranks), key=ranks.get))

@@ -1,4 +1,4 @@
-"""Rows sorted by class into blocks of one class each, so that one batched product serves all classes."""
+"""Rows sorted by class into single-class blocks, so that one batched product serves all classes."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def packed_by_class(
     last_block = jnp.cumsum(blocks)
     index = jnp.arange(num_blocks)
     owner = jnp.minimum(jnp.searchsorted(last_block, index, side="right"), num_classes - 1)
-    # Position of each block's rows within their class; past the class's end lies padding.
+    # Position of each block's rows within their class; beyond the end of the class is padding.
     first = (index - (last_block - blocks)[owner]) * block
     within = first[:, None] + jnp.arange(block)[None, :]
     valid = within < count[owner][:, None]

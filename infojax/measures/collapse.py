@@ -1,4 +1,4 @@
-"""Neural collapse whole: NC1 to NC4, CDNV and Davies-Bouldin of one set of features, sharing two passes.
+"""All of neural collapse: NC1 to NC4, CDNV and Davies-Bouldin of one set of features, sharing two passes.
 
 Everything is computed in two passes, each a sum over samples: `ClassStats` first, then the sums of `SecondPass`
 around those class means. So it streams (add the sums of the batches), shards (psum them) and takes O(C D) memory.
@@ -24,7 +24,7 @@ from infojax.measures.variability import between_inverse, nc1_convention, nc1_fr
 class PerClass(NamedTuple):
     """Values of each class, (C,) each; nan for absent classes. See the aggregates of the same name."""
 
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, which is not needed
     nc1: jax.Array
     nc2_norm: jax.Array
     nc2_angle: jax.Array
@@ -88,7 +88,7 @@ def neural_collapse(
             raise ValueError(f"num_classes is {num_classes}, but the head has {rows} rows; leave num_classes out")
         num_classes = rows
     bias = arrays.as_bias(bias, head)
-    num_classes = infer_num_classes(given, num_classes)  # of labels that jit has not traced
+    num_classes = infer_num_classes(given, num_classes)  # from labels that are not traced
     z, s = scale.normalised_samples(z, labels, num_classes, weights)
     stats = class_stats(z, labels, num_classes, weights=weights)
     inverse = None if nc1_convention(convention).quotient else between_inverse(stats, convention=convention)
@@ -98,7 +98,7 @@ def neural_collapse(
 
 
 def with_unit(found: NeuralCollapse, s: jax.Array) -> NeuralCollapse:
-    """`NeuralCollapse` of z from that of z / s: the norms of the class means are all that has a unit."""
+    """`NeuralCollapse` of z from that of z / s: only the norms of the class means have a unit."""
     return found._replace(per_class=found.per_class._replace(nc2_norm=s * found.per_class.nc2_norm))
 
 

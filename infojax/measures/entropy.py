@@ -16,7 +16,7 @@ from infojax.measures import arrays, spectra
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.spectra import SpectralFunction
 
-LARGEST_ORDER = 1e30  # from here on an entropy is that of order infinity, to more digits than any type has
+LARGEST_ORDER = 1e30  # from here on an entropy equals that of order infinity, to more digits than any type has
 
 
 def gram(z: ArrayLike) -> jax.Array:
@@ -105,7 +105,7 @@ def order_of(alpha: Any) -> float:
     """alpha as a number from 0 to infinity, both included.
 
     Raises:
-      ValueError: it is no such number, or traced: each order is a program of its own.
+      ValueError: it is not such a number, or it is traced: each order is compiled separately.
     """
     if isinstance(alpha, jax.core.Tracer):
         raise ValueError("alpha is traced, but must be a static number: jit with static_argnames='alpha'")
@@ -114,12 +114,12 @@ def order_of(alpha: Any) -> float:
 
 
 def near_one(alpha: float) -> bool:
-    """Where the form of the Renyi trace that is exact for alpha -> 1 is used."""
+    """Whether to use the form of the Renyi trace that is exact as alpha -> 1."""
     return abs(alpha - 1) < 0.5
 
 
 def _gap(a, b):
-    """r = (a - b) / b and log(a / b), both to full relative precision; r = 1 where a = b, with the mask of that."""
+    """r = (a - b) / b and log(a / b), both to full relative precision, with r = 1 where a = b; and the mask a = b."""
     r = (a - b) / b  # a <= b, or a large power of a / b would overflow
     close = jnp.abs(r) < 0.5
     log_ratio = jnp.where(close, jnp.log1p(jnp.where(close, r, 0)), jnp.log(a) - jnp.log(b))
@@ -144,13 +144,13 @@ def entropy_of_density(rho: jax.Array, alpha: float = 1.0, samples: float | jax.
 
     H_1 = -tr(rho log rho); H_alpha = log(tr rho^alpha) / (1 - alpha); H_2 = -log ||rho||_F^2 without a decomposition;
     H_0 = log rank, of the eigenvalues that are not noise (`spectra.support`), with derivative 0; H_inf = -log of the
-    largest eigenvalue, whose derivative is a subgradient where that is repeated. An entropy below the rounding error of
-    a rank-one density is returned as exactly 0.
+    largest eigenvalue, with a subgradient as derivative where it is repeated. An entropy below the rounding error of a
+    rank-one density is returned as exactly 0.
 
     Args:
       rho: (n, n).
       alpha: order, a static number from 0 to infinity; 1 is the von Neumann entropy, exactly.
-      samples: how many terms were summed to rho, whose rounding errors add up.
+      samples: number of terms summed into rho, whose rounding errors add up.
     Returns:
       0-d array in [0, log n].
     """
@@ -296,8 +296,8 @@ def rankme(z: ArrayLike, eps: float | jax.Array = 1e-7, *, weights: ArrayLike | 
     Args:
       z: (N, D) features, used as they are.
       eps: the paper's 1e-7. Ports use 1e-5, which reads 1.26 on a rank-one 2048-dimensional matrix.
-      weights: (N,) non-negative or None, as in `effective_rank`; a mask of rows leaves as many singular values as N
-        rows have, each with its eps.
+      weights: (N,) non-negative or None, as in `effective_rank`; masking rows keeps the number of singular values of
+        all N rows, each with its eps.
     Returns:
       0-d array; 0 for a zero matrix.
     References:

@@ -1,9 +1,9 @@
 """Joint entropy, MI, MIR and HDR where the joint matrix is too large to decompose: estimates with error bars.
 
-Which route is taken: with at most EXACT_SIDE rows left after class compression (sum_c min(n_c, D), or the smaller of N
-and D1 D2 for two feature sets) the exact measure is taken ("gram" or "classes"); beyond, the matrix is only multiplied
-with vectors (`trace.estimate_entropy_of`), in time linear in N and without anything of size N x N ("estimate"). All
-functions are called eagerly: how much they compute depends on what they find. alpha = 1 only.
+The route: with at most EXACT_SIDE rows left after class compression (sum_c min(n_c, D), or the smaller of N and D1 D2
+for two feature sets) the measure is computed exactly ("gram" or "classes"); beyond that, the matrix is only multiplied
+by vectors (`trace.estimate_entropy_of`), in time linear in N and without anything of size N x N ("estimate"). All
+functions are called eagerly: how much they compute depends on the data. alpha = 1 only.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,19 @@ from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks, takes_
 from infojax.measures.operators import HeadRows, Matrix, Pairs
 from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Compiled, Stage, estimate_entropy_of, on_one_device
 
-# A spectrum of this side takes 1 s in float32 on two CPU cores, less than an estimate.
+# A spectrum of this size takes 1 s in float32 on two CPU cores, less than an estimate.
 EXACT_SIDE = 4096
-# Floats of the second moments of all classes (512 MiB), by which more than 2 D samples a class are compressed.
+# Floats of the second moments of all classes (512 MiB), used to compress more than 2 D samples per class.
 CLASS_MOMENTS = 2**27
-# Floats of a joint matrix of two feature sets that is stored and multiplied with: N = 11,585 (512 MiB in float32).
+# Floats of a joint matrix of two feature sets that is stored for products: N = 11,585 (512 MiB in float32).
 STORED = 2**27
 
 
 class Effort(NamedTuple):
     """How far an estimate goes.
 
-    tolerance: half of the width asked of [lower, upper], nats. confidence: that the truth lies there. seed: of the
-    random vectors. vectors: most of them. exact_side: sides of matrices up to this are decomposed.
+    tolerance: half the requested width of [lower, upper], nats. confidence: that the truth lies in it. seed: of the
+    random vectors. vectors: the most to be drawn. exact_side: matrices up to this size are decomposed.
     """
 
     tolerance: float = 5e-3
@@ -63,9 +63,9 @@ def _effort(given, *concrete):
 
 
 class InterplayEstimate(NamedTuple):
-    """`Interplay` with an `Estimate` for each entropy and for what is made of them.
+    """`Interplay` with an `Estimate` for each entropy and for the quantities computed from them.
 
-    Those of exact routes have bounds of their rounding. `values` is the plain `Interplay`.
+    On exact routes the bounds are those of rounding. `values` is the plain `Interplay`.
     """
 
     entropy_features: Estimate
@@ -102,8 +102,8 @@ def estimate_interplay(
       compiled, exact: see `parallel.estimate_interplay`.
       effort: fields of `Effort`: tolerance=5e-3, confidence=0.95, seed=0, vectors=128, exact_side=4096.
     Returns:
-      `InterplayEstimate`. A product takes O(N D + C^2 D), memory is O(N D), with C D^2 up to 512 MiB times four where
-      classes are compressed.
+      `InterplayEstimate`. A product takes O(N D + C^2 D); memory is O(N D), plus four times C D^2 (up to 512 MiB)
+      where classes are compressed.
     Raises:
       ValueError: shapes do not fit.
     """
@@ -126,7 +126,7 @@ def estimate_interplay(
     if 2 * sides.sum() < counts.sum() and len(counts) * dim * dim <= CLASS_MOMENTS:
         operator = compiled(COMPRESSED)(rows, labels, unit_head)
     else:
-        # At most N / C: classes of one sample, the tail of a vocabulary, would pad larger blocks with nothing.
+        # At most N / C: with classes of one sample, the tail of a vocabulary, larger blocks would be mostly padding.
         size = max(min(int(counts.max(initial=0)), dim, -(-int(counts.sum()) // max(len(counts), 1))), 1)
         shape = (int(np.sum(-(-counts // size))), size) if compiled is on_one_device else None
         operator = packed(rows, labels, unit_head, jnp.where(p > 0, jnp.arange(n), -1), shape, compiled)
@@ -215,7 +215,7 @@ def estimate_matrix_entropy(
 
 
 def estimate_matrix_entropy_from_gram(k: ArrayLike, *, compiled: Compiled = on_one_device, **effort: Any) -> Estimate:
-    """`matrix_entropy_from_gram` of a stored (n, n) matrix, alpha = 1, always estimated: O(n^2) a product."""
+    """`matrix_entropy_from_gram` of a stored (n, n) matrix, alpha = 1, always estimated: O(n^2) per product."""
     settings = _effort(effort, k)
     k = arrays.as_square(k)
     operator = Matrix(arrays.safe_divide(k, jnp.trace(k)), jnp.arange(len(k)))
@@ -237,7 +237,7 @@ def _pack(axis, rows, labels, head, sample, *shape):
 
 
 def _compressed(axis, rows, labels, head):
-    """`HeadRows` with at most D rows a class; each device reduces and decomposes its share of the classes."""
+    """`HeadRows` with at most D rows per class; each device reduces and decomposes its share of the classes."""
     share, first = _share(len(head), axis)
     devices = 1 if axis is None else jax.lax.axis_size(axis)
 
@@ -289,13 +289,13 @@ def packed(
     shape: tuple[int, int] | None = None,
     compiled: Compiled = on_one_device,
 ) -> HeadRows:
-    """`HeadRows` of one row a sample; shape: of `packed_by_class`, on each device."""
+    """`HeadRows` with one row per sample; shape: as in `packed_by_class`, on each device."""
     stage = Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), OPERATOR, tuple(shape or ()), HeadRows)
     return compiled(stage)(rows, labels, head, sample)
 
 
 def entropy_of_rows(rows: jax.Array, effort: Effort, samples: float, compiled: Compiled = on_one_device) -> Estimate:
-    """H of the density B^T B of weighted rows: exact on the smaller side, or estimated."""
+    """H of the density B^T B of weighted rows: exact from the smaller Gram matrix, or estimated."""
     if min(rows.shape) <= effort.exact_side:
         return _computed(spectra.smaller_gram(rows), samples)
     one = jnp.ones((1, 1), rows.dtype)
@@ -337,7 +337,7 @@ def assembled(
     num_samples: float | jax.Array,
     num_classes_present: float | jax.Array,
 ) -> InterplayEstimate:
-    """`InterplayEstimate` of the three entropies: intervals add up, standard errors in squares."""
+    """`InterplayEstimate` of the three entropies: intervals add up, standard errors add in quadrature."""
     mi = total_of((1, features), (1, head), (-1, joint))
     smaller, larger = sorted((features, head), key=lambda e: e.value)
     difference = total_of((1, larger), (-1, smaller))
@@ -354,7 +354,7 @@ def _computed(rho, samples, route="gram"):
 
 
 def _exact(found, spectra_of, samples, route, side):
-    """`InterplayEstimate` of what was computed: values are those of `Interplay`; side: of the largest matrix."""
+    """`InterplayEstimate` of exact results, with the values of `Interplay`; side: size of the largest matrix."""
     sides = (int(side), None, int(side))
     entropies = [computed(float(h), w, samples, route, k) for h, w, k in zip(found[:3], spectra_of, sides, strict=True)]
     bounded = assembled(*entropies, found.mean_energy, found.num_samples, found.num_classes_present)

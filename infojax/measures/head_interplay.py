@@ -1,7 +1,7 @@
 """What features and a classifier's head say about the same samples: entropies, MI, MIR and HDR, exact.
 
 The second feature set is the head's row of each label, V = W[y]: its Gram matrix has C distinct rows. The joint entropy
-then is a problem of one matrix row per class and direction that the class uses, instead of one per sample.
+then needs one matrix row per class and direction that the class uses, instead of one per sample.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ from infojax.measures.moments import ClassStats, takes_stats
 
 Number: TypeAlias = float | jax.Array
 # Density of the features, factors of the classes and their owners, unit head rows, class probabilities, mean direction,
-# number of samples as reported, and how many terms were summed.
+# number of samples as reported, and number of terms summed.
 Ingredients: TypeAlias = tuple[jax.Array, AnyArray, AnyArray, jax.Array, jax.Array, jax.Array, Number, Number]
 
 
@@ -78,8 +78,8 @@ def interplay(
     Args:
       z: (N, D) features, the classifier's input.
       labels: (N,) integers; samples labelled outside [0, C) have weight zero.
-      head: (C, D) classifier weights, no bias. Columns of zeros change no angle: they bring features of another layer,
-        or head rows, to the same width.
+      head: (C, D) classifier weights, no bias. Zero columns change no angle: use them to pad features of another
+        layer, or head rows, to the same width.
       weights: (N,) non-negative or None; a 0/1 mask equals the subset, in value and gradient.
       center: subtract the weighted feature mean before normalising; the head is not touched.
       route: "gram" (N x N), "classes" (class compression) or None: the Gram where N <= C min(N, D), which is
@@ -177,9 +177,9 @@ def ingredients_of_stats(stats: ClassStats, head: ArrayLike) -> Ingredients:
 def class_moments(stats: ClassStats, head: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Class second moments of trace class_p, unit head rows, class_p, mean direction, number of samples."""
     w, head_live = spectra.unit_rows(head.astype(stats.mean.dtype))
-    assert stats.scatter is not None  # the callers have looked
+    assert stats.scatter is not None  # checked by the callers
     second = stats.scatter + stats.count[:, None, None] * stats.mean[:, :, None] * stats.mean[:, None, :]
-    # Unit rows have second moments of trace n_c; a zero row adds nothing to it.
+    # The second moment of a class's unit rows has trace n_c; a zero row adds nothing to it.
     second = jnp.where(head_live[:, None, None], second, 0)
     class_p = jnp.trace(second, axis1=1, axis2=2)
     total = jnp.sum(class_p)
@@ -199,7 +199,7 @@ def assemble(
     num_samples: Number,
     samples: Number,
 ) -> Interplay:
-    """`Interplay` of a density of the features, factors of the classes, and what is known of the head."""
+    """`Interplay` of a density of the features, factors of the classes, and the head's rows and class frequencies."""
     densities = _densities(features, factors, owner, unit_head, class_p)
     entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples), *densities)
     return _interplay_of(*entropies, class_p, mean, num_samples)

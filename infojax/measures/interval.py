@@ -1,4 +1,4 @@
-"""An estimated number with bounds and an error, and what sums and quotients of such numbers are."""
+"""An estimated number with bounds and a standard error, and sums and quotients of such numbers."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,12 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: the middle of the bounds of the quadrature.
-      lower, upper: the truth lies between them with at least the stated confidence; of an exact route, which is exact
-        up to rounding, they allow for that (`computed`).
+      lower, upper: the truth lies between them with at least the stated confidence; on an exact route they allow for
+        rounding alone (`computed`).
       standard_error: of value, from the random vectors alone.
       met: whether upper - lower <= 2 tolerance.
       route: "gram" or "classes" (exact), "estimate".
-      products: columns that were multiplied with the matrix. steps: of Lanczos. vectors: random ones.
+      products: number of columns multiplied by the matrix. steps: Lanczos steps. vectors: random vectors.
       deflated: eigenvalues taken exactly.
     """
 
@@ -34,21 +34,21 @@ class Estimate(NamedTuple):
 
 
 def certain(value: float, route: str = "gram") -> Estimate:
-    """A value that is what it is."""
+    """A value known exactly."""
     return Estimate(value, value, value, met=bool(np.isfinite(value)), route=route)
 
 
 def computed(
     value: float, spectrum: ArrayLike, samples: float, route: str = "gram", side: int | None = None
 ) -> Estimate:
-    """An entropy -sum l log l, nats, that was computed from the eigenvalues of a density, with bounds of its rounding.
+    """An entropy -sum l log l, nats, computed from the eigenvalues of a density, with bounds on its rounding error.
 
     With a matrix E between the density and the computed one, the eigenvalues move by no more than ||E||_F together
     (Hoffman and Wielandt), and the entropy to first order by ||E||_F (sum (1 + log l)^2)^(1/2). E is the rounding of a
     sum over samples, taken as random and in blocks of 64 as BLAS and XLA add, (8 + sqrt(n) / 8) eps / 2 of the trace,
-    and that of the solver, 2 sqrt(k) eps ||l||. Eigenvalues that were set to zero as noise hold what is missing to a
-    trace of one, which is itself known to the first of these: at most that times the log of their number over it is
-    missing from the entropy.
+    and that of the solver, 2 sqrt(k) eps ||l||. Eigenvalues that were set to zero as noise hold what the trace is
+    short of one, itself known up to the first of these errors: the entropy lacks at most that mass times the log of
+    their number divided by it.
 
     Args:
       value: as computed; spectrum: (k,) with noise set to zero; samples: n, of the sums that made the density.
@@ -63,12 +63,12 @@ def computed(
     moved = noise * np.linalg.norm(1 + np.log(np.maximum(w, noise))) + eps * (1 + value) * np.sqrt(size)
     lost = max(1 - w.sum(), 0.0) + summed + np.sqrt(len(w)) * noise
     missing = lost * max(np.log((size - len(w)) / lost), 1.0) if size > len(w) else 0.0
-    missing += max(size, 32 * np.sqrt(samples)) * eps if value == 0 else 0.0  # below which an entropy is taken for zero
+    missing += max(size, 32 * np.sqrt(samples)) * eps if value == 0 else 0.0  # below this an entropy counts as zero
     return Estimate(value, max(float(value - moved), 0.0), float(value + moved + missing), route=route)
 
 
 def total_of(*terms: tuple[int, Estimate]) -> Estimate:
-    """The sum of (sign, `Estimate`), estimated if one of them is; the cost is that of the last estimated one."""
+    """The sum of (sign, `Estimate`) terms, estimated if any of them is; the cost is that of the last estimated one."""
     guessed = [e for _, e in terms if e.route == "estimate"]
     return (guessed or [terms[-1][1]])[-1]._replace(
         value=sum(sign * e.value for sign, e in terms),
@@ -80,7 +80,7 @@ def total_of(*terms: tuple[int, Estimate]) -> Estimate:
 
 
 def ratio(above: Estimate, below: Estimate) -> Estimate:
-    """The quotient of two estimates, the second of something that is not negative; nan where it is zero or nan."""
+    """The quotient of two estimates, the second of a non-negative quantity; nan where that is zero or nan."""
     if not below.value > 0:
         return above._replace(value=np.nan, lower=np.nan, upper=np.nan, standard_error=np.nan)
     low = max(below.lower, 0.0)

@@ -63,14 +63,14 @@ def _pair_entropies_from_gram(
     # A sample without a direction in one set has a zero diagonal there; it is left out of all three.
     w = arrays.sample_weights(weights, len(k1), k1.dtype)
     w = jnp.where((jnp.diagonal(k1) <= 0) | (jnp.diagonal(k2) <= 0), 0, w)
-    k1, k2 = used_block(k1, w), used_block(k2, w)  # their product would overflow and underflow long before them
+    k1, k2 = used_block(k1, w), used_block(k2, w)  # their product would overflow or underflow long before they do
     return spectra.in_turn(lambda k: entropy_of_density(density_from_gram(k, w), alpha), k1, k2, k1 * k2)
 
 
 def mi_of(
     h1: jax.Array, h2: jax.Array, joint: jax.Array, alpha: float = 1.0, noise: float | jax.Array = np.inf
 ) -> jax.Array:
-    """MI of two entropies and their joint one; for alpha = 1 not taken below zero by rounding errors up to `noise`."""
+    """MI of two entropies and their joint one; for alpha = 1, rounding errors of up to `noise` below 0 become 0."""
     value = h1 + h2 - joint
     return arrays.not_negative(value, noise) if alpha == 1 else value
 
@@ -78,7 +78,7 @@ def mi_of(
 def mir_of(
     h1: jax.Array, h2: jax.Array, joint: jax.Array, alpha: float = 1.0, noise: float | jax.Array = np.inf
 ) -> jax.Array:
-    """MIR of the same; nan where an entropy is zero."""
+    """MIR of two entropies and their joint one; nan where an entropy is zero."""
     return arrays.safe_divide(mi_of(h1, h2, joint, alpha, noise), jnp.minimum(h1, h2), jnp.nan)
 
 

@@ -1,4 +1,4 @@
-"""The squared error of a linear classifier, taken apart around its least value (Han, Papyan and Donoho 2022)."""
+"""The squared error of a linear classifier, decomposed around its minimum (Han, Papyan and Donoho 2022)."""
 
 from typing import NamedTuple
 
@@ -17,10 +17,10 @@ class SquaredError(NamedTuple):
     With W', b' the least-squares head of the same features, p_c, mu_c, mu, Sigma_W, Sigma_T as usual:
 
     Attributes:
-      nc1: 1/2 tr(W' Sigma_W W'^T), what spread within classes costs the best head; vanishes with NC1.
+      nc1: 1/2 tr(W' Sigma_W W'^T), what within-class spread costs the best head; vanishes with NC1.
       nc2_nc3: 1/2 sum_c p_c |W' mu_c + b' - e_c|^2, what the class means cost it; vanishes where they span a simplex.
-      head: 1/2 E |(W - W') h + b - b'|^2, how far the given head is from the best one. A head trained by cross-entropy
-        is far from it: its logits are no one-hot vectors.
+      head: 1/2 E |(W - W') h + b - b'|^2, how far the given head is from the best one. A head trained with
+        cross-entropy is far from it: its logits are not one-hot vectors.
     """
 
     nc1: jax.Array
@@ -35,8 +35,8 @@ def squared_error(
 
     Invariant under z -> s z, head -> head / s, and never negative. Class means are held to a relative eps: with m the
     length of the means and d the spread within classes, the first two parts are off by a relative (eps m / d)^2, their
-    derivatives by eps m / d. Near collapse, directions of spread that the best head sees least have lost digits to
-    those that it could use and does not, by their condition number.
+    derivatives by eps m / d. Near collapse, the directions of spread that the best head sees least lose digits to those
+    that it could use but does not, in proportion to their condition number.
 
     Args:
       z: (N, D) features; labels: (N,) integers; samples labelled outside [0, C) have weight zero.
@@ -62,13 +62,13 @@ def squared_error(
 def squared_error_from_stats(stats: ClassStats, head: ArrayLike, bias: ArrayLike | None = None) -> SquaredError:
     """`SquaredError` from `ClassStats` with scatter="within", the (C, D) head and the (C,) bias or None.
 
-    With Q = I - sqrt(p) sqrt(p)^T and the factor F = diag(sqrt p) (mu_c - mu) of Sigma_B = F^T F, the answers of the
+    With Q = I - sqrt(p) sqrt(p)^T and the factor F = diag(sqrt p) (mu_c - mu) of Sigma_B = F^T F, the outputs of the
     best head differ from the labels by Q - F Sigma_T^+ F^T, which would cancel at collapse. Instead
 
       Q - F Sigma_T^+ F^T = (Q - F F^+) + M (I + M)^-1,  M = min L^T Sigma_W L over L (D, C) with F L = F F^+,
 
-    sums of terms that vanish there: the first is zero where the means span C - 1 dimensions, M is the least spread
-    within classes of linear maps that hold the means apart. Then W' = diag(sqrt p) (I + M)^-1 L^T.
+    is a sum of terms that vanish there: the first is zero where the means span C - 1 dimensions, M is the least
+    within-class spread of linear maps that keep the means apart. Then W' = diag(sqrt p) (I + M)^-1 L^T.
 
     Raises:
       ValueError: the statistics lack the within-class scatter.
@@ -78,14 +78,14 @@ def squared_error_from_stats(stats: ClassStats, head: ArrayLike, bias: ArrayLike
     stats, s = scale.normalised_stats(stats)
     head = head * s
     total = jnp.sum(stats.count)
-    share = arrays.safe_divide(stats.count, total, jnp.nan)  # p_c; no samples: nothing is known
+    share = arrays.safe_divide(stats.count, total, jnp.nan)  # p_c; nan without samples
     mean = arrays.product(share[None], stats.mean)[0]
     centred = jnp.where((stats.count > 0)[:, None], stats.mean - mean[None], 0)
-    within = arrays.safe_divide(stats.scatter, total, jnp.nan)  # type: ignore[arg-type]  # kind says it is there
+    within = arrays.safe_divide(stats.scatter, total, jnp.nan)  # type: ignore[arg-type]  # kind guarantees it
     root = arrays.safe_sqrt(share)[:, None]
     factor, covered = root * centred, jnp.diag((share > 0).astype(root.dtype)) - arrays.matmul(root, root.T)
     # In coordinates along the left singular vectors, held constant: directions in which the means differ little keep
-    # their digits beside those in which they differ much.
+    # their digits next to those in which they differ a lot.
     turn = _left_vectors(factor)
     factor, target, covered = (arrays.product(turn.T, x) for x in (factor, jnp.diag(root[:, 0]), covered))
     covered = arrays.product(covered, turn)
@@ -114,7 +114,7 @@ def _left_vectors(factor):
 
 
 def _cut(factor, noise):
-    """Singular values of F up to this times the largest are rounding errors, of F or of the class means."""
+    """Singular values of F up to this fraction of the largest are rounding errors of F or of the class means."""
     norm = arrays.safe_sqrt(jnp.sum(factor * factor))
     eps = jnp.finfo(factor.dtype).eps
     return jax.lax.stop_gradient(jnp.maximum(10 * eps * max(factor.shape) ** 0.5, arrays.safe_divide(noise, norm)))
@@ -126,11 +126,11 @@ def _rank(inverse, factor):
 
 
 def _least_maps(factor, inverse, within):
-    """L (D, C), with F L = F F^+, of the least spread L^T Sigma_W L: F^+ less what other directions can take away."""
-    within, _ = arrays.normalised(within)  # at collapse its noise squared is below the least number of float32
+    """L (D, C), with F L = F F^+, of least spread L^T Sigma_W L: F^+ less what other directions can cancel."""
+    within, _ = arrays.normalised(within)  # at collapse its noise squared underflows in float32
     outside = jnp.eye(len(within), dtype=within.dtype) - arrays.product(inverse, factor)
     rest = arrays.product(outside, within, outside.T)
-    # What is left of Sigma_W outside the means is noise below the rounding error of Sigma_W itself.
+    # What remains of Sigma_W outside the means is noise below the rounding error of Sigma_W itself.
     noise = max(4, len(within) ** 0.5) * jnp.finfo(within.dtype).eps * arrays.safe_sqrt(jnp.sum(within**2))
     rtol = arrays.safe_divide(noise, arrays.safe_sqrt(jnp.sum(rest**2)), 1.0)
     taken = arrays.product(roots.pseudo_inverse(rest, jax.lax.stop_gradient(rtol)), outside, within, inverse)
@@ -170,7 +170,7 @@ def _excess(head, best, factor, target, within):
     inverse, which near collapse would magnify rounding errors.
     """
     away = head - best
-    # Rounding leaves Sigma_W with eigenvalues below zero; what they take off is less than the error of the rest.
+    # Rounding leaves Sigma_W with eigenvalues below zero; what they subtract is less than the error of the rest.
     row_spread = arrays.not_negative(jnp.sum(arrays.product(away, within) * away, axis=1))
     return jnp.sum(arrays.product(away, factor.T) ** 2) + jnp.sum(row_spread)
 

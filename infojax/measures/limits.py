@@ -1,4 +1,4 @@
-"""Limits at collapse for what was measured: its class counts, its mean energy, its dimensions, raw and centred."""
+"""Limits at collapse for the measured features: their class counts, mean energy and dimensions, raw and centred."""
 
 import math
 from functools import lru_cache
@@ -20,16 +20,17 @@ def limits_at_collapse(
 ) -> tuple[theory.Limits, theory.Limits]:
     """`nc_limits` of raw features with these counts and mean energy, and the limits of centred features.
 
-    Subtracting the sample mean bends a simplex whose corners have unequal weights: the limits of centred features are
-    not those of mean energy 0 then. Less mean energy than unequal counts alone give a simplex is no collapsed energy,
-    and in D = C - 1 dimensions a simplex leaves no room for a common mean: the limits are those of the simplex then.
+    Subtracting the sample mean bends a simplex whose vertices have unequal weights: the limits of centred features are
+    then not those of mean energy 0. Collapsed features cannot have less mean energy than unequal counts alone give a
+    simplex, and in D = C - 1 dimensions a simplex leaves no room for a common mean: the limits are then those of the
+    simplex.
 
     Args:
       counts: (C,) samples of each class, of at least two classes.
       mean_energy: measured, of the raw features.
       dim: D of the features; None for enough.
     Returns:
-      Two `Limits`; of nan where D < C - 1, where there is no simplex.
+      Two `Limits`; all nan where D < C - 1, since there is no simplex.
     """
     counts = tuple(np.asarray(counts).tolist())
     if not has_simplex(len(counts), dim):
@@ -53,13 +54,13 @@ def _centered(counts):
 def geometry_at_collapse(num_classes: int, present: int, dim: int) -> tuple[dict[str, float], set[str]]:
     """Limits of NC2 and NC3 where P of the C classes have samples, and of the entropy of the head's rows.
 
-    Class means of P corners of a simplex, less their mean, are a simplex of P classes: their NC2 is 0. The head's rows
+    Class means at P vertices of a simplex, minus their mean, form a simplex of P classes: NC2 is 0. The head's rows
     of these classes keep the cosine -b, b = 1 / (C - 1), of C classes, so that with K = (1 + b) I - b J (P x P):
     equiangularity 1 / (P - 1) - b, ETF distance^2 2 - 2 sqrt(P - 1) (1 + b) / ||K||_F, and NC3 of the class means
     M = (I - J / P) W is 2 - 2 sqrt((P - 1)(1 + b) / P).
 
-    With D < C - 1 there is no simplex. Features still collapse onto their class means, which then do best on the
-    sphere where they are spread evenly (softmax codes); their angles have no closed form, and only bounds are known:
+    With D < C - 1 there is no simplex. Features still collapse onto their class means, which are then optimal when
+    spread evenly over the sphere (softmax codes); their angles have no closed form, and only bounds are known:
     the entropy of C unit rows is at most log D, that of a tight frame; and a Gram matrix of rank D is at least
     sqrt(2 - 2 sqrt(D / (C - 1))) from the simplex, which a centred tight frame attains.
 
@@ -90,7 +91,7 @@ def geometry_at_collapse(num_classes: int, present: int, dim: int) -> tuple[dict
         }
     else:
         if present == num_classes:
-            limits["nc3"] = 0.0  # class means and rows may be equal whatever their angles are
+            limits["nc3"] = 0.0  # class means and rows may coincide whatever their angles
             limits["nc2_etf_distance_head"] = _least_etf_distance(present, dim)
             bounds.add("nc2_etf_distance_head")
         limits["entropy_head_weights"] = math.log(dim)
@@ -103,5 +104,5 @@ def _least_etf_distance(classes, dim):
 
 
 def _zero(x, noise=1e-12):
-    """x, with what is left by rounding of a difference that is zero set to zero."""
+    """x, set to zero where it is only the rounding error of a zero difference."""
     return 0.0 if abs(x) < noise else x

@@ -25,9 +25,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 SCATTERS = (None, "within", "class")
-MOST_CLASSES = 10**8  # that labels may ask for; the means of more do not fit into memory
+MOST_CLASSES = 10**8  # that labels may imply; the means of more do not fit into memory
 CACHED_ROWS = 1024  # of 512 float32 columns: 2 MiB
-GROUP_ROWS = 2**16  # whose sums are single: longer ones would lose digits
+GROUP_ROWS = 2**16  # summed in one go: longer sums would lose digits
 FAR = 4  # spreads between a reference and the mean of its class, beyond which the squares lose more than four bits
 BLOCK_ROWS = 4096  # enough for a matrix product to run at full speed
 
@@ -133,7 +133,7 @@ class ClassStats:
 
 
 def _check_size(num_classes, dim, scatter, itemsize):
-    """Refuses what cannot be held: three tables of the classes at once, and their scatter matrices."""
+    """Refuses what does not fit into memory: three tables of the classes at once, and their scatter matrices."""
     columns = 3 * (dim + 2) + (dim * dim if scatter == "class" else 0)
     arrays.check_size(
         f"num_classes is {num_classes:,}: moments of that many classes" + (f" in {dim} columns" if dim else ""),
@@ -144,7 +144,7 @@ def _check_size(num_classes, dim, scatter, itemsize):
 
 
 def _outer(rows, weights, kind):
-    """Weighted outer products of one row a class, in the shape of the scatter `kind`."""
+    """Weighted outer products of one row per class, in the shape of the scatter `kind`."""
     if kind is None:
         return None
     weighted = rows * weights[:, None]
@@ -174,14 +174,14 @@ def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
     return max(top + 1, 1)
 
 
-# What functions of `ClassStats` take besides: name -> axes, of C classes, D columns or any number.
+# Other arguments of functions of `ClassStats`: name -> axes, of C classes, D columns or any number.
 _BESIDES = {"head": "CD", "bias": "C", "inverse": "D*", "energy": "C", "distance": "C"}
 
 
 def takes_stats(f: Callable[P, R], **besides: str) -> Callable[P, R]:
-    """Checks the arguments of a function of `ClassStats`, before JAX refuses them in words of its own.
+    """Checks the arguments of a function of `ClassStats` before JAX rejects them with a message of its own.
 
-    besides: other axes than those of `_BESIDES`.
+    besides: axes that differ from those of `_BESIDES`.
     """
     arguments_of, axes_of = signature(f), _BESIDES | besides
 
@@ -218,7 +218,7 @@ def takes_stats(f: Callable[P, R], **besides: str) -> Callable[P, R]:
 
 
 def _check_fields(stats):
-    """Refuses statistics that were put together by hand and do not fit."""
+    """Refuses statistics that were put together by hand and are inconsistent."""
     shapes = [getattr(x, "shape", None) for x in (stats.count, stats.mean, stats.squares)]
     c, d = shapes[1] if shapes[1] is not None and len(shapes[1]) == 2 else (0, 0)
     scatter = () if stats.scatter is None else getattr(stats.scatter, "shape", None)
@@ -239,7 +239,7 @@ def checked_samples(
 def samples_around(
     stats: ClassStats, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`checked_samples` for a pass around the means of `stats`, in the wider type of both."""
+    """`checked_samples` for a pass around the means of `stats`, in the wider of the two types."""
     z, labels, w = checked_samples(z, labels, weights)
     if z.shape[1] != stats.mean.shape[1]:
         raise ValueError(f"features have {z.shape[1]} columns, the statistics {stats.mean.shape[1]}")
@@ -250,8 +250,8 @@ def samples_around(
 def fold_blocks(f: Callable[..., Any], carry: Any, block: int, *samples: AnyArray) -> Any:
     """carry = f(carry, *rows) for blocks of `block` samples: arrays of N rows, the last of them the weights.
 
-    Temporaries of N x C or N x D never exist whole. Concrete CPU arrays are worked off in a Python loop, so that `f`
-    may use BLAS; in a compiled program the last block reaches back to be full, with weight zero for rows seen before.
+    Temporaries of N x C or N x D never exist whole. Concrete CPU arrays are processed in a Python loop, so that `f` may
+    use BLAS; in a compiled program the last block reaches back to be full, with weight zero for rows already seen.
     """
     n = samples[0].shape[0]
     if n <= block:
@@ -273,7 +273,7 @@ def fold_blocks(f: Callable[..., Any], carry: Any, block: int, *samples: AnyArra
 def known_samples(
     z: jax.Array, labels: jax.Array, w: jax.Array, num_classes: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Labels in [0, C), weights and rows zero where the label is unknown; rows of weight zero, padding, zero too."""
+    """Labels in [0, C), with weights and rows zero where the label is unknown; rows of weight zero (padding) too."""
     known = (labels >= 0) & (labels < num_classes)
     w = jnp.where(known, w, 0)
     return jnp.where(w[:, None] > 0, z, 0), jnp.where(known, labels, 0), w
@@ -281,9 +281,9 @@ def known_samples(
 
 @partial(jax.jit, static_argnums=2)
 def class_sums(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """(C,) sums of values (N,), blocks first: a float32 total takes no more single ones from 2^24 on."""
+    """(C,) sums of values (N,), blocks first: from 2^24 on, adding 1 to a float32 total changes nothing."""
     n = len(values)
-    # At least two blocks: the sums of a single one XLA would add, sample by sample, to what the caller adds them to.
+    # At least two blocks: with a single one XLA would add sample by sample to what the caller adds the sums to.
     size = max(min(BLOCK_ROWS, -(-n // 2)), 1)
     blocks = max(-(-n // size), 1)
     sums = jax.ops.segment_sum(values, labels + num_classes * (jnp.arange(n) // size), num_classes * blocks)
@@ -323,10 +323,10 @@ def class_stats(
     if scatter not in SCATTERS:
         raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
     given, (z, labels, w) = labels, checked_samples(z, labels, weights)
-    num_classes = infer_num_classes(given, num_classes)  # of labels that jit has not traced
+    num_classes = infer_num_classes(given, num_classes)  # from labels that are not traced
     _check_size(num_classes, z.shape[1], scatter, z.dtype.itemsize)
     host = arrays.on_host(z, labels, w)
-    # Blocks that stay in a CPU's cache are 5 times faster than whole arrays; accelerators want it whole.
+    # Blocks that stay in a CPU's cache are 5 times faster than whole arrays; accelerators prefer whole arrays.
     count, mean, squares = _first_moments(z, labels, w, num_classes, CACHED_ROWS if host else max(len(w), 1))
     if scatter == "class":
         rows, owners = _scaled_deviations(z, labels, w, mean)
@@ -383,7 +383,7 @@ def _first_moments(z, labels, w, num_classes, block):
             return ClassStats(count, mean, jnp.where(squares < 0, 0, squares)), jnp.any(moved > FAR**2 * squares)
 
         found, far = moments_about(_references(stats, z, labels, w, first, size))
-        # A first sample far from its class has cost digits, and so has a long sum: once more about the mean.
+        # A first sample far from its class costs digits, and so does a long sum: sum once more about the mean.
         again = far | (size > GROUP_ROWS)
         mean = jax.lax.stop_gradient(found.mean)
         found = jax.lax.cond(again, lambda: moments_about(mean)[0], lambda: found)
@@ -396,16 +396,16 @@ def _first_moments(z, labels, w, num_classes, block):
 
 
 def _scanned(f, carry, steps, like):
-    """The carry of a lax.scan without results; a single step is called."""
+    """The carry of a lax.scan without results; a single step is called directly."""
     if len(steps) == 1:
         return f(carry, steps[0])[0]
-    # Inside shard_map a carry must be marked as different on each device from the start, as `like` is: so a zero of it.
+    # Inside shard_map a carry must be marked as device-varying from the start, as `like` is: so add a zero made of it.
     zero = 0 * jnp.isnan(like.reshape(-1)[0])
     return jax.lax.scan(f, jax.tree.map(lambda x: x + zero.astype(x.dtype), carry), steps)[0]
 
 
 def _references(stats, z, labels, w, start, size):
-    """The mean of each class so far, else its first sample among `size` from `start`: a constant near the class."""
+    """The mean of each class so far, or its first sample among `size` from `start`: a constant near the class."""
     num_classes = stats.num_classes
     labels, w = (jax.lax.dynamic_slice_in_dim(x, start, size) for x in (labels, w))
     known = (w > 0) & (labels >= 0) & (labels < num_classes)

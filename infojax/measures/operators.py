@@ -1,4 +1,4 @@
-"""Density matrices that are only ever multiplied with vectors: one vector entry a sample, nothing of size N x N.
+"""Density matrices that are only ever multiplied by vectors: one vector entry per sample, nothing of size N x N.
 
 Each is positive semi-definite with trace one. The samples may be split over devices: `axis` is then the mapped axis
 over which sums over samples are completed, and what moves between devices does not grow with N.
@@ -14,7 +14,7 @@ import numpy as np
 from infojax.measures import class_blocks
 from infojax.measures.arrays import total
 
-# Floats that a table of one D-vector a class and column may take (256 MiB); more columns are worked off in turn.
+# Floats that a table of one D-vector per class and column may take (256 MiB); further columns are processed in groups.
 TABLE = 2**26
 # Floats that the second moments of all classes may take (128 MiB) to give the exact trace of A^2.
 SECOND_MOMENTS = 2**25
@@ -39,16 +39,16 @@ def _einsum(formula, *arrays):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class HeadRows:
-    """G(Z) o G(V) for V = W[y], A_ij = <b_i, b_j> <w_{y_i}, w_{y_j}>: one row b a sample, or of a factor.
+    """G(Z) o G(V) for V = W[y], A_ij = <b_i, b_j> <w_{y_i}, w_{y_j}>: one row b per sample, or of a factor.
 
-    A product costs 4 N D + 2 C^2 D multiplications and additions a column, shared by the devices. With one class it is
-    the density B B^T.
+    A product costs 4 N D + 2 C^2 D multiplications and additions per column, shared by the devices. With one class it
+    is the density B B^T.
 
     Attributes:
-      rows: (blocks, size, D) rows sqrt(p_i) u_i, packed so that each block is of one class, padded with zero rows.
+      rows: (blocks, size, D) rows sqrt(p_i) u_i, packed into single-class blocks, padded with zero rows.
       owner: (blocks,) class of each block.
-      mix: cosines (C, C) of the unit rows of the head, or these themselves, (C, D'), where C > 2 D'.
-      sample: (blocks, size) the number of each row's sample among all, negative for padding.
+      mix: cosines (C, C) of the unit rows of the head, or the rows themselves, (C, D'), where C > 2 D'.
+      sample: (blocks, size) index of each row's sample among all, negative for padding.
     """
 
     rows: jax.Array
@@ -60,7 +60,7 @@ class HeadRows:
 
     @classmethod
     def of(cls, rows: jax.Array, owner: jax.Array, head: jax.Array, sample: jax.Array) -> "HeadRows":
-        """With the unit rows (C, D') of the head."""
+        """From packed rows and the unit rows (C, D') of the head."""
         cheaper = len(head) <= 2 * head.shape[1]
         return cls(rows, owner, _einsum("cd,ed->ce", head, head) if cheaper else head, sample)
 
@@ -73,7 +73,7 @@ class HeadRows:
         sample: jax.Array,
         shape: tuple[int, int] | None = None,
     ) -> "HeadRows":
-        """From one row a sample, in any order; negative samples are left out. shape: of `packed_by_class`."""
+        """From one row per sample, in any order; negative samples are left out. shape: as in `packed_by_class`."""
         labels = jnp.where(sample < 0, len(head), labels)
         packed, owner, position, valid = class_blocks.packed_by_class(rows, labels, len(head), shape)
         return cls.of(packed, owner, head, jnp.where(valid, sample[position], -1))
@@ -84,7 +84,7 @@ class HeadRows:
 
     @property
     def ids(self) -> jax.Array:
-        """Sample numbers of all vector entries; negative where the row is zero."""
+        """Sample indices of all vector entries; negative where the row is zero."""
         live = jnp.any(self.rows != 0, axis=2)
         return jnp.where(live, self.sample, -1).reshape(-1)
 
@@ -134,7 +134,7 @@ class HeadRows:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pairs:
-    """G(Z1) o G(Z2) of two feature sets, A_ij = <a_i, a_j> <v_i, v_j>: 4 N D1 D2 operations a column.
+    """G(Z1) o G(Z2) of two feature sets, A_ij = <a_i, a_j> <v_i, v_j>: 4 N D1 D2 operations per column.
 
     Attributes:
       a: (n, D1) rows sqrt(p_i) u_i; v: (n, D2) unit rows; sample: (n,) as in `HeadRows`.
@@ -171,7 +171,7 @@ class Pairs:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Matrix:
-    """A density matrix that is stored, its rows split over the devices: 2 N^2 operations a column.
+    """A density matrix that is stored, its rows split over the devices: 2 N^2 operations per column.
 
     Attributes:
       rows: (n, N) the rows of one device, of a symmetric matrix of trace one; sample: (n,) as in `HeadRows`.
@@ -203,5 +203,5 @@ Operator: TypeAlias = HeadRows | Pairs | Matrix
 
 
 def with_placement(operator: Operator, rows: Any, whole: Any) -> Operator:
-    """The operator with `rows` in place of what is split over samples and `whole` in place of what is not."""
+    """The operator with `rows` in place of fields split over samples and `whole` in place of the others."""
     return replace(operator, **{k: rows if v == ROWS else whole for k, v in operator.placement.items()})

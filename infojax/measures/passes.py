@@ -71,7 +71,7 @@ def _lengths(rows, s):
 
 
 def same_classifier(head: ArrayLike | None, bias: ArrayLike | None, s: jax.Array) -> tuple[Any, Any]:
-    """Head and bias of moderate scale with which features divided by s get the class that they had; None stays None."""
+    """Head and bias of moderate scale that classify features divided by s as before; None stays None."""
     if head is None:
         return None, bias
     head = arrays.as_rows(head, "head")
@@ -86,7 +86,7 @@ def same_classifier(head: ArrayLike | None, bias: ArrayLike | None, s: jax.Array
 
 
 class _Scorers(NamedTuple):
-    """Linear scores whose argmax is the head's class and the nearest centre, and what else decides NC4.
+    """Linear scores whose argmax is the head's class and the nearest centre, and what else NC4 needs.
 
     ||z - mu_c||^2 = ||z - mu_C||^2 - 2 <m_c, z> + 2 <m_c, mu_C> + ||m_c||^2 with m_c = mu_c - mu_C; scores of centres
     are divided by a power of two near the largest class mean.
@@ -97,7 +97,7 @@ class _Scorers(NamedTuple):
     means: jax.Array
     offset: jax.Array
     reach: jax.Array  # (C,) just under half the distance of mu_c to the nearest other centre
-    poison: jax.Array  # nan if the head or the bias holds one, which argmax would hide; else 0
+    poison: jax.Array  # nan if the head or the bias contains nan, which argmax would hide; else 0
 
 
 @jax.jit
@@ -120,12 +120,12 @@ def _scorers(stats, head, bias):
 
 
 def _disagreement(scorers, rows, owners, distance):
-    """1 for samples whose head class is not the nearest centre, else 0; nan where that cannot be told."""
+    """1 for samples whose head class is not the nearest centre, else 0; nan where that is undetermined."""
     if arrays.on_host(rows, owners, distance, *scorers):
         rows, owners, near, (head, bias, means, offset, reach, _) = jax.tree.map(
             np.asarray, (rows, owners, distance, scorers)
         )
-        # A centre is the nearest one if no other lies within twice its distance: no need to look.
+        # A centre is the nearest one if no other lies within twice its distance: no need to check.
         unsure = np.flatnonzero(~(near < reach[owners]))
         nearest = owners.copy()
         with np.errstate(all="ignore"):

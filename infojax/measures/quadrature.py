@@ -22,7 +22,7 @@ def entropy_terms(x: np.ndarray) -> np.ndarray:
 
 
 class Rules(NamedTuple):
-    """Of each unit vector: integrals of f by Gauss (above) and Gauss-Radau (below), and of x and x^2; all (b,)."""
+    """For each unit vector: integrals of f by Gauss (above) and Gauss-Radau (below), and of x and x^2; all (b,)."""
 
     gauss: np.ndarray
     radau: np.ndarray
@@ -80,7 +80,7 @@ class Sum(NamedTuple):
     freedom: int
 
     def margin(self, confidence: float) -> float:
-        """What to add on both sides."""
+        """The margin to add on both sides."""
         return t_quantile(confidence, self.freedom) * self.standard_error + self.rounding
 
 

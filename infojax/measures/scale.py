@@ -2,7 +2,7 @@
 
 A measure that is homogeneous of degree zero may hold that power constant when it is differentiated: the derivative is
 the right one. Only entries below the smallest normal number (1.2e-38 in float32, 2.2e-308 in float64) are lost, which
-XLA takes for zero; features that are all below 1e-31 (1e-292) have lost some of their digits to that.
+XLA flushes to zero; features that are all below 1e-31 (1e-292) lose some of their digits to that.
 """
 
 from dataclasses import replace
@@ -16,7 +16,7 @@ from infojax.measures import arrays, moments
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats
 
-# Features whose largest entry lies in this range have squares that any float type holds: they need no scaling.
+# Features whose largest entry lies in this range have squares that fit any float type: they need no scaling.
 MODERATE = (2.0**-24, 2.0**24)
 
 
@@ -35,7 +35,7 @@ def normalised_samples(
 ) -> tuple[jax.Array, jax.Array]:
     """z / s and s, the power of two nearest to the largest entry of the samples that count.
 
-    Concrete arrays on the CPU whose entries are moderate come back as they are, not copied, with s = 1.
+    Concrete arrays on the CPU with moderate entries are returned as they are, not copied, with s = 1.
 
     Args:
       z, labels, num_classes, weights: as `class_stats` takes them.

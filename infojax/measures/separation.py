@@ -1,4 +1,4 @@
-"""How far classes lie apart for their width: CDNV, the Davies-Bouldin index and the silhouette.
+"""How far apart classes lie relative to their width: CDNV, the Davies-Bouldin index and the silhouette.
 
 Classes without samples are left out: C then means the number of classes present. Class means mu_c, their mean mu_C.
 """
@@ -79,7 +79,7 @@ def davies_bouldin_from_sums(stats: ClassStats, distance: ArrayLike) -> jax.Arra
     apart = arrays.safe_sqrt(_squared_distances(stats))
     both = spread[:, None] + spread[None, :]
     pair = present[:, None] & present[None, :] & ~jnp.eye(len(present), dtype=bool)
-    # 0 / 0: nan enters last, since the derivative of a maximum passes it on even where it counts for nothing.
+    # 0 / 0: nan enters last, since the derivative of a maximum propagates it even where it does not count.
     neither = pair & (apart <= 0) & ~(both > mean_rounding(stats))
     ratio = arrays.safe_divide(both, apart, jnp.where(neither, 0, jnp.inf))
     worst = jnp.max(jnp.where(pair, ratio, 0), axis=1, initial=0)
@@ -112,12 +112,12 @@ def silhouette(z: ArrayLike, labels: ArrayLike, block: int = 256) -> float:
 
     a is the mean distance to the other samples of the same class, b the smallest mean distance to the samples of
     another class; samples alone in their class count as 0, as in scikit-learn's silhouette_score. Distances to a class
-    are computed about its mean, so that neither a shift of all features nor classes far from each other cost digits:
-    about the origin |x|^2 + |y|^2 - 2 <x, y> cancels.
+    are computed about its mean, so that neither a shift of all features nor distant classes cost digits: about the
+    origin |x|^2 + |y|^2 - 2 <x, y> cancels.
 
     Args:
       z: (N, D) finite features; labels: (N,) integers; concrete.
-      block: samples worked on at a time.
+      block: samples processed at a time.
     Returns:
       float; nan with fewer than two classes, or if every class has one sample.
     References:
@@ -131,7 +131,7 @@ def silhouette(z: ArrayLike, labels: ArrayLike, block: int = 256) -> float:
     mean = np.empty((len(z), len(classes)))  # distance of each sample to each class
     for c, count in enumerate(counts):
         members = np.flatnonzero(owner == c)
-        # The mean of differences from a member: the sum of numbers far from zero would be rounded.
+        # The mean of differences from a member: a sum of numbers far from zero would be rounded.
         center = z[members[0]] + np.mean(z[members] - z[members[0]], axis=0)
         others = z[members] - center
         for first in range(0, len(z), block):

@@ -136,7 +136,7 @@ def duality_gap(stats: ClassStats, head: ArrayLike) -> jax.Array:
     rows = [arrays.normalised(x)[0] for x in (w, means)]
     norms = [arrays.safe_sqrt(jnp.sum(x * x)) for x in rows]
     first, second = (arrays.safe_divide(x, norm) for x, norm in zip(rows, norms, strict=True))
-    # nan enters last: a derivative that passes through one is nan, even where it counts for nothing.
+    # nan enters last: a derivative that passes through one is nan, even where it does not count.
     vanishes = (norms[0] <= 0) | (norms[1] <= 0)
     return jnp.where(vanishes, jnp.nan, jnp.sum((first - second) ** 2, axis=1))
 

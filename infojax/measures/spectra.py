@@ -1,4 +1,4 @@
-"""The primitives every measure stands on: unit rows, the smaller-side spectrum, tr f(K) with a stable derivative.
+"""The primitives behind every measure: unit rows, the smaller-side spectrum, tr f(K) with a stable derivative.
 
 An eigenvalue below `max(4, sqrt(n)) * eps * largest` is indistinguishable from zero in floating point; it is set to
 exactly zero, and every spectral function here maps zero to zero with derivative zero. So a rank-deficient matrix is
@@ -33,7 +33,7 @@ from infojax.measures.arrays import (
 
 A = TypeVar("A", jax.Array, np.ndarray)
 
-NEGATIVE = 1e-2  # of the largest eigenvalue: what lies below minus this is no rounding error, of any type or size
+NEGATIVE = 1e-2  # of the largest eigenvalue: values below minus this are not rounding errors, for any type or size
 
 
 class SpectralFunction(NamedTuple):
@@ -77,7 +77,7 @@ def _unit_rows(z, floor):
     live = ~(largest <= jnp.maximum(floor, info.tiny / info.eps))
     y = z / jnp.where(jnp.isfinite(largest), power_of_two(largest), largest)
     norm = safe_sqrt(jnp.sum(y * y, axis=1, keepdims=True))
-    # Not a > test: a row holding nan stays nan instead of silently counting as zero.
+    # Not a > test: a row containing nan stays nan instead of silently counting as zero.
     return jnp.where(live, y / jnp.where(live, norm, 1), 0), live[:, 0]
 
 
@@ -165,8 +165,8 @@ def after(k: jax.Array, *results: jax.Array) -> jax.Array:
     """k, in a compiled program computed only when `results` are known: one decomposition at a time.
 
     A LAPACK call of jaxlib 0.10 on CPU waits, on a thread of XLA's pool, for tasks that it gave to the same pool. As
-    many independent calls at once as there are threads (two of a program on two cores) wait for ever. The dependence
-    must survive the compiler, which drops optimisation barriers: a result is never infinite, but only we know.
+    many concurrent independent calls as there are threads (two in a program on two cores) deadlock. The dependence must
+    survive the compiler, which drops optimisation barriers: a result is never infinite, but the compiler cannot know.
     """
     for result in results:
         if isinstance(result, jax.core.Tracer):

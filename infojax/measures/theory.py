@@ -1,4 +1,4 @@
-"""Closed forms: what the measures are worth at exact neural collapse, and at initialisation.
+"""Closed forms of the measures at exact neural collapse and at initialisation.
 
 Every Gram matrix of a simplex here has the form (1 - b) I + b J (J all ones): b = -1/(C-1) for the
 simplex ETF, a common mean direction raises it, and the Hadamard product of two such matrices is
@@ -7,10 +7,10 @@ the C x C matrix
 
     sqrt(p p^T) o ((1 - b) I + b J) = (1 - b) diag(p) + b sqrt(p) sqrt(p)^T,
 
-so one function gives every entropy. These are functions of the host: arguments are Python or NumPy
+so one function gives every entropy. These functions run on the host: arguments are Python or NumPy
 values, the arithmetic is float64, and the results are Python floats. Nothing here is traced.
 
-Three statements of the literature hold only with a condition that is easy to lose:
+Three statements in the literature hold only under a condition that is easy to miss:
 
 * H(K) = 0 does not make all features equal (Theorem 1 of [1]): it makes them collinear. v, -v and
   2v have H = 0. Up to scale for features that are never negative, up to sign and scale otherwise.
@@ -153,7 +153,7 @@ def mutual_information_etf(num_classes: int, *, alpha: float = 1.0) -> float:
       Python float, nats; 0 for C = 1 and C = 2.
 
     Raises:
-      ValueError: C < 1 or alpha negative or no number.
+      ValueError: C < 1, or alpha negative or not a number.
 
     References:
       alpha = 1: Song et al., Theorem 3. alpha = 2: Tan et al., Information Flow in Self-Supervised
@@ -282,7 +282,7 @@ def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) 
 
 
 def _etf_correlation(num_classes: int) -> float:
-    # A simplex of one class is one point: its 1 x 1 matrix has no entry that this could be.
+    # A simplex of one class is one point: its 1 x 1 matrix has no off-diagonal entry b.
     return -1 / (num_classes - 1) if num_classes > 1 else 0.0
 
 
@@ -306,7 +306,7 @@ def _mean_share(num_classes: int, p: np.ndarray, mean_energy: float) -> float:
 def _spectrum(p: np.ndarray, b: float) -> np.ndarray:
     """Eigenvalues of sqrt(p p^T) o ((1 - b) I + b J), which sum to 1."""
     # On k classes of one size, weights that sum to zero are an eigenvector of value (1 - b) p. What
-    # is left is one dimension a size: equal counts need no decomposition, however many classes.
+    # is left is one dimension per size: equal counts need no decomposition, however many classes.
     p, k = np.unique(p, return_counts=True)
     root = np.sqrt(k * p)
     rest = np.linalg.eigvalsh((1 - b) * np.diag(p) + b * np.outer(root, root))
@@ -315,7 +315,7 @@ def _spectrum(p: np.ndarray, b: float) -> np.ndarray:
 
 def _entropy(eigenvalues: np.ndarray, alpha: float = 1.0) -> float:
     # Rounding leaves about 1e-16 where an eigenvalue is zero. With those dropped the spectrum of
-    # rank one is exactly [1.0] and its entropy exactly 0: a ratio of 0 by 0 can be told.
+    # rank one is exactly [1.0] and its entropy exactly 0, so that a ratio of 0 by 0 is detected.
     p = eigenvalues[eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps]
     p = p / p.sum()
     if alpha == 1:

@@ -1,4 +1,4 @@
-"""H(A) = -tr A log A of a density matrix that is only multiplied with vectors: a value, bounds and an error bar.
+"""H(A) = -tr A log A of a density matrix that is only multiplied by vectors: a value, bounds and an error bar.
 
 1. Block Krylov finds the largest eigenvalues. Those whose residual ||A q - l q|| is small are taken exactly.
 2. On the orthogonal complement B = P A P, z^T f(B) z of random unit vectors has mean tr f(B) / dim. Lanczos gives an
@@ -25,7 +25,7 @@ from infojax.measures.quadrature import Rules, entropy_terms, rules, trace_of
 BLOCK, BLOCKS = 64, 4  # of the Krylov space: with fewer blocks eigenvalues of trained features do not converge
 CONVERGED = 3e-3  # ||A q - l q|| <= 3e-3 l: the entropy is off by 1e-5 l log(l / l_min)
 OPERATOR = "operator"
-STEPS, MOST_STEPS = 8, 96  # of Lanczos, between two looks at the bounds
+STEPS, MOST_STEPS = 8, 96  # of Lanczos, between two checks of the bounds
 COLUMNS = 32  # Q is padded to multiples, so that few shapes are compiled
 
 
@@ -34,8 +34,8 @@ class Stage(NamedTuple):
 
     Attributes:
       function: of axis (None or a name), the arrays, and `static` values.
-      arguments, result: what each array is: ROWS (one entry a sample, split), WHOLE, OPERATOR (its fields know), or a
-        tuple of these.
+      arguments, result: placement of each array: ROWS (one entry per sample, split), WHOLE, OPERATOR (field by field),
+        or a tuple of these.
       static: further arguments, known when compiling.
       makes: type of an OPERATOR result.
       checked: whether JAX's check for missing reductions passes (its own eigh for TPU does not).
@@ -64,7 +64,7 @@ def on_one_device(stage: Stage) -> Callable[..., Any]:
 
 
 def _probes(axis, operator, key, columns):
-    """Standard normal vectors of the sample numbers alone, however the samples are split; zero at padding."""
+    """Standard normal vectors that depend only on the sample indices, not on the split; zero at padding."""
     ids = operator.ids
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.maximum(ids, 0))
     g = jax.vmap(lambda k: jax.random.normal(k, columns.shape, columns.dtype))(keys)
@@ -100,7 +100,7 @@ def _begin(axis, operator, x):
 
 
 def _extend(axis, operator, basis):
-    """The next block A x, orthogonal to all before, and A x itself; x is the last block."""
+    """The next block A x, orthogonalised against all before, and A x itself; x is the last block."""
     image = operator.apply(basis[:, -BLOCK:], axis)
     x = image
     for _ in range(2):
@@ -126,7 +126,7 @@ def _combined(axis, basis, vectors):
 
 
 class Lanczos(NamedTuple):
-    """b three-term recurrences at once: the last two vectors (rows) and the coupling of them (whole)."""
+    """b three-term recurrences at once: the last two vectors (rows) and their coupling (whole)."""
 
     vector: jax.Array
     before: jax.Array
@@ -182,10 +182,10 @@ def estimate_entropy_of(
 
     Args:
       operator: of `infojax.measures.operators`, trace one.
-      tolerance: half of the width that is asked of [lower, upper], nats.
-      confidence: that the truth lies there; the bounds hold for the exact arithmetic.
+      tolerance: half the requested width of [lower, upper], nats.
+      confidence: that the truth lies in it; the bounds hold in exact arithmetic.
       seed: of the random vectors.
-      vectors: most random vectors; they come in groups of a quarter of it, at least 16.
+      vectors: maximum number of random vectors; they are drawn in groups of a quarter of it, at least 16.
       compiled: Stage -> function: for one device, or for the devices over which the operator is split.
     """
     size, finite, squared = (np.asarray(x).astype(np.float64) for x in compiled(FACTS)(operator))
@@ -214,7 +214,7 @@ def estimate_entropy_of(
         return Estimate(float(exact + middle), lower, upper, error, met, deflated=len(values), **cost)
 
     if rest < 1 or traces[0] <= 8 * eps:
-        # What is left may be as large as its rounding error, spread over all other dimensions.
+        # The remainder may be as large as its rounding error, spread over all other dimensions.
         return result(0.0, 0.0, entropy_terms(np.array(16 * eps)) + 16 * eps * np.log(size), 0.0, products=spent)
     group, found, steps = max(vectors // 4, 16), [], 0
     while True:
@@ -260,7 +260,7 @@ def _largest(operator, draw, size, compiled):
     values, vectors = values[::-1], np.ascontiguousarray(vectors[:, ::-1])
     residuals = compiled(RESIDUALS)(basis, images, *(jnp.asarray(x, basis.dtype) for x in (vectors, values)))
     residuals = np.asarray(residuals, np.float64)
-    # Columns that were dropped for want of dimensions come back as eigenvalues that are zero but for rounding.
+    # Columns dropped for lack of dimensions come back as eigenvalues that are zero up to rounding.
     keep = (residuals <= CONVERGED * values) & (values > 1e-5 * values[0])
     chosen = vectors[:, keep]
     chosen = np.pad(chosen, ((0, 0), (0, -chosen.shape[1] % COLUMNS if chosen.shape[1] else COLUMNS)))

@@ -45,7 +45,7 @@ def relabel(
     Raises:
       ValueError: C < 2, labels that are not a vector of integers, an unknown order, traced labels
         without `num_digits`, or, for concrete labels, fewer digits than the largest class needs.
-        Traced labels can not be checked: the most significant digits are then dropped.
+        Traced labels cannot be checked: the most significant digits are then dropped.
 
     References:
       Dubois et al., Learning Optimal Representations with the Decodable Information Bottleneck,
@@ -141,7 +141,7 @@ def _base(num_classes):
 
 
 def _width(labels, valid, num_classes, given):
-    """The number of digits: what is given, checked against concrete labels, or what they need."""
+    """The number of digits: as given, checked against concrete labels, or as many as the labels need."""
     if isinstance(labels, jax.core.Tracer):
         if given is None:
             raise ValueError(
@@ -154,7 +154,7 @@ def _width(labels, valid, num_classes, given):
         needed = num_digits(int(np.bincount(concrete).max()) if concrete.size else 0, num_classes)
     if given is None:
         return needed
-    given = arrays.whole_number(given, "num_digits", most=64)  # of an index of 32 bits no more differ from zero
+    given = arrays.whole_number(given, "num_digits", most=64)  # a 32-bit index has no further non-zero digits
     if given < needed:
         raise ValueError(f"num_digits is {given}, but these labels need at least {needed}")
     return given
@@ -172,7 +172,7 @@ def _digits(labels, num_classes, width):
     start = lax.cummax(jnp.where(is_start, position, 0))
     index = jnp.zeros_like(position).at[order].set(position - start, unique_indices=True)
     digits = []
-    for _ in range(width):  # and not index // C^k, whose power overflows
+    for _ in range(width):  # not index // C^k, whose power overflows
         digits.append(index % num_classes)
         index = index // num_classes
     return jnp.stack(digits, axis=-1)

@@ -1,7 +1,7 @@
 """NC1, the within-class variability, in every published convention; equi-separation over layers.
 
 tr(S_W S_B^+) is computed in two passes, each a sum over samples: `ClassStats` first, then `within_energy` around
-those class means. So it streams (add the results of the batches), shards (psum them), takes O(C D) memory and keeps
+those class means. It streams (add the results of the batches), shards (psum them), takes O(C D) memory and keeps
 its digits in float32, where one-pass formulas subtract numbers a million times larger than the result.
 
 Classes without samples are left out: C then means the number of classes present. Class means mu_c, sample mean
@@ -30,7 +30,7 @@ class Convention(NamedTuple):
     quotient: bool = False  # tr S_W / tr S_B instead
 
 
-# Balanced classes make them agree up to the factor C (and the quotient apart). Read from the released codes.
+# On balanced classes they agree up to the factor C (all but the quotient). Read from the released code.
 NC1_CONVENTIONS = MappingProxyType({
     "thesis": Convention("samples", "samples", "samples"),
     "papyan": Convention("samples", "classes", "classes"),
@@ -90,7 +90,7 @@ def between_inverse(stats: ClassStats, *, convention: str = "thesis") -> jax.Arr
     """A root T (D, min(C, D)) of S_B^+ = T T^T: the energy d^T S_B^+ d of a deviation d is ||T^T d||^2.
 
     With the factor F (C, D) of S_B = F^T F, T = F^+ if C < D, else (F^T F)^(+1/2). Both come from the singular values
-    of F: float32 has digits for twice as many orders of magnitude as in the eigenvalues of S_B. What is noise: singular
+    of F, which in float32 resolve twice as many orders of magnitude as the eigenvalues of S_B. Noise is: singular
     values below 10 eps sqrt(max(C, D)) of the largest, or below the rounding error of the class means.
 
     Args:
@@ -305,7 +305,7 @@ def nc1_one_pass(count: ArrayLike, sums: ArrayLike, second_moment: ArrayLike) ->
     raw = arrays.safe_divide(second_moment * (1 / s) * (1 / s), total)
     terms = [raw, center[:, None] * center[None, :], arrays.matmul(factor.T, factor)]
     value = jnp.sum(inverse * (terms[0] - terms[1] - terms[2]))
-    # Each product of the trace carries a relative rounding error of its own; they add up in absolute value.
+    # Each product in the trace carries its own relative rounding error; they add up in absolute value.
     eps = jnp.finfo(raw.dtype).eps
     error = eps * sum(jnp.sum(jnp.abs(inverse) * jnp.abs(t)) for t in terms)
     # S_B^+ itself is off by twice the error of its factor F times ||F^+||, ||F^+||^2 <= tr S_B^+.

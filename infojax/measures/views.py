@@ -1,4 +1,4 @@
-"""Measures of several views of each sample: LiDAR, the effective rank of what tells samples apart."""
+"""Measures of several views of each sample: LiDAR, the effective rank of the directions that tell samples apart."""
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +17,21 @@ def lidar(
     Of the views z_ij of sample i, with means m_i and grand mean m:
       S_b = sum_i (m_i - m)(m_i - m)^T / n,  S_w = sum_ij (z_ij - m_i)(z_ij - m_i)^T / (n q) + delta I_D.
     Conventions:
-      "paper": this, with eps = 1e-7 added to every p_k, as RankMe has it;
+      "paper": this, with eps = 1e-7 added to every p_k, as in RankMe;
       "unbiased": divided by n - 1 and n (q - 1), eps = 1e-8 added to every l_k instead (stable-pretraining);
-      "normalized": of "paper" with eps = 0 the entropy itself, over log min(n, D): in [0, 1] (Skean et al. 2025).
-    They agree to some 1e-3 where samples are many and delta is small; a port that takes principal components of the
-    matrix (reptrix) squares the eigenvalues, and reads 16 where these read 45.
+      "normalized": the entropy itself of "paper" with eps = 0, over log min(n, D): in [0, 1] (Skean et al. 2025).
+    They agree to about 1e-3 with many samples and a small delta; a port that takes principal components of the matrix
+    (reptrix) squares the eigenvalues, and reads 16 where these read 45.
 
     Args:
       z: (n, q, D), q views of each of n samples; the paper has n = 1,000 and q = 50.
       convention: one of `LIDAR_CONVENTIONS`.
-      delta: positive, what is added to S_w, in the units of z squared.
-      eps: None for that of the convention.
+      delta: positive, added to the diagonal of S_w, in the units of z squared.
+      eps: None for the default of the convention.
     Returns:
       0-d array; 0 where all means are equal. At most min(n - 1, D), up to eps.
     Raises:
-      ValueError: z has not three axes, fewer than two samples or views, or unknown convention.
+      ValueError: z does not have three axes, fewer than two samples or views, or unknown convention.
     References:
       Thilak et al., "LiDAR: sensing linear probing performance in joint embedding SSL architectures", ICLR 2024.
     """
@@ -60,7 +60,7 @@ def lidar(
     a, b = (whitened, whitened.T) if dim <= n else (whitened.T, whitened)
     found = spectra.eigenvalues(arrays.matmul(a, b) / (n - one))
     found = found * (spread / unit) ** 2 if one else found  # the others divide by their sum
-    missing = dim - len(found)  # eigenvalues that are zero, of which eps makes something
+    missing = dim - len(found)  # zero eigenvalues, which contribute through eps
     added, after = (eps, 0.0) if one else (0.0, eps)
     total = jnp.sum(found) + dim * added
     p = arrays.safe_divide(found + added, total) + after
