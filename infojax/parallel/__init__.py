@@ -1,6 +1,6 @@
-"""Measures over a mesh of devices: samples, matrices of a batch, or one large matrix are split over the axis "data".
+"""Measures over a mesh of devices: samples, a batch of matrices, or one large matrix are split over the axis "data".
 
-Every function takes `mesh=None` and then runs unsharded, as its namesake in `infojax.measures`.
+With `mesh=None` every function runs unsharded, like its namesake in `infojax.measures`.
 """
 
 from infojax.parallel.estimates import (

@@ -1,4 +1,4 @@
-"""The estimators of `infojax.measures.estimate` over samples that are split over devices."""
+"""The estimators of `infojax.measures.estimate` for samples split over devices."""
 
 from functools import cache, partial
 from typing import Any
@@ -19,7 +19,7 @@ from infojax.parallel.samples import interplay_and_spectra
 
 @cache
 def on_devices(mesh: Mesh | None) -> Compiled:
-    """What compiles a `Stage` of the estimators for a mesh; for one device without."""
+    """A function that compiles a `Stage` of the estimators for a mesh, or for one device without a mesh."""
     if mesh is None:
         return on_one_device
 
@@ -62,7 +62,7 @@ def estimate_interplay(
     mesh: Mesh | None = None,
     **effort: Any,
 ) -> InterplayEstimate:
-    """`infojax.estimate_interplay` of samples split over devices: products move 2 C D numbers a column."""
+    """`infojax.estimate_interplay` of samples split over devices: products move 2 C D numbers per column."""
     z = arrays.as_rows(z)
     weights = arrays.sample_weights(weights, len(z), z.dtype)
     z, labels, weights = _padded(mesh, (z, 0), (arrays.as_labels(labels, len(z)), -1), (weights, 0))
@@ -88,7 +88,7 @@ def estimate_joint_entropy(
     mesh: Mesh | None = None,
     **effort: Any,
 ) -> Estimate:
-    """`infojax.estimate_joint_entropy` of samples split over devices: products move D1 D2 numbers a column."""
+    """`infojax.estimate_joint_entropy` of samples split over devices: products move D1 D2 numbers per column."""
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     weights = arrays.sample_weights(weights, len(z1), z1.dtype)
     z1, z2, weights = _padded(mesh, (z1, 0), (z2, 0), (weights, 0))
@@ -98,7 +98,7 @@ def estimate_joint_entropy(
 def estimate_matrix_entropy(
     z: ArrayLike, *, weights: ArrayLike | None = None, center: bool = False, mesh: Mesh | None = None, **effort: Any
 ) -> Estimate:
-    """`infojax.estimate_matrix_entropy` of samples split over devices: products move D numbers a column."""
+    """`infojax.estimate_matrix_entropy` of samples split over devices: products move D numbers per column."""
     z = arrays.as_rows(z)
     weights = arrays.sample_weights(weights, len(z), z.dtype)
     z, weights = _padded(mesh, (z, 0), (weights, 0))

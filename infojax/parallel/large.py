@@ -1,10 +1,10 @@
 """The spectrum of one matrix that is too large, or too slow, for one device: two-sided block Jacobi.
 
 The n columns are split into two blocks of b = n / (2 P) for each of P devices. In a round every device diagonalises the
-2b x 2b block of its own pair of blocks, all devices learn all rotations (n 2b numbers) and apply them to the rows of
-their columns, and the blocks move on to the next partner; after 2P - 1 rounds each has met each, a sweep. Off-diagonal
-blocks shrink quadratically: 4 to 8 sweeps in float32. A device holds 2 n b = n^2 / P numbers and a few times that while
-it works.
+2b x 2b block of its own pair of blocks, all devices receive all rotations (n 2b numbers) and apply them to the rows of
+their columns, and the blocks move on to the next partner; after 2P - 1 rounds, a sweep, every pair has met.
+Off-diagonal blocks shrink quadratically: 4 to 8 sweeps in float32. A device holds 2 n b = n^2 / P numbers, and a few
+times that while it works.
 """
 
 from functools import partial
@@ -25,11 +25,11 @@ MOST_SWEEPS = 20
 def eigenvalues(k: ArrayLike, mesh: Mesh | None = None) -> jax.Array:
     """Ascending eigenvalues of a symmetric positive semi-definite matrix (n, n), those at rounding level set to zero.
 
-    Error about eps ||K||, as that of a dense solver. No derivatives: use the estimators, or one device, for losses.
+    The error is about eps ||K||, as with a dense solver. No derivatives: use the estimators, or one device, for losses.
 
     Args:
       k: (n, n), on a mesh best split by columns (`jax.P(None, "data")`).
-      mesh: or None for the dense solver of one device.
+      mesh: None for the dense solver on one device.
     Returns:
       (n,); nan if the sweeps did not converge.
     """
@@ -48,7 +48,7 @@ def eigenvalues(k: ArrayLike, mesh: Mesh | None = None) -> jax.Array:
     values, converged = jax.shard_map(
         solve, mesh=mesh, in_specs=jax.P(None, AXIS), out_specs=(SPLIT, WHOLE), check_vma=False
     )(columns)
-    # Padding adds zeros, the smallest eigenvalues there are.
+    # Padding adds zeros, the smallest possible eigenvalues.
     return jnp.where(converged, largest * spectra.support(jnp.sort(values)[missing:]), jnp.nan)
 
 
@@ -65,7 +65,7 @@ def _jacobi(columns, *, devices, block):
     me = jax.lax.axis_index(AXIS)
     source = _tournament(devices)
     norm = jnp.sqrt(jax.lax.psum(jnp.sum(columns * columns), AXIS))
-    # What rounding leaves of n^2 entries. It is measured before the last sweep rotates it away.
+    # What rounding leaves in n^2 entries, measured before the last sweep rotates it away.
     tolerance = 4 * jnp.finfo(columns.dtype).eps * len(columns) ** 0.5 * norm
     # Which block of rows each place holds: blocks 2d and 2d + 1 are device d's at first.
     order = jnp.concatenate([jnp.arange(devices) * 2, jnp.arange(devices) * 2 + 1])
@@ -78,9 +78,9 @@ def _jacobi(columns, *, devices, block):
         s = jnp.concatenate([tiles[mine[0]], tiles[mine[1]]])
         off = off + 2 * jnp.sum(s[:block, block:] ** 2)
         values, v = jnp.linalg.eigh((s + s.T) / 2)
-        # A solver's vectors are orthogonal to 10 eps or so, which a hundred rotations add up; one Newton step mends it.
+        # A solver's vectors are orthogonal to about 10 eps, which adds up over rotations; one Newton step repairs it.
         v = v + arrays.matmul(v, jnp.eye(2 * block, dtype=v.dtype) - arrays.matmul(v.T, v)) / 2
-        # Always the smaller values to the block of the smaller number, or blocks would swap for ever.
+        # The smaller values always go to the block of the smaller number, or blocks would swap forever.
         turned = mine[0] > mine[1]
         values, v = jnp.where(turned, values[::-1], values), jnp.where(turned, v[:, ::-1], v)
         rotations = jax.lax.all_gather(v, AXIS)
@@ -112,7 +112,7 @@ def _moved(left, right, devices):
         return left, right
     last = devices - 1
     me = jax.lax.axis_index(AXIS)
-    # The first ones move up, but for device 0, which sends its second one; the second ones move down.
+    # The first ones move up, except on device 0, which sends its second one; the second ones move down.
     up = jnp.where(me == 0, right, left)
     from_below = jax.lax.ppermute(up, AXIS, [(d, d + 1) for d in range(last)])
     down = jax.lax.ppermute(right, AXIS, [(d, d - 1) for d in range(1, devices)])

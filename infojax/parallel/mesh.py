@@ -1,6 +1,6 @@
 """Devices: one mesh with one axis, "data", over which samples are sharded. The only place that makes a mesh.
 
-The mesh spans the devices of all processes. What is done with its arrays is done by every process, in the same order.
+The mesh spans the devices of all processes. Every process must do the same with its arrays, in the same order.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,12 +18,12 @@ SPLIT, WHOLE = PartitionSpec(AXIS), PartitionSpec()
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A mesh of the first devices, equally many of each process (all by default).
+    """A mesh of the first devices, equally many from each process (all by default).
 
     Axes are Auto: the compiler moves data where it is needed.
 
     Raises:
-      ValueError: there are not so many, or the processes cannot share them evenly.
+      ValueError: there are not that many, or the processes cannot share them evenly.
     """
     processes = jax.process_count()
     if num_devices is not None and not 1 <= whole_number(num_devices, "num_devices") <= jax.device_count():
@@ -38,14 +38,14 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
 
 
 def replicated(tree: Any, mesh: Mesh | None = None) -> Any:
-    """Every leaf whole on every device; the tree as it is without a mesh. Every process gives the same values."""
+    """Every leaf whole on every device; the tree unchanged without a mesh. Every process gives the same values."""
     return tree if mesh is None else _placed(tree, NamedSharding(mesh, WHOLE))
 
 
 def shard_rows(tree: Any, mesh: Mesh | None = None) -> Any:
-    """Every leaf split by its leading axis, which the number of devices must divide; the tree without a mesh.
+    """Every leaf split along its leading axis, which the number of devices must divide; unchanged without a mesh.
 
-    Every process gives the same values, whole; `from_local_rows` takes a share from each.
+    Every process gives the same whole values; `from_local_rows` takes a share from each.
     """
     return tree if mesh is None else _placed(tree, NamedSharding(mesh, SPLIT))
 
@@ -54,7 +54,7 @@ def _placed(tree, sharding):
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
-    def spread(leaf):  # device_put would send every leaf to every process, to compare them
+    def spread(leaf):  # device_put would send every leaf to every process to compare them
         x = leaf if isinstance(leaf, np.ndarray) else np.asarray(jnp.asarray(leaf))
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
@@ -62,14 +62,14 @@ def _placed(tree, sharding):
 
 
 def gather(tree: Any, mesh: Mesh | None = None) -> Any:
-    """Inside a compiled program: every leaf whole on every device, gathered once; the tree as it is without a mesh."""
+    """Inside a compiled program: every leaf whole on every device, gathered once; the tree unchanged without a mesh."""
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
 
 
 def local_copy(tree: Any) -> Any:
     """Every leaf whole on this process's first device, from wherever the devices hold it.
 
-    What follows needs no other process, and one device works instead of all alike. Every process calls it.
+    What follows needs no other process and runs on one device, not identically on all. Every process calls it.
     """
     return jax.tree.map(_local, tree)
 
@@ -96,7 +96,7 @@ def local_rows(num_rows: int, mesh: Mesh | None = None) -> np.ndarray:
 
 
 def from_local_rows(tree: Any, mesh: Mesh | None = None) -> Any:
-    """Arrays sharded over rows, of which every process gives its `local_rows`, numpy (n, ...)."""
+    """Arrays sharded over rows, to which every process contributes its `local_rows`, numpy (n, ...)."""
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     return jax.make_array_from_process_local_data(NamedSharding(mesh, SPLIT), tree)
@@ -132,7 +132,8 @@ def over_processes(reduce: Callable[[Any, str], Any], tree: Any) -> Any:
     """reduce(tree, axis) over an axis of processes, each with a tree of its own; the result on this process's device.
 
     Args:
-      reduce: of arrays and the name of a mapped axis, as lambda stats, axis: stats.reduce(axis); gives the same in all.
+      reduce: function of arrays and the name of a mapped axis, such as lambda stats, axis: stats.reduce(axis); its
+        result is the same in every process.
     """
     first = [jax.local_devices(process)[0] for process in range(jax.process_count())]
     mesh, axis = Mesh(np.array(first), ("processes",)), PartitionSpec("processes")

@@ -1,4 +1,4 @@
-"""Measures of samples that are split over devices: local sums, completed by a psum, then one small computation.
+"""Measures of samples split over devices: local sums, completed by a psum, then one small computation.
 
 What moves between devices is O(C D) for class statistics, O(D^2) for second moments, O(C D^2 / devices) from each
 device for class second moments: never the samples. The one exception is the Gram route, for fewer samples than columns
@@ -37,7 +37,7 @@ from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
 def compiled_on_mesh(namesake: Callable[..., Any], *static: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Compiles a function of arrays and a mesh; without a mesh it is its namesake in `infojax.measures`, uncompiled.
 
-    The number of classes, where it is not given, is that of the labels, which a compiled program could not tell.
+    The number of classes, if not given, is inferred from the labels, which a compiled program could not do.
     """
 
     def decorated(f):
@@ -61,7 +61,7 @@ def compiled_on_mesh(namesake: Callable[..., Any], *static: str) -> Callable[[Ca
 
 
 def _checked(name, value):
-    """An argument that jit would take in its own way: integers cut to 32 bits, 1e-60 as zero, strings in its words."""
+    """Checks an argument that jit would mangle: integers cut to 32 bits, 1e-60 as zero, strings with its own error."""
     if value is None or isinstance(value, jax.Array) or name not in ("z", "labels", "head", "bias", "weights"):
         return value
     if name == "labels":
@@ -100,7 +100,7 @@ def class_stats(
 ) -> ClassStats:
     """`infojax.class_stats` of samples (N, D) split over devices; N need not be divisible.
 
-    Two all-reduces of O(C D), and one of the scatter where it is asked for. Merge the results of several batches.
+    Two all-reduces of O(C D), and one of the scatter if requested. Merge the results of several batches.
     """
 
     def local(z, labels, weights):
@@ -115,7 +115,7 @@ def second_moment(
 ) -> jax.Array:
     """sum_i p_i u_i u_i^T (D, D) of the unit rows: the density whose entropy is `matrix_entropy`; trace one.
 
-    One all-reduce of D^2 numbers, and of D for the mean where `center`.
+    One all-reduce of D^2 numbers, and one of D for the mean if `center`.
     """
 
     def local(z, _, weights, axis=AXIS):
@@ -130,7 +130,7 @@ def second_moment(
 
 
 def _density(z, weights, center, mesh):
-    """The smaller side's density: second moment, or Gram matrix of the gathered rows where N < D."""
+    """The smaller density: the second moment, or the Gram matrix of the gathered rows where N < D."""
     z = arrays.as_rows(z)
     if z.shape[0] >= z.shape[1]:
         return second_moment(z, weights=weights, center=center, mesh=mesh)
@@ -160,7 +160,7 @@ def coding_rate(
     weights: ArrayLike | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """`infojax.coding_rate` of samples split over devices: of the global batch, whose size its scale depends on."""
+    """`infojax.coding_rate` of the global batch of samples split over devices, on whose size its scale depends."""
     z = arrays.as_rows(z)
     if z.shape[0] < z.shape[1]:
         return entropy.coding_rate(z, mu, form=form, weights=weights)
@@ -188,7 +188,7 @@ def neural_collapse(
     mesh: Mesh | None = None,
 ) -> NeuralCollapse:
     """`infojax.neural_collapse` of samples split over devices: two passes, O(C D) moved in each."""
-    num_classes = num_classes if head is None else len(head)  # type: ignore[arg-type]  # jit has made an array of it
+    num_classes = num_classes if head is None else len(head)  # type: ignore[arg-type]  # jit has made it an array
     z, s = scale.normalised_samples(z, labels, num_classes, weights)
     stats = class_stats(z, labels, num_classes, weights=weights, mesh=mesh)
     quotient = variability.nc1_convention(convention).quotient
@@ -217,7 +217,7 @@ def interplay(
 
     With N > C min(N, D) samples the second moments of the classes are reduced, each device getting those of its share
     of classes (a reduce-scatter of C D^2 numbers), and decomposed where they lie; then the factors, C D rows, are
-    gathered for the one joint spectrum. Where that is too large: `estimate_interplay`.
+    gathered for the one joint spectrum. Where that is too large, use `estimate_interplay`.
     """
     return head_interplay.assemble(*_ingredients(z, labels, head, weights, center, mesh))
 
@@ -245,7 +245,7 @@ def _ingredients(z, labels, head, weights, center, mesh):
         return head_interplay.ingredients(z, labels, head, weights, center)
     second, rho, unit_head, class_p, mean, count = class_moments(z, labels, head, weights, center, mesh)
     factors = map_matrices(head_interplay.factor, mesh)(second)
-    # Gathered here: left to itself the compiler gathers what is made of them, piece by piece.
+    # Gathered here: left to itself the compiler gathers what is computed from them, piece by piece.
     factors = jax.lax.with_sharding_constraint(factors, jax.NamedSharding(mesh, WHOLE))[:num_classes]
     owner = jnp.repeat(jnp.arange(num_classes), dim, total_repeat_length=num_classes * dim)
     rows = factors.reshape(num_classes * dim, dim)
