@@ -1,4 +1,4 @@
-"""The rows' numbers as TensorBoard events, where tensorboardX is installed; metrics.jsonl stays the truth."""
+"""The numbers of the rows as TensorBoard events, if tensorboardX is installed; metrics.jsonl remains authoritative."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from infojax.train.schema import COORDINATES
 
 
 class Board:
-    """Events in a folder, begun with the first number.
+    """Events in a folder, created at the first number.
 
     Args:
       folder: of the event files.
@@ -20,8 +20,8 @@ class Board:
         self._writer: Any = None
 
     def row(self, kind: str, step: int, time: float, values: Mapping[str, Any]) -> None:
-        """The floats of a row, as "eval/test/mir", of several runs in one program "run0/eval/test/mir", of a layer
-        "eval/test/layer1/nc1".
+        """Writes the floats of a row, as "eval/test/mir"; with several runs in one program as "run0/eval/test/mir",
+        for a layer as "eval/test/layer1/nc1".
 
         Rows along a coordinate other than time are left out: they have many values at one step.
         """

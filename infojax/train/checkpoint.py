@@ -1,4 +1,4 @@
-"""Checkpoints of a `State`. The only place that knows orbax."""
+"""Checkpoints of a `State`. The only module that uses orbax."""
 
 import itertools
 import json
@@ -29,12 +29,12 @@ class UnwrittenError(CheckpointError):
 
 
 class Checkpoints:
-    """The checkpoints of a run: one is written whole or not at all, in the background. Every process makes each call.
+    """The checkpoints of a run: each is written whole or not at all, in the background. Every process makes each call.
 
     Args:
-      folder: made where it is missing; one that every process sees.
-      keep: so many of the newest stay.
-      best: name of a measurement, as "test accuracy"; of the checkpoints that have it, that with the largest stays too.
+      folder: created if missing; every process must see it.
+      keep: number of recent checkpoints kept.
+      best: name of a measurement such as "test accuracy"; the checkpoint with its largest value is kept too.
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, best: str | None = None) -> None:
@@ -42,14 +42,14 @@ class Checkpoints:
         from orbax.checkpoint import checkpoint_managers as policies
 
         self._ocp, self.folder = ocp, Path(folder).absolute()
-        self._newest: int | None = None  # step that was saved last
+        self._newest: int | None = None  # the last saved step
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is no folder; remove it, or choose another workdir")
         preserved = [policies.LatestN(keep)]
         if best:
             preserved.append(policies.BestN(get_metric_fn=lambda found: (found or {}).get(best, -math.inf), n=1))
         options = ocp.CheckpointManagerOptions(
-            save_decision_policy=policies.FixedIntervalPolicy(1),  # whoever calls `save` has decided
+            save_decision_policy=policies.FixedIntervalPolicy(1),  # the caller of `save` decides
             preservation_policy=policies.AnyPreservationPolicy(preserved),
         )
         self._manager = ocp.CheckpointManager(
@@ -69,7 +69,7 @@ class Checkpoints:
         """Writes the state of a step; returns before it is on disk, and its arrays may be donated right away.
 
         Args:
-          metrics: by which the best is kept; facts: what else to remember, plain values, for `facts`.
+          metrics: by which the best is chosen; facts: further plain values to remember, for `facts`.
         Raises:
           UnwrittenError: this one or the last could not be written, as on a full disk; earlier ones are intact.
         """
@@ -90,7 +90,7 @@ class Checkpoints:
         """Returns when everything is on disk.
 
         Raises:
-          UnwrittenError: as of `save`.
+          UnwrittenError: as for `save`.
         """
         try:
             self._manager.wait_until_finished()
@@ -107,10 +107,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        """Closes; not where a collective broke as another process has gone: what is being saved then stays partial."""
+        """Closes, unless a collective broke because another process died: what is being saved then stays partial."""
         if jax.process_count() > 1 and kind and issubclass(kind, jax.errors.JaxRuntimeError):
             return
-        with suppress(*[Exception] * bool(kind)):  # what ended the run is what is told
+        with suppress(*[Exception] * bool(kind)):  # report what ended the run
             self.close()
 
     def _failed(self, step, error):
@@ -119,18 +119,18 @@ class Checkpoints:
         return UnwrittenError(f"{self.folder}: checkpoint {step} was not written ({_line(error)}); earlier ones stay")
 
     def facts(self, step: int) -> dict[str, Any]:
-        """What `save` was given to remember of a step; {} of a checkpoint of before."""
+        """The facts given to `save` at a step; {} for a checkpoint from before they were stored."""
         return self._known(step).get("facts", {})
 
     def _known(self, step):
-        """What `save` wrote beside the state; {} of a checkpoint of before.
+        """What `save` wrote beside the state; {} for a checkpoint from before it did.
 
         Raises:
-          ValueError: it is damaged, or of another step.
+          ValueError: it is damaged, or belongs to another step.
         """
         if not (self.folder / str(step) / "default").is_dir():
             raise ValueError("its data are missing")
-        json.loads((self.folder / str(step) / "_CHECKPOINT_METADATA").read_text())  # orbax takes a damaged one for none
+        json.loads((self.folder / str(step) / "_CHECKPOINT_METADATA").read_text())  # orbax ignores a damaged one
         known = dict(getattr(self._manager.metadata(step), "custom_metadata", None) or {})
         if known and known.pop("sum", None) != _sum_of(known):
             raise ValueError("its checksums are damaged")
@@ -139,7 +139,7 @@ class Checkpoints:
         return known
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
-        """(step, state) of the newest readable checkpoint, or None where there is none.
+        """(step, state) of the newest readable checkpoint, or None if there is none.
 
         A checkpoint that cannot be read is skipped with a warning and put aside.
 
@@ -169,10 +169,10 @@ class Checkpoints:
         return None
 
     def _damage(self, step, look):
-        """What is wrong with the data that `look` reads, in any process; None of good ones.
+        """What is wrong with the data that `look` reads, in any process; None if they are good.
 
         Raises:
-          CheckpointError: they cannot be read now, but later or elsewhere: they may be good.
+          CheckpointError: they cannot be read now but may be intact, and readable later or elsewhere.
         """
         found = None
         with together():
@@ -194,7 +194,7 @@ class Checkpoints:
         return state
 
     def _verify(self, step, state):
-        """Compares the checksums: compression finds some of the flipped bits only."""
+        """Compares the checksums: compression detects only some of the flipped bits."""
         stored, found = self._known(step).get("sums"), sums(state)
         if stored is None:
             _warn(
@@ -205,7 +205,7 @@ class Checkpoints:
             raise ValueError(f"the checksum of {wrong[0]} is wrong")
 
     def _same(self, step, abstract):
-        """Orbax casts types silently and reports shapes by another name: compare first."""
+        """Orbax casts types silently and reports shapes under another name: compare first."""
 
         def described(tree):
             leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -223,7 +223,7 @@ class Checkpoints:
 
 
 def sums(tree: Any) -> dict[str, int]:
-    """Dotted path -> CRC-32 of the bytes of each leaf that this process holds completely."""
+    """Dotted path -> CRC-32 of the bytes of each leaf that this process holds in full."""
     found = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_replicated:
@@ -262,7 +262,7 @@ def _line(error):
 
 
 def _cause(error):
-    """Orbax wraps what happened."""
+    """The underlying error, which orbax wraps."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

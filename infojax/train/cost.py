@@ -1,4 +1,4 @@
-"""What a run will cost, before it is begun."""
+"""What a run will cost, before it starts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from infojax.train.step import Step
 
 
 class Cost(NamedTuple):
-    """Of one step of all runs.
+    """The cost of one step of all runs.
 
     Attributes:
       flops: floating-point operations as XLA counts them, or None where it does not.
-      seconds: of one step, or None; compile_seconds: of the first call, less one step.
+      seconds: of one step, or None; compile_seconds: of the first call, minus one step.
     """
 
     flops: float | None
@@ -24,7 +24,7 @@ class Cost(NamedTuple):
     compile_seconds: float
 
     def line(self, steps: int, views: Sequence[View], runs: int) -> str:
-        """The cost of `steps` steps in one line; images are counted where views have a size."""
+        """The cost of `steps` steps in one line; images are counted if views have a size."""
         parts = [f"{steps:,} steps"]
         sizes: list[Any] = [view.size for view in views if view.size != "all"]
         if sizes:

@@ -16,7 +16,7 @@ def indices(view: View, place: int, seeds: Seeds, step: int | jax.Array, num_sam
         return jnp.arange(num_samples)
     key = jax.random.fold_in(stream("order", seeds.order), place)
     draw = order_with_replacement if view.replacement else order
-    return draw(key, step, view.size, num_samples)  # type: ignore[arg-type]  # a number by now
+    return draw(key, step, view.size, num_samples)  # type: ignore[arg-type]  # resolved to a number
 
 
 def draw(
@@ -30,12 +30,12 @@ def draw(
     """The batch of a step: view -> `Batch`.
 
     Args:
-      data: source -> {"x": (N, ...) samples as stored, "labels": (N,), ...}, on the device; what else a source has of
-        its samples (other labels, as of `relabel`) is drawn along as `Batch.extra`.
+      data: source -> {"x": (N, ...) samples as stored, "labels": (N,), ...}, on the device; whatever else a source has
+        per sample (such as the labels of `relabel`) is drawn along as `Batch.extra`.
       views: of an objective.
       transforms: name -> function of (key, samples as stored), by name in the views.
       seeds: `Seeds`; the order decides which samples, the noise how they are transformed.
-      fed: view -> {"x", "labels", "index"} of this step, for views that were read by the host instead.
+      fed: view -> {"x", "labels", "index"} of this step, for views read by the host instead.
     """
     batch, noise = {}, jax.random.fold_in(stream("noise", seeds.noise), step)
     for place, view in enumerate(views):

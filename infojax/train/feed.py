@@ -1,4 +1,4 @@
-"""Batches of a source that does not fit on the devices: every process reads the samples that its own devices take."""
+"""Batches of a source that does not fit on the devices: every process reads the samples for its own devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,10 +19,10 @@ def feed(
     """step -> {view: {"x", "labels", "index"}}, for `fit(feed=...)`: the batches that `draw` would take, read ahead.
 
     Args:
-      source: a `Source`; view: the objective's, which names it; place: the view's number among the objective's views.
-      seeds: of the run; until: its last step; mesh: as of the step's transforms.
+      source: a `Source`; view: the objective's view of it; place: the view's number among the objective's views.
+      seeds: of the run; until: its last step; mesh: the same as for the step's transforms.
     Raises:
-      DataError: from reading. ValueError: steps are not asked for one after the other.
+      DataError: from reading. ValueError: steps are not requested in order.
     """
     mine, waiting = local_rows(view.size, mesh), None  # type: ignore[arg-type]  # "all" is not fed
     chosen = jax.jit(lambda step: indices(view, place, seeds, step, len(source)))

@@ -1,8 +1,8 @@
 """One run at a time in a run folder: a lock that the kernel releases when a process dies, however it dies.
 
 POSIX record locks (`fcntl.lockf`) hold across the hosts of NFS and Lustre where these support them. Where they do not,
-the lock is good on one host only, or there is none: then a run that cannot be asked is alive if the file is touched
-while we look, as its owner does every few seconds. (Numbers of processes say nothing: containers have their own.)
+the lock holds on one host only, or there is none: then a run that no lock can tell of is alive if the file is touched
+while we watch, as its owner does every few seconds. (Process ids say nothing: containers have their own.)
 """
 
 import json
@@ -19,7 +19,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]  # where it is not at hand
 
 BEAT = 5.0  # seconds between touches
-PATIENCE = 3  # beats without a touch after which a run is taken for gone
+PATIENCE = 3  # beats without a touch after which a run is considered gone
 
 
 class InUseError(RuntimeError):
@@ -27,9 +27,9 @@ class InUseError(RuntimeError):
 
 
 def check_free(path: str | Path) -> None:
-    """Raises InUseError where another process has the lock of a file; takes and makes nothing.
+    """Raises InUseError if another process holds the lock of a file; acquires and creates nothing.
 
-    For an early word, before long work; where there are no locks it is silent, and `Lock` decides.
+    An early check before long work; where there are no locks it is silent, and `Lock` decides.
     """
     with suppress(OSError), open(path, encoding="utf-8") as file:
         try:
@@ -40,7 +40,7 @@ def check_free(path: str | Path) -> None:
 
 
 def _owner(file):
-    """Who wrote a lock's file last and did not empty it."""
+    """Who last wrote to a lock's file without emptying it."""
     file.seek(0)
     try:
         owner = json.loads(file.read())
@@ -50,7 +50,7 @@ def _owner(file):
 
 
 def _told(path, owner):
-    if owner is None:  # it has not written its name yet
+    if owner is None:  # the owner has not written its name yet
         owner = {"pid": "that has just begun", "host": "this or another host", "since": "this moment"}
     who = f"process {owner['pid']} on {owner['host']} has used it since {owner['since']}"
     seen = time.strftime("%H:%M:%S", time.localtime(os.stat(path).st_mtime))
@@ -61,7 +61,7 @@ class Lock:
     """Holds `path` until `release`.
 
     Raises:
-      InUseError: names the process, its host and since when. OSError: the file cannot be made.
+      InUseError: names the process, its host and since when. OSError: the file cannot be created.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -79,15 +79,15 @@ class Lock:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def release(self) -> None:
-        """Gives it up; the file stays, empty."""
+        """Releases the lock; the file stays, empty."""
         if self._stop.is_set():
             return
         self._stop.set()
         self._write(None)
-        self._file.close()  # which unlocks
+        self._file.close()  # closing unlocks
 
     def _lock(self):
-        """True: we have it. False: somebody else has it. None: there are no locks here."""
+        """True: acquired. False: somebody else has it. None: there are no locks here."""
         if fcntl is None:
             return None
         try:
@@ -101,7 +101,7 @@ class Lock:
     def _alive(self, owner, locked):
         if locked and owner["host"] == platform.node():
             return False
-        before = os.stat(self.path).st_mtime_ns  # by the clock of the file server, which is nobody's and everybody's
+        before = os.stat(self.path).st_mtime_ns  # by the clock of the file server, which all hosts share
         for _ in range(PATIENCE):
             time.sleep(BEAT)
             if os.stat(self.path).st_mtime_ns != before:
@@ -120,4 +120,4 @@ class Lock:
             try:
                 os.utime(self.path)
             except OSError:
-                return  # the folder is gone; who writes to it next says so
+                return  # the folder is gone; the next write to it reports that

@@ -1,14 +1,14 @@
 """The loop: steps, rows, evaluations, checkpoints, in one fixed order.
 
 At step k, that is after k updates (k = 0, 1, ..., until):
-  1. log, if k is due: a row of kind "train" with the metrics of the update that led here; not finite ends the run
-  2. evaluate, if k is due: rows of kind "eval"; one that says "not_finite" ends the run, but not a group of several;
+  1. log, if k is due: a row of kind "train" with the metrics of the last update; a NaN or Inf ends the run
+  2. evaluate, if k is due: rows of kind "eval"; one with "not_finite" ends the run, but not a group of several;
      SIGTERM within an evaluator that trains ends the run without a checkpoint of k
   3. checkpoint, if k is due, or if the run was asked to stop (SIGTERM): rows are flushed first, the state is finite
   4. update
-An objective that says at a due step that it is finished ends the run there, as if that step were the last.
-So the rows of a step are whole before its checkpoint is begun: a run that continues from the checkpoint of step k drops
-the rows past k, and goes on at 4.
+An objective that reports at a due step that it is finished ends the run there, as if that step were the last.
+So the rows of a step are complete before its checkpoint is begun: a run that continues from the checkpoint of step k
+drops the rows past k, and goes on at 4.
 """
 
 import signal
@@ -33,11 +33,11 @@ from infojax.train.step import Step, all_finite, pick, swept
 
 
 class NonFiniteError(RuntimeError):
-    """A number of training became NaN or Inf; the message names the step, the quantity and the last checkpoint."""
+    """A training quantity became NaN or Inf; the message names the step, the quantity and the last checkpoint."""
 
 
 class Preempted(Exception):
-    """The process was asked to stop; the message says at which step, and whether that was saved."""
+    """The process was asked to stop; the message says at which step, and whether it was saved."""
 
 
 class Evaluator(NamedTuple):
@@ -46,11 +46,11 @@ class Evaluator(NamedTuple):
     Attributes:
       name: of its rows.
       due: step -> whether it runs there.
-      run: {"raw": `Model`, ...} of `Objective.evaluated` -> yields (name, value), which make a row. The value
-        "not_finite" names the output of the network that is NaN or Inf; other values may be.
-      of_all_runs: `run` takes a list of these, one per run, and yields whole rows, dicts; "run" is the number of its
-        run (0 by default), "runs" those it is made of where these are several. A row of a frozen run, or of one of a
-        group that is "not_finite", is marked "frozen"; one that is made of a frozen run "of_frozen".
+      run: {"raw": `Model`, ...} from `Objective.evaluated` -> yields (name, value) pairs, which make a row. The value
+        "not_finite" names the network output that is NaN or Inf; other values may themselves be NaN or Inf.
+      of_all_runs: `run` takes a list of these, one per run, and yields whole rows, as dicts; "run" is the number of
+        its run (0 by default), "runs" the numbers of the runs behind it if there are several. A row of a frozen run, or
+        of a "not_finite" one in a group, is marked "frozen"; one computed from a frozen run "of_frozen".
     """
 
     name: str
@@ -63,8 +63,8 @@ def every(interval: int, total: int, late: int = 0, late_from: float = 1.0) -> C
     """Due at 0, interval, 2 interval, ... and at the end; never for an interval of 0.
 
     Args:
-      late: the interval from the step late_from * total on, as protocols have it that select among the last
-        evaluations; 0 keeps the first one.
+      late: the interval from step late_from * total on, for protocols that select among the last evaluations; 0 keeps
+        the first one.
     """
 
     def due(step):
@@ -80,7 +80,7 @@ def at(*steps: int) -> Callable[[int], bool]:
 
 
 def log_spaced(total: int, count: int, per_epoch: float = 1) -> Callable[[int], bool]:
-    """Due at 0, at about `count` steps whose logarithms are evenly spaced, next to whole epochs, and at the end."""
+    """Due at 0, at about `count` log-spaced steps rounded to whole epochs, and at the end."""
     epochs = max(1, total / per_epoch)
     points = np.rint(np.rint(np.geomspace(1, epochs, count)) * per_epoch).astype(int)
     return at(*{0, total, *points[points <= total].tolist()})
@@ -107,21 +107,21 @@ def fit(
     """Trains to step `until` and returns the state.
 
     Args:
-      state: where it starts without a checkpoint; its arrays are donated to the first step.
-      step: `Step` of `make_step` or `map_runs`.
+      state: the start if there is no checkpoint; its arrays are donated to the first step.
+      step: `Step` from `make_step` or `map_runs`.
       rows: a RunFolder, or None.
-      checkpoints: `Checkpoints`, or None; the newest readable one is where the run continues.
+      checkpoints: `Checkpoints`, or None; the run continues from the newest readable one.
       log, save: step -> whether it is due.
       progress: called with (step, values) at logged steps, after evaluations, with "phase" when one begins, and with
         "note" for a line that stays.
       feed: step -> rows of sources that the host reads, or None.
-      steps_per_call: updates in one call of the device; 1 on CPU, where a loop inside a program is slower.
-      runs: of several runs in one program (`map_runs`), what tells each apart, as {"seed": 0}: part of its rows.
+      steps_per_call: updates per device call; 1 on CPU, where a loop inside a program is slower.
+      runs: for several runs in one program (`map_runs`), what tells each apart, such as {"seed": 0}: part of its rows.
     Raises:
-      NonFiniteError: a logged loss, an evaluation or a state about to be saved is not finite, of all runs of a group;
+      NonFiniteError: a logged loss, an evaluation or a state about to be saved is not finite, in all runs of a group;
         the last good checkpoint stays.
-      Preempted: SIGTERM came, to any process; CheckpointError: a checkpoint could not be written; ValueError: fed
-        several steps a call.
+      Preempted: any process received SIGTERM; CheckpointError: a checkpoint could not be written; ValueError: `feed`
+        with several steps per call.
     """
     if feed is not None and (steps_per_call > 1 or runs):
         raise ValueError("where the host feeds every step there is one run, and one step a call")
@@ -139,7 +139,7 @@ def fit(
             if k != restored:  # else all of this was done before the checkpoint
                 try:
                     keeper.measure(k, state, metrics, until if ends else k, ends)
-                except Preempted:  # of decoders that are trained there: rows of a step are whole, or dropped
+                except Preempted:  # from decoders trained there: rows of a step are complete, or dropped
                     raise Preempted(keeper.dropped(k, f"stopped while step {k} was measured")) from None
             stopping = asked()
             if stopping:
@@ -165,7 +165,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Keeper:
-    """What is kept of a run: its rows, its checkpoints, its progress."""
+    """Keeps the records of a run: its rows, its checkpoints, its progress."""
 
     objective: Any
     constants: Any
@@ -185,7 +185,7 @@ class _Keeper:
         return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
 
     def finished(self, k, state):
-        """Whether no run changes any more: each is finished, or frozen before step k."""
+        """Whether no run changes anymore: each is finished, or frozen before step k."""
         return bool(np.all(np.logical_or(self.objective.finished(state), np.asarray(state.step) < k)))
 
     def restore(self, state):
@@ -213,7 +213,7 @@ class _Keeper:
         self.measured.clear()
         if not self.due(place) and not ends:
             return
-        jax.block_until_ready(state)  # what was dispatched is the steps' time
+        jax.block_until_ready(state)  # dispatched work counts as the steps' time
         # A frozen run stays at the step before its numbers were no longer finite.
         frozen = [{"frozen": True} if step < k else {} for step in np.atleast_1d(state.step)] if self.runs else [{}]
         if metrics is not None and self.log(place):
@@ -239,7 +239,7 @@ class _Keeper:
                 for values in self._evaluated(evaluator, models):
                     run = values.pop("run", 0)
                     others = any(frozen[i] for i in values.pop("runs", ()))
-                    # Networks that were made of the trained one say nothing of its training.
+                    # Networks derived from the trained one say nothing about its training.
                     lost = "not_finite" in values and not COORDINATES.keys() & values.keys()
                     frozen[run] = frozen[run] or ({"frozen": True} if lost and self.runs else {})
                     mark = frozen[run] or ({"of_frozen": True} if others else {})
@@ -284,7 +284,7 @@ class _Keeper:
         self.progress(k, values)
 
     def checkpoint(self, k, state):
-        """Written whole in the background; with the measurements of this step, by which the best is kept."""
+        """Writes it in the background, with the measurements of this step, by which the best is chosen."""
         if not self.checkpoints:
             return
         with self._timed("checkpoint"):
@@ -300,7 +300,7 @@ class _Keeper:
         return NonFiniteError(self.dropped(k, f"step {k}: {text}"))
 
     def dropped(self, k, text):
-        """The text of what ends the run without a checkpoint of step k, with the step of the last good one."""
+        """The message for a run that ends without a checkpoint of step k, with the step of the last good one."""
         if self.checkpoints:
             self.checkpoints.wait()
             saved = [step for step in self.checkpoints.steps() if step <= k]
@@ -308,7 +308,7 @@ class _Keeper:
         return text
 
     def finish(self, k, begun):
-        """Everything is on the disk; where the time went is the last row, if there was any work."""
+        """Puts everything on disk; where the time went is the last row, if there was any work."""
         if self.checkpoints:
             with self._timed("checkpoint"):
                 self.checkpoints.wait()
@@ -333,10 +333,10 @@ _finite = jax.jit(all_finite)
 
 @contextmanager
 def _termination():
-    """Yields a function that tells whether SIGTERM came; the handler before it is put back, and hears what came late.
+    """Yields a function that tells whether SIGTERM came; the previous handler is restored and gets a late signal.
 
-    A loop inside another one (an evaluator that trains) asks for that one, and ends it. With jax.distributed, JAX has a
-    handler of its own, which tells all processes. Other threads than the main one cannot have handlers.
+    A loop inside another one (an evaluator that trains) asks on its behalf, and ends it. With jax.distributed, JAX has
+    a handler of its own, which informs all processes. Only the main thread can have handlers.
     """
     if (outer := _asked.get()) is not None:
         yield outer
@@ -346,7 +346,7 @@ def _termination():
     token = _asked.set(came.is_set if alone else asked_to_stop)
     handlers = {}
     if threading.current_thread() is threading.main_thread():
-        if callable(signal.getsignal(signal.SIGINT)):  # not where it is ignored
+        if callable(signal.getsignal(signal.SIGINT)):  # unless it is ignored
             handlers[signal.SIGINT] = signal.default_int_handler  # KeyboardInterrupt closes what is open
         if alone:
             handlers[signal.SIGTERM] = lambda *_: came.set()
@@ -357,7 +357,7 @@ def _termination():
         _asked.reset(token)
         for number, handler in before.items():
             signal.signal(number, handler)
-    if came.is_set():  # after the last time that the loop asked; no error ended it
+    if came.is_set():  # after the loop's last check; no error ended it
         signal.raise_signal(signal.SIGTERM)
 
 

@@ -12,9 +12,9 @@ def as_net(module: Any, *inputs: Any, start: str | None = None, param_dtype: Any
     """A `Net` of a module that is called as module(*inputs, train=...).
 
     Args:
-      inputs: arrays or ShapeDtypeStructs, a batch of what it is called with; sizes of the batch do not matter.
+      inputs: arrays or ShapeDtypeStructs, a batch of its inputs; the batch size does not matter.
       start: a stage; the net is then what follows it, and `inputs` are a batch of that stage's output.
-      param_dtype: of the floating parameters that `init` makes; None leaves them as the module makes them.
+      param_dtype: of the floating parameters that `init` creates; None keeps the module's own.
     """
     begin = {} if start is None else {"start": start}
 
@@ -37,7 +37,7 @@ def as_net(module: Any, *inputs: Any, start: str | None = None, param_dtype: Any
     def head(params):
         if "head" not in params:
             return None
-        rows = params["head"]["kernel"].T[: getattr(module, "num_classes", None)]  # a transformer's are of all tokens
+        rows = params["head"]["kernel"].T[: getattr(module, "num_classes", None)]  # a transformer's cover all tokens
         return Head(rows, params["head"].get("bias", jnp.zeros(len(rows))))
 
     return Net(init, apply, head, getattr(module, "of_batch", False))

@@ -1,4 +1,4 @@
-"""Optimisers and schedules as the papers' codes run them, put together from optax.
+"""Optimisers and schedules as in the papers' code, composed from optax.
 
 Weight decay and layer-wise adaptation leave out every parameter with fewer than two axes: biases, and the scales and
 shifts of normalisation layers.
@@ -17,15 +17,15 @@ def matrices(params: Any) -> Any:
 
 
 def kernels(params: Any) -> Any:
-    """Mask of the parameters named "kernel": `matrices` without tokens and positions, what MAE's fine-tuning decays."""
+    """Mask of the parameters named "kernel": `matrices` without tokens and positions, as MAE's fine-tuning decays."""
     return jax.tree_util.tree_map_with_path(lambda path, p: getattr(path[-1], "key", "") == "kernel", params)
 
 
 def scale_by_layer(decay: float) -> optax.GradientTransformation:
-    """Multiplies the update of a ViT's layer l of L by decay^(L + 1 - l), as fine-tuning of BEiT and MAE does.
+    """Multiplies the update of a ViT's layer l of L by decay^(L + 1 - l), as in fine-tuning of BEiT and MAE.
 
-    l is 0 for patches, positions and tokens, i for "block<i>", L + 1 for what follows the blocks. Parameters are found
-    by the name that is directly within the net; a net without blocks is one layer, which is not scaled.
+    l is 0 for patches, positions and tokens, i for "block<i>", L + 1 for what follows the blocks. Parameters are
+    matched by their top-level name in the net; a net without blocks is one layer, which is not scaled.
     """
 
     def layer(path):
@@ -51,7 +51,7 @@ def _block(name):
 
 
 def cosine_7_16(lr: float, total_steps: int) -> optax.Schedule:
-    """lr * max(0, cos(7 pi k / (16 K))), no warm-up; ends at 0.195 lr.
+    """lr * max(0, cos(7 pi k / (16 K))), without warm-up; ends at 0.195 lr.
 
     References:
       FixMatch, and all methods of TorchSSL.
@@ -66,7 +66,7 @@ def cosine_7_16(lr: float, total_steps: int) -> optax.Schedule:
 def coop(lr: float, total_steps: int, epochs: int, first: float = 1e-5) -> optax.Schedule:
     """Constant within an epoch: `first` in epoch 1, then lr (1 + cos(pi (e - 2) / epochs)) / 2 in epoch e = 2, 3, ...
 
-    The cosine begins after the warm-up, so that it does not reach 0: 0.002, 0.001998027, 0.001992115, ... of 50 epochs.
+    The cosine begins after the warm-up, so it does not reach 0: 0.002, 0.001998027, 0.001992115, ... for 50 epochs.
 
     References:
       CoOp, whose schedule is Dassl.pytorch's cosine with ConstantWarmupScheduler.
@@ -100,7 +100,7 @@ def sgd(
     """SGD with coupled weight decay: g <- g + wd p; v <- momentum v + g; p <- p - lr (g + momentum v) (Nesterov).
 
     Args:
-      lr: number or schedule (step -> number), the current one at each step.
+      lr: number or schedule (step -> number), evaluated at each step.
       clip: largest global norm of the gradient before the decay is added, or None.
     """
     return _chain(
@@ -122,9 +122,9 @@ def adamw(
     decayed: Any = matrices,
     layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay, p <- p - lr (m / (sqrt v + eps) + wd p), m and v without their initial bias.
+    """Adam with decoupled weight decay, p <- p - lr (m / (sqrt v + eps) + wd p), m and v bias-corrected.
 
-    `decayed` is the mask of the parameters with decay; None for all of them. `layer_decay` is of `scale_by_layer`.
+    `decayed` is the mask of the parameters with decay; None for all of them. `layer_decay`: see `scale_by_layer`.
     """
     tx = optax.adamw(lr, b1, b2, eps, weight_decay=weight_decay, mask=decayed)
     return _chain(clip, tx, *([] if layer_decay == 1 else [scale_by_layer(layer_decay)]))
@@ -138,10 +138,10 @@ def lars(
     trust: float = 1e-3,
     clip: float | None = None,
 ) -> optax.GradientTransformation:
-    """LARS as the MAE and MoCo v3 codes run it: d = g + wd p; v <- momentum v + trust |p| / |d| d; p <- p - lr v.
+    """LARS as in the MAE and MoCo v3 code: d = g + wd p; v <- momentum v + trust |p| / |d| d; p <- p - lr v.
 
-    The buffer holds adapted gradients and meets the *current* learning rate; `optax.lars` puts the learning rate into
-    the buffer, which differs while it changes. Where |p| or |d| is zero, d is taken as it is.
+    The buffer holds adapted gradients and is multiplied by the *current* learning rate; `optax.lars` puts the learning
+    rate into the buffer, which differs while the rate changes. Where |p| or |d| is zero, d is used as it is.
 
     References:
       You, Gitman and Ginsburg 2017; facebookresearch/mae util/lars.py.
@@ -160,10 +160,10 @@ def _chain(clip, *steps):
 
 
 def accumulated(tx: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
-    """tx applied to the mean of the gradients of `steps` calls, summed in float32; the parameters rest in between.
+    """tx applied to the mean of the gradients of `steps` calls, summed in float32; parameters do not change in between.
 
     Exact for losses that are means over samples, without batch statistics; a loss of the whole batch (entropies,
-    NT-Xent) is another one on parts of it.
+    NT-Xent) is a different loss on parts of it.
     """
     return optax.MultiSteps(tx, steps).gradient_transformation() if steps > 1 else tx
 

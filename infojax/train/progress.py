@@ -1,4 +1,4 @@
-"""Progress of a run: one line that changes on a terminal, a line now and then elsewhere; process 0 only."""
+"""Progress of a run: one updating line on a terminal, an occasional line elsewhere; process 0 only."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ class Progress:
 
     Args:
       total: steps.
-      runs: how many in one program; what is shown is their mean.
+      runs: number of runs in one program; their mean is shown.
     """
 
     def __init__(self, total: int, runs: int = 1, stream: TextIO | None = None) -> None:
@@ -38,7 +38,7 @@ class Progress:
 
     @contextmanager
     def shown(self, folder: Any = None) -> Iterator[None]:
-        """While it is open there is a line on the terminal; `folder` gets the heartbeat."""
+        """Shows a line on the terminal while it is open; `folder` gets the heartbeat."""
         self.folder, state = folder, "stopped"
         try:
             if self.on and self.stream is not None and self.stream.isatty() and os.environ.get("TERM") != "dumb":
@@ -53,7 +53,7 @@ class Progress:
         finally:
             self.live = None
             if folder is not None:
-                with suppress(*[OSError] * (state == "stopped")):  # what ended the run is what is told
+                with suppress(*[OSError] * (state == "stopped")):  # report what ended the run
                     folder.status(step=self.step, total=self.total, state=state)
 
     def __call__(self, step: int, values: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Progress:
         if self.folder is not None and now - self.beaten > STATUS_SECONDS:
             self.folder.status(step=step, total=self.total, state="running")
             self.beaten = now
-        if COORDINATES.keys() & values.keys():  # of another network than the one that is trained
+        if COORDINATES.keys() & values.keys():  # of a network other than the trained one
             return
         if "layer" in values:
             place = ", ".join(filter(None, (values["layer"], values.get("split"))))
@@ -124,7 +124,7 @@ class Progress:
                     keep(name, values[name])
 
     def _show(self, text, now, always=False, stays=False):
-        with suppress(OSError):  # whoever read the lines has gone; the run goes on
+        with suppress(OSError):  # the reader of the lines has gone; the run goes on
             if self.live is not None and stays:
                 self.live.console.print(text, markup=False, highlight=False)
             elif self.live is not None:

@@ -1,4 +1,4 @@
-"""The run folder: config.json, env.json, metrics.jsonl (the truth), tensorboard/, status.json. Written by process 0."""
+"""The run folder: config.json, env.json, metrics.jsonl (authoritative), tensorboard/, status.json; by process 0."""
 
 import errno
 import json
@@ -28,18 +28,18 @@ class RunFolderError(RuntimeError):
 
 
 PACKAGES = ("infojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# Keys, or first parts of them, that may differ between parts of a run: what is written when, and how a step is run.
+# Keys, or prefixes, that may differ between parts of a run: what is written when, and how a step is run.
 MAY_DIFFER = ("log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices", "data.dir", "notes")
 FILES = (".lock", "config.json", "env.json", "metrics.jsonl", "status.json", "report.html")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
-MATTERS = ("evaluate.convention", "evaluate.batch_size")  # nevertheless: networks may see batches, not samples
+MATTERS = ("evaluate.convention", "evaluate.batch_size")  # yet must not differ: outputs may depend on the batch
 
 
 class RunFolder:
     """Opens or continues a run.
 
     Args:
-      folder: made where it is missing; one that every process sees.
+      folder: created if missing; every process must see it.
       config: nested dict of plain values, fully resolved, the same in every process.
     Raises:
       RunFolderError: the folder holds a run of another config; names what differs. ProcessError: process 0 raised it,
@@ -83,7 +83,7 @@ class RunFolder:
             add(known, json.dumps(config, indent=2, sort_keys=True))
 
     def _check(self, known, config):
-        """Refuses a folder of another run, or one whose config is gone while there is what was made by it."""
+        """Refuses a folder of another run, or one whose config is gone although its output is there."""
         trained = any(part.name.isdigit() for part in (self.folder / "checkpoints").glob("*"))
         begun = trained or self.metrics.exists()
         if begun and not known.exists():
@@ -102,22 +102,22 @@ class RunFolder:
         return self.folder / "metrics.jsonl"
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint remembers of the folder: length and CRC-32 of the rows so far, CRC-32 of the config."""
+        """What a checkpoint remembers about the folder: length and CRC-32 of the rows so far, CRC-32 of the config."""
         return {"rows": list(self._extent), "config": self._config} if self._writes else {}
 
     def continue_from(self, step: int, facts: Mapping[str, Any] | None = None) -> int:
-        """Drops the rows past a step, and a last line that was cut short; call before the first `row`.
+        """Drops the rows past a step, and a truncated last line; call before the first `row`.
 
-        Rows of a step are written before its checkpoint is, so that rows up to the restored step are complete. After
-        it only the time that was spent may have been written.
+        Rows of a step are written before its checkpoint, so that rows up to the restored step are complete. After it
+        only the timing row may have been written.
 
         Args:
-          step: of the checkpoint that was restored; -1 where there is none.
-          facts: of the folder when that checkpoint was written, or None.
+          step: of the restored checkpoint; -1 if there is none.
+          facts: about the folder when that checkpoint was written, or None.
         Returns:
-          How many lines were dropped.
+          Number of dropped lines.
         Raises:
-          RunFolderError: rows were lost or changed since, or the config was.
+          RunFolderError: rows, or the config, were lost or changed since.
         """
         dropped = 0
         with together():
@@ -137,7 +137,7 @@ class RunFolder:
                 f"{self.folder}: checkpoint {step} is of a run with another config than config.json now says; choose "
                 "another workdir"
             )
-        if "rows" not in facts:  # there is no checkpoint, or one of before
+        if "rows" not in facts:  # there is no checkpoint, or one without facts
             rows = _lines(self.metrics)
             if step > 0 and not rows:
                 raise RunFolderError(f"{self.metrics} is missing or empty; restore it, or choose another workdir")
@@ -175,10 +175,10 @@ class RunFolder:
             self._board.row(kind, int(step), now, values)
 
     def flush(self) -> None:
-        """Puts every row on the disk; called before a checkpoint is written.
+        """Puts every row on disk; called before a checkpoint is written.
 
         Raises:
-          OSError: the disk is full, or the file was removed or replaced since: rows would go nowhere.
+          OSError: the disk is full, or the file was removed or replaced since: rows would be lost.
         """
         if self._rows is not None:
             os.fsync(self._rows.fileno())
@@ -188,10 +188,10 @@ class RunFolder:
             self._board.flush()
 
     def status(self, **values: Any) -> None:
-        """Replaces status.json, so that whoever reads it sees a whole one.
+        """Replaces status.json atomically, so that readers never see a partial one.
 
         Raises:
-          OSError: the folder was removed since: a lone status.json in its place would say that there is a run.
+          OSError: the folder was removed since: a lone status.json in its place would suggest that there is a run.
         """
         if self._writes:
             if not (self.folder / "config.json").exists():
@@ -220,7 +220,7 @@ class RunFolder:
 
 
 def refuse_in_use(folder: str | Path) -> None:
-    """Raises RunFolderError where another process uses a run folder; `RunFolder` does so after the data were read."""
+    """Raises RunFolderError if another process uses a run folder; `RunFolder` does so only after the data is read."""
     if jax.process_index() == 0:
         with _in_words(folder):
             check_free(Path(folder) / ".lock")
@@ -235,7 +235,7 @@ def _in_words(folder):
 
 
 def read_rows(folder: str | Path) -> list[dict[str, Any]]:
-    """The rows of a run folder in order; a last line that was cut short is left out.
+    """The rows of a run folder in order; a truncated last line is left out.
 
     Raises:
       RunFolderError: a line in the middle is damaged; names the file and the line.
@@ -244,7 +244,7 @@ def read_rows(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Where and with what a run happened."""
+    """Where and with which versions a run took place."""
     device = jax.devices()[0]
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
@@ -260,7 +260,7 @@ def environment() -> dict[str, Any]:
 
 
 def _git():
-    """Commit of the checkout that infojax runs from, with "+" where it was changed; None outside one."""
+    """Commit of the checkout that infojax runs from, with "+" if it was modified; None outside one."""
     try:
         here = Path(__file__).parent
 
@@ -273,7 +273,7 @@ def _git():
 
 
 def _lines(path):
-    """(line, row) of each whole line."""
+    """(line, row) of each complete line."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
@@ -329,7 +329,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _that_matters(config):
-    """(dotted key, value) of what may not differ between parts of a run."""
+    """(dotted key, value) of the settings that must not differ between parts of a run."""
     for key, value in flat(config):
         free = any(key == may or key.startswith(f"{may}.") for may in MAY_DIFFER)
         if key in MATTERS or not free:

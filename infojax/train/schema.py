@@ -1,16 +1,16 @@
-"""A row of metrics.jsonl: its kinds, what tells it from other rows, and what each of its keys may hold.
+"""A row of metrics.jsonl: its kinds, what tells it apart from other rows, and what each of its keys may hold.
 
-Whatever else a row holds are the numbers that were measured, each under the name of its quantity.
+Everything else in a row is a measured number, under the name of its quantity.
 """
 
 NUMBER = (int, float)
 KINDS = ("train", "eval", "timing")  # of the batch just trained on, of an evaluator, of the clock
 # What a row may be measured along besides time: name -> label. A row that carries one is not on the axis of time.
 COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
-# Two rows that agree in all of these (and in the swept hyper-parameter) are of one place: the later one counts.
+# Two rows that agree in all of these (and in the swept hyper-parameter) have the same place: the later one counts.
 IDENTIFYING = {"kind": str, "step": int, "run": int, "split": str, "layer": str, **dict.fromkeys(COORDINATES, NUMBER)}
-OF_LAYER = {"layer": str, "depth": NUMBER, "dim": int}  # these are marks of rows that have "layer" alone
-# What says how a row came about; None is anything.
+OF_LAYER = {"layer": str, "depth": NUMBER, "dim": int}  # the other two only in rows that have "layer"
+# Keys that say how a row came about; None allows anything.
 ORIGIN = {
     "time": None, "seed": int, "evaluator": str, "n": int, "convention": str, "frozen": bool, "of_frozen": bool,
     "end": None, "not_finite": str,

@@ -28,7 +28,7 @@ class Step:
       update: the function; pure, unless the runs are dispatched.
       ctx: the `Context` of its networks and optimisers.
       how: a key of `HOW`, or "one" for a step of one run.
-      of_run: with how="dispatch", the update of the run of a number: (objective, state, ..., fed, run); else None.
+      of_run: with how="dispatch", the update of the run numbered `run`: (objective, state, ..., fed, run); else None.
     """
 
     update: Callable
@@ -54,10 +54,10 @@ class Step:
         return cache(lambda count: jax.jit(_repeated(self.update, count), donate_argnums=1))
 
     def compiled(self, count: int = 1) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
-        """The step, or `count` of them in one call of the device, compiled; it donates the state.
+        """The step, or `count` of them in one device call, compiled; it donates the state.
 
         Raises:
-          ValueError: several steps per call, of runs that are dispatched.
+          ValueError: several steps per call for dispatched runs.
         """
         if not self.of_run:
             return self._jitted if count == 1 else self._repeated(count)
@@ -74,7 +74,7 @@ class Step:
         return each
 
     def check(self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any) -> None:
-        """Traces the step without computing anything; raises what is wrong with its shapes."""
+        """Traces the step without computing anything; raises the error if shapes do not fit."""
         if self.of_run:
             jax.eval_shape(self.of_run, objective, state, constants, seeds, None, 0)
         else:
@@ -111,11 +111,11 @@ def make_step(ctx: Context, transforms: Mapping[str, Callable[..., jax.Array]]) 
 def map_runs(step: Step, how: str) -> Step:
     """The step for several runs at once: state, seeds and swept leaves of the objective have a leading axis of runs.
 
-    A run with a number that is NaN or Inf is frozen: it keeps the state before (whose step it then tries again, in
-    vain), its metrics say `frozen`, and the others go on.
+    A run with a NaN or Inf is frozen: it keeps its previous state (from which it retries the same step in vain), its
+    metrics are marked `frozen`, and the others go on.
 
     Args:
-      step: of `make_step`.
+      step: from `make_step`.
       how: a key of `HOW`. On a CPU convolutions are 10 to 200 times slower inside vmap or a loop than outside, and
         take a compilation per run when unrolled: dispatch them.
     """
@@ -155,7 +155,7 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether every number of a tree is finite, a scalar."""
+    """Whether every number in a tree is finite, as a scalar."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
@@ -171,7 +171,7 @@ def _frozen_where_not_finite(update):
 
 
 def _replaced(of_run):
-    """The update of one of several runs, put back in its place in the state of all."""
+    """The update of one of several runs, written back into the state of all."""
 
     def replaced(objective, state, constants, seeds, fed, run):
         mine, metrics = of_run(objective, state, constants, seeds, fed, run)
