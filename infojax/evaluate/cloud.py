@@ -1,4 +1,4 @@
-"""Three-dimensional features as they lie, with the class means and the head's rows."""
+"""Three-dimensional features, with the class means and the head's rows."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,10 +11,10 @@ MOST = 300  # samples in a row
 
 
 def cloud(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
-    """cloud_x, cloud_y, cloud_z, labels: up to 300 samples, evenly spaced; means (C, 3) of all samples' classes; head.
+    """cloud_x, cloud_y, cloud_z, labels: up to 300 evenly spaced samples; class means (C, 3) of all samples; head.
 
-    Samples and means are less the mean of all samples; the head's rows are as they are. Four decimals. An absent class
-    has no mean: nan.
+    The mean of all samples is subtracted from samples and means, not from the head's rows. Four decimals. The mean of
+    an absent class is nan.
 
     Raises:
       ValueError: the embedding is not three-dimensional.

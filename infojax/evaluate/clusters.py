@@ -10,7 +10,7 @@ from infojax.measures.separation import silhouette
 
 
 def clusters(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
-    """silhouette: mean over samples of (b - a) / max(a, b), Euclidean (Rousseeuw 1987); nan of what is not finite.
+    """silhouette: mean over samples of (b - a) / max(a, b), Euclidean (Rousseeuw 1987); nan if a feature is not finite.
 
     Davies-Bouldin's index is in `neural_collapse`.
     """
@@ -21,12 +21,12 @@ def clusters(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
 def tsne(
     through: Callable[..., Outputs], sample: Sample, runs: Sequence[int], seed: int = 0
 ) -> Callable[..., Iterator[dict[str, Any]]]:
-    """An `Evaluator.run` over all runs: a row with the two-dimensional map of the features of each of some runs.
+    """An `Evaluator.run` over all runs: for each selected run, a row with the two-dimensional map of its features.
 
-    Features that are not finite, or fewer than three different ones, have none.
+    There is no map if a feature is not finite, or if fewer than three are distinct.
 
     Args:
-      through: `forward` of the net; runs: their numbers.
+      through: `forward` of the net; runs: numbers of the selected runs.
       seed: of scikit-learn's TSNE; everything else is its default (perplexity 30, started from principal components).
     """
 
@@ -36,8 +36,8 @@ def tsne(
         for number in runs:
             z = np.asarray(through(models[number]["raw"], sample.x).embedding)
             if not np.isfinite(z).all() or z.shape[1] < 2 or len(np.unique(z, axis=0)) < 3:
-                continue  # nothing to map; scikit-learn would divide by no variance
-            z = z - z.mean(axis=0, dtype=np.float64).astype(z.dtype)  # far from the origin its distances have no digits
+                continue  # nothing to map; scikit-learn would divide by zero variance
+            z = z - z.mean(axis=0, dtype=np.float64).astype(z.dtype)  # far from the origin distances lose their digits
             place = TSNE(perplexity=min(30, (len(z) - 1) / 3), init="pca", random_state=seed).fit_transform(z)
             x, y = np.round(place.T.astype(np.float64), 3).tolist()
             labels = np.asarray(sample.labels).tolist()

@@ -1,4 +1,4 @@
-"""What is measured of images beside the texts of their classes."""
+"""Measurements of images together with the texts of their classes."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -16,19 +16,19 @@ from infojax.objectives import Model
 from infojax.objectives.crossmodal import own_texts
 from infojax.parallel import local_copy
 
-MOST = 4096  # samples of a joint entropy where each image has texts of its own
+MOST = 4096  # samples of a joint entropy if each image has its own texts
 
 
 def cross_modal(
     sample: Sample, logit_scale: float, batch_size: int = 512, also: Callable[[Model, dict], Any] = lambda *_: ()
 ) -> Callable[[Mapping[str, Model]], Iterator[tuple[str, Any]]]:
-    """An evaluator's `run`, of a sample whose x are image features.
+    """An evaluator's `run`, for a sample whose x are image features.
 
-    loss, accuracy and, where texts do not depend on the image, all of `interplay` between images and class texts; else
+    loss, accuracy and, if texts do not depend on the image, all of `interplay` between images and class texts; else
     mir and hdr of each image and its own text. `similarities`, `alignment`.
 
     Args:
-      logit_scale: ln of what cosines are multiplied by.
+      logit_scale: ln of the factor of the cosines.
       also: (model, found) -> further (name, value).
     """
 
@@ -69,7 +69,7 @@ def matched(model: Model, sample: Sample, batch_size: int = 512) -> tuple[jax.Ar
     size = min(batch_size, count)
     parts = []
     for start in range(0, count, size):
-        rows = np.minimum(np.arange(start, start + size), count - 1)  # one program: the last batch is filled up
+        rows = np.minimum(np.arange(start, start + size), count - 1)  # one program: the last batch is padded
         parts.append(local_copy(batch(model.params, sample.x[rows], sample.labels[rows])))
     logits, z, own = (jnp.concatenate(part)[:count] for part in zip(*parts, strict=True))
     return logits, z, own
@@ -110,7 +110,7 @@ def alignment(images: Any, texts: Any, labels: np.ndarray) -> dict[str, float]:
     """CMA of a whole sample: "cma", the released form (mean over classes, in units of ln |F_c|), and "cma_sum", nats.
 
     Args:
-      images, texts: (n, E) unit features; of a class the text of its first image counts.
+      images, texts: (n, E) unit features; for each class the text of its first image is used.
     """
     images, texts = np.asarray(images, np.float64), np.asarray(texts, np.float64)
     entropies, sizes = [], []

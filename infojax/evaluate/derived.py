@@ -1,6 +1,6 @@
 """Networks derived from trained ones: on the straight line between two, and without the smallest weights.
 
-Many sets of weights, one sample: every one of them goes through the one compiled `forward`.
+Many sets of weights, one sample: all of them go through the same compiled `forward`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from infojax.measures.arrays import ArrayLike
 from infojax.measures.estimate import assembled, estimate_joint_entropy, estimate_matrix_entropy
 from infojax.objectives import Model, Net
 
-SCOPES = {"global": "", "layer": "_layerwise"}  # of the smallest weights -> ending of the names of their numbers
+SCOPES = {"global": "", "layer": "_layerwise"}  # scope of the smallest weights -> suffix of the quantity names
 
 
 def looking(
@@ -25,7 +25,7 @@ def looking(
     sample: Sample,
     measures: Sequence[Callable[[Evaluation], Iterable[tuple[str, Any]]]],
 ) -> Callable[[Model], dict[str, Any]]:
-    """`Model` -> {name: value}: what measures find on the sample; see `on_sample`."""
+    """`Model` -> {name: value}: the results of the measures on the sample; see `on_sample`."""
     look = on_sample(through, sample, measures)
     return lambda model: dict(look({"raw": model}))
 
@@ -35,7 +35,7 @@ def looking(
 
 @jax.jit
 def between(first: Any, second: Any, weight: float | jax.Array) -> Any:
-    """(1 - weight) first + weight second, leaf by leaf; the ends are the two themselves."""
+    """(1 - weight) first + weight second, leaf by leaf; exact at both ends."""
     return jax.tree.map(lambda a, b: (1 - weight) * a + weight * b, first, second)
 
 
@@ -45,7 +45,7 @@ def barrier(weights: ArrayLike, values: ArrayLike) -> float:
     Args:
       weights: (P,) from 0 to 1, ascending, with both ends; values: (P,) of a loss or an error.
     References:
-      Frankle, Dziugaite, Roy, Carbin 2020 take the mean of the ends for the line; Entezari et al. 2022 the line.
+      Frankle, Dziugaite, Roy, Carbin 2020 use the mean of the ends instead of the line; Entezari et al. 2022 the line.
     """
     weights, values = np.asarray(weights, np.float64), np.asarray(values, np.float64)
     return float(np.max(values - ((1 - weights) * values[0] + weights * values[-1])))
@@ -58,14 +58,14 @@ def along_path(
     which: str = "raw",
     refreshed: Callable[[Model], Model] | None = None,
 ) -> Callable[..., Iterator[dict[str, Any]]]:
-    """An `Evaluator.run` over all runs: a row a network on the line between the two of each pair, then their barriers.
+    """An `Evaluator.run` over all runs: one row per network on the line between each pair, then the barriers.
 
     Args:
-      look: `looking`.
+      look: from `looking`.
       pairs: numbers of two runs each; weights: of the second, from 0 to 1.
-      which: the weights that are interpolated, "raw" or the name of an average.
-      refreshed: `Model` -> `Model` with statistics of their own, or None. Without it statistics are interpolated
-        like weights, and are of no network; with it both are measured, the second as "..._recomputed".
+      which: the weights to interpolate, "raw" or the name of an average.
+      refreshed: `Model` -> `Model` with its own batch statistics, or None. Without it statistics are interpolated like
+        weights, and belong to no network; with it both are measured, the second as "..._recomputed".
     """
 
     def kept(name, value):
@@ -90,7 +90,7 @@ def along_path(
 def _barriers(weights, rows):
     for ending in ("", "_recomputed"):
         if any(f"loss{ending}" in row for row in rows):
-            # A network on the line whose outputs are not finite has neither: the barrier is nan.
+            # A network on the line with outputs that are not finite has neither: the barrier is nan.
             losses, accuracies = ([row.get(name + ending, np.nan) for row in rows] for name in ("loss", "accuracy"))
             yield f"barrier_loss{ending}", barrier(weights, losses)
             yield f"barrier_error{ending}", barrier(weights, [100 - 100 * accuracy for accuracy in accuracies])
@@ -102,8 +102,8 @@ def refreshing(
     """`Model` -> `Model` whose batch statistics are means over batches of x, as these weights see them.
 
     Args:
-      net: whose running statistics have decay 0: what training leaves in them is the batch's own.
-      transform: of stored samples; x: of these, (N, ...); a last part of a batch is left out.
+      net: its running statistics have decay 0: a training-mode call leaves the statistics of its batch in them.
+      transform: of stored samples; x: stored samples (N, ...); an incomplete last batch is left out.
     """
     size = min(batch_size, len(x))
     starts = range(0, len(x) - size + 1, size)
@@ -113,7 +113,7 @@ def refreshing(
         return net.apply(model.params, model.model_state, transform(None, rows), train=True)[1]
 
     def run(model):
-        # Each batch begins with the statistics given, not with the batch's before: decay 0 forgets them.
+        # Each batch starts from the given statistics, not those of the previous batch: decay 0 forgets them.
         found = [of_batch(model, x[start : start + size]) for start in starts]
         return replace(model, model_state=jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *found))
 
@@ -124,7 +124,7 @@ def refreshing(
 
 
 def pruned(params: Any, sparsity: float, scope: str = "global") -> Any:
-    """Parameters whose weights of least magnitude are zero: round(sparsity * count) of them, biases and scales kept.
+    """Parameters with the weights of least magnitude set to zero: round(sparsity * count); biases and scales are kept.
 
     Args:
       sparsity: in [0, 1).
@@ -137,7 +137,7 @@ def pruned(params: Any, sparsity: float, scope: str = "global") -> Any:
 
 @jax.jit
 def _without(params, counts):
-    """`counts` has the number of zeros of each kernel, or one number for all together."""
+    """`counts`: the number of zeros of each kernel, or one number for all together."""
     leaves, tree = jax.tree.flatten(params)
     places = [i for i, leaf in enumerate(leaves) if leaf.ndim > 1]
     groups = [[i] for i in places] if len(counts) == len(places) else [places]
@@ -156,7 +156,7 @@ def by_sparsity(
     measures: Sequence[Callable[[Evaluation], Iterable[tuple[str, Any]]]],
     sparsities: Sequence[float],
 ) -> Callable[..., Iterator[dict[str, Any]]]:
-    """An `Evaluator.run` over all runs: a row a network and sparsity, in both `SCOPES`; `against` the whole one too."""
+    """An `Evaluator.run` over all runs: one row per network and sparsity, in both `SCOPES`, also `against` none."""
 
     def run(models):
         for number, of_run in enumerate(models):
@@ -177,8 +177,8 @@ def by_sparsity(
 def against(before: jax.Array, evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     """mir_features, hdr_features, joint_entropy_features between the sample's features now and `before`, (n, D).
 
-    Exact where min(n, D^2) <= 4096, else estimated: then "..._error" beside the first and the last is half of the
-    width of their bounds.
+    Exact where min(n, D^2) <= 4096, else estimated: then "..._error" beside the first and the last is half the width of
+    their bounds.
     """
     after = evaluation.outputs["raw"].embedding
     both = jnp.any(before != 0, axis=1) & jnp.any(after != 0, axis=1)  # as `mir` does: MI >= 0 needs one set of samples

@@ -1,7 +1,7 @@
-"""What is measured of a classifier: generators of (name, value) of its outputs for a sample.
+"""Measurements of a classifier: generators of (name, value) from its outputs for a sample.
 
-Information and collapse are those of the raw weights: averages of parameters meet running statistics that were gathered
-with others.
+Information and collapse are those of the raw weights: the running statistics were gathered with these, not with the
+averaged parameters.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from infojax.measures.theory import Limits
 
 
 def classify(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
-    """loss (mean cross-entropy, nats) and accuracy, of the raw weights and of each average ("accuracy_ema").
+    """loss (mean cross-entropy, nats) and accuracy, for the raw weights and each average ("accuracy_ema").
 
     A network without logits has neither.
     """
@@ -43,14 +43,14 @@ def _scores(logits, labels):
 def interplay(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     """Matrix information between the embedding and the head, beside its limits at collapse.
 
-    entropy_features, entropy_head (of V = W[y]), joint_entropy, mutual_information, mir, hdr, mean_energy; their twins
-    of centred features ("..._centered"); entropy_head_weights = H(G(W)); effective_rank_from_gram = exp H(G(Z)).
-    Joint entropies of matrices with more than 4,096 rows are estimated: "mir_error" is half of the width of the bounds.
+    entropy_features, entropy_head (of V = W[y]), joint_entropy, mutual_information, mir, hdr, mean_energy; the same for
+    centred features ("..._centered"); entropy_head_weights = H(G(W)); effective_rank_from_gram = exp H(G(Z)).
+    Joint entropies of matrices with more than 4,096 rows are estimated: "mir_error" is half the width of the bounds.
     "limit_..." beside each that has one: `limits_at_collapse` with the sample's own class counts and the measured mean
-    energy. Theorem 3's own pair, of the centred class means M: entropy_means, effective_rank_means, and
+    energy. Theorem 3's own pair, with the centred class means M: entropy_means, effective_rank_means, and
     mir_means, hdr_means between G(W) and G(M).
 
-    Of a network without a head: entropy_features and its centred twin, embedding_dim, effective_rank_from_gram.
+    Without a head: entropy_features and its centred version, embedding_dim, effective_rank_from_gram.
     """
     z, labels = evaluation.outputs["raw"].embedding, evaluation.sample.labels
     if evaluation.head is None:
@@ -89,7 +89,7 @@ def interplay(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
 
 @jax.jit
 def _class_means(z, labels, counts):
-    """Class means less the global mean, (C, D); an empty class has a zero row."""
+    """Class means minus the global mean, (C, D); an empty class has a zero row."""
     sums = jnp.zeros((len(counts), z.shape[1]), z.dtype).at[labels].add(z)
     means = sums / jnp.maximum(counts, 1)[:, None]
     return jnp.where(counts[:, None] > 0, means - jnp.mean(z, axis=0, keepdims=True), 0)
@@ -98,7 +98,7 @@ def _class_means(z, labels, counts):
 def neural_collapse(evaluation: Evaluation, convention: str = "thesis") -> Iterator[tuple[str, Any]]:
     """NC1 (its convention is in the row) to NC4, CDNV, Davies-Bouldin, and the parts of the head's squared error.
 
-    Of a network without a head: what needs none.
+    Without a head: only those that need none.
     """
     z, labels = evaluation.outputs["raw"].embedding, evaluation.sample.labels
     head, bias = evaluation.head or (None, None)

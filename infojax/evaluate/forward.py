@@ -1,4 +1,4 @@
-"""Outputs of a network for a fixed sample, at fixed weights."""
+"""Outputs of a network on a fixed sample, at fixed weights."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from infojax.parallel import local_copy
 
 
 class Sample(NamedTuple):
-    """A fixed part of a split, on the device as it is stored.
+    """A fixed part of a split, on the device in its stored form.
 
     Attributes:
       split: its name; x: (n, ...) samples; labels: (n,) int32.
@@ -40,14 +40,14 @@ def _first(n, total, seed):
 
 
 class Outputs(NamedTuple):
-    """logits (n, C), or None of a network without a classifier, and embedding (n, D), float32."""
+    """logits (n, C), or None for a network without a classifier, and embedding (n, D), float32."""
 
     logits: jax.Array | None
     embedding: jax.Array
 
 
 class Evaluation(NamedTuple):
-    """What the measures look at: a sample and the outputs of a network for it, whole in every process.
+    """The input of the measures: a sample and a network's outputs on it, whole in every process.
 
     Attributes:
       outputs: "raw" and each average -> `Outputs`.
@@ -64,14 +64,14 @@ def on_sample(
     sample: Sample,
     measures: Sequence[Callable[[Evaluation], Iterable[tuple[str, Any]]]],
 ) -> Callable[[Mapping[str, Model]], Iterator[tuple[str, Any]]]:
-    """An evaluator's `run`: the sample goes once through the network with each set of weights, then all measures look.
+    """An evaluator's `run`: one pass of the sample through the network with each set of weights, then all measures.
 
-    Outputs that are not finite are measured by nothing: decompositions of them fail or never end. "not_finite" then
-    names the output; after a loss that is not finite, though the logits are, it names that loss.
+    Outputs that are not finite are not measured: decompositions of them fail or never end. "not_finite" then names the
+    output; if a loss is not finite although the logits are, it names that loss.
 
     Args:
-      through: `forward`, one for all samples: each is compiled by itself.
-      measures: generators of (name, value) of `Evaluation`; of their values only losses have to be finite.
+      through: `forward`, shared by all samples: each `forward` is compiled separately.
+      measures: generators of (name, value) from `Evaluation`; of their values only losses have to be finite.
     """
 
     def run(models):
@@ -91,7 +91,7 @@ def on_sample(
 
 
 def not_finite(outputs: Mapping[str, Outputs]) -> str | None:
-    """Name of the first of the outputs that is not finite, as "embedding" or "logits_ema"; None if all are."""
+    """Name of the first output that is not finite, such as "embedding" or "logits_ema"; None if all are."""
     for name, found in outputs.items():
         for output, values in (("embedding", found.embedding), ("logits", found.logits)):
             if values is not None and not jnp.all(jnp.isfinite(values)):
@@ -104,12 +104,12 @@ def forward(
 ) -> Callable[[Model, jax.Array], Outputs]:
     """(`Model`, x) -> `Outputs` of all samples, batch by batch in evaluation mode; one program for all sizes.
 
-    Where the transform is sharded the devices share each batch; the outputs are gathered on one of every process.
+    If the transform is sharded, the devices share each batch; the outputs are gathered on one device of every process.
 
     Args:
-      transform: of stored samples, as "plain" of `transforms`.
-      devices: of the mesh; batches are padded until it divides them. Not so those of a net that is `of_batch`: its last
-        batch is what is left, and is compiled by itself.
+      transform: of stored samples, such as "plain" of `transforms`.
+      devices: number in the mesh; batches are padded to a multiple of it, except for a net that is `of_batch`: its last
+        batch is the remainder, and is compiled separately.
     """
 
     @jax.jit

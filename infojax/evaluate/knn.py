@@ -4,9 +4,9 @@
     DINO's code, k = 200, T = 0.1 in that of instance discrimination and of the spectral contrastive loss
   euclidean (solo-learn's default): votes 1 / (|z - z_j| + 1e-5) of the k nearest rows as they are; k = 20
 
-Of equally near rows the first of the bank counts, of classes with equally many votes the first. The bank stays on the
-host and passes the device once, while the best k of every query so far stay there: 1.28 million rows of 2,048 numbers
-take 10 GB of the host, and 0.5 GB of the device at a time.
+Among equally near rows the first in the bank wins, among classes with equal votes the first. The bank stays on the host
+and passes through the device once, where the best k of every query so far are kept: 1.28 million rows of 2,048 numbers
+take 10 GB on the host, and 0.5 GB on the device at a time.
 
 References:
   Wu, Xiong, Yu and Lin 2018, Unsupervised feature learning via non-parametric instance discrimination, section 3.4.
@@ -35,7 +35,7 @@ class Neighbours(NamedTuple):
     """
 
     closeness: jax.Array
-    index: jax.Array  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    index: jax.Array  # type: ignore[assignment]  # shadows tuple.index, which is not needed
 
 
 def neighbours(
@@ -44,12 +44,12 @@ def neighbours(
     """The k nearest rows of a bank.
 
     Args:
-      queries: (M, D); bank: (N, D), an array of the host, also one that is mapped from a file.
+      queries: (M, D); bank: (N, D), an array on the host, possibly memory-mapped.
       k: from 1 to N.
       rule: one of RULES.
-      block, query_block: rows of bank and queries that are compared at once.
+      block, query_block: rows of bank and queries compared at once.
     Raises:
-      ValueError: an unknown rule, other numbers of columns, or k beyond N.
+      ValueError: an unknown rule, different numbers of columns, or k above N.
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
@@ -74,8 +74,8 @@ def votes(
     """(M, C) votes of the neighbours for each class; those of "cosine" are divided by the first neighbour's.
 
     Args:
-      found: of `neighbours` with the same rule; labels: (N,) of the bank.
-      temperature: T, of "cosine" alone.
+      found: from `neighbours` with the same rule; labels: (N,) of the bank.
+      temperature: T, for "cosine" only.
     """
     if rule == "cosine":
         weight = jnp.exp((found.closeness - found.closeness[:, :1]) / temperature)
@@ -96,13 +96,13 @@ def knn_accuracies(
     rule: str = "cosine",
     temperature: float = 0.07,
 ) -> dict[int, float]:
-    """k -> share of queries whose class has most votes of their k nearest rows; one pass over the bank.
+    """k -> share of queries whose class gets the most votes from their k nearest rows; one pass over the bank.
 
     Args:
       queries: (M, D) features, query_labels: (M,); bank: (N, D), labels: (N,).
-      ks: numbers of neighbours; rule, temperature: as of `votes`.
+      ks: numbers of neighbours; rule, temperature: as in `votes`.
     Raises:
-      ValueError: as of `neighbours`.
+      ValueError: as for `neighbours`.
     """
     ks, right = tuple(ks), np.asarray(query_labels)
     found = neighbours(queries, bank, max(ks), rule)
@@ -117,9 +117,9 @@ def _rows(x, rule):
 
 @partial(jax.jit, static_argnums=5)
 def _merged(best, queries, bank, start, count, rule):
-    """The best k after `count` further rows of the bank, from row `start` on; earlier rows stay before equal ones."""
+    """The best k after `count` more rows of the bank, from row `start` on; on ties, earlier rows stay first."""
     closeness = jnp.matmul(queries, bank.T, precision="highest")
-    if rule == "euclidean":  # as torch.cdist computes it for many rows
+    if rule == "euclidean":  # like torch.cdist for many rows
         squares = jnp.sum(queries**2, axis=1)[:, None] + jnp.sum(bank**2, axis=1)[None]
         closeness = -jnp.maximum(squares - 2 * closeness, 0)
     closeness = jnp.where(jnp.arange(len(bank))[None] < count, closeness, -jnp.inf)

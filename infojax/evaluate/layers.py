@@ -20,22 +20,22 @@ INPUT = "input"
 
 
 class LayerError(ValueError):
-    """A pattern that names no layer; the message names near ones."""
+    """A pattern that matches no layer; the message names similar ones."""
 
 
 def layers(model: Model, transform: Callable[..., jax.Array], x: jax.Array) -> dict[str, jax.Array]:
-    """{name: (n, ...)} by depth of a batch of stored samples: "input", the features, "embedding", "logits"."""
+    """{name: (n, ...)} for a batch of stored samples, by depth: "input", the features, "embedding", "logits"."""
     x = transform(None, x)
     output = model(x)
     return {INPUT: x, **output.features, "embedding": output.embedding, "logits": output.logits}
 
 
 def layer_shapes(net: Net, transform: Callable[..., jax.Array], x: Any) -> dict[str, tuple[int, ...]]:
-    """{name: shape of one sample} of `layers`, by depth, of an untrained network; nothing is computed."""
+    """{name: shape of one sample} of `layers`, by depth, for an untrained network; nothing is computed."""
 
     def outputs(x):
         found = layers(Model(*net.init(jax.random.key(0)), net), transform, x)
-        names[:] = found  # what passes through eval_shape comes back sorted
+        names[:] = found  # eval_shape returns dicts sorted
         return found
 
     names: list[str] = []
@@ -44,10 +44,10 @@ def layer_shapes(net: Net, transform: Callable[..., jax.Array], x: Any) -> dict[
 
 
 def chosen_layers(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """The layers that any of the patterns names (shell wildcards), in the order of `names`.
+    """The layers that match any of the patterns (shell wildcards), in the order of `names`.
 
     Raises:
-      LayerError: the first pattern that names none.
+      LayerError: names the first pattern that matches none.
     """
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
@@ -56,11 +56,11 @@ def chosen_layers(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
 
 
 def partition(n: int, batch_size: int) -> list[slice]:
-    """The parts of a sample in its order, the last may be short: what every measurement of layers goes by.
+    """The parts of a sample in order, the last possibly shorter: every measurement of layers uses them.
 
-    Networks with batch statistics in evaluation (f+, f-) say of a sample what its batch makes them say: passes that cut
-    a sample otherwise would see other features, and a padded batch would be another one. The order of the sample must
-    say nothing of labels: sorted by class, it would make batches of one class.
+    The outputs of networks with batch statistics in evaluation (f+, f-) depend on the whole batch: passes that split a
+    sample differently would see different features, as would a padded batch. The order of the sample must not depend on
+    labels: sorted by class, it would make batches of one class.
     """
     return [slice(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
 
@@ -74,16 +74,16 @@ def layerwise_nc1(
 ) -> Callable[..., dict[str, Any]]:
     """(`Model`, x, labels, stats=None) -> {layer: tr(S_W S_B^+) (0-d)} by depth.
 
-    All layers in one forward pass a batch, in two passes over one `partition`; memory O(C D) a layer and one batch of
-    features. A layer whose features are not finite has nan. With `stats`, {layer: `ClassStats`} of an earlier first
-    pass over all of the classes, their means are taken, and only the second pass is made.
+    All layers in one forward pass per batch, in two passes over one `partition`; memory O(C D) per layer and one batch
+    of features. A layer whose features are not finite gives nan. With `stats`, {layer: `ClassStats`} of an earlier
+    first pass over all classes, their means are used, and only the second pass is made.
 
     Args:
-      transform: of stored samples, as "plain" of `transforms`.
-      patterns: of names in `layers`.
+      transform: of stored samples, such as "plain" of `transforms`.
+      patterns: for names of `layers`.
       convention: a key of `NC1_CONVENTIONS`.
     References:
-      Cheong 2025, Algorithm 1 with its factors of C / N put right, for any class counts.
+      Cheong 2025, Algorithm 1 with its factors of C / N corrected, for any class counts.
     """
 
     def features(model, x):
@@ -108,7 +108,7 @@ def layerwise_nc1(
         names = chosen_layers(shapes, patterns)
         count = jnp.bincount(labels, length=num_classes).astype(jnp.float32)
         if stats and all(bool(jnp.all((of.count > 0) | (count == 0))) for of in stats.values()):
-            stats = {name: replace(of, count=count) for name, of in stats.items()}  # energies are of this sample
+            stats = {name: replace(of, count=count) for name, of in stats.items()}  # the energies are of this sample
         else:
             stats = {name: ClassStats.init(num_classes, int(np.prod(shapes[name]))) for name in names}
             for part in parts:
@@ -137,9 +137,9 @@ def geometric(
     patterns: Sequence[str],
     convention: str = "thesis",
 ) -> Callable[..., Iterator[dict[str, Any]]]:
-    """An `Evaluator.run` over all runs: a row a split and layer with nc1, and a row a split with equi_separation.
+    """An `Evaluator.run` over all runs: one row per split and layer with nc1, one per split with equi_separation.
 
-    equi_separation: Pearson correlation of log nc1 with the number of the layer among those chosen. Where a model has
+    equi_separation: Pearson correlation of log nc1 with the index of the layer among those chosen. If a model has
     "moments" (`Epochs`), these are the first pass of the split "train".
     """
     measure = layerwise_nc1(transform, num_classes, batch_size, patterns, convention)
@@ -148,7 +148,7 @@ def geometric(
         for number, of_run in enumerate(models):
             moments, model = of_run["raw"].extra.get("moments"), replace(of_run["raw"], extra={})
             for sample in samples:
-                stats = moments if sample.split == "train" else None  # none of them before the first epoch
+                stats = moments if sample.split == "train" else None  # empty before the first epoch
                 found = measure(model, sample.x, sample.labels, stats)
                 shapes = layer_shapes(model.net, transform, sample.x)
                 place = {"run": number, "split": sample.split, "n": len(sample.labels), "convention": convention}

@@ -1,12 +1,12 @@
 """Linear probes of frozen features: the exact one, and the features themselves.
 
-Logistic regression has one solution, which needs no learning rate: over weights W (C, D) and biases b
+Logistic regression has a unique solution and needs no learning rate: over weights W (C, D) and biases b
 
   mean_i CE(W x_i + b, y_i) + |W|_F^2 / (2 c n),   x standardised by the training samples
 
 found by L-BFGS in float32 until the largest entry of the gradient is below a tolerance: scikit-learn's
 `LogisticRegression(C=c)` on the same features. The probe of MAE, LARS after batch normalisation without affine
-parameters, is `infojax.models.LinearProbe` trained as every other network.
+parameters, is `infojax.models.LinearProbe`, trained like any other network.
 
 References:
   He et al. 2022, appendix A; Radford et al. 2021, section 3.2, L-BFGS.
@@ -28,7 +28,7 @@ from infojax.objectives import Average, Head, Model, Supervised, objective
 
 @objective
 class LinearLoss(Supervised):
-    """Cross-entropy of the samples as they are, without an average of the parameters."""
+    """Cross-entropy of the unaugmented samples, without an average of the parameters."""
 
     transform: str = "plain"
 
@@ -41,7 +41,7 @@ class Standard(NamedTuple):
     """(x - mean) / scale of features, (D,) each; the scale of a constant feature is 1.
 
     Attributes:
-      mean: of the training samples; scale: their deviation, divided by N.
+      mean: of the training samples; scale: their standard deviation (dividing by N).
     """
 
     mean: np.ndarray
@@ -63,7 +63,7 @@ class Logistic(NamedTuple):
 
     Attributes:
       head: `Head` for standardised features.
-      loss: what was minimised, at the end; gradient: the largest entry of its gradient there.
+      loss: final value of the objective; gradient: the largest entry of its gradient there.
       steps: of L-BFGS; converged: whether `gradient` is below the tolerance.
     """
 
@@ -88,12 +88,12 @@ def logistic_regression(
 
     Args:
       x: (N, D) standardised features; labels: (N,) in [0, num_classes).
-      c: scikit-learn's C, the inverse strength of the penalty; biases have none.
-      tolerance: the largest entry of the gradient of the mean; scikit-learn's `tol`, with the same default.
-      steps: at most.
+      c: scikit-learn's C, the inverse strength of the penalty; biases are not penalised.
+      tolerance: for the largest entry of the gradient of the mean; scikit-learn's `tol`, with the same default.
+      steps: maximum number.
       block: rows whose logits are in memory at once.
     Raises:
-      ValueError: c is not positive, or N rows do not have N labels.
+      ValueError: c is not positive, or the numbers of rows and labels differ.
     """
     if not c > 0:
         raise ValueError(f"c must be positive, got {c}")
@@ -163,8 +163,8 @@ def frozen_features(
     """((N, D) float32 features, (N,) labels) of a split at fixed weights, read and computed batch by batch, once.
 
     Args:
-      transform: of stored samples, as "plain" of `transforms`.
-      layer: "embedding", or a key of `Output.features`, which is averaged over all axes but the first and the last.
+      transform: of stored samples, such as "plain" of `transforms`.
+      layer: "embedding", or a key of `Output.features`, averaged over all axes but the first and the last.
     Raises:
       DataError: a feature is not finite.
     """

@@ -1,4 +1,4 @@
-"""What a semi-supervised method selects: how right its guesses are, and the information of their features."""
+"""What a semi-supervised method selects: the accuracy of its pseudo-labels, and the information in their features."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,11 +18,11 @@ MEASURED = ("entropy_features", "mutual_information", "mir", "hdr")
 def selection(
     through: Callable[..., Outputs], sample: Sample
 ) -> Callable[[Mapping[str, Model]], Iterator[tuple[str, Any]]]:
-    """An evaluator's `run`, of unlabelled samples as they are stored, without a random view.
+    """An evaluator's `run`, on unlabelled samples as stored, without a random view.
 
-    The method's own mask at fixed weights (`SemiSupervised.selected`): mask_ratio, pseudo_accuracy of all guesses and
-    of the selected ones; entropy_features, mutual_information, MIR and HDR of the selected samples' features with the
-    head rows of their guesses, each sample with its weight. "n" is the number of samples that have one; where it is 0
+    The method's own mask at fixed weights (`SemiSupervised.selected`): mask_ratio, pseudo_accuracy of all pseudo-labels
+    and of the selected ones; entropy_features, mutual_information, MIR and HDR of the selected samples' features with
+    the head rows of their pseudo-labels, weighted by sample. "n" is the number of samples with a weight; if it is 0
     the information is left out.
     """
 

@@ -1,8 +1,8 @@
-"""V-information of layers: what fresh decoders of the network's own shape read in them, of the labels and the samples.
+"""V-information of layers: what fresh decoders of the network's own shape read from them about labels and samples.
 
-Sufficiency I_V(h -> y): a decoder learns the labels. Minimality I_V(h -> Dec(x, y)): one decoder a digit learns the
+Sufficiency I_V(h -> y): a decoder learns the labels. Minimality I_V(h -> Dec(x, y)): one decoder per digit learns the
 digits, in base C, of the sample's index within its class (`relabel`). V = {f^{L:l+1}}, all parameters of what follows
-the layer; the encoder is frozen. Bits; below zero where a decoder does worse than knowing the frequencies alone.
+the layer; the encoder is frozen. In bits; negative where a decoder does worse than knowing the frequencies alone.
 
 References:
   Xu et al. 2020; Dubois et al. 2020; Cheong 2025, sections 1.3 and 2.2.
@@ -44,18 +44,18 @@ class Decoding(NamedTuple):
       transform: of stored samples.
       num_classes: C.
       batch_size: of training; epochs: at most.
-      measured_batch: of encoding and of the evaluation at the end, see `partition`.
-      rest_loss: a decoder rests where the mean loss of an epoch's batches is this low; 0: never.
+      measured_batch: batch size of encoding and of the final evaluation, see `partition`.
+      rest_loss: a decoder stops once the mean loss of an epoch's batches is this low; 0: never.
       digits: "mean" over the digits (the thesis), "sum" (the decodable information bottleneck).
-      condition: "none": one decoder a digit for all classes (the thesis and its code); "label": one a class and digit,
-        the mean over classes, as I_V(h | y -> n_y) is defined.
+      condition: "none": one decoder per digit for all classes (the thesis and its code); "label": one per class and
+        digit, averaged over classes, as I_V(h | y -> n_y) is defined.
       value: "evaluated": the cross-entropy of the trained decoder on the sample; "running": the mean loss of the last
         epoch's batches, each before its update (released code).
-      entropy: "empirical", of the labels' frequencies; "log_c", which is the same where they are even.
+      entropy: "empirical", of the label frequencies; "log_c", which is the same if they are uniform.
       encodings: "once", by the `partition` of the sample; "each_batch", with the training batch around each sample
-        (released code; matters for networks with batch statistics); "auto": once if they fit into `budget` bytes. Given
-        the label always once: a batch of one class is nowhere else what the encoder sees.
-      how: of `map_runs` over the digits; fused: an epoch is one call of the device.
+        (released code; matters for networks with batch statistics); "auto": once if they fit into `budget` bytes. With
+        condition "label" always once: the encoder never sees batches of one class otherwise.
+      how: of `map_runs` over the digits; fused: an epoch is one device call.
     """
 
     net_of: Callable
@@ -78,7 +78,7 @@ class Decoding(NamedTuple):
 
 
 class _Layer(NamedTuple):
-    """Of one layer: what is compiled once. encode: (params, model_state, x) -> batch of encodings, None for "input"."""
+    """Functions of one layer, compiled once. encode: (params, model_state, x) -> batch encodings; None for "input"."""
 
     name: str
     depth: int
@@ -97,15 +97,16 @@ def usable(
     decoding: Decoding,
     seeds: Sequence[Any],
 ) -> Callable[..., Iterator[dict[str, Any]]]:
-    """An `Evaluator.run` over all runs: a row a layer and split with `kind`, "sufficiency" or "minimality", in bits.
+    """An `Evaluator.run` over all runs: one row per layer and split with `kind`, "sufficiency" or "minimality"; bits.
 
-    Sufficiency comes with sufficiency_held_out: what the decoder of this split reads of the labels of the other one.
-    Digits say nothing of another sample, and have none. Decoders of a run begin and draw alike at every evaluation, so
-    that values differ by the encoder alone; those of "input" are trained once.
+    Sufficiency comes with sufficiency_held_out: the information of this split's decoder on the labels of the other one.
+    Digits do not carry over to another sample, so minimality has none. The decoders of a run have the same
+    initialisation and order at every evaluation, so that values differ by the encoder alone; those of "input" are
+    trained once.
 
     Args:
       samples: two `Sample`s, whole splits in their stored order.
-      shapes: `layer_shapes`; layers: names of some.
+      shapes: from `layer_shapes`; layers: names of some.
       seeds: of the runs.
     """
     known = {name: _layer(name, net, shapes, decoding) for name in layers}
@@ -136,7 +137,7 @@ def usable(
 
 
 def estimate_of(kind: str, decoding: Decoding, once: bool) -> str:
-    """The conventions of a value, in words."""
+    """The conventions behind a value, in words."""
     ways = [decoding.value, f"{decoding.entropy} entropy", "encoded " + ("once" if once else "each batch")]
     if kind == "minimality":
         ways = [f"{decoding.digits} over digits", f"condition {decoding.condition}", *ways]
@@ -173,7 +174,7 @@ def _minimality(view, other, decoding, seed):
 def shuffled_digits(labels: AnyArray, num_classes: int, seed: int = 0) -> np.ndarray:
     """`relabel` after a fixed shuffle of each class, (N, N_D).
 
-    The index in the order of the sample would be no arbitrary label: neighbours share a batch of the partition, and
+    The index in the order of the sample would not be an arbitrary label: neighbours share a batch of the partition, and
     with batch statistics every one of them would know its first digit (digits, f-: 0.9 instead of 1.9 bits).
     """
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -191,7 +192,7 @@ def _entropy(decoding, labels):
 
 
 def label_entropy(labels: AnyArray) -> float:
-    """Of the frequencies of whole numbers, nats."""
+    """Entropy of the frequencies of integer labels, nats."""
     share = np.unique(np.asarray(labels), return_counts=True)[1] / len(labels)
     return float(-np.sum(share * np.log(share)))
 
@@ -216,7 +217,7 @@ def _layer(name, net, shapes, decoding):
 
 
 class _View:
-    """A sample as a frozen encoder gives it to decoders; encoded once, when first asked for, or each time."""
+    """A sample as encoded by a frozen encoder for decoders; encoded once, on first use, or each time."""
 
     def __init__(self, layer, encoder, sample, decoding, given_label):
         self.layer, self.encoder, self.sample, self.mesh = layer, encoder, sample, decoding.mesh
@@ -249,7 +250,7 @@ class _Decoded(NamedTuple):
 
 
 def _decoded(view, chosen, columns, seed, decoding):
-    """One fresh decoder a column of labels (n, K), trained on the chosen samples, or on all."""
+    """One fresh decoder per column of labels (n, K), trained on the chosen samples, or on all."""
     states = _trained(view, chosen, columns, seed, decoding)
 
     def loss(k, view, chosen, labels):
@@ -267,9 +268,9 @@ def _decoded(view, chosen, columns, seed, decoding):
 
 
 def _trained(view, chosen, columns, seed, decoding):
-    """The last state of each decoder, None where a number of it became NaN or Inf.
+    """The last state of each decoder, None if it became NaN or Inf.
 
-    All in one program; with how="dispatch" in a program of one, column after column: a decoder that rests is done.
+    All in one program; with how="dispatch" in a program for one, column by column: a decoder that rests is done.
     """
     layer, count = view.layer, columns.shape[1]
     batch = min(decoding.batch_size, len(columns))
@@ -282,7 +283,7 @@ def _trained(view, chosen, columns, seed, decoding):
         return Epochs(Decoder(column, batch_size=batch), rest_loss=decoding.rest_loss, epoch_steps=epoch)
 
     objectives = [objective(jnp.asarray(k)) for k in range(count)]
-    seeds = [Seeds(*[(1000 * (1 + seed) + k) % 2**31] * 3) for k in range(count)]  # not those of the network's layers
+    seeds = [Seeds(*[(1000 * (1 + seed) + k) % 2**31] * 3) for k in range(count)]  # not those of the network
     states = [init_state(own, seed, trainer.step.ctx) for own, seed in zip(objectives, seeds, strict=True)]
     x = view.whole() if view.once else view.sample.x
     data = {"train": {"x": x if chosen is None else x[chosen], "labels": jnp.asarray(columns)}}
@@ -311,7 +312,7 @@ def _trained(view, chosen, columns, seed, decoding):
 
 
 def _loss(layer, params, model_state, view, chosen, labels, decoding):
-    """Mean cross-entropy on a sample, part by part of its partition; of some samples, part by part of these."""
+    """Mean cross-entropy on a sample, over the parts of its partition; on chosen samples, over parts of these."""
     total, labels = 0.0, jnp.asarray(labels)
     whole = view.whole()[chosen] if chosen is not None else None
     for part in partition(len(labels), decoding.measured_batch):

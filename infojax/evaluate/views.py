@@ -1,8 +1,8 @@
 """Matrix information between two views of a fixed sample, during self-supervised training.
 
-Two sides. Of samples: K = cosines of the samples' rows, n x n. Of features: the correlation matrix of the features over
-the sample, D x D, on whose side Barlow Twins works. Entropies of K and of its elementwise product with that of the
-other view are those of `infojax.joint_entropy`; their most is log n, or log D.
+Two sides. Samples: K = cosines of the samples' rows, n x n. Features: the correlation matrix of the features over the
+sample, D x D, the side on which Barlow Twins works. Entropies of K and of its elementwise product with that of the
+other view are those of `infojax.joint_entropy`; they are at most log n, or log D.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,13 +25,13 @@ Row = Iterator[tuple[str, Any]]
 
 
 def online(evaluation: Evaluation) -> Row:
-    """loss_online and accuracy_online, of the classifier that is trained beside the method and does not train it."""
+    """loss_online and accuracy_online, of the classifier trained beside the method, to which it passes no gradient."""
     for name, value in classify(evaluation):
         yield f"{name}_online", value
 
 
 def spectrum(evaluation: Evaluation) -> Row:
-    """rankme, matrix_entropy_alpha_2 and coding_rate of the embedding: what predicts a probe without labels."""
+    """rankme, matrix_entropy_alpha_2 and coding_rate of the embedding: label-free predictors of probe accuracy."""
     z = evaluation.outputs["raw"].embedding
     yield "rankme", float(rankme(z))
     yield "matrix_entropy_alpha_2", float(matrix_entropy(z, alpha=2))
@@ -48,8 +48,8 @@ def view_information(
 
     Args:
       transforms: of the first view and of the second, (key, samples as stored) -> what a network takes.
-      sample: `Sample`, which passes in one batch.
-      branches: of each view, which weights, "raw" or an average, and which of the features, as "projection".
+      sample: `Sample`, processed in one batch.
+      branches: for each view, the weights, "raw" or an average, and the feature, such as "projection".
       seed: of the draws.
     """
 
@@ -65,7 +65,7 @@ def view_information(
         models = {name: replace(model, extra={}) for name, model in models.items()}
         one, two = jax.tree.map(lambda z: z.astype(jnp.float32), local_copy(outputs(models, sample.x)))
         yield "split", sample.split
-        yield "view_samples", len(sample.x)  # "n" is that of the split
+        yield "view_samples", len(sample.x)  # "n" is for the split
         for place in one:
             if not (jnp.all(jnp.isfinite(one[place])) and jnp.all(jnp.isfinite(two[place]))):
                 yield "not_finite", place
@@ -82,7 +82,7 @@ def view_information(
 
 
 def between_grams(k1: jax.Array, k2: jax.Array, kind: str = "") -> Row:
-    """Mutual information and joint entropy of orders 1 and 2 of two Gram matrices; `kind` ends their names."""
+    """Mutual information and joint entropy of orders 1 and 2 of two Gram matrices; `kind` is appended to the names."""
     for alpha, order in ((1, ""), (2, "_alpha_2")):
         h1, h2 = (matrix_entropy_from_gram(k, alpha=alpha) for k in (k1, k2))
         joint = joint_entropy_from_gram(k1, k2, alpha=alpha)
