@@ -61,7 +61,7 @@ def open_dataset(name: str = "digits", dir: str | Path | None = None, **options:
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """What a data set may be told, with its defaults, of which None is a whole number; {} for an unknown name."""
+    """The options of a data set with their defaults, None standing for a whole number; {} for an unknown name."""
     opener = _opener(name)
     given = inspect.signature(opener).parameters.values() if opener else ()
     return {option.name: option.default for option in given if option.name != "dir"}

@@ -64,7 +64,7 @@ def normalise(images: jax.Array, mean: jax.Array, std: jax.Array, dtype: Any = j
 def transforms(
     mean: Any = None, std: Any = None, *, pad: int = 4, flip: bool = True
 ) -> dict[str, Callable[..., jax.Array]]:
-    """Name -> (key, samples as stored) -> what a network takes; without mean and std the samples stay as they are.
+    """Name -> (key, stored samples) -> network input; without mean and std the samples stay as they are.
 
     "plain" only normalises; "weak" and "strong" are the views above, normalised.
     """

@@ -7,16 +7,16 @@ import numpy as np
 
 
 def few_shot(labels: np.ndarray, shots: int, seed: int, *others: np.ndarray) -> list[np.ndarray]:
-    """Indices of `shots` samples of each class, the very ones that CoOp draws of the same list with this seed.
+    """Indices of `shots` samples per class, exactly those that CoOp draws from the same list with this seed.
 
     `random.seed(seed)`, classes in the order of their first sample, `random.sample` of each class; all samples of a
-    class that has fewer. CoOp then draws min(shots, 4) of each class of its validation list from the same generator.
+    class that has fewer. CoOp then draws min(shots, 4) per class of its validation list from the same generator.
 
     Args:
       labels: (N,) of the training list, in the order of the split file.
-      shots: of each class.
+      shots: samples per class.
       seed: 1, 2, 3 in CoOp's tables.
-      others: labels of further lists, each with the shots min(shots, 4), as the validation list.
+      others: labels of further lists, each with min(shots, 4) shots, like the validation list.
     Returns:
       (n,) int64 for each list, class by class.
     References:

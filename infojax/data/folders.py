@@ -12,8 +12,8 @@ from infojax.data.images import SUFFIXES, Pictures, headers, scale_of
 from infojax.data.source import ROLES, DataError, Dataset, counted, listing, printable, roles
 from infojax.data.split_files import read_split_file
 
-LARGEST = 224  # pixels a side, where no size is given
-HIDDEN = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")  # what systems put beside files begins so
+LARGEST = 224  # pixels per side, if no size is given
+HIDDEN = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")  # prefixes of what systems put beside files
 SPLIT_NAMES = tuple(name for usual in ROLES.values() for name in usual)
 COLOURS = {
     "1": "black and white", "L": "grey", "LA": "grey with an alpha channel, which is dropped",
@@ -34,21 +34,21 @@ def folder(
 ) -> Dataset:
     """A folder of pictures.
 
-    Without a split file the pictures lie in SPLIT/CLASS/, or deeper, where there is a split with a usual name (train,
+    Without a split file the pictures lie in SPLIT/CLASS/, or deeper, if there is a split with a usual name (train,
     training, test, val, valid, validation, ...) or one that is named here; else in CLASS/, or deeper. Classes are the
-    folders in which there are pictures in any split, numbered in the order of their names. Left out are hidden files,
-    what is not a regular file or not named as a picture, and other folders with classes that no split has.
+    folders that hold pictures in any split, numbered in the order of their names. Left out are hidden files, anything
+    that is not a regular file or not named like a picture, and other folders with classes that no split has.
 
     Args:
       dir: the folder.
-      split_file: JSON {split: [[path, label] or [path, label, class name], ...]}, paths relative to `dir`, as CoOp and
-        its successors share them; looked for in `dir` first.
-      size: every picture is resized and its middle cut out, so that it is size x size. By default pictures that all
-        have one size of at most 224 x 224 are kept; others get their median shorter side, or 224 if that is less.
-      train_split, test_split: names of the splits that are trained on and measured; by default train, and test or
-        else val, valid or validation.
-      test_fraction: share of each class of train that is held out as test; 0: a fifth where there are no splits at all.
-      seed: of what is held out.
+      split_file: JSON {split: [[path, label] or [path, label, class name], ...]}, paths relative to `dir`, as shared by
+        CoOp and its successors; looked for in `dir` first.
+      size: every picture is resized and centre-cropped to size x size. By default pictures that all have the same size
+        of at most 224 x 224 are kept; others get their median shorter side, or 224 if that is less.
+      train_split, test_split: names of the splits for training and measuring; by default train, and test or else val,
+        valid or validation.
+      test_fraction: share of each class of train that is held out as test; 0: a fifth if there are no splits at all.
+      seed: of the held-out selection.
     Raises:
       DataError: no pictures, or some cannot be read.
     """
@@ -87,7 +87,7 @@ def _unlisted(root, rows):
 
 
 def _by_class(root, chosen):
-    """({split: [(path, label), ...]}, class names, notes); the only split is "" where the folder has none."""
+    """({split: [(path, label), ...]}, class names, notes); the only split is "" if the folder has none."""
     found, left, links = _walk(root)
     parts = [path.split("/") for path in found]
     splits = {p[0] for p in parts if len(p) > 2 and (p[0] in chosen or p[0].lower() in SPLIT_NAMES)}
@@ -123,7 +123,7 @@ def _by_class(root, chosen):
 
 
 def _check_classes(root, names):
-    """Refuses class folders that are something else: one around all others, or splits without class folders."""
+    """Refuses class folders that are not: one around all others, or splits without class folders."""
     if len(names) == 1 and names[0].lower() not in SPLIT_NAMES:
         raise DataError(
             f"folder: all pictures of {root} lie in {printable(names[0])}, which would be the only class; if it holds "
@@ -131,18 +131,18 @@ def _check_classes(root, names):
         )
     splits = [name for name in names if name.lower() in SPLIT_NAMES]
     if splits and (len(names) - len(splits) < 2 or {name.lower() for name in splits} - set(ROLES["train"])):
-        raise DataError(  # a train may be a class, beside others
+        raise DataError(  # "train" may be a class, among others
             f"folder: pictures of {root} lie in {', '.join(splits)} without class folders; arrange them as "
             "SPLIT/CLASS/*.jpg, or name a split file"
         )
 
 
 def _walk(root):
-    """What lies below a folder, by paths relative to it; links are followed, but not to a folder around them.
+    """The contents of a folder, by relative paths; links are followed, but not to a folder that contains them.
 
     Returns:
-      pictures, in the order of their names, those of a folder before those of the folders in it; {reason: paths} of
-      what is left out; whether any of it is reached through a link.
+      pictures, in the order of their names, those of a folder before those of its subfolders; {reason: paths} of what
+      is left out; whether anything is reached through a link.
     """
     found, left, barren, links = [], {}, [], False
     stack = [("", ())]
@@ -181,7 +181,7 @@ def _walk(root):
 
 
 def _again(root, paths):
-    """Paths of files that an earlier one of the paths leads to as well."""
+    """Paths of files that an earlier path leads to as well."""
     first = {}
     for path in paths:
         first.setdefault(os.path.realpath(root / path), path)
@@ -191,7 +191,7 @@ def _again(root, paths):
 def _is(entry, kind):
     try:
         return getattr(entry, f"is_{kind}")()
-    except OSError:  # a link that leads round in a circle
+    except OSError:  # a circular link
         return False
 
 
@@ -203,7 +203,7 @@ def _left_out(left):
 
 
 def _held_out(rows, train_split, test_split, fraction, seed):
-    """The rows with a share of each class of train as test; at least one sample of a class stays in each, if it has
+    """The rows with a share of each class of train moved to test; each keeps at least one sample of a class that has
     two."""
     source = roles("folder", rows, train=train_split)[0].get("train")
     if test_split or "test" in rows or source is None:
@@ -232,7 +232,7 @@ def _summary(rows, names):
 
 
 def _missing_classes(rows, names, chosen):
-    """Notes on classes of which train or test has no picture."""
+    """Notes on classes without a picture in train or test."""
     for role, split in chosen.items():
         seen = {label for _, label in rows[split]}
         absent = [name for label, name in enumerate(names) if label not in seen]
@@ -266,7 +266,7 @@ def _pixels(paths, size, channels):
 
 
 def _scales(found):
-    """({mode: (low, high)} as of `decode`, notes): one scale for all pictures of a type that does not tell it."""
+    """({mode: (low, high)} as in `decode`, notes): one scale for all pictures of a type that does not imply one."""
     scales, notes = {}, []
     for mode, largest in sorted({(h.mode, h.largest) for h in found if h.limits}, key=str):
         limits = [h.limits for h in found if (h.mode, h.largest) == (mode, largest)]
@@ -285,7 +285,7 @@ def _conversions(found, channels):
     kinds = [
         f"{count:,} {COLOURS.get(mode, 'in ' + mode)}"
         for mode, count in modes.most_common()
-        if mode != ("RGB" if channels == 3 else "L") and mode[0] not in "IF"  # of which more is said above
+        if mode != ("RGB" if channels == 3 else "L") and mode[0] not in "IF"  # which have notes above
     ]
     if kinds:
         yield f"folder: converted to {'RGB' if channels == 3 else 'grey'}: {'; '.join(kinds)}"

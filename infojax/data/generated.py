@@ -11,7 +11,7 @@ from infojax.data.source import Arrays, DataError, Dataset, check_memory, near
 
 
 def digits() -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8; every fifth of a class is in the test split (355 of them)."""
+    """scikit-learn's 1,797 handwritten digits, 8 x 8; every fifth one of a class is in the test split (355 in all)."""
     table = _digits_table()
     images, labels = table[:, :-1], table[:, -1].astype(int)
     images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
@@ -24,7 +24,7 @@ def digits() -> Dataset:
 
 
 def _digits_table():
-    """(1797, 65) pixels and labels, from scikit-learn's file where it lies: importing the package takes two seconds."""
+    """(1797, 65) pixels and labels, read directly from scikit-learn's file: importing the package takes two seconds."""
     spec = find_spec("sklearn")
     file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
     if file and file.is_file():
@@ -43,14 +43,14 @@ def synthetic(
     noise: float = 0.2,
     seed: int = 0,
 ) -> Dataset:
-    """Pictures with structure: a smooth pattern a class, shifted at random, in random contrast, under Gaussian noise.
+    """Structured pictures: a smooth pattern per class, with random shifts, random contrast and Gaussian noise.
 
     Args:
       noise: standard deviation as a share of the range 0 to 1; about 1 hides the classes.
     """
     check_memory("synthetic", 3 * 8 * max(num_train, num_test, num_classes) * size**2 * channels)
     rng = np.random.default_rng(seed)
-    waves = np.exp(2j * np.pi * np.outer(np.arange(-2, 3), np.arange(size) / size))  # five frequencies an axis
+    waves = np.exp(2j * np.pi * np.outer(np.arange(-2, 3), np.arange(size) / size))  # five frequencies per axis
     weights = rng.normal(size=(num_classes, channels, 5, 5)) + 1j * rng.normal(size=(num_classes, channels, 5, 5))
     patterns = np.einsum("ckuv,uh,vw->chwk", weights, waves, waves, optimize=True).real
     patterns /= np.abs(patterns).max(axis=(1, 2, 3), keepdims=True) * 2
@@ -76,7 +76,7 @@ OPERATIONS = {
 
 
 def modular(p: int = 113, operation: str = "add", train_fraction: float = 0.3, seed: int = 0) -> Dataset:
-    """All pairs (a, b): tokens a, b and "=" (number p), label (a operation b) mod p; N = p^2, or p (p - 1) to divide.
+    """All pairs (a, b): tokens a, b and "=" (number p), label (a operation b) mod p; N = p^2; division: p (p - 1).
 
     The default is the split of Nanda et al. 2023: 3,830 of 12,769 pairs, shuffled by Python's `random` with the seed.
 

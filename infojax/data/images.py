@@ -1,4 +1,4 @@
-"""Encoded pictures: what their headers say, decoding to 8 bits, one size for all."""
+"""Encoded pictures: reading headers, decoding to 8 bits, resizing all to one size."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from infojax.data.source import DataError, listing
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")  # Pillow tries them in this order
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".gif")
 POOL = ThreadPoolExecutor(thread_name_prefix="infojax-decode")  # Pillow decodes without the interpreter's lock
-ORIENTATION = 0x0112  # of EXIF: 1 is upright, from 5 on height and width change places
+ORIENTATION = 0x0112  # of EXIF: 1 is upright, from 5 on height and width are swapped
 TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
     8: "ROTATE_90",
@@ -29,12 +29,12 @@ class Header(NamedTuple):
     """What is known of a picture before its pixels are converted.
 
     Attributes:
-      size: (height, width) as it is to be seen.
-      mode: of Pillow, with " transparent" where a palette has a colour that is.
-      turned: whether EXIF data say that it is stored lying or mirrored.
+      size: (height, width) as displayed.
+      mode: of Pillow, with " transparent" if a palette has a transparent colour.
+      turned: whether EXIF data say that it is stored rotated or mirrored.
       several: whether the file holds more pictures than the first, which is read.
       limits: smallest and largest value of pixels of more than 8 bits, or None.
-      largest: value that becomes 255, where the type of such pixels tells it; else None.
+      largest: value that becomes 255, if the type of such pixels implies it; else None.
     """
 
     size: tuple[int, int]
@@ -53,9 +53,9 @@ def decode(
     size: int | None = None,
     scales: Mapping[str, tuple[float, float]] | None = None,
 ) -> np.ndarray:
-    """A picture as (H, W, channels) uint8, upright as its EXIF data say; the first where a file holds several.
+    """A picture as (H, W, channels) uint8, upright according to its EXIF data; the first if a file holds several.
 
-    Pixels of 16 bits are divided by 257. Those of 32-bit integers and floats, whose type does not tell their scale, are
+    Pixels of 16 bits are divided by 257. Those of 32-bit integers and floats, whose type does not imply a scale, are
     multiplied so that the end of their scale becomes 255: see `scale_of`. An alpha channel is dropped.
 
     Args:
@@ -88,14 +88,14 @@ def decode(
 
 
 def header(path: str | Path) -> Header:
-    """The `Header` of a picture file; its pixels are read where they have more than 8 bits, for their limits.
+    """The `Header` of a picture file; pixels of more than 8 bits are read for their limits.
 
     Raises:
-      DataError: it is not a regular file, empty, or no picture.
+      DataError: it is not a regular file, is empty, or is not a picture.
     """
     with _opened(path) as image:
         orientation, (width, height) = _orientation(image), image.size
-        lying = orientation >= 5 and image.format != "TIFF"  # of which Pillow gives the size upright
+        lying = orientation >= 5 and image.format != "TIFF"  # for TIFF, Pillow gives the upright size
         transparent = " transparent" if image.mode == "P" and "transparency" in image.info else ""
         return Header(
             size=(width, height) if lying else (height, width),
@@ -111,7 +111,7 @@ def headers(paths: Sequence[str | Path]) -> list[Header]:
     """The headers of many picture files.
 
     Raises:
-      DataError: says how many cannot be read, which, and why the first.
+      DataError: says how many cannot be read, which ones, and why the first cannot.
     """
 
     def attempt(path):
@@ -132,8 +132,8 @@ def headers(paths: Sequence[str | Path]) -> list[Header]:
 
 
 def scale_of(low: float, high: float, fractions: bool) -> tuple[float, float]:
-    """(low, high) of the scale that values are taken to be on: the first that holds them of 0 to 1 (where they are
-    floats), 0 to 255 and 0 to 65,535; else from the smallest to the largest value."""
+    """(low, high) of the scale that values are assumed to have: the first that holds them of 0 to 1 (for floats), 0 to
+    255 and 0 to 65,535; else from the smallest to the largest value."""
     for top in (1, 255, 65535) if fractions else (255, 65535):
         if low >= 0 and high <= top:
             return 0, top
@@ -142,7 +142,7 @@ def scale_of(low: float, high: float, fractions: bool) -> tuple[float, float]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Pillow's warnings: what cannot be read is an error, what can is no concern. Not to be used in threads."""
+    """Silences Pillow's warnings: what cannot be read is an error, what can be is fine. Not to be used in threads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
@@ -150,7 +150,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _opened(encoded, where=None):
-    """A picture, by Pillow, which can raise nearly anything of a damaged file.
+    """A picture opened by Pillow, which can raise nearly anything on a damaged file.
 
     Raises:
       DataError: one line.
@@ -179,12 +179,12 @@ def _orientation(image):
     try:
         found = image.getexif().get(ORIENTATION, 1)
         return found if isinstance(found, int) else 1
-    except Exception:  # damaged EXIF data of a sound picture
+    except Exception:  # damaged EXIF data in an intact picture
         return 1
 
 
 def _largest(image):
-    """The largest value that integer pixels of more than 8 bits can have, or None where the format does not tell."""
+    """The largest value that integer pixels of more than 8 bits can have, or None if the format does not say."""
     if image.mode.startswith("I;16"):
         bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
         return 2**bits - 1
@@ -225,8 +225,8 @@ class Pictures:
     Args:
       paths, labels: of the samples.
       shape: (H, W, channels) of all of them.
-      size: as of `decode`, or None where the files have that shape already.
-      scales: as of `decode`.
+      size: as in `decode`, or None if the files already have that shape.
+      scales: as in `decode`.
     """
 
     def __init__(

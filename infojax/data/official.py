@@ -60,7 +60,7 @@ class Official(NamedTuple):
 
 
 def open_official(name: str, dir: str | Path) -> Dataset:
-    """The `Dataset` of OFFICIAL[name], whose files lie in dir; a split is read when it is opened, and kept."""
+    """The `Dataset` of OFFICIAL[name], whose files are in dir; a split is read when first opened, and cached."""
     facts, notes = OFFICIAL[name], []
 
     def source(split):
@@ -79,10 +79,10 @@ def open_official(name: str, dir: str | Path) -> Dataset:
 
 
 def find(name: str, dir: str | Path, candidates: Sequence[str], command: str) -> Path:
-    """The first of the candidate files that lies in dir, dir/name or torchvision's place for it.
+    """The first of the candidate files found in dir, dir/name or torchvision's place for it.
 
     Raises:
-      DataError: none does; says where it was looked for and gives the command that gets it.
+      DataError: none is found; says where it was looked for and gives the command that gets it.
     """
     root = Path(dir).expanduser()
     for folder in (root, root / name, root / "FashionMNIST" / "raw"):
@@ -100,7 +100,7 @@ def _curl(url, file):
 
 @contextmanager
 def _parsing(path):
-    """Whatever a damaged file makes a parser raise, as one line."""
+    """Turns whatever a parser raises on a damaged file into one line."""
     try:
         yield
     except DataError:
@@ -235,7 +235,7 @@ def _stl10_files(dir):
 
 
 def _stl10(dir, split):
-    """Unpacked pixels stay on the disk until they are read: the unlabelled split has 2.8 GB."""
+    """Unpacked pixels stay on disk until they are read: the unlabelled split has 2.8 GB."""
     (path,), stem = _stl10_files(dir), split.replace("unlabelled", "unlabeled")
     files = [f"{stem}_X.bin", *([f"{stem}_y.bin"] if split != "unlabelled" else [])]
     with _parsing(path):
@@ -268,7 +268,7 @@ def _jpeg_files(dir):
 
 
 def _cifar10_jpeg(dir, split):
-    """CIFAR-10 as JPEG: lossy, for real pictures where the real set is not at hand, not for published comparisons.
+    """CIFAR-10 as JPEG: lossy, for real pictures if the original is not available, not for published comparisons.
 
     A folder {split}/{class}/*.jpg, or a pack of it as .npz: {split}_jpeg (bytes), {split}_offsets, {split}_labels.
     """

@@ -1,4 +1,4 @@
-"""What a data set may be told: the range of each option, and the check that holds an option against it."""
+"""The options of data sets: the range of each, and the check of a value against it."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from infojax.data.source import DataError, near
 
 
 class Whole(NamedTuple):
-    """A whole number from `least` to `most`; None where the option has no default and is not given."""
+    """A whole number from `least` to `most`; None if the option has no default and is not given."""
 
     least: int = 0
     most: int = 2**31 - 1
@@ -36,14 +36,14 @@ class Number(NamedTuple):
 
 
 class Text(NamedTuple):
-    """Words: a name or a path; "" where none is given."""
+    """Text: a name or a path; "" if none is given."""
 
     def refusal(self, value: Any) -> str | None:
         return None if isinstance(value, str) else "text"
 
 
 class OneOf(NamedTuple):
-    """One of several values, said in words."""
+    """One of several strings."""
 
     values: tuple
     words: str
@@ -74,8 +74,8 @@ def check_options(name: str, options: Mapping[str, Any], defaults: Mapping[str, 
     """Refuses options that a data set does not have or whose value is out of range; None stands for "not given".
 
     Args:
-      name: of the data set, as it was asked for.
-      options: name -> value; defaults: name -> default of those that there are.
+      name: of the data set, as requested.
+      options: name -> value; defaults: name -> default of every option it has.
     Raises:
       DataError: names the option, its value, and what it may be.
     """

@@ -1,7 +1,7 @@
 """Which samples make up step k: a pure function of (key, k), so there is no iterator to save.
 
-Every epoch is another permutation of the samples. It is never stored or sorted: a cipher maps a position of the epoch
-to a sample in O(1), so a step asks for its own positions only, inside jit, on any number of hosts, after any step.
+Every epoch is a new permutation of the samples. It is never stored or sorted: a cipher maps a position in the epoch to
+a sample in O(1), so a step computes only its own positions, inside jit, on any number of hosts, after any step.
 """
 
 import jax
@@ -13,8 +13,8 @@ ROUNDS = 12
 def order(key: jax.Array, step: int | jax.Array, batch_size: int, num_samples: int) -> jax.Array:
     """The samples of one step when epochs follow each other without a gap: positions step * B, ..., step * B + B - 1.
 
-    Position p is place p mod N in epoch p // N. A batch may end one epoch and begin the next; over N positions from
-    the start of an epoch every sample comes exactly once.
+    Position p is place p mod N in epoch p // N. A batch may end one epoch and begin the next; over the N positions of
+    an epoch every sample comes exactly once.
 
     Args:
       key: of the run's data order; the same on every host.
@@ -68,7 +68,7 @@ def _permuted(key, place, n):
             row, column = column, row
         return row * side + column
 
-    # Every round is an even permutation; the coin swaps the first two places, so that odd ones come as often.
+    # Every round is an even permutation; a coin flip swaps the first two places, so that odd ones are as frequent.
     place = jnp.where((place < 2) & (n > 1), place ^ (coin[0] & 1), place)
     # The walk follows a cycle of the cipher from inside and so comes back inside; fewer than two steps on average.
     return jax.lax.while_loop(lambda i: i >= n, cipher, cipher(place)).astype(jnp.int32)

@@ -39,7 +39,7 @@ def verify(paths: Sequence[Path]) -> None:
 
 
 def prepare(name: str, source: str | Path, out: str | Path) -> Path:
-    """Writes OUT/NAME/VERSION from the official files and returns that folder; where it is whole nothing happens.
+    """Writes OUT/NAME/VERSION from the official files and returns that folder; if it is complete nothing happens.
 
     Raises:
       DataError: missing or damaged files.
@@ -54,7 +54,7 @@ def prepare(name: str, source: str | Path, out: str | Path) -> Path:
 
 
 def prepared_folder(name: str, out: str | Path) -> Path | None:
-    """The folder of a set that is whole, or None."""
+    """The folder of a complete set, or None."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=Path(out).expanduser(), file_format="array_record")
@@ -62,14 +62,14 @@ def prepared_folder(name: str, out: str | Path) -> Path | None:
 
 
 def write_records(name: str, columns: Mapping[str, Any], out: str | Path, class_names: Sequence[str] = ()) -> Path:
-    """Writes {split: {"image", "label", ...}} with the features and version of TFDS's set `name`, into its folder."""
+    """Writes {split: {"image", "label", ...}} with the features and version of the TFDS set `name` into its folder."""
     import tensorflow_datasets as tfds
     from PIL import Image
 
     out = Path(out).expanduser()
     official = tfds.builder(name, data_dir=out, file_format="array_record")
     for stale in Path(official.data_path).parent.glob(f"incomplete.*_{official.version}"):
-        shutil.rmtree(stale)  # of a run that was killed
+        shutil.rmtree(stale)  # from a killed run
 
     class Writer(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # no types
         VERSION = official.version
@@ -93,7 +93,7 @@ def write_records(name: str, columns: Mapping[str, Any], out: str | Path, class_
             numbers = {key: value for key, value in columns[split].items() if key != "image"}
             for i, image in enumerate(columns[split]["image"]):
                 row = {key: int(value[i]) for key, value in numbers.items()}
-                # An array would be encoded by TensorFlow, a picture is by Pillow.
+                # An array would be encoded by TensorFlow, a picture is encoded by Pillow.
                 row["image"] = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
                 yield i, row | ({"id": f"{split}_{i:05d}"} if "id" in self.info.features else {})
 
@@ -107,7 +107,7 @@ def write_records(name: str, columns: Mapping[str, Any], out: str | Path, class_
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 with one line for a set that cannot be written."""
+    """Exit code 0, or 2 and one line if the set cannot be written."""
     parser = argparse.ArgumentParser(
         prog="python -m infojax.data.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

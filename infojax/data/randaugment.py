@@ -1,8 +1,8 @@
-"""RandAugment and Cutout as TorchSSL runs them, for a whole batch at once.
+"""RandAugment and Cutout as in TorchSSL, for a whole batch at once.
 
-TorchSSL's operations are Pillow's, so these are too: on uint8, with Pillow's roundings, equal to it bit by bit. Only
-`Rotate` is not: Pillow takes sine and cosine in float64, which moves about one pixel in a million. Every image draws
-its own operations, so a batch goes through all of them, in five steps that leave alone the images that drew no part.
+TorchSSL's operations are Pillow's, so these are too: on uint8, with Pillow's rounding, bit for bit. The exception is
+`Rotate`: Pillow takes sine and cosine in float64, which moves about one pixel in a million. Every image draws its own
+operations, so a batch goes through all of them, in five steps that leave the images that did not draw them unchanged.
 
 References:
   Cubuk et al. 2020; TorchSSL datasets/augmentation/randaugment.py; Pillow ImageOps, ImageEnhance, Geometry.c.
@@ -36,10 +36,10 @@ UNIT = 1 << 16  # Pillow's affine maps are fixed-point numbers with 16 fractiona
 
 
 def randaugment(key: jax.Array, images: jax.Array, num_operations: int = 3) -> jax.Array:
-    """Applies `num_operations` operations to each image, drawn with replacement, each with a magnitude of its own.
+    """Applies `num_operations` operations to each image, drawn with replacement, each with its own magnitude.
 
     Args:
-      images: (N, H, W, 3) or (N, H, W, 1) uint8; of one channel, Color is the identity.
+      images: (N, H, W, 3) or (N, H, W, 1) uint8; with one channel, Color is the identity.
     Returns:
       (N, H, W, channels) uint8.
     """
@@ -60,7 +60,7 @@ def apply_operations(images: jax.Array, operations: jax.Array, magnitudes: jax.A
     Returns:
       (N, H, W, channels) uint8.
     Raises:
-      ValueError: another type or number of channels.
+      ValueError: wrong type or number of channels.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
         raise ValueError(f"images must be (N, H, W, 1 or 3) uint8, got {images.dtype}{list(images.shape)}")
@@ -80,9 +80,9 @@ def apply_operations(images: jax.Array, operations: jax.Array, magnitudes: jax.A
 def _where(drawn, step, x):
     """step(x) for the images that drew it.
 
-    On CPU the step is a branch of its own, skipped where nobody drew it: XLA would fuse the gathers of one step into
-    the arithmetic of another, which then no longer vectorises (three times slower). On a GPU a branch costs more than
-    it saves.
+    On CPU the step is a separate branch, skipped if no image drew it: XLA would fuse the gathers of one step into the
+    arithmetic of another, which then no longer vectorises (three times slower). On a GPU a branch costs more than it
+    saves.
     """
 
     def chosen(x):
@@ -97,8 +97,8 @@ def _where(drawn, step, x):
 def cutout(key: jax.Array, images: jax.Array, largest: float = 0.5) -> jax.Array:
     """Paints a grey square, side ~ U(0, largest) of the width, centre ~ U(1, W) x U(1, H).
 
-    All as the reference has it: the centre (its np.random.uniform(W) draws from [1, W], NumPy's upper end being 1), the
-    square shifted inwards at the left and upper border, cut off at the right and lower one, and one pixel wider than
+    All as in the reference: the centre (its np.random.uniform(W) draws from [1, W], NumPy's upper end being 1), the
+    square shifted inwards at the left and upper borders, cut off at the right and lower ones, and one pixel wider than
     its side.
 
     References:
@@ -246,7 +246,7 @@ def _fixed(v):
     return (whole + (scaled - whole >= 0.5)).astype(jnp.int32)
 
 
-STEPS = {  # the operations of each step; an image draws one operation a layer, so their order does not matter
+STEPS = {  # the operations of each step; an image draws one operation per layer, so their order does not matter
     ("Brightness", "Color", "Contrast", "Sharpness"): _blend,
     ("Posterize", "Solarize"): _bits,
     ("AutoContrast",): _autocontrast,

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets stored as ArrayRecord: random access without TensorFlow. The only place that reads them."""
+"""TensorFlow Datasets stored as ArrayRecord: random access without TensorFlow. The only module that reads them."""
 
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -49,7 +49,7 @@ class Records:
         try:
             raw = self._records.__getitems__([int(i) for i in indices])
             rows = [tf_example_pb2.Example.FromString(record).features.feature for record in raw]
-        except Exception as error:  # of the record reader, which has none of its own
+        except Exception as error:  # from the record reader, which has no error types of its own
             raise DataError(f"{self._where}: {' '.join(str(error).split())}; prepare the set anew") from None
         labels = np.array([row[self._label_key].int64_list.value[0] for row in rows], np.int32)
         check_labels(labels, self._num_classes, self._where, self._unlabelled)
@@ -57,7 +57,7 @@ class Records:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Read from every record, without decoding a picture, when first asked for."""
+        """Read from every record on first use, without decoding pictures."""
         blocks = range(0, len(self), 10_000)
         return np.concatenate([self._rows(range(a, min(a + 10_000, len(self))))[1] for a in blocks])
 
@@ -72,16 +72,16 @@ def open_records(
     train_split: str = "",
     test_split: str = "",
 ) -> Dataset:
-    """The set `name` (a TFDS name, with /CONFIG where it has several) prepared as ArrayRecord in dir.
+    """The set `name` (a TFDS name, with /CONFIG if it has several) prepared as ArrayRecord in dir.
 
     Args:
       size: pictures of different sizes are resized and cropped to size x size.
       version: of the set; the highest of those in dir by default.
       image_key, label_key: names of the features.
-      train_split, test_split: what is trained on and measured, also a part as "train[:80%]"; by default train, and test
-        or else validation.
+      train_split, test_split: splits for training and measuring, or parts such as "train[:80%]"; by default train, and
+        test or else validation.
     Raises:
-      DataError: not there, in another file format, or without such features.
+      DataError: missing, in a different file format, or without such features.
     """
     import tensorflow_datasets as tfds
 
@@ -98,7 +98,7 @@ def open_records(
         )
     try:
         builder = tfds.builder_from_directory(built[-1])
-    except Exception as error:  # of damaged JSON, in the reader's own types
+    except Exception as error:  # from damaged JSON, in the reader's own types
         detail = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(f"{built[-1]} is damaged ({detail}); prepare the set anew") from None
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
@@ -122,7 +122,7 @@ def open_records(
     def source(split):
         try:
             raw = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        except (ValueError, AssertionError) as error:  # of a part that cannot be read as one
+        except (ValueError, AssertionError) as error:  # a part that cannot be parsed
             raise DataError(f"tfds:{name}: split {split!r}: {' '.join(str(error).split())}") from None
         return Records(raw, f"tfds:{name}, split {split}", label.num_classes, shape, size, image_key, label_key)
 

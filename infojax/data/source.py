@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 UNLABELLED = "unlabelled"  # the split whose labels are -1
-# Names, in small letters, of the split that is trained on and of the one that is measured; the first found is taken.
+# Names, in lower case, of the split for training and of the one for measuring; the first one found is used.
 ROLES = {
     "train": ("train", "training"),
     "test": ("test", "testing", "validation", "valid", "val", "dev", "eval"),
@@ -25,7 +25,7 @@ class Source(Protocol):
 
     Attributes:
       shape: of one sample: (H, W, channels) images, or (length,) tokens.
-      labels: (N,) int32 in [0, C), or all -1 where the split has none.
+      labels: (N,) int32 in [0, C), or all -1 if the split has none.
     """
 
     shape: tuple[int, ...]
@@ -51,17 +51,17 @@ class Arrays:
 
 
 class Dataset(NamedTuple):
-    """Splits and what is true of all of them.
+    """Splits and their common properties.
 
     Attributes:
       name: as given to `open_dataset`.
-      num_classes: C; class_names: C names, or () where nobody named them.
+      num_classes: C; class_names: C names, or () if there are none.
       splits: name -> how to read it; use `split(name)`.
       mean, std: published constants per channel on the scale 0 to 255, or None (`channel_moments` measures them).
-      flip: whether a mirrored sample is one of its class; False for digits and tokens.
+      flip: whether a mirrored sample still belongs to its class; False for digits and tokens.
       folds: predefined sets of labelled samples of the train split, one per seed (STL-10), or None.
-      roles: "train" or "test" -> name of the split that serves as such, where another than that name does.
-      notes: what was read, left out, converted or estimated, a line each; grows as splits are opened.
+      roles: "train" or "test" -> name of the split that serves as such, if it has a different name.
+      notes: what was read, left out, converted or estimated, one line each; grows as splits are opened.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Dataset(NamedTuple):
     notes: list[str] | tuple[str, ...] = ()
 
     def split(self, name: str) -> Source:
-        """Opens a split; "train" and "test" may be others, see `roles`.
+        """Opens a split; "train" and "test" may stand for others, see `roles`.
 
         Raises:
           DataError: no such split, or labels outside [0, C).
@@ -90,13 +90,13 @@ class Dataset(NamedTuple):
         source = self.splits[name]()
         if not len(source):
             raise DataError(f"{self.name}, split {name}, has no samples")
-        if "labels" in vars(source):  # read already; a set that streams is checked batch by batch
+        if "labels" in vars(source):  # already read; a streamed set is checked batch by batch
             check_labels(source.labels, self.num_classes, f"{self.name}, split {name}", name == UNLABELLED)
         return source
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str, unlabelled: bool = False) -> None:
-    """Refuses labels outside [0, C), or other than -1 in a split without labels."""
+    """Refuses labels outside [0, C), or any but -1 in a split without labels."""
     outside = np.flatnonzero(labels != -1 if unlabelled else (labels < 0) | (labels >= num_classes))
     if len(outside):
         first = outside[0]
@@ -112,12 +112,12 @@ def roles(where: str, splits: Iterable[str], **chosen: str) -> tuple[dict[str, s
 
     Args:
       where: the data set, for messages.
-      splits: names of those that there are.
+      splits: names of the existing ones.
       chosen: train, test -> name of a split, or "" for the first that has one of the usual names.
     Returns:
-      {"train": name, "test": name}, without those that no split serves as; notes.
+      {"train": name, "test": name}, without a role that no split has; notes.
     Raises:
-      DataError: a chosen split is not there, or one serves as both.
+      DataError: a chosen split is missing, or one serves as both.
     """
     found, notes = {}, []
     for role, usual in ROLES.items():
@@ -131,7 +131,7 @@ def roles(where: str, splits: Iterable[str], **chosen: str) -> tuple[dict[str, s
     if len(found) == 2 and found["train"] == found["test"]:
         raise DataError(f"{where}: {found['train']} cannot serve as train and as test")
     notes += [f"{where}: split {split} serves as {role}" for role, split in found.items() if split != role]
-    used = {split.partition("[")[0] for split in found.values()}  # a part of it, as train[:80%]
+    used = {split.partition("[")[0] for split in found.values()}  # a part of it, such as train[:80%]
     unused = [split for split in splits if split.partition("[")[0] not in used and split != UNLABELLED]
     if unused and found:
         notes.append(f"{where}: not used: split {', '.join(map(printable, unused))}")
@@ -152,7 +152,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def printable(text: object) -> str:
-    """Text for a line on a terminal: what cannot be printed, as a line break in a file's name, becomes an escape."""
+    """Text for one line on a terminal: unprintable characters, such as a line break in a file name, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
@@ -162,16 +162,16 @@ def counted(count: int, noun: str) -> str:
 
 
 def listing(names: Sequence[str], most: int = 3) -> str:
-    """The first of several names, and how many more there are."""
+    """The first few names, and how many more there are."""
     names = [printable(name) for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def check_memory(where: str, values: int) -> None:
-    """Refuses what cannot fit into this machine's memory, before the system ends the process for it.
+    """Refuses what cannot fit into this machine's memory, before the system kills the process.
 
     Args:
-      where: what it is; values: how many bytes it takes.
+      where: what it is; values: its size in bytes.
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if values > memory:
@@ -181,10 +181,10 @@ def check_memory(where: str, values: int) -> None:
 
 
 def in_memory(source: Source, block: int = 1000) -> Arrays:
-    """The whole split as `Arrays`, read in blocks; `Arrays` come back as they are.
+    """The whole split as `Arrays`, read in blocks; `Arrays` are returned unchanged.
 
     Raises:
-      DataError: it is larger than the memory of the machine.
+      DataError: it is larger than the machine's memory.
     """
     if isinstance(source, Arrays):
         return source
@@ -204,7 +204,7 @@ def in_memory(source: Source, block: int = 1000) -> Arrays:
 def channel_moments(source: Source, block: int = 1000) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel over all samples and pixels, on the scale of the samples.
 
-    The deviation of a channel with a single value is 0, or what rounding leaves of it: `constant_channels`.
+    The deviation of a channel with a single value is 0 up to rounding: see `constant_channels`.
     """
     count = 0
     mean: Any = 0.0
@@ -219,5 +219,5 @@ def channel_moments(source: Source, block: int = 1000) -> tuple[tuple[float, ...
 
 
 def constant_channels(mean: Sequence[float], std: Sequence[float]) -> list[int]:
-    """Numbers of the channels that have a single value everywhere, up to the rounding of `channel_moments`."""
+    """Indices of the channels that have a single value everywhere, up to the rounding of `channel_moments`."""
     return [i for i, (a, b) in enumerate(zip(mean, std, strict=True)) if b <= 1e-12 * abs(a)]

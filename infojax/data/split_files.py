@@ -16,11 +16,11 @@ def read_split_file(
     """The pictures that a split file lists.
 
     Args:
-      root: folder that its paths are relative to, and where it is looked for first.
+      root: folder to which its paths are relative, and where it is looked for first.
     Returns:
       {split: [(path, label), ...]}, class names, notes.
     Raises:
-      DataError: it is not there, not such a file, or lists pictures that are not there.
+      DataError: it is missing, is not a split file, or lists pictures that are missing.
     """
     path = next((p for p in (root / split_file, Path(split_file).expanduser()) if _exists(p)), None)
     if path is None:
@@ -72,7 +72,7 @@ def _row(row):
 
 
 def _names_of(path, listed):
-    """Class names of a split file and notes on them; refuses labels that leave one out or have two names."""
+    """Class names of a split file and notes on them; refuses labels with gaps or with two names."""
     labels = {label for part in listed.values() for _, label, *_ in part}
     if not labels:
         raise DataError(f"{path}: no splits")
@@ -102,7 +102,7 @@ def _no_key_twice(pairs):
 
 
 def _place(root, text):
-    """The file that a split file means, and whether it is written as on this system."""
+    """The file that a path of a split file means, and whether it is spelled as on this system."""
     slashed = text.replace("\\", "/")
     for variant in dict.fromkeys((text, slashed, normalize("NFC", slashed), normalize("NFD", slashed))):
         if variant and _exists(root / variant):
@@ -113,7 +113,7 @@ def _place(root, text):
 def _exists(path):
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # an impossible file name
         return False
 
 

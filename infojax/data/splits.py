@@ -4,8 +4,8 @@ import numpy as np
 
 from infojax.data.source import Arrays, DataError, Dataset, check_whole
 
-# CIFAR-10 with one label a class: the index sets of the FixMatch authors' most to least prototypical examples, as
-# TorchSSL lists them (fixmatch.py). Its seeds 0, 1, 2 take the last three rows, from the end.
+# CIFAR-10 with one label per class: the index sets of the FixMatch authors' most to least prototypical examples, as
+# listed by TorchSSL (fixmatch.py). Its seeds 0, 1, 2 take the last three rows, from the end.
 CIFAR10_ONE_A_CLASS = (
     (7408, 8148, 9850, 10361, 33949, 36506, 37018, 45044, 46443, 47447),
     (5022, 8193, 8902, 9601, 25226, 26223, 34089, 35186, 40595, 48024),
@@ -22,11 +22,11 @@ def labelled(dataset: Dataset, num_labels: int, seed: int, *, protocol: str = "t
     """Indices of the labelled samples of the train split; every published method keeps them among the unlabelled too.
 
     Args:
-      num_labels: in all; a multiple of the number of classes.
+      num_labels: in total; a multiple of the number of classes.
       seed: of the split.
-      protocol: "torchssl": the very indices that TorchSSL draws with this seed, num_labels / C of each class, and for
+      protocol: "torchssl": exactly the indices that TorchSSL draws with this seed, num_labels / C per class, and for
         CIFAR-10 with 10 labels row -(seed + 1) of the published list; "fold": official fold number `seed` (STL-10 with
-        1,000 labels, as FixMatch).
+        1,000 labels, as in FixMatch).
     Returns:
       (num_labels,) int64.
     Raises:
@@ -63,6 +63,6 @@ def balanced(labels: np.ndarray, num_labels: int, num_classes: int, seed: int) -
 
 
 def shuffled(source: Arrays, seed: int = 0) -> Arrays:
-    """A split in memory in an order that says nothing of its classes: networks that see batches need that."""
+    """A split in memory in an order independent of its classes, for networks whose output depends on the batch."""
     order = np.random.default_rng(seed).permutation(len(source))
     return Arrays(source.x[order], source.labels[order])

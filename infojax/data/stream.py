@@ -18,9 +18,9 @@ def stream(
       source: a `Source`.
       indices: step -> (n,) the samples to read. On several hosts, this host's rows of `order`.
       steps: of the run, from where it continues; any iterable.
-      ahead: steps that are read before they are asked for.
+      ahead: number of steps read before they are requested.
     Raises:
-      DataError: from reading, at the step that it concerns.
+      DataError: from reading, raised at the step it concerns.
     """
 
     def read(step):

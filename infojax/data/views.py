@@ -1,8 +1,8 @@
-"""Random views of self-supervised learning, made on the device: crop and resize, flip, colours, blur, solarise.
+"""Random views for self-supervised learning, made on the device: crop and resize, flip, colours, blur, solarise.
 
 The operations are torchvision's on Pillow pictures, in the order crop, flip, colour jitter, grey, blur, solarise, with
-float32 pixels from 0 to 255 that are clipped, and not rounded, after each: within one level of Pillow's, which rounds.
-Every sample has its own draws. A `Recipe` is data; `RECIPES` has those of the papers.
+float32 pixels from 0 to 255, clipped but not rounded after each: within one level of Pillow's, which rounds. Every
+sample has its own draws. A `Recipe` is data; `RECIPES` has those of the papers.
 
 References:
   Chen et al. 2020 (SimCLR), appendix A; Grill et al. 2020 (BYOL), appendix B; solo-learn's recipes for CIFAR.
@@ -20,18 +20,18 @@ from infojax.data.augment import normalise
 
 LUMINANCE = (0.299, 0.587, 0.114)
 INTERPOLATIONS = ("bicubic", "bilinear")
-TRIES = 10  # crops that are drawn until one fits into the picture, as in torchvision
+TRIES = 10  # crops drawn until one fits into the picture, as in torchvision
 
 
 class Recipe(NamedTuple):
     """How a view is drawn.
 
     Attributes:
-      area: range of the crop's share of the picture; ratio: of its width over its height, evenly in the logarithm.
-      flip: probability of left and right being swapped.
-      jitter: strengths of brightness, contrast, saturation and hue; jitter_share: probability of jitter at all.
+      area: range of the crop's share of the picture; ratio: range of width over height, log-uniform.
+      flip: probability of a horizontal flip.
+      jitter: strengths of brightness, contrast, saturation and hue; jitter_share: probability of any jitter.
       grey: probability that colours are dropped.
-      blur: probability of a Gaussian blur with a deviation drawn evenly from `sigma`, in pixels.
+      blur: probability of a Gaussian blur with a standard deviation drawn uniformly from `sigma`, in pixels.
       solarise: probability that pixels of 128 and more are inverted.
       interpolation: "bicubic" (a = -0.5) or "bilinear", both antialiased.
     """
@@ -52,7 +52,7 @@ _SIMCLR = Recipe(jitter=(0.8, 0.8, 0.8, 0.2), grey=0.2, blur=0.5)
 _BYOL = Recipe(jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2)
 _VICREG = Recipe((0.2, 1.0), jitter=(0.4, 0.4, 0.2, 0.1), grey=0.2, solarise=0.1)
 _SPECTRAL = Recipe((0.2, 1.0), jitter=(0.4, 0.4, 0.4, 0.1), grey=0.2)
-# name -> the two views. "..._small": of pictures of about 32 x 32, without blur.
+# name -> the two views. "..._small": for pictures of about 32 x 32, without blur.
 RECIPES: dict[str, tuple[Recipe, Recipe]] = {
     "simclr": (_SIMCLR, _SIMCLR),
     "simclr_small": (_SIMCLR._replace(jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0),) * 2,  # Google's for CIFAR
@@ -65,11 +65,11 @@ RECIPES: dict[str, tuple[Recipe, Recipe]] = {
 
 
 class Draws(NamedTuple):
-    """What is random in the views of n samples.
+    """The random parameters of the views of n samples.
 
     Attributes:
       top, left, height, width: of the crop, (n,) whole numbers of pixels, float32.
-      flip, jitter, grey, blur, solarise: (n,) whether.
+      flip, jitter, grey, blur, solarise: (n,) whether each is applied.
       factors: (n, 4) of brightness, contrast and saturation, and the shift of the hue in turns.
       order: (n, 4) which of these comes first, second, ...
       sigma: (n,) of the blur.
@@ -127,15 +127,15 @@ def _boxes(key, n, height, width, recipe):
 
 
 def apply_views(images: jax.Array, draws: Draws, recipe: Recipe, size: int | None = None) -> jax.Array:
-    """The views of images that `draws` says.
+    """The views of images given by `draws`.
 
     Args:
-      images: (n, H, W, 3), or 1 channel, whose colours are not jittered; uint8, or floats from 0 to 255.
+      images: (n, H, W, 3), or with 1 channel, whose colours are not jittered; uint8, or floats from 0 to 255.
       size: of the result; by default that of the images.
     Returns:
       (n, size, size, channels), or (n, H, W, channels), float32 from 0 to 255.
     Raises:
-      ValueError: unknown interpolation, or another number of channels.
+      ValueError: unknown interpolation, or wrong number of channels.
     """
     n, height, width, channels = images.shape
     if channels not in (1, 3):
@@ -168,7 +168,7 @@ def view(key: jax.Array, images: jax.Array, recipe: Recipe, size: int | None = N
 def view_transforms(
     mean: Any, std: Any, recipes: tuple[Recipe, Recipe], *, flip: bool = True
 ) -> Mapping[str, Callable[..., jax.Array]]:
-    """The transforms "plain", "view1" and "view2": (key, uint8 samples) -> what a network takes.
+    """The transforms "plain", "view1" and "view2": (key, uint8 samples) -> network input.
 
     Args:
       mean, std: per channel, on the scale 0 to 255.
@@ -195,7 +195,7 @@ def crop(
     size: tuple[int, int],
     interpolation: str = "bicubic",
 ) -> jax.Array:
-    """A box of each image, resized with antialiasing as Pillow does: two products with matrices of weights.
+    """A box of each image, resized with antialiasing like Pillow: two products with weight matrices.
 
     Args:
       images: (n, H, W, channels); top, left, height, width: (n,) of the box, within the image.
@@ -215,7 +215,7 @@ def crop(
 
 
 def _resizing(start, length, size, pixels, interpolation):
-    """(n, size, pixels) weights of pixels in the output: the filter at the distance of centres, stretched to shrink."""
+    """(n, size, pixels) weights of pixels in the output: the filter at the distance of centres, widened to shrink."""
     scale = (length / size)[:, None, None]
     stretch = jnp.maximum(scale, 1)
     centre = start[:, None, None] + (np.arange(size, dtype=np.float32)[None, :, None] + 0.5) * scale
@@ -232,7 +232,7 @@ def _resizing(start, length, size, pixels, interpolation):
 
 
 def luminance(x: jax.Array) -> jax.Array:
-    """(n, H, W, 1) of RGB; a single channel as it is."""
+    """(n, H, W, 1) luminance of RGB; a single channel is returned unchanged."""
     if x.shape[-1] == 1:
         return x
     shares = enumerate(LUMINANCE)
@@ -259,7 +259,7 @@ def jitter(x: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
 
 
 def turned(x: jax.Array, shift: jax.Array) -> jax.Array:
-    """RGB with hues shifted by `shift` turns of the colour circle, (n, 1, 1, 1); value and saturation stay."""
+    """RGB with hues shifted by `shift` turns of the colour circle, (n, 1, 1, 1); value and saturation are kept."""
     value, least = jnp.max(x, -1, keepdims=True), jnp.min(x, -1, keepdims=True)
     chroma = value - least
     r, g, b = (x[..., i : i + 1] for i in range(3))
@@ -275,12 +275,12 @@ def turned(x: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def blur_radius(size: int) -> int:
-    """Pixels on each side that a blur reaches: a kernel of a tenth of the picture, 23 for 224 as in SimCLR."""
+    """Radius of a blur in pixels: the kernel is a tenth of the picture, 23 for 224 as in SimCLR."""
     return max(1, round(size / 20))
 
 
 def gaussian_blur(x: jax.Array, sigma: jax.Array, radius: int) -> jax.Array:
-    """Each image blurred with its own deviation, a kernel of 2 radius + 1 pixels, borders reflected.
+    """Each image blurred with its own standard deviation and a kernel of 2 radius + 1 pixels, borders reflected.
 
     Args:
       x: (n, H, W, channels) with sides above the radius; sigma: (n,) in pixels.
