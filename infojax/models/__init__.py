@@ -1,4 +1,4 @@
-"""Networks, in Flax. Every one is called as `net(x, train)` and returns `Output`; `stages` says where it may be cut."""
+"""Networks, in Flax. Each is called as `net(x, train)` and returns `Output`; `stages` says where it can be cut."""
 
 import difflib
 from functools import partial
@@ -61,13 +61,13 @@ MODELS: dict[str, Any] = {
     "transformer": Transformer,
 }
 
-LEAST = {"stem_padding": 0}  # of whole numbers, alone or in a tuple; 1 where nothing is said
-MOST = 2**20  # of all of them: what is larger is a slip
-BELOW = {"norm_decay": 1.0, "drop_path": 1.0, "mask_ratio": 1.0, "head_std": 1.0}  # of other numbers, at least 0
+LEAST = {"stem_padding": 0}  # lower bounds of whole numbers, alone or in a tuple; 1 by default
+MOST = 2**20  # upper bound of all of them: anything larger is a mistake
+BELOW = {"norm_decay": 1.0, "drop_path": 1.0, "mask_ratio": 1.0, "head_std": 1.0}  # others: at least 0, below these
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """What a network may be given, with its defaults, of which None is a whole number; {} for an unknown name."""
+    """The options of a network with their defaults, None standing for a whole number; {} for an unknown name."""
     net = MODELS.get(name)
     fields = getattr(net, "func", net).__dataclass_fields__.values() if net else ()
     own = {f.name: f.default for f in fields if f.name not in ("parent", "name", "num_classes", "dtype")}
@@ -80,9 +80,9 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any
     Args:
       name: a key of MODELS.
       dtype: "float32" or "bfloat16", of the computation; parameters, statistics and losses stay float32.
-      options: fields of its class, as `variant="google"`.
+      options: fields of its class, such as `variant="google"`.
     Raises:
-      ValueError: unknown name, dtype or option, and the near ones; an option out of range.
+      ValueError: unknown name, dtype or option (similar ones are named); an option out of range.
     """
 
     def unknown(kind, value, known):
@@ -108,7 +108,7 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any
 
 
 def _refusal(option, value, default):
-    """What an option must be, told by its default, or None where it is that; the nets know their words themselves."""
+    """What an option must be, judging by its default, or None if it is fine; the nets check strings themselves."""
 
     def whole(number):
         return isinstance(number, int) and not isinstance(number, bool) and LEAST.get(option, 1) <= number <= MOST

@@ -1,7 +1,7 @@
 """The two convolutional networks of the thesis on layerwise compression, f+ and f- (Cheong 2025, section 2.3).
 
-Three blocks and a classifier. Batch normalisation is by the statistics of the batch at hand, in evaluation too, and
-keeps no running ones: what a network says of a sample depends on the batch around it.
+Three blocks and a classifier. Batch normalisation uses the statistics of the current batch, in evaluation too, and
+keeps no running ones: the output for a sample depends on the batch around it.
 
 Reference: Z. Cheong, Explaining Deep Neural Networks using Information Theory and Geometry, Chalmers 2025; its code
 calls them CIFARNet (f+) and MNISTNet (f-).
@@ -25,15 +25,15 @@ class ThesisCNN(nn.Module):
     """f+ (skip) or f-: blocks "layer1" to "layer3", then logits.
 
     A block of f+: x <- relu(x + bn(conv 3x3 (x))), then relu(max pool 2 (bn(conv 3x3 to d_l (x)))); then the global
-    maximum and a linear layer. A block of f-: relu(max pool 3 (bn(conv 5x5 to d_l (x)))); then all that is left, and a
-    linear layer. Convolutions have no biases and keep the size. 558,625 (f+) and 66,074 (f-) parameters for 10 classes
-    and 32 x 32 x 3; 557,397 and 65,274 for 28 x 28 x 1. PyTorch's default initialisation.
+    maximum and a linear layer. A block of f-: relu(max pool 3 (bn(conv 5x5 to d_l (x)))); then the rest is flattened,
+    and a linear layer. Convolutions have no biases and keep the size. 558,625 (f+) and 66,074 (f-) parameters for 10
+    classes and 32 x 32 x 3; 557,397 and 65,274 for 28 x 28 x 1. PyTorch's default initialisation.
 
     Args:
       num_classes: C.
-      skip: f+ or f-.
+      skip: True for f+, False for f-.
       channels: d_1, d_2, d_3.
-      pool: size and stride of the max pooling; None: 2 for f+, 3 for f-.
+      pool: size and stride of the max pooling; None means 2 for f+, 3 for f-.
       dtype: of the computation; parameters, embedding and logits are float32.
     Call:
       x: (N, H, W, channels); train: without effect.
@@ -42,7 +42,7 @@ class ThesisCNN(nn.Module):
     Returns:
       `Output`, features "layer1" to "layer3", (N, H', W', d_l).
     Raises:
-      ValueError: not three channels, or pooling leaves nothing of an image.
+      ValueError: `channels` are not three, or pooling leaves nothing of an image.
     """
 
     num_classes: int
@@ -50,7 +50,7 @@ class ThesisCNN(nn.Module):
     channels: tuple[int, ...] = (64, 128, 256)
     pool: int | None = None
     dtype: jnp.dtype = jnp.float32
-    of_batch = True  # what it says of a sample depends on the batch around it, in evaluation too
+    of_batch = True  # the output for a sample depends on the batch around it, in evaluation too
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, start: str | None = None, stop: str | None = None) -> Any:

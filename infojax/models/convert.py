@@ -3,10 +3,10 @@
   timm: `facebookresearch/mae` and timm, blocks.0.attn.qkv.weight
   huggingface: `ViTMAEForPreTraining`, `ViTForImageClassification` and their encoders alone, with or without "vit."
   torchvision: ResNet, layer1.0.conv1.weight
-  infojax: as here, block1/qkv/kernel, of another network's parameters
+  infojax: the names used here, block1/qkv/kernel, of another network's parameters
 
 Linear kernels are transposed, convolutions go from (out, in, H, W) to (H, W, in, out), query, key and value become one
-matrix, in this order. Arrays come from a file that somebody else reads, as `safetensors.numpy.load_file` does.
+matrix, in this order. Arrays are read elsewhere, for instance by `safetensors.numpy.load_file`.
 """
 
 import re
@@ -21,7 +21,7 @@ from infojax.models.mae import MAE
 from infojax.models.vit import ViT, sincos_positions
 
 Arrays = Mapping[str, Any]
-# Names here -> names there, of whole parts of a path; \1 is the number of a block, from 0 there and from 1 here.
+# Our names -> published names, for whole parts of a path; \1 is the number of a block, from 0 there and from 1 here.
 _BLOCK = {
     "timm": {"out": "attn.proj", "qkv": "attn.qkv", "mlp1": "mlp.fc1", "mlp2": "mlp.fc2"},
     "huggingface": {
@@ -50,21 +50,21 @@ _LEFT_OUT = re.compile(r"(decoder|prediction|mask_token|head|classifier|fc\.|vit
 
 
 def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, list[str]]:
-    """(variables with the values of a published checkpoint, notes on what of the two is not in the other).
+    """(variables with the values of a published checkpoint, notes on what either has that the other lacks).
 
-    A classifier of another number of classes, or none, leaves the head as it is; so does a ViT with pool="mean" its
-    norm where the checkpoint has none of its own for the mean, as MAE's fine-tuning does.
+    If the checkpoint has no classifier, or one for another number of classes, the head stays as it is; so does the norm
+    of a ViT with pool="mean" if the checkpoint has none for the mean, as in MAE's fine-tuning.
 
     Args:
       arrays: name -> array, of one of STYLES.
       module: `ViT`, `MAE` or a ResNet.
-      variables: of `module.init`, whose head may stay.
+      variables: from `module.init`, whose head may stay.
     Raises:
-      ValueError: names that are missing or unknown, another shape, or positions that are not the module's.
+      ValueError: missing or unknown names, a different shape, or positions that differ from the module's.
     """
     style = style_of(arrays)
     arrays = {_prefixed(re.sub(r"^(module|model)\.", "", name), style): value for name, value in arrays.items()}
-    if isinstance(module, ViT) and module.pool == "mean" and not isinstance(module, MAE):  # its norm is of the mean
+    if isinstance(module, ViT) and module.pool == "mean" and not isinstance(module, MAE):  # its norm is after the mean
         arrays = {name: value for name, value in arrays.items() if not re.match(r"(norm|vit\.layernorm)[./]", name)}
         arrays = {name.replace("fc_norm.", "norm."): value for name, value in arrays.items()}
     flat, used = flatten_dict(variables), set()
@@ -101,7 +101,7 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
 
 
 def to_published(module: Any, variables: Any, style: str, grid: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-    """name -> array as published checkpoints of a style have them, with the fixed positions of a MAE.
+    """name -> array as in published checkpoints of a style, including the fixed positions of an MAE.
 
     Args:
       module: `ViT`, `MAE` or a ResNet; variables: its own, "params" and perhaps "batch_stats".
@@ -130,10 +130,10 @@ def to_published(module: Any, variables: Any, style: str, grid: tuple[int, int] 
 
 
 def style_of(names: Iterable[str]) -> str:
-    """Which of STYLES a checkpoint's names are of.
+    """Which of STYLES a checkpoint's names follow.
 
     Raises:
-      ValueError: of none.
+      ValueError: none.
     """
     names = list(names)
     for style, mark in (
@@ -148,7 +148,7 @@ def style_of(names: Iterable[str]) -> str:
 
 
 def published_names(path: tuple[str, ...], style: str) -> list[str]:
-    """What a parameter or statistic is called there: one name, or three of query, key and value."""
+    """The published names of a parameter or statistic: one, or three for query, key and value."""
     if style == "infojax":
         return ["/".join(path)]
     top, *rest = path
@@ -179,10 +179,10 @@ def _here(path, values, style):
 
 
 def _fixed_positions(name, arrays, module, style):
-    """Whether a name is one of fixed positions, which are then computed here.
+    """Whether a name is that of fixed positions, which are then computed here.
 
     Raises:
-      ValueError: they are others than sines and cosines of a square grid.
+      ValueError: they are not sines and cosines of a square grid.
     """
     decoder = name == published_names(("decoder_position",), style)[0]
     if module.position == "learned" or not (decoder or name == published_names(("position",), style)[0]):

@@ -1,9 +1,9 @@
-"""`lax.conv_general_dilated` with a derivative in the kernel that XLA's CPU convolutions compute fast.
+"""`lax.conv_general_dilated` with a kernel derivative that XLA's CPU convolutions compute fast.
 
 The derivative with respect to the kernel is itself a convolution, whose window is the whole image and whose channels
 are the batch. On CPU that one takes up to thirteen times as long as the forward pass (64 images of 32 x 32 x 32: 229 ms
 against 17 on 2 cores of an EPYC); summed over pieces of the batch it takes as long as the forward pass (19 ms). The
-value and the derivative in the images are untouched, and so is everything on other platforms.
+value and the derivative with respect to the images are untouched, and so is everything on other platforms.
 
 Where the kernel is as large as the image (5x5 on 3 x 3: the third block of f-) the convolution is one matrix product on
 CPU, of fewer multiplications; figures are in `_dense`.
@@ -26,11 +26,11 @@ from jax import lax
 #    8 x  8, c = 256               44  38  38  38  57  75                     119  74  42  46  63  91
 #    4 x  4, c = 512               39  41  43  72 112 186                      57  44  61  76 119 211
 OLD = jax.version.__version_info__ < (0, 11)
-MOST_PIECES = 32  # each is compiled; larger batches get larger pieces, up to twice as slow and far faster than whole
+MOST_PIECES = 32  # each is compiled; larger batches get larger pieces, up to twice as slow but far faster than whole
 
 
 def _positions(pixels: int) -> float:
-    """Output pixels of a piece, of images of so many: best, or nearly, in the table above."""
+    """Output pixels per piece, for images of that many pixels: optimal, or nearly, in the table above."""
     return 2048 if OLD else 128 * math.sqrt(pixels)
 
 
@@ -57,7 +57,7 @@ def _dense(x, kernel, conv):
     """
     n, height, width, channels = x.shape
     pixels, taps = height * width, kernel.shape[0] * kernel.shape[1]
-    with jax.ensure_compile_time_eval():  # which tap leads from a pixel to one of the result; 0: none
+    with jax.ensure_compile_time_eval():  # which tap links a pixel to one of the result; 0: none
         ones = jnp.eye(pixels).reshape(pixels, height, width, 1)
         numbers = jnp.arange(1.0, taps + 1).reshape(*kernel.shape[:2], 1, 1)
         leads = jnp.rint(conv(ones, numbers)).astype(jnp.int32)[..., 0]
@@ -85,6 +85,6 @@ def _conv_jvp(conv, primals, tangents):
 
 
 def _pieces(shape):
-    """Into how many pieces the batch is cut."""
+    """The number of pieces into which the batch is cut."""
     pixels = math.prod(shape[1:-1])
     return max(1, min(math.ceil(shape[0] * pixels / _positions(pixels)), MOST_PIECES, shape[0]))

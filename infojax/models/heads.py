@@ -14,7 +14,7 @@ class Projector(nn.Module):
     (Barlow Twins, BYOL); without it all have biases (SimCLR's recipe in solo-learn).
 
     Args:
-      widths: of the layers, the last is that of the output.
+      widths: of the layers, the last being that of the output.
       norm: batch normalisation of the hidden layers.
       norm_decay: of its running statistics.
       dtype: of the computation; parameters, statistics and output are float32.

@@ -1,4 +1,4 @@
-"""Initial values that flax does not name."""
+"""Initialisers that flax does not have."""
 
 import math
 from collections.abc import Callable
@@ -18,6 +18,6 @@ def fan_in_uniform(fan_in: int) -> Callable[..., jax.Array]:
 
 
 def flat_xavier(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Xavier's uniform distribution of a kernel as one matrix (all but the last axis, last axis): MAE's patches."""
+    """Xavier's uniform distribution for a kernel as one matrix (all but the last axis, last axis): MAE's patches."""
     flat = (math.prod(shape[:-1]), shape[-1])
     return jax.nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)

@@ -8,7 +8,7 @@ from infojax.models.output import Output
 
 
 class Linear(nn.Module):
-    """x W + b, W from Glorot's normal distribution and b = 0, as TorchSSL's rotation head begins.
+    """x W + b, W from Glorot's normal distribution and b = 0, as TorchSSL initialises its rotation head.
 
     Args:
       features: outputs.
@@ -29,8 +29,8 @@ class Linear(nn.Module):
 class LinearProbe(nn.Module):
     """Batch normalisation without scale and shift, then x W + b: MAE's probe of frozen features.
 
-    W from a truncated normal distribution of deviation 0.01, b = 0; the running statistics have PyTorch's momentum 0.1,
-    their variance is the biased one.
+    W from a truncated normal distribution with standard deviation 0.01, b = 0; the running statistics have PyTorch's
+    momentum 0.1, and the biased variance.
 
     Args:
       num_classes: C.

@@ -1,12 +1,12 @@
 """Masked auto-encoder: a ViT that sees some of the patches, and a small decoder that predicts the pixels of the others.
 
-  noise u (N, L); the int(L (1 - r)) patches of least noise are kept, in the order of their noise
+  noise u (N, L); the int(L (1 - r)) patches with the least noise are kept, in order of their noise
   latent = norm(blocks([token, kept patches + positions]))
   prediction = linear(norm(decoder blocks(linear(latent), mask tokens in place of what was removed, + positions)))
 
-Fixed sine and cosine positions in both, of which the class token has none. Kernels start from Xavier's uniform
-distribution, query, key and value as one matrix, tokens from N(0, 0.02^2), the bias of the patches as in PyTorch.
-`ViT` with position="sincos" has the same encoder with the same names.
+Fixed sine and cosine positions in both, except for the class token. Kernels start from Xavier's uniform distribution,
+query, key and value as one matrix, tokens from N(0, 0.02^2), the bias of the patches as in PyTorch. `ViT` with
+position="sincos" has the same encoder with the same names.
 
 References:
   He et al. 2022, Masked autoencoders are scalable vision learners; facebookresearch/mae models_mae.py.
@@ -25,16 +25,16 @@ from infojax.models.vit import Block, ViT, grid, sincos_positions, with_token
 
 
 class MAEOutput(NamedTuple):
-    """What a masked forward pass gives, of N images of L patches.
+    """The result of a masked forward pass, for N images of L patches.
 
     Attributes:
-      prediction: (N, L, patch^2 * channels) float32, the pixels of every patch as `patchify` has them.
+      prediction: (N, L, patch^2 * channels) float32, the pixels of every patch in the layout of `patchify`.
       mask: (N, L) float32, 1 where a patch was removed.
       latent: (N, 1 + kept, width) float32, the encoder's output after its last norm, the class token first.
-      restore: (N, L) where in the order of the noise each patch is: kept patch j of a sample is
-        latent[1 + restore[j]] where restore[j] < kept.
-      token: (N, width), the last norm of the encoder applied once more to the class token of `latent`: what the codes
-        of U-MAE and M-MAE regularise.
+      restore: (N, L) the rank of each patch in order of noise: kept patch j of a sample is latent[1 + restore[j]] where
+        restore[j] < kept.
+      token: (N, width), the last norm of the encoder applied once more to the class token of `latent`: what the code of
+        U-MAE and M-MAE regularises.
     """
 
     prediction: jax.Array
@@ -48,20 +48,20 @@ class MAE(ViT):
     """Encoder and decoder; "base" with patches of 16 on 224 x 224 has 111,655,680 parameters, all of them trained.
 
     Args:
-      num_classes: without effect, there is no classifier.
-      size, patch, position, pool, drop_path, dtype: of the encoder, as of `ViT`.
+      num_classes: ignored, there is no classifier.
+      size, patch, position, pool, drop_path, dtype: of the encoder, as in `ViT`.
       mask_ratio: r, the share of patches that is removed; int(L * (1 - r)) are kept.
       decoder: (width, depth, heads) of the decoder.
     Call:
       x: (N, H, W, channels) normalised images.
-      noise: (N, L) numbers that decide what is removed, as uniform ones, of each sample its own; None for the encoder
-        alone, which then sees all patches.
+      noise: (N, L) numbers that decide what is removed, for instance uniform, independent for each sample; None for the
+        encoder alone, which then sees all patches.
       train: whether blocks of the encoder are dropped.
-      start, stop: of the encoder alone, as of `ViT`.
+      start, stop: of the encoder alone, as in `ViT`.
     Returns:
-      `MAEOutput`; of the encoder alone `Output`, whose logits are None.
+      `MAEOutput`; for the encoder alone `Output`, whose logits are None.
     Raises:
-      ValueError: as of `ViT`; noise of another shape, a ratio that keeps no patch, or a decoder that is not possible.
+      ValueError: as for `ViT`; noise of the wrong shape, a ratio that keeps no patch, or an impossible decoder.
     """
 
     num_classes: int = 0
@@ -96,10 +96,10 @@ class MAE(ViT):
         return MAEOutput(prediction, (restore >= kept).astype(jnp.float32), latent, restore, norm(latent[:, 0]))
 
     def kept(self, patches: int) -> int:
-        """How many of so many patches the encoder sees, int(L (1 - r)) in floating point: 9 of 100 at r = 0.9.
+        """How many of L patches the encoder sees, int(L (1 - r)) in floating point: 9 of 100 at r = 0.9.
 
         Raises:
-          ValueError: none.
+          ValueError: it sees none.
         """
         count = int(patches * (1 - self.mask_ratio))
         if not 0 < count <= patches:
@@ -137,7 +137,7 @@ class MAE(ViT):
 
 
 def patchify(images: jax.Array, patch: int) -> jax.Array:
-    """(N, H, W, channels) to (N, L, patch^2 * channels): patches in reading order, each as rows, columns, channels.
+    """(N, H, W, channels) to (N, L, patch^2 * channels): patches row by row, each as rows, columns, channels.
 
     Raises:
       ValueError: patches do not tile the images.
@@ -152,7 +152,7 @@ def unpatchify(patches: jax.Array, patch: int, rows: int | None = None) -> jax.A
     """The inverse of `patchify`; `rows` of patches, by default as many as columns.
 
     Raises:
-      ValueError: L patches are not so many whole rows, or the last axis is not patch^2 numbers per channel.
+      ValueError: L patches do not fill that many rows, or the last axis is not patch^2 numbers per channel.
     """
     n, count, pixels = patches.shape
     side = math.isqrt(count) if rows is None else rows

@@ -21,7 +21,7 @@ class MLP(nn.Module):
     Args:
       num_classes: C.
       widths: of the hidden layers.
-      norm: batch normalisation between each hidden layer's linear map and its ReLU, by the batch at hand.
+      norm: batch normalisation between each hidden layer's linear map and its ReLU, by the current batch's statistics.
       dtype: of the computation; parameters, embedding and logits are float32.
     Call:
       x: (N, ...) floats, flattened; train: without effect.

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 class BatchStatistics(nn.Module):
     """(x - mean) / sqrt(var + 1e-5) * scale + bias, mean and biased variance over all axes but the last.
 
-    Batch normalisation by the batch at hand, in evaluation too, without running statistics: what a network says of a
-    sample depends on the batch around it.
+    Batch normalisation with the statistics of the current batch, in evaluation too, and no running ones: the output for
+    a sample depends on the batch around it.
     """
 
     @nn.compact

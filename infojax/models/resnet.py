@@ -4,7 +4,7 @@ Convolutions without biases, batch normalisation with PyTorch's momentum 0.1 (de
 after the sum, 1x1 convolution and batch normalisation on the shortcut where the shape changes.
 
 References:
-  He et al. 2016; the 3x3 stem without pooling is that of SimCLR's and most CIFAR codes.
+  He et al. 2016; the 3x3 stem without pooling is that of SimCLR and most CIFAR code.
 """
 
 from typing import Any
@@ -67,13 +67,13 @@ class _Block(nn.Module):
 class ResNet(nn.Module):
     """ResNet-18 has 11,173,962 parameters with the CIFAR stem and 10 classes, 11,689,512 with ImageNet's and 1,000.
 
-    ResNet-50 has 25,557,032 with ImageNet's stem and 1,000 classes, the stride in its blocks' 3x3 convolution ("v1.5").
+    ResNet-50 has 25,557,032 with ImageNet's stem and 1,000 classes, the stride in the blocks' 3x3 convolution ("v1.5").
 
     Args:
       num_classes: C.
       depth: 18, 34, 50 or 101.
       stem: "cifar" (3x3, stride 1) or "imagenet" (7x7, stride 2, and 3x3 max pooling, stride 2).
-      stem_padding: of the CIFAR stem; solo-learn has 2, which makes 34 x 34 of 32 x 32.
+      stem_padding: of the CIFAR stem; solo-learn has 2, which turns 32 x 32 into 34 x 34.
       norm_decay: of the running statistics of batch normalisation.
       dtype: of the computation; parameters, statistics, embedding and logits are float32.
     Call:
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
       start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result
         the array of stage `stop`.
     Returns:
-      `Output`; embedding (N, 512), from depth 50 on (N, 2048); features "group1" to "group4", (N, H', W', C') each.
+      `Output`; embedding (N, 512), or (N, 2048) from depth 50 on; features "group1" to "group4", (N, H', W', C') each.
     Raises:
       ValueError: unknown stem or depth.
     """

@@ -1,4 +1,4 @@
-"""The one-layer transformer in which Nanda et al. 2023 took grokking apart."""
+"""The one-layer transformer in which Nanda et al. 2023 analysed grokking."""
 
 from typing import Any
 
@@ -11,28 +11,28 @@ from infojax.models.stages import cut
 
 
 class Transformer(nn.Module):
-    """One layer of causal attention and a ReLU network on a residual stream without normalisation; logits at the end.
+    """One layer of causal attention and a ReLU MLP on a residual stream without normalisation; logits at the end.
 
-    Every matrix is drawn from N(0, 1 / dim), the unembedding from N(0, 1 / tokens); no biases but the network's two,
-    which start at zero. 226,816 parameters for 113 classes.
+    Every matrix is drawn from N(0, 1 / dim), the unembedding from N(0, 1 / tokens); no biases but the MLP's two, which
+    start at zero. 226,816 parameters for 113 classes.
 
-    Only the last position is computed: nothing else of a single layer reaches its logits. It holds the sign in every
-    sample, so that the scores of attention, and the values, are computed once a token and place and then looked up.
+    Only the last position is computed: in a single layer nothing else reaches its logits. It holds "=" in every sample,
+    so that attention scores and values are computed once per token and position and then looked up.
 
     Args:
       num_classes: p; tokens are 0 to p - 1 and the sign "=", number p.
-      dim: of the residual stream; heads: their number, each of dim / heads; width: of the ReLU network.
-      length: tokens of a sample.
+      dim: of the residual stream; heads: their number, each of size dim / heads; width: of the ReLU MLP.
+      length: tokens per sample.
       dtype: of the computation; parameters, embedding and logits are float32.
     Call:
-      x: (N, length) integer tokens, the last of each "=", which the query takes for granted; train: without effect.
+      x: (N, length) integer tokens, the last one always "=", which the query assumes; train: without effect.
       start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result
         the array of stage `stop`.
     Returns:
       `Output`; logits (N, p + 1), of every token as in the reference; embedding (N, dim), the residual stream at the
       last position; features "attention" and "mlp", (N, dim), the stream after each part.
     Raises:
-      ValueError: heads do not divide dim, or samples have another length.
+      ValueError: heads do not divide dim, or samples have the wrong length.
     References:
       Nanda, Chan, Lieberum, Smith, Steinhardt 2023, Progress measures for grokking via mechanistic interpretability.
     """

@@ -81,11 +81,11 @@ class ViT(nn.Module):
     Args:
       num_classes: C.
       size: "tiny", "small", "base", "large" or "huge" (see SIZES), or (width, depth, heads), also
-        written "192x12x3", as a flag must.
-      patch: side of a patch; the image's sides are multiples of it.
+        written "192x12x3", for flags.
+      patch: side of a patch; the image's sides must be multiples of it.
       position: "learned", or fixed "sincos".
       pool: "cls": the class token after the last norm; "mean": the norm of the mean over patches.
-      drop_path: of the last block, growing evenly from 0 of the first (stochastic depth); drawn from the key "dropout".
+      drop_path: of the last block, growing linearly from 0 at the first (stochastic depth); uses the key "dropout".
       head_std: of the classifier's initial weights; MAE's fine-tuning has 2e-5.
       dtype: of the computation; parameters, norms' statistics, embedding and logits are float32.
     Call:
@@ -132,7 +132,7 @@ class ViT(nn.Module):
         return width, depth, heads
 
     def _initializers(self):
-        """Of kernels, of the kernel and bias that embed patches, of the class token."""
+        """Initialisers of kernels, of the kernel and bias that embed patches, and of the class token."""
         init = nn.initializers.truncated_normal(0.02)
         return init, init, nn.initializers.zeros, nn.initializers.normal(1e-6)
 

@@ -1,4 +1,4 @@
-"""WideResNet as semi-supervised learning uses it (Zagoruyko and Komodakis 2016), in its two published variants.
+"""WideResNet as used in semi-supervised learning (Zagoruyko and Komodakis 2016), in its two published variants.
 
 Pre-activation blocks of two 3x3 convolutions with biases, leaky ReLU (0.1), batch normalisation with decay 0.999 and
 epsilon 1e-3, global average pooling. The variants differ in two ways:
@@ -6,13 +6,13 @@ epsilon 1e-3, global average pooling. The variants differ in two ways:
 - The first block of a group that changes the number of channels. google (FixMatch and its relatives) feeds
   act(bn1(x)) to conv1 and the raw x to the shortcut. torchssl feeds the raw x to both: there bn1 is computed, keeps its
   running statistics, and has no effect (a slip that its published numbers contain). The very first block gives
-  act(bn1(x)) to both branches in both variants; only where no channels change there (width 1) torchssl's shortcut
-  takes the raw x.
-- Padding of 3x3 convolutions with stride 2: one pixel on each side (torchssl), or TensorFlow's "same", on even sizes
-  one below and to the right (google).
+  act(bn1(x)) to both branches in both variants; only where its number of channels stays the same (width 1) does
+  torchssl's shortcut take the raw x.
+- Padding of 3x3 convolutions with stride 2: one pixel on each side (torchssl), or TensorFlow's "same", which for even
+  sizes is one pixel at the bottom and right (google).
 
-PyTorch tracks the unbiased batch variance, Flax the biased one: running variances differ by n / (n - 1), n the
-samples times pixels of a batch.
+PyTorch tracks the unbiased batch variance, Flax the biased one: running variances differ by n / (n - 1), with n the
+number of samples times pixels in a batch.
 
 References: TorchSSL models/nets/wrn.py and wrn_var.py; google-research/fixmatch libml/models.py.
 """
@@ -84,7 +84,7 @@ class WideResNet(nn.Module):
 
     Args:
       num_classes: C.
-      depth: 6 n + 4, n blocks a group.
+      depth: 6 n + 4, with n blocks per group.
       width: factor of the channels 16, 32, 64(, 128).
       groups: 3, or 4 as for STL-10: with depth=28, width=2, first_stride=2 the "WRN-37-2" (5,933,770 parameters).
       first_stride: stride of the first group.
