@@ -1,4 +1,4 @@
-"""What is minimised. Every objective reads like its paper's equation; networks and optimisers arrive in a context."""
+"""What is minimised. Every objective reads like its paper's equation; networks and optimisers come in a context."""
 
 from infojax.objectives.bottleneck import Bottleneck
 from infojax.objectives.contract import (

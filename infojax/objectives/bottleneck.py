@@ -1,10 +1,10 @@
-"""The decodable information bottleneck: an encoder whose labels a decoder can read, and whose samples it cannot tell.
+"""The decodable information bottleneck: an encoding from which decoders can read labels but not tell samples apart.
 
   min over encoders  I_V(h -> Dec(x, y)) - beta I_V(h -> y),    V = all parametrisations of what follows the cut
 
 with I_V(h -> y) = H(y) - min over f in V of CE(f(h), y), and Dec(x, y) the digits of `infojax.measures.usable.relabel`.
-The inner minima make it a game: digit decoders learn the digits, the encoder undoes them, max(0, .) where they know
-less than the digits' frequencies.
+The inner minima make it a game: digit decoders learn the digits, the encoder counteracts them, and max(0, .) applies
+where they do worse than the digits' frequencies.
 
 References:
   Dubois, Kiela, Schwab, Vedantam 2020, whose beta weights the other term: 1 / beta here. Cheong 2025, eq. 1.5.
@@ -28,16 +28,16 @@ RESET = 1  # folded into a step's key: the parameters of fresh digit decoders
 class Bottleneck(Objective):
     """max(0, H(digits) - CE_digits) - beta (H(y) - CE_y) in nats, the first a mean over digits; nets "net", "digits".
 
-    A step: fresh digit decoders if it is time; `inner` steps of theirs, by the optimiser "decoders", on the batch as
-    the encoder gives it; one step of the net, by "main", against them.
+    A step: fresh digit decoders if due; `inner` steps of theirs, by the optimiser "decoders", on the encoded batch; one
+    step of the net, by "main", against them.
 
     Attributes:
       beta: weight of the labels.
       lr_scale: factor of the net's learning rate.
       layer: stage of the net after which it is cut.
-      inner: steps of the digit decoders before each of the net, on the same batch, as the authors' code has it (5):
-        they answer the encoder as it is now, and it is encoded once. Small batches are learnt by heart.
-      reset_every: steps after which the digit decoders and their optimiser begin anew; 0: never.
+      inner: steps of the digit decoders before each one of the net, on the same batch, as in the authors' code (5):
+        they respond to the current encoder, and the batch is encoded once. Small batches are memorised.
+      reset_every: steps after which the digit decoders and their optimiser are reset; 0: never.
       transform: of the training samples; batch_size: samples per step, or "all".
     """
 
@@ -125,7 +125,7 @@ def read(nets: Nets, h: jax.Array, digits: jax.Array, update_statistics: bool = 
 
 
 def copies(net: Net, count: int) -> Net:
-    """A `Net` of `count` of one net with parameters of their own: a leading axis of all that is theirs."""
+    """A `Net` of `count` copies of one net with their own parameters: everything of theirs has a leading axis."""
 
     def apply(params, model_state, *inputs, train, **options):
         one = lambda params, model_state: net.apply(params, model_state, *inputs, train=train, **options)  # noqa: E731

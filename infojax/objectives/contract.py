@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# What objectives take besides their state: "frozen" and whatever the method wants; a `Batch` for each view by its key.
+# Inputs of objectives besides their state: "frozen" and whatever the method needs; a `Batch` for each view by its key.
 Constants: TypeAlias = Mapping[str, Any]
 Batches: TypeAlias = "Mapping[str, Batch]"
 Metrics: TypeAlias = dict[str, jax.Array]
@@ -22,14 +22,14 @@ class Head(NamedTuple):
 
 
 class Net(NamedTuple):
-    """A network without its library; every tower, projector, predictor and decoder is one.
+    """A network independent of its library; every tower, projector, predictor and decoder is one.
 
     Attributes:
       init: key -> (params, model_state).
       apply: (params, model_state, *inputs, train, rngs={}, start=None, stop=None) -> (output, new model_state). `start`
         and `stop` name features: the input is then the feature `start`, the result the feature `stop`.
       head: params -> `Head` of the classifier; None for a network without one.
-      of_batch: whether the output for a sample depends on the other samples of its batch in evaluation too (f+, f-).
+      of_batch: whether the output for a sample depends on the rest of its batch in evaluation too (f+, f-).
     """
 
     init: Callable
@@ -48,7 +48,7 @@ class Facts(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation and the names of the nets whose parameters it changes; () for all trained nets."""
+    """An optax transformation and the names of the nets whose parameters it updates; () for all trained nets."""
 
     tx: optax.GradientTransformation
     nets: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Context(NamedTuple):
       facts: `Facts`.
       frozen: names of the nets that are not trained; constants["frozen"][name] holds their (params, model_state).
       map_matrices: maps a function over a batch of matrices: jax.vmap, or its sharded form on a mesh.
-      gather: gathers what is split over a mesh. Needed before a Gram matrix is decomposed: the compiler would otherwise
+      gather: gathers arrays split over a mesh. Needed before a Gram matrix is decomposed: the compiler would otherwise
         split the solver itself, and move parts of the matrix at every iteration.
     """
 
@@ -85,7 +85,7 @@ class Seeds(NamedTuple):
     Attributes:
       init, order, noise: one seed each.
       trunk, fork: before step `fork`, order and noise are those of the seed `trunk`: runs that share init, trunk and
-        fork are one run up to that step.
+        fork are identical up to that step.
     """
 
     init: Any = 0
@@ -110,8 +110,8 @@ class State(NamedTuple):
 
     Attributes:
       step: number of updates made.
-      params, model_state: net -> its parameters, and its batch statistics. The statistics that an average keeps for
-        itself are model_state["AVERAGE/NET"].
+      params, model_state: net -> its parameters, and its batch statistics. Batch statistics of an average's own are in
+        model_state["AVERAGE/NET"].
       opt_state: optimiser -> its state.
       averages: average -> net -> parameters.
       method: the objective's own state.
@@ -131,9 +131,9 @@ class View(NamedTuple):
     Attributes:
       source: a key of the run's data.
       transforms: name in the batch -> name of a transform of each sample. A tuple of transforms gives each its own
-        name; two applications of one transform need two names, as {"weak1": "weak", "weak2": "weak"}.
-      size: samples per step, over all devices; "all" takes the whole source in its order.
-      name: of this view in the batch; the source's by default.
+        name; two applications of one transform need two names, as in {"weak1": "weak", "weak2": "weak"}.
+      size: samples per step, over all devices; "all" takes the whole source in order.
+      name: of this view in the batch; by default that of the source.
       replacement: draw the samples independently, instead of one permutation per epoch.
     """
 
@@ -145,7 +145,7 @@ class View(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Where the batch has it."""
+        """Its key in the batch."""
         return self.name or self.source
 
     @property
@@ -161,22 +161,22 @@ class Batch(NamedTuple):
       views: name -> transformed samples (n, ...).
       labels: (n,).
       index: (n,) of the samples in their source.
-      extra: whatever else the source has of each sample, as the digits of the information bottleneck.
+      extra: whatever else the source has per sample, such as the digits of the information bottleneck.
     """
 
     views: dict[str, jax.Array]
     labels: jax.Array
-    index: jax.Array  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    index: jax.Array  # type: ignore[assignment]  # shadows tuple.index, which is not needed
     extra: dict[str, jax.Array] = {}
 
 
 class Aux(NamedTuple):
-    """What a loss returns beside its value; what it leaves out stays as it was.
+    """What a loss returns besides its value; what it omits stays unchanged.
 
     Attributes:
       method: the objective's own state after the step; None leaves it unchanged.
       metrics: name -> scalar to log.
-      output: what the loss computed, for objectives that wrap or extend it: of `Supervised`, the network's `Output`.
+      output: what the loss computed, for objectives that wrap or extend it: for `Supervised`, the network's `Output`.
     """
 
     method: Any = None
@@ -190,9 +190,9 @@ class Average(NamedTuple):
     Attributes:
       nets: names of the nets whose parameters are averaged.
       decay: a number, or step -> number.
-      statistics: whether the average has batch statistics of its own, which its own training-mode calls update (BYOL's
-        target); otherwise it is called with those of the nets (an EMA of the classifier).
-      evaluated: whether evaluators see it beside the raw parameters.
+      statistics: whether the average has batch statistics of its own, updated by its training-mode calls (BYOL's
+        target); otherwise it uses those of the nets (an EMA of the classifier).
+      evaluated: whether evaluators see it besides the raw parameters.
     """
 
     nets: tuple[str, ...]
@@ -209,7 +209,7 @@ class Model:
     Attributes:
       params, model_state: of `net`.
       net: the `Net` that is evaluated.
-      extra: other arrays of the run that an evaluator reads, as class moments gathered while training.
+      extra: other arrays of the run that an evaluator reads, such as class moments gathered while training.
     """
 
     params: Any

@@ -1,4 +1,4 @@
-"""Training by epochs: their mean losses, a run that rests at its end, class moments on the way; decoders."""
+"""Training by epochs: their mean losses, a run that rests once it has ended, class moments on the way; decoders."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ class Epoch(NamedTuple):
     """Method state of `Epochs`.
 
     Attributes:
-      total: sum of the losses of the epoch's batches so far; mean: of the last whole epoch, 0 before.
+      total: sum of the losses of the epoch's batches so far; mean: over the last complete epoch, 0 before.
       resting: whether the run has reached its end.
       moments: layer -> `ClassStats` of the epoch so far, each batch as the weights of its step saw it.
       inner: method state of the objective inside.
@@ -34,15 +34,15 @@ class Epoch(NamedTuple):
 
 @objective
 class Epochs(Objective):
-    """Another objective's loss, without its averages; a run rests, its weights stay, once one of two ends is reached.
+    """Another objective's loss, without its averages; a run rests (its weights stay) once it meets either end.
 
     Attributes:
-      inner: the objective, of one loss.
+      inner: the objective, with a single loss.
       rest_loss: end at this mean loss of an epoch's batches, each before its update; 0: never.
       rest_steps: end at this step.
-      epoch_steps: steps of an epoch; where batches do not divide the samples, a few of these come twice.
-      moments: (layer, D) of which class moments are summed while training: the first pass of the thesis's algorithm as
-        its code runs it, where class means are of weights that were still moving.
+      epoch_steps: steps per epoch; if the batch size does not divide the samples, a few of these come twice.
+      moments: (layer, D) whose class moments are summed while training: the first pass of the thesis's algorithm as its
+        code runs it, where class means are those of changing weights.
     """
 
     inner: Objective = Supervised(transform="plain", batch_size=400)
@@ -122,10 +122,10 @@ class Epochs(Objective):
 
 @objective
 class Decoder(Objective):
-    """A decoder of what a frozen encoder gives: mean cross-entropy of one column of the labels (N, K).
+    """A decoder of a frozen encoder's output: mean cross-entropy of one column of the labels (N, K).
 
-    The samples are encodings; or, where the net "encoder" is frozen in the constants, samples as they are stored, and
-    each batch is encoded anew.
+    The samples are encodings; or, if the net "encoder" is frozen in the constants, stored samples, and each batch is
+    encoded anew.
     """
 
     column: jax.Array = 0  # type: ignore[assignment]  # a leaf, which may be a number

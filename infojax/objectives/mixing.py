@@ -1,8 +1,8 @@
-"""Mixup and CutMix of a batch with itself in reverse order, as timm's code and MAE's fine-tuning mix it.
+"""Mixup and CutMix of a batch with itself in reverse order, as in timm and MAE's fine-tuning.
 
   mixup:  x <- s x + (1 - s) x', s ~ Beta(a, a)
   cutmix: a box of x' replaces that of x; its sides are sqrt(1 - s) of the image's, s ~ Beta(a, a), its centre is
-    uniform, what lies outside is cut off; s <- the share of pixels that stay
+    uniform, the part outside is cut off; s <- the share of pixels that stay
   loss <- s CE(logits, y) + (1 - s) CE(logits, y'), which is the cross-entropy with mixed labels
 
 References:
@@ -20,7 +20,7 @@ MIXINGS = ("off", "mixup", "cutmix", "both")
 
 
 class Mix(NamedTuple):
-    """What is drawn for a batch, 0-d each: s, whether it is CutMix, the centre of its box as shares of the sides."""
+    """The draws for a batch, 0-d each: s, whether it is CutMix, the centre of its box as shares of the sides."""
 
     share: jax.Array
     cut: jax.Array
@@ -42,7 +42,7 @@ class Mixing:
     cutmix_alpha: float = 1.0
 
     def draw(self, key: jax.Array) -> Mix:
-        """What decides how a batch is mixed."""
+        """Draws how a batch is mixed."""
         keys = jax.random.split(key, 4)
         cut = {"mixup": jnp.zeros((), bool), "cutmix": jnp.ones((), bool)}.get(
             self.mixing, jax.random.bernoulli(keys[0])
@@ -63,7 +63,7 @@ class Mixing:
 
 
 def _between(centre, side, size):
-    """(size,) whether a pixel is in the box along one axis: whole numbers as in the papers' code."""
+    """(size,) whether a pixel is in the box along one axis: rounded to whole pixels as in the papers' code."""
     middle, half = jnp.floor(centre * size), jnp.floor(side * size) // 2
     pixels = jnp.arange(size)
     return (pixels >= middle - half) & (pixels < middle + half)

@@ -1,4 +1,4 @@
-"""Networks bound to their variables, and the step of an optimiser on a loss of them."""
+"""Networks bound to their variables, and an optimiser step on a loss of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,9 +13,9 @@ class Nets:
     """The networks of a step, called by name: `nets("net", x)`.
 
     Trained nets, frozen ones and averages (`nets.averaged("ema")`) are called alike. New batch statistics are
-    collected here, and the step stores them once. Every call has a dropout key of its own. Calls inside a
-    transformation of the method's own (jax.grad in the input, jax.vmap) pass update_statistics=False: statistics
-    cannot leave it.
+    collected here, and the step stores them once. Every call has its own dropout key. Calls inside a transformation by
+    the method itself (jax.grad with respect to the input, jax.vmap) pass update_statistics=False: statistics cannot
+    leave it.
     """
 
     def __init__(self, state: State, constants: Constants, key: jax.Array, ctx: Context) -> None:
@@ -37,7 +37,7 @@ class Nets:
 
         Args:
           name: of the net; inputs: what it takes.
-          train: batch statistics of the batch (True), or the running ones; by default True for nets that are trained.
+          train: statistics of the batch (True), or the running ones; by default True for nets that are trained.
           update_statistics: whether the running statistics follow this batch.
           start, stop: features between which the net is cut, see `Net`.
         """
@@ -116,13 +116,13 @@ def descend(
 ) -> tuple[State, Metrics]:
     """State after one step of an optimiser on `loss`, and the metrics: the loss's own, its value and gradient norm.
 
-    Only the parameters of the optimiser's nets are differentiated and changed. `step` stays: `Objective.update` counts.
+    Only the parameters of the optimiser's nets are differentiated and changed. `Objective.update` increments `step`.
 
     Args:
       loss: (nets, state, constants, batch, draws, ctx) -> (scalar, `Aux`).
       optimizer: its name in the context.
-      scale: factor of the change of the parameters. The optimisers of `infojax.train.optim` have no learning rate in
-        their state, so that this is a factor of it.
+      scale: factor of the parameter update. The optimisers of `infojax.train.optim` have no learning rate in their
+        state, so that it scales the learning rate.
     """
     chosen = ctx.optimizers[optimizer]
     own = chosen.of(state.params)

@@ -38,11 +38,11 @@ def objective(cls: type[T]) -> type[T]:
     """Makes a class a frozen dataclass and a pytree.
 
     Fields annotated `float` or `jax.Array` are leaves, which may differ between the runs of one program: floats can be
-    swept. Fields that are dataclasses or objectives themselves, as `InformationTerm`, are parts with leaves of their
-    own. Everything else is static.
+    swept. Fields that are dataclasses or objectives themselves, such as `InformationTerm`, are parts with leaves of
+    their own. Everything else is static.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # it is one by now
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # it is one at this point
     children = [field.name for field in fields if field.type in (float, jax.Array) or is_part(field)]
     static = [field.name for field in fields if field.name not in children]
     return jax.tree_util.register_dataclass(cls, data_fields=children, meta_fields=static)
@@ -62,7 +62,7 @@ class Objective:
     Class attributes, fields or properties:
       views: what a step draws.
       averages: name -> `Average`.
-      lr_scale: factor of every change of the parameters; a field of the objectives whose learning rate is swept.
+      lr_scale: factor of every parameter update; a field of the objectives whose learning rate is swept.
     """
 
     views: tuple[View, ...] = ()
@@ -71,7 +71,7 @@ class Objective:
     loss: Callable[..., tuple[jax.Array, Aux]]
 
     def __post_init__(self):
-        """Raises ValueError where two arrays of a batch would have one name."""
+        """Raises ValueError if two arrays of a batch would have the same name."""
         keys = [view.key for view in self.views]
         for key in keys:
             if keys.count(key) > 1:
@@ -103,7 +103,7 @@ class Objective:
         """One step, and its metrics: draw, optimise, count the step, move the averages.
 
         Args:
-          draws: recorded ones, to replay them; by default they are drawn from the key.
+          draws: recorded draws to replay; by default they are drawn from the key.
         """
         draws = self.draws(key, batch, ctx) if draws is None else draws
         state, metrics = self.optimise(state, constants, batch, draws, key, ctx)
@@ -141,7 +141,7 @@ class Objective:
 
 
 def move_averages(averages: Mapping[str, Average], state: State) -> State:
-    """mean <- decay mean + (1 - decay) params, of the parameters after the step; no debiasing."""
+    """mean <- decay mean + (1 - decay) params, with the parameters after the step; no debiasing."""
     moved = {}
     for name, average in averages.items():
         decay = average.decay(state.step) if callable(average.decay) else average.decay
@@ -162,7 +162,7 @@ def init_state(objective: Objective, seeds: Seeds, ctx: Context) -> State:
         if average.statistics:
             own_statistics |= {f"{name}/{net}": model_state[net] for net in average.nets}
     own = objective.init(named_key(key, "method"), ctx)
-    # A step may donate every buffer: none of them is in the state twice.
+    # A step may donate every buffer: none of them may be in the state twice.
     averages, own_statistics, method = jax.tree.map(jnp.copy, (averages, own_statistics, own))
     return State(
         step=jnp.zeros((), jnp.int32),
@@ -175,12 +175,12 @@ def init_state(objective: Objective, seeds: Seeds, ctx: Context) -> State:
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
-    """The key of a net by its name: adding a net leaves the others' parameters as they were."""
+    """The key of a net by its name: adding a net leaves the others' parameters unchanged."""
     return jax.random.fold_in(key, 0 if name == "net" else zlib.crc32(name.encode()))
 
 
 def flat_settings(part: Any) -> dict[str, Any]:
-    """The fields of an objective with their values, those of its parts beside its own: what a config lists."""
+    """The fields of an objective with their values, its parts' alongside its own: what a config lists."""
     found: dict[str, Any] = {}
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
@@ -195,7 +195,7 @@ def float_settings(part: Any) -> list[str]:
 
 
 def with_settings(part: Part, settings: Mapping[str, Any]) -> Part:
-    """The objective with other values of some fields, by name, its own or those of a part.
+    """The objective with new values for some fields, by name, its own or those of a part.
 
     Raises:
       ValueError: no field has one of the names.

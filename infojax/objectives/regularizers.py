@@ -1,4 +1,4 @@
-"""Matrix information between features and the head's rows as terms of a loss, on the samples of one batch.
+"""Matrix information between features and the head's rows as loss terms, on the samples of one batch.
 
 With f the features, V = W[labels] the head's row of each sample and G the cosine Gram matrix:
 
@@ -7,8 +7,8 @@ With f the features, V = W[labels] the head's row of each sample and G the cosin
   "mir"   -lambda MIR(G(f), G(V))          their ratios, as in Fig. 1 of the papers
   "hdr"   +lambda HDR(G(f), G(V))
 
-The papers do not give lambda. A batch of n samples bounds each entropy by log n; `normalise` divides by it, as the code
-of CMA does, and makes a lambda log n times as strong.
+The papers do not give lambda. A batch of n samples bounds each entropy by log n; `normalise` divides by it, like the
+code of CMA, so that an equally strong term has a lambda log n times as large.
 
 References:
   Song et al. 2024, "Unveiling the Dynamics of Information Interplay in Supervised Learning", section 5 (Table 2).
@@ -37,10 +37,10 @@ def information_term(
     to: str = "both",
     normalise: bool = False,
 ) -> tuple[jax.Array, Metrics]:
-    """The term above without lambda, to be minimised, and what it was made of.
+    """The term above without lambda, to be minimised, and its ingredients.
 
     Args:
-      kind: of KINDS.
+      kind: one of KINDS.
       features: (n, D); labels: (n,) int; head: (C, D).
       weights: (n,) >= 0, for instance a mask of confident pseudo-labels; nothing selected gives 0.
       to: where its gradient goes: "both", "features", or "head".
@@ -83,7 +83,7 @@ class InformationTerm:
     def __call__(
         self, features: jax.Array, labels: jax.Array, head: Head, ctx: Context, weights: jax.Array | None = None
     ) -> tuple[jax.Array, Metrics]:
-        """strength * the term, and what it was made of; (0, {}) where it is off.
+        """strength * the term, and its ingredients; (0, {}) if it is off.
 
         Args:
           features: (n, D); labels: (n,), which may be pseudo-labels; head: `Head`; weights: (n,), a mask.

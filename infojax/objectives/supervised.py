@@ -23,13 +23,13 @@ class Supervised(Objective):
 
     Attributes:
       information: the papers' term between the embedding and the head.
-      temperature: of the softmax that is trained; evaluation is of the logits as they are.
+      temperature: of the softmax in training; evaluation uses the logits as they are.
       label_smoothing: mass spread evenly over all classes.
       ema_decay: of the evaluated average of the parameters.
-      mix: mixup and CutMix of the pictures and labels that are trained on; without the information term.
+      mix: mixup and CutMix of the training images and labels; not with the information term.
       lr_scale: factor of the learning rate.
       log_softmax: "float32", whose gradient rounds to nothing or to noise where the loss is below 1e-7 ("slingshots" of
-        grokking), or "float64": as exact as a double log-softmax, `infojax.measures.classification.cross_entropy`.
+        grokking), or "float64": as exact as a float64 log-softmax, `infojax.measures.classification.cross_entropy`.
       transform: of the training samples.
       batch_size: samples per step, or "all".
       replacement: samples are drawn independently, as TorchSSL does, instead of one permutation per epoch.
