@@ -1,4 +1,4 @@
-"""What the commands share: checked flags, text for a terminal or a pipe, and one line for whatever ends them."""
+"""Shared by the commands: checked flags, text for a terminal or a pipe, and one line for whatever ends them."""
 
 import argparse
 import math
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class Once(argparse.Action):
-    """Stores the value of a flag that may be given once: of two values one would be dropped without a word."""
+    """Stores the value of a flag that may be given only once: otherwise one of two values would be dropped silently."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, flag: str | None = None
@@ -39,7 +39,7 @@ class Once(argparse.Action):
 
 
 def named(text: str) -> str:
-    """An argparse type: a name or path, neither empty nor with a NUL, which no file name can hold."""
+    """An argparse type: a name or path, neither empty nor containing NUL, which no file name may contain."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; expected a name")
     if "\0" in text:
@@ -69,7 +69,7 @@ def printable(text: object) -> str:
 
 
 def show(text: str) -> None:
-    """Prints, also where stdout has no Unicode, as in some CI logs; a reader that has gone (`| head`) is no error."""
+    """Prints, even if stdout has no Unicode, as in some CI logs; a reader that has gone (`| head`) is not an error."""
     if sys.stdout is None:  # closed by `>&-`
         return
     encoding = sys.stdout.encoding or "utf-8"
@@ -88,7 +88,7 @@ def show(text: str) -> None:
 
 
 def _drop_stdout() -> None:
-    """What is left in stdout's buffer goes nowhere; at exit Python would complain of it again."""
+    """Discards what is left in stdout's buffer; at exit Python would complain about it again."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -69,7 +69,7 @@ def _run(argv):
         with together():
             config, workdir, dry_run = parse(argv)
             if not dry_run:
-                refuse_in_use(workdir)  # before the data are read
+                refuse_in_use(workdir)  # before the data is read
         load(config.task).run(config, workdir, dry_run)
     except BaseException as error:
         known = faults.explain(error, config)
@@ -83,17 +83,17 @@ def _run(argv):
 
 @contextmanager
 def _quiet():
-    """Warnings in one line; nothing of what libraries log of errors that reach us as exceptions, or of callbacks."""
+    """Warnings in one line; no library logs about errors that reach us as exceptions, or about callbacks."""
     from absl import logging
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     verbosity, hook, shown = logging.get_verbosity(), sys.unraisablehook, warnings.showwarning
     logging.set_verbosity(logging.FATAL)
-    # Coroutines of orbax that were left behind: what failed in them was raised by others.
+    # Coroutines that orbax left behind: what failed in them was raised elsewhere.
     sys.unraisablehook = lambda what: (
         inspect.iscoroutine(what.object) or "Event loop is closed" in str(what.exc_value) or hook(what)
     )
-    warnings.showwarning = lambda message, *_, **__: say(NAME, message)  # one line, without that of the source
+    warnings.showwarning = lambda message, *_, **__: say(NAME, message)  # one line, without the source line
     try:
         yield
     finally:
@@ -102,9 +102,9 @@ def _quiet():
 
 
 def _stop(*_):
-    """SIGTERM outside of the loop that trains, which saves first: nothing is lost.
+    """SIGTERM outside of the training loop, which saves first: nothing is lost.
 
-    The process ends here: an error could be swallowed by whatever code the signal came to.
+    The process ends here: an exception could be swallowed by whatever code the signal interrupts.
     """
     say(NAME, "stopped by SIGTERM before the first step or after the last; the same command continues")
     os._exit(143)
@@ -114,7 +114,7 @@ def _watch():
     """Ends the process `GRACE` seconds after a SIGTERM that nothing heard, as in a long compilation.
 
     Python calls handlers between two of its own instructions, but writes the number of a signal to a file at once; a
-    thread reads it. Where several processes are one program SIGTERM is JAX's, and no number is written.
+    thread reads it. With several processes JAX handles SIGTERM, and no number is written.
     """
     numbers, written = os.pipe()
     os.set_blocking(written, False)
@@ -136,15 +136,15 @@ def _watch():
 
 
 def _interrupt(*_):
-    """Ctrl-C outside of the loop that trains, which hears it as KeyboardInterrupt: a library could swallow that."""
+    """Ctrl-C outside of the training loop, which gets it as KeyboardInterrupt: a library could swallow that."""
     say(NAME, "interrupted; the same command continues")
     os._exit(130)
 
 
 def _leave(code):
-    """Ends the process; where something failed, without waiting for what others left behind.
+    """Ends the process; after a failure, without waiting for what libraries left behind.
 
-    Threads of orbax wait minutes for a checkpoint that failed, and a compilation that was interrupted may crash.
+    Threads of orbax wait minutes for a failed checkpoint, and an interrupted compilation may crash.
     """
     if code:
         for stream in filter(None, (sys.stdout, sys.stderr)):

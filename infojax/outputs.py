@@ -1,4 +1,4 @@
-"""Files that commands write: whole, or as they were before.
+"""Files that commands write: complete, or left as they were.
 
 A regular file appears or is replaced in one step: its content goes to a temporary file in the same folder, which is
 then renamed. The target of a symbolic link is replaced and the link stays; an existing file keeps its permissions.
@@ -22,12 +22,12 @@ def write(path: str | Path, content: str | bytes) -> None:
 
 @contextmanager
 def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
-    """Yields `add(path, content)`; the files appear when the block has ended, and none of them where it fails.
+    """Yields `add(path, content)`; the files appear when the block ends, and none of them if it fails.
 
-    Missing folders are made. Text is UTF-8; what UTF-8 cannot hold (names that are not text) is escaped.
+    Missing folders are created. Text is UTF-8; what UTF-8 cannot encode (file names that are not text) is escaped.
 
     Raises:
-      OSError: what the system refuses; the old files are then as they were.
+      OSError: the system refused; the old files are then unchanged.
     """
     staged, streams, made = [], [], []
 
@@ -41,7 +41,7 @@ def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
         for folder in reversed(missing):
             folder.mkdir(exist_ok=True)
             made.append(folder)
-        # Its name does not grow with the target's, which may have as many characters as names can have.
+        # Its name does not grow with the target's, which may already have the maximum length.
         temporary = target.with_name(f".infojax.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         staged.append((temporary, target))
         with _naming(path):
@@ -67,7 +67,7 @@ def at_once() -> Iterator[Callable[[str | Path, str | bytes], None]]:
 
 
 def refusal(path: str | Path, folder: bool = False) -> str:
-    """Why no file (or folder of files) can be written at `path`, or "" where one can."""
+    """Why no file (or folder of files) can be written at `path`, or "" if it can."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -126,7 +126,7 @@ def _is_stream(path: str | Path) -> bool:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Errors name the file that was asked for, not a temporary one or none."""
+    """Makes errors name the requested file, not a temporary one or none."""
     try:
         yield
     except OSError as error:
@@ -134,7 +134,7 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def _create(temporary: Path, data: bytes, target: str | Path) -> None:
-    """A new file with the owner and permissions of the target, from the start, or else those that the umask gives."""
+    """Creates a file that has the target's owner and permissions from the start, or those of the umask if it is new."""
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
         with suppress(FileNotFoundError):
             old, new = os.stat(target), os.stat(temporary)

@@ -2,8 +2,8 @@
 
 Every process runs the same command. On TPU pods, under SLURM, Open MPI and Kubernetes `--distributed` is enough;
 anywhere else `--coordinator=HOST:PORT --num_processes=N --process_id=I` say where process 0 listens, how many there are
-and which one this is. A collective that not every process enters never ends, so what may fail in one of them alone (a
-file that is missing there) stands inside `together`: it then fails in all.
+and which one this is. A collective that not every process enters never ends, so anything that may fail in one of them
+alone (a file that is missing there) goes inside `together`: it then fails in all.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from jax._src.distributed import global_state  # its client has the only barrier
 from jax._src.lib import _jax, utils
 from jax.experimental import multihost_utils
 
-WAIT = 3600  # seconds at a gate: others may still be reading data, or drawing
-END = 5  # seconds for the others to arrive where this one failed
+WAIT = 3600  # seconds at a barrier: others may still be reading data, or drawing
+END = 5  # seconds for the others to arrive after this one has failed
 SILENCE = 80  # seconds without a sign of life after which a process counts as gone, and the others end
 FIREWALL = "a firewall in between is a usual cause (JAX_COORDINATOR_PORT=8476 sets another port)"
 
@@ -53,7 +53,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """(settings, other arguments) of a command line whose other flags somebody else reads.
+    """(settings, other arguments) of a command line whose other flags are parsed elsewhere.
 
     Raises:
       ProcessError: a flag without its value.
@@ -67,13 +67,13 @@ def run(program: Callable[[], int], settings: argparse.Namespace, name: str, sto
     """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
 
     Processes that end in the same way leave together. One that fails alone, or is killed, leaves the others in a
-    collective that cannot end: they end with one line and code 1, after `SILENCE` where nothing notices earlier.
+    collective that cannot end: they end with one line and code 1, after `SILENCE` if nothing notices earlier.
 
     Args:
       program: prints its own errors; what it does not catch is printed here, code 1.
-      settings: of `add_flags`.
-      name: of the command, before its messages.
-      stops: whether the program asks `asked_to_stop`; SIGTERM ends any other.
+      settings: from `add_flags`.
+      name: of the command, put before its messages.
+      stops: whether the program checks `asked_to_stop`; SIGTERM ends any other.
     Raises:
       ProcessError: the processes could not join.
     """
@@ -133,17 +133,17 @@ def _join(settings, name):
         missing = [f"--{flag}" for flag in flags if getattr(settings, flag.split("=")[0]) is None]
         hint = f"give {' '.join(missing)}: there is no TPU pod, SLURM, Open MPI or Kubernetes around this process"
         raise ProcessError(f"--distributed: {hint if missing else error}") from None
-    except RuntimeError as error:  # the port is taken, say
+    except RuntimeError as error:  # for instance, the port is taken
         raise ProcessError(f"--distributed: process 0 {where}: {error}") from None
     finally:
         timer.cancel()
 
 
-# Where another process is gone
+# When another process is gone
 
 
 def _alone(name, *_):
-    """Ends this process, in the thread that finds another one gone: a collective would wait for it forever."""
+    """Ends this process, from the thread that finds another one gone: a collective would wait for it forever."""
     gone = "another process ended (killed, or its machine is gone); start all again, the same command continues"
     _say_last(f"{name}: {gone}")
     os._exit(1)
@@ -153,18 +153,18 @@ _last_words = threading.Lock()
 
 
 def _say_last(line):
-    """One line, of the thread that is the first to notice."""
+    """One line, from the first thread to notice."""
     if _last_words.acquire(blocking=False):
         print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _told_of_the_end(alone):
-    """The client of jax.distributed that is made inside calls alone() in place of a stack trace and a core dump.
+    """Makes the jax.distributed client created inside call alone() in place of a stack trace and a core dump.
 
-    JAX has a callback for this that its `initialize` does not offer, and whose argument, a C++ status, no version so
-    far (0.10 to 0.12) can convert: the exception, std::bad_cast, would end the process by std::terminate. So that
-    handler calls it. Where the C++ library is another one, the process ends as JAX ends it.
+    JAX has a callback for this, but its `initialize` does not expose it, and no version so far (0.10 to 0.12) can
+    convert its argument, a C++ status: the exception, std::bad_cast, would end the process through std::terminate. So
+    the terminate handler calls alone(). With another C++ library the process ends as JAX ends it.
     """
     try:
         library = ctypes.CDLL("libstdc++.so.6")
@@ -176,14 +176,14 @@ def _told_of_the_end(alone):
     terminate.restype, kind.restype = handler, ctypes.POINTER(ctypes.c_char_p)
 
     def ends():
-        raised = kind()  # a std::type_info: the table of its methods, its name
+        raised = kind()  # a std::type_info: its method table, then its name
         if raised and raised[1] == b"St8bad_cast":
             alone()
         before()
 
     _kept.append(handler(ends))
     before = terminate(_kept[-1])
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # which asks for what C++ has to say; jax sets 1
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # 0 asks for the C++ logs; jax sets 1
         utils.absl_set_min_log_level(3)
     make = _jax.get_distributed_runtime_client
     _jax.get_distributed_runtime_client = partial(make, missed_heartbeat_callback=alone)
@@ -197,7 +197,7 @@ _kept: list[Any] = []  # for as long as C++ may call it
 
 
 def _separate_output():
-    """What C++ prints on stdout, as the collectives of CPUs do, goes to stderr; stdout is ours."""
+    """Sends what C++ prints on stdout, as CPU collectives do, to stderr; stdout is ours."""
     sys.stdout.flush()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding, buffering=1)
@@ -210,7 +210,7 @@ _gates = itertools.count()
 
 
 def share(value: Any) -> list[Any]:
-    """What every process gave, a list by process; values are what JSON holds. Every process calls it."""
+    """The values of all processes, as a list by process; values must be JSON-serialisable. Every process calls it."""
     client = global_state.client
     if client is None:
         return [value]
@@ -223,10 +223,10 @@ def share(value: Any) -> list[Any]:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What is done inside, every process has done at the end of it, or fails with the one that could not.
+    """At the end of the block every process has finished it, or all fail with the one that could not.
 
     Raises:
-      ProcessError: another process failed; what it raised, in one line.
+      ProcessError: another process failed; the message is what it raised, in one line.
     """
     error = None
     try:
@@ -242,7 +242,7 @@ def together() -> Iterator[None]:
 
 
 def same(**values: Any) -> None:
-    """Refuses values, by name, that are others in another process; values are what JSON holds.
+    """Refuses named values that differ between processes; they must be JSON-serialisable.
 
     Raises:
       ProcessError: in every process; shows the first two that differ.
@@ -255,12 +255,12 @@ def same(**values: Any) -> None:
                 raise ProcessError(f"{name} is {mine!r} in process 0, {theirs!r} in process {process}")
 
 
-heard = threading.Event()  # SIGTERM, by the loop that trains: it saves, for as long as that takes
+heard = threading.Event()  # SIGTERM, by the training loop, which saves first, however long that takes
 _calls = itertools.count()
 
 
 def asked_to_stop() -> bool:
-    """Whether SIGTERM came to any process; all hear it at the same call. Every process calls it equally often."""
+    """Whether any process received SIGTERM; all learn of it at the same call. Every process calls it equally often."""
     if global_state.preemption_sync_manager is None:
         return False
     return multihost_utils.reached_preemption_sync_point(next(_calls))
