@@ -156,7 +156,10 @@ def by_sparsity(
     measures: Sequence[Callable[[Evaluation], Iterable[tuple[str, Any]]]],
     sparsities: Sequence[float],
 ) -> Callable[..., Iterator[dict[str, Any]]]:
-    """An `Evaluator.run` over all runs: one row per network and sparsity, in both `SCOPES`, also `against` none."""
+    """An `Evaluator.run` over all runs: one row per network and sparsity, in both `SCOPES`.
+
+    The measures also include `against`, with the features of the unpruned network.
+    """
 
     def run(models):
         for number, of_run in enumerate(models):

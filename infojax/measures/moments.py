@@ -27,7 +27,7 @@ R = TypeVar("R")
 SCATTERS = (None, "within", "class")
 MOST_CLASSES = 10**8  # that labels may imply; the means of more do not fit into memory
 CACHED_ROWS = 1024  # of 512 float32 columns: 2 MiB
-GROUP_ROWS = 2**16  # summed in one go: longer sums would lose digits
+GROUP_ROWS = 2**16  # rows summed before a merge: longer sums would lose digits
 FAR = 4  # spreads between a reference and the mean of its class, beyond which the squares lose more than four bits
 BLOCK_ROWS = 4096  # enough for a matrix product to run at full speed
 
