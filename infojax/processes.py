@@ -106,7 +106,7 @@ def run(program: Callable[[], int], settings: argparse.Namespace, name: str, sto
 
 def _join(settings, name):
     number = settings.num_processes
-    if (number or 1) < 1 or not 0 <= (settings.process_id or 0) < (number or sys.maxsize):
+    if (1 if number is None else number) < 1 or not 0 <= (settings.process_id or 0) < (number or sys.maxsize):
         raise ProcessError(f"--process_id {settings.process_id} must be from 0 to below --num_processes {number}")
     address = settings.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address and not address.rpartition(":")[2].isdigit():
@@ -219,6 +219,11 @@ def share(value: Any) -> list[Any]:
     client.wait_at_barrier(gate, 1000 * WAIT)
     found = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(f"{gate}/")}
     return [found[process] for process in sorted(found)]
+
+
+def place() -> int:
+    """Number of this process; unlike `jax.process_index` it starts no devices, which wait for the other processes'."""
+    return global_state.process_id
 
 
 @contextmanager

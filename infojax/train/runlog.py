@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import jax
 
 from infojax import outputs
-from infojax.processes import same, together
+from infojax.processes import place, same, together
 from infojax.train.board import Board
 from infojax.train.lock import InUseError, Lock, check_free
 
@@ -221,7 +221,7 @@ class RunFolder:
 
 def refuse_in_use(folder: str | Path) -> None:
     """Raises RunFolderError if another process uses a run folder; `RunFolder` does so only after the data is read."""
-    if jax.process_index() == 0:
+    if place() == 0:
         with _in_words(folder):
             check_free(Path(folder) / ".lock")
 
