@@ -142,7 +142,7 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
         novel_part: Any = towers.texts(novel_names, templates) if novel_names else None
         objective: Any = with_settings(ZeroShot(), config.objective)
         ctx = Context({"prompt": fixed_texts(texts)}, {"main": Optimizer(optax.identity())}, facts)
-        notes += (f"zero-shot with {len(templates)} template{'s' * (len(templates) > 1)}: {templates[0]!r}",)
+        notes += (f"zero-shot with {len(templates)} template{'s' * (len(templates) > 1)}: {templates[-1]!r}",)
     else:
         if batch_size < config.objective.batch_size:
             notes += (
@@ -403,6 +403,8 @@ def check(config: ConfigDict) -> None:
         for name, values in own.items():
             check_choice(config, f"objective.{name}", values)
         swept = config.sweep["values"] if config.sweep.name == "weight" else ()
+        if config.objective.alignment == "off" and any((config.objective.weight, *swept)):
+            raise ConfigError("objective.weight is that of the alignment, which is off; choose coop_cma or cocoop_cma")
         for weight in (config.objective.weight, *swept):
             if not 0 <= weight <= 1:
                 raise ConfigError(f"objective.weight must be from 0 to 1, got {weight}")

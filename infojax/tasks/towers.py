@@ -13,9 +13,9 @@ from safetensors.numpy import save
 from infojax.data import Source, normalise
 from infojax.models import clip
 from infojax.outputs import write
+from infojax.tasks.build.saved import TOWERS
 from infojax.tasks.config import ConfigError
 
-FILE = "towers.safetensors"  # of small towers, in the run folder
 # What small towers are told of a picture: one of these, drawn at each step.
 CAPTIONS = (
     "a photo of a {}.", "a picture of a {}.", "a blurry photo of a {}.", "a drawing of a {}.", "a close-up of a {}.",
@@ -122,6 +122,8 @@ def small(settings: Any, source: Source, chosen: np.ndarray, names: Sequence[str
     Raises:
       ConfigError: pictures are not square, or the patch does not tile them.
     """
+    if settings.width % settings.head_width:
+        raise ConfigError(f"towers.width is {settings.width}, no multiple of towers.head_width, {settings.head_width}")
     height, width = source.shape[:2]
     if height != width or height % settings.patch:
         raise ConfigError(
@@ -131,12 +133,12 @@ def small(settings: Any, source: Source, chosen: np.ndarray, names: Sequence[str
         settings.width, height, settings.layers, settings.width, settings.patch, settings.width, settings.layers,
         settings.context, head_width=settings.head_width,
     )  # fmt: skip
-    if workdir is not None and (Path(workdir) / FILE).is_file():
+    if workdir is not None and (Path(workdir) / TOWERS).is_file():
         try:
-            _, variables = clip.load(Path(workdir) / FILE, sizes=sizes)
+            _, variables = clip.load(Path(workdir) / TOWERS, sizes=sizes)
         except clip.WeightsError as error:
             raise ConfigError(f"workdir: {error}; remove it, or choose another workdir") from None
-        return Towers(sizes, variables, dtype, (f"small towers: read from {FILE} in the run folder",))
+        return Towers(sizes, variables, dtype, (f"small towers: read from {TOWERS} in the run folder",))
     ids = clip.Tokenizer(sizes.context)([c.format(name) for c in CAPTIONS for name in names], length=0)
     ids = jnp.asarray(ids.reshape(len(CAPTIONS), len(names), -1))
     key = jax.random.key(settings.seed)
@@ -148,10 +150,10 @@ def small(settings: Any, source: Source, chosen: np.ndarray, names: Sequence[str
     images, labels = source.read(np.sort(chosen))
     variables, accuracy = matched_pairs(settings, towers, jnp.asarray(images), jnp.asarray(labels), ids, key)
     if jax.process_index() == 0:
-        write(Path(workdir) / FILE, save(clip.to_openai(variables)))
+        write(Path(workdir) / TOWERS, save(clip.to_openai(variables)))
     note = (
         f"small towers: trained for {settings.steps:,} steps on {len(chosen):,} samples, none of them a shot, with "
-        f"captions of all {len(names)} classes; {accuracy:.1%} of the last batches right; kept in {FILE}"
+        f"captions of all {len(names)} classes; {accuracy:.1%} of the last batches right; kept in {TOWERS}"
     )
     return Towers(sizes, variables, dtype, (note,))
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -76,3 +77,18 @@ def test_the_command_writes_every_form(tmp_path, capsys):
     }
     assert "25.00" in (tmp_path / "out" / "semisup.md").read_text()
     assert command.main([str(folder), "--select", "last"]) == 2
+
+
+def test_what_must_not_be_averaged_is_told(tmp_path):
+    """A list of labelled samples counts as many as it has; sweeps are left out; other steps in one cell are told."""
+    (tmp_path / "labelled.txt").write_text("3\n5\n8\n")
+    own = history("fixmatch", 0, {6000: 0.9}, folder=tmp_path)
+    own.config["data"]["labelled"] = "mine.txt"
+    longer = history("fixmatch", 1, {6000: 0.94}, folder="longer")
+    longer.config["steps"] = 9000
+    swept = replace(history("fixmatch", 2, {6000: 0.5}, folder="swept"), swept="threshold")
+    table, *_ = grids("semisup", [RUNS[0], own, longer, swept])
+    found = table.sources[OURS]
+    assert set(found) == {("fixmatch", ("cifar10", 40)), ("fixmatch", ("cifar10", 3))}
+    assert "longer: steps differ from run, in the same cell" in table.notes
+    assert "swept: a sweep of threshold, left out" in table.notes

@@ -137,6 +137,8 @@ def test_small_towers_are_kept_in_the_run_folder(tmp_path, capsys):
         (["--config.data.names=none.txt"], "data.names: "),
         (["--config.towers.patch=3"], "towers.patch is 3, which must divide the square pictures of 8x8"),
         (["--config.data.few_shot_seed=-1"], "data.few_shot_seed"),
+        (["--config.objective.alignment=off"], "objective.weight is that of the alignment, which is off"),
+        (["--config.towers.width=48"], "towers.width is 48, no multiple of towers.head_width, 32"),
     ],
 )
 def test_what_is_refused(flags, says, tmp_path, capsys):

@@ -60,6 +60,8 @@ def test_a_masked_run_has_one_branch(tmp_path):
         ("model=mlp", ["--config.data.views=simcl"], "data.views cannot be 'simcl'; did you mean simclr"),
         ("method=spectral,model=mlp", ["--config.objective.form=mean"], "objective.form cannot be 'mean'"),
         ("method=byol,model=mlp", ["--config.predictor.widths=(8,4)"], "must end in one width, got 64 and 4"),
+        ("method=mae", ["--config.model.options.pool=mean"], "model.options.pool must be cls"),
+        ("method=mae", ["--config.model.options.mask_ratio=0.0"], "leaves nothing to be predicted"),
         ("model=mlp", ["--config.projector.widths=(8,0)"], "projector.widths must be a whole number"),
         ("model=mlp", ["--config.objective.batch_size=5000"], "objective.batch_size must be from 1 to"),
     ],

@@ -32,6 +32,9 @@ class Cell(NamedTuple):
     note: str = ""
 
 
+SAME = ("steps", "model", "objective", "optimizer")  # settings that runs of one cell should share
+
+
 def expected(name: str) -> tuple[str, dict[tuple[str, Any], Cell]]:
     """(source, {(method, (data, labels)): `Cell`}) of a paper's table."""
     found = json.loads((files("infojax.report") / "expected" / f"{name}.json").read_text(encoding="utf-8"))
@@ -48,13 +51,20 @@ def measured(
     Of two runs with the same seed and draw of labels in one cell the later folder counts, which the notes say.
     """
     errors: dict[tuple[str, Any], dict[tuple, float]] = {}
-    notes = []
+    notes: list[str] = []
+    first: dict[tuple[str, Any], RunHistory] = {}
     for history in histories:
         data, method = history.config.get("data"), history.config.get("method")
         if history.config.get("task") != "semisup" or not isinstance(data, dict) or not isinstance(method, str):
             notes.append(f"{history.folder}: not a run of semi-supervised learning, left out")
             continue
-        place = method, (str(data.get("name", "")), data.get("labels") or 0)
+        if history.swept:
+            notes.append(f"{history.folder}: a sweep of {history.swept}, left out")
+            continue
+        place = method, (str(data.get("name", "")), _labels(history, data))
+        one = first.setdefault(place, history)
+        if different := [key for key in SAME if history.config.get(key) != one.config.get(key)]:
+            notes.append(f"{history.folder}: {', '.join(different)} differ from {one.folder}, in the same cell")
         for run in (run for runs in history.groups.values() for run in runs):
             value = number(errors_of(history, run))
             key = history.seeds.get(run, run), data.get("labelled_seed"), data.get("labelled")
@@ -65,6 +75,12 @@ def measured(
             errors[place][key] = value
     return {place: Cell(float(np.mean(list(v.values()))), float(np.std(list(v.values()))), len(v))
             for place, v in errors.items() if v}, notes  # fmt: skip
+
+
+def _labels(history: RunHistory, data: Mapping[str, Any]) -> int:
+    """How many samples were labelled; of a list of one's own, as many as the copy in the run folder has."""
+    copy = history.folder / "labelled.txt"
+    return len(copy.read_text().split()) if data.get("labelled") and copy.is_file() else data.get("labels") or 0
 
 
 class Grid(NamedTuple):

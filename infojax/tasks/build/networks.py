@@ -75,8 +75,13 @@ def of_run(folder: str) -> Mapping[str, Any]:
     """
     from infojax.tasks.build.saved import saved  # which builds the run, and so its network
 
-    model = saved(folder).model
-    leaves = jax.tree_util.tree_leaves_with_path({"params": model.params, **model.model_state})
+    found = saved(folder)
+    params, model_state = found.model.params, found.model.model_state
+    if not isinstance(params, Mapping):
+        raise ConfigError(f"model.weights: what the run of {folder} trains is not a network")
+    if params.keys() <= found.study.ctx.nets.keys():  # by name, where heads stand on the network
+        params, model_state = params["net"], model_state["net"]
+    leaves = jax.tree_util.tree_leaves_with_path({"params": params, **model_state})
     return {"/".join(part.key for part in path[1:]): leaf for path, leaf in leaves}
 
 

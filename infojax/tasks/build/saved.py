@@ -1,5 +1,6 @@
 """The network of a run folder, at the weights of its newest checkpoint."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from infojax.tasks.build.study import Study
 from infojax.tasks.config import ConfigError, buildable
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.step import pick
+
+TOWERS = "towers.safetensors"  # of small towers, in the run folder
 
 
 class Saved(NamedTuple):
@@ -54,8 +57,14 @@ def saved(folder: str, run: int = 0, weights: str = "raw") -> Saved:
     config = ConfigDict(_tuples(settings) | {"epochs": None, "devices": 1, "how": "auto"})
     if "weights" in config.model:
         config.model.weights = ""  # the checkpoint has others
+    study = load(task).study
+    own = {}
+    if "workdir" in signature(study).parameters:  # frozen towers that the run trained for itself lie in its folder
+        if not config.get("weights") and not (where / TOWERS).is_file():
+            raise ConfigError(f"checkpoint.run: {folder} has no {TOWERS}, the towers that its prompts were learnt on")
+        own = {"workdir": where}
     with buildable(f"the run of {folder}"):
-        prepared = prepare(load(task).study(config), config)
+        prepared = prepare(study(config, **own), config)
     with Checkpoints(where / "checkpoints", keep=2**20) as store:
         found = store.restore(prepared.state)
     if found is None:
