@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from infojax.models.cnn import ThesisCNN
 from infojax.models.heads import Projector
@@ -93,6 +94,8 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any
 
     if name not in MODELS:
         raise unknown("model", name, MODELS)
+    if not isinstance(num_classes, int | np.integer) or isinstance(num_classes, bool) or num_classes < 1:
+        raise ValueError(f"num_classes must be a whole number of at least 1, got {num_classes!r}")
     if dtype not in ("float32", "bfloat16"):
         raise unknown("dtype", dtype, ("float32", "bfloat16"))
     net = MODELS[name]

@@ -317,3 +317,9 @@ def test_linear_probe_is_pytorchs_without_affine():
     later = net.apply(variables | updated, x, train=False)
     z = (x - statistics["mean"][None]) / np.sqrt(statistics["var"] + 1e-6)[None]
     np.testing.assert_allclose(later.embedding, z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [0, "10", 2.0, True])
+def test_the_number_of_classes_is_a_whole_number(num_classes):
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 1"):
+        build("mlp", num_classes)
