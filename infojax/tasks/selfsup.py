@@ -187,9 +187,7 @@ def check(config: ConfigDict) -> None:
         kind = "a masked auto-encoder, as mae_tiny" if not masked else "no masked auto-encoder"
         raise ConfigError(f"model.name is {config.model.name}, but the method {config.method} needs {kind}")
     if masked and config.model.options.get("pool", "cls") != "cls":
-        raise ConfigError(
-            "model.options.pool must be cls: the classifier beside the method takes the class token"
-        )
+        raise ConfigError("model.options.pool must be cls: the classifier beside the method takes the class token")
     if masked and config.model.options.get("mask_ratio", 0.75) == 0:
         raise ConfigError("model.options.mask_ratio is 0, which leaves nothing to be predicted")
     if config.method == "byol" and config.projector.widths[-1] != config.predictor.widths[-1]:
