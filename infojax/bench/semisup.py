@@ -85,7 +85,7 @@ def _passes(net: Any) -> tuple[Callable, Callable]:
 
 
 def network(ctx: Context, rows: int, repeats: int) -> tuple[float, float]:
-    """Seconds of a forward pass of so many rows, and of one with its derivatives."""
+    """Seconds of a forward pass of `rows` samples, and of the same pass with its derivatives."""
     net = ctx.nets["net"]
     params, model_state = net.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (rows, 32, 32, 3))

@@ -269,7 +269,7 @@ def _classes(value: int, name: str = "num_classes") -> int:
 
 def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) -> np.ndarray:
     """(C,) frequencies; a class without samples has 0 and only adds zeros to the spectra."""
-    arrays.check_size(f"num_classes is {num_classes:,}: spectra of so many classes", 4, num_classes, itemsize=8)
+    arrays.check_size(f"num_classes is {num_classes:,}: spectra of that many classes", 4, num_classes, itemsize=8)
     counts = np.ones(num_classes) if counts is None else np.asarray(arrays.as_array(counts, "counts"), np.float64)
     if counts.shape != (num_classes,):
         raise ValueError(f"counts has shape {counts.shape}, but must have one count a class: ({num_classes},)")

@@ -190,7 +190,7 @@ def measured(config: Any, features: Mapping[str, Arrays], num_classes: int) -> I
 
 
 def spectrum(x: np.ndarray, samples: int) -> dict[str, Any]:
-    """Entropy and ranks of the features of so many samples at most, drawn once."""
+    """Entropy and ranks of the features of at most `samples` rows, drawn once."""
     count = min(samples, len(x))
     z = x[np.sort(np.random.default_rng(0).permutation(len(x))[:count])]
     entropy = float(matrix_entropy(z))
