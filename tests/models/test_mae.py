@@ -107,7 +107,7 @@ def test_nothing_removed_is_the_encoder_alone(masked):
 @pytest.mark.parametrize(("name", "thousands"), [("mae_base", 111_908), ("mae_large", 329_542), ("mae_huge", 657_075)])
 def test_parameter_counts(name, thousands):
     """Those of facebookresearch/mae for 224 x 224, whose two fixed position tables it counts too."""
-    net = build(name, 0)
+    net = build(name, 10)
     patches = (224 // net.patch) ** 2
 
     def init():
