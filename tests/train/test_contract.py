@@ -104,7 +104,8 @@ def ce(logits, labels):
 
 def stepped(method, ctx, steps=2, constants=CONSTANTS, seeds=Seeds()):  # noqa: B008
     """The states from the first to the last, and the last metrics."""
-    step, states = jax.jit(make_step(ctx, TRANSFORMS)), [init_state(method, seeds, ctx)]
+    step = jax.jit(make_step(ctx, TRANSFORMS))
+    states = [jax.jit(lambda method, seeds: init_state(method, seeds, ctx))(method, seeds)]
     for _ in range(steps):
         state, metrics = step(method, states[-1], constants, seeds)
         states.append(state)
@@ -113,7 +114,9 @@ def stepped(method, ctx, steps=2, constants=CONSTANTS, seeds=Seeds()):  # noqa: 
 
 def batch_of(method, state, seeds=Seeds(), constants=CONSTANTS):  # noqa: B008
     """The batch that the step at a state draws."""
-    return draw(constants["data"], method.views, TRANSFORMS, seeds, state.step)
+    return jax.jit(lambda data, seeds, step: draw(data, method.views, TRANSFORMS, seeds, step))(
+        constants["data"], seeds, state.step
+    )
 
 
 def apply(net, params, statistics, x, train=True):
@@ -130,7 +133,7 @@ def equal(a, b):
 
 
 def minus(params, gradients, rate=RATE):
-    return jax.tree.map(lambda p, g: p - rate * g, params, gradients)
+    return jax.tree.map(lambda p, g: np.asarray(p) - rate * np.asarray(g), params, gradients)
 
 
 # The batch
@@ -166,7 +169,7 @@ def test_one_transform_twice_and_statistics_of_one_pass():
         value = ce(labelled.logits, batch["labelled"].labels) + 2 * jnp.mean((soft[0] - soft[1]) ** 2)
         return value, statistics
 
-    (value, statistics), gradients = jax.value_and_grad(loss, has_aux=True)(before.params["net"])
+    (value, statistics), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(before.params["net"])
     assert float(metrics["loss"]) == pytest.approx(float(value), rel=1e-5)
     close(after.params["net"], minus(before.params["net"], gradients))
     close(after.model_state["net"], statistics)
@@ -339,10 +342,10 @@ def test_a_gradient_in_the_input():
             clean = log_p(x)
             return jnp.mean(jnp.sum(jnp.exp(clean) * (clean - log_p(x + d, params)), -1))
 
-        d = (jax.grad(kl)(1e-6 * direction) - jax.grad(kl)(-1e-6 * direction)) / 2e-6
+        d = (jax.jit(jax.grad(kl))(1e-6 * direction) - jax.jit(jax.grad(kl))(-1e-6 * direction)) / 2e-6
         d = 0.5 * d / jnp.linalg.norm(d, axis=1, keepdims=True)
         assert float(metrics["loss"]) == pytest.approx(float(kl(d)), rel=1e-6)
-        gradients = jax.grad(lambda params: kl(d, params))(params)
+        gradients = jax.jit(jax.grad(lambda params: kl(d, params)))(params)
         close(after.params["net"], minus(params, gradients), rtol=1e-6, atol=1e-9)
         assert equal(after.model_state, state.model_state)
 
@@ -404,7 +407,7 @@ def test_no_gradient_reaches_an_average():
         nets = Nets(state._replace(averages=averages), {}, jax.random.key(0), ctx)
         return jnp.sum(nets.averaged("target")("net", jnp.asarray(X)).embedding ** 2)
 
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(jax.grad(loss)(state.averages)))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(state.averages)))
 
 
 def test_an_average_without_statistics_takes_those_of_the_net():
@@ -483,7 +486,7 @@ def test_two_updates_in_a_step():
         output, statistics = apply(NET, params, of_student, strong)
         return ce(output.logits, guess), statistics
 
-    gradients, statistics = jax.grad(student_loss, has_aux=True)(student)
+    gradients, statistics = jax.jit(jax.grad(student_loss, has_aux=True))(student)
     moved = minus(student, jax.tree.map(lambda g, p: g + 0.5 * p, gradients, student))
     close(after.params["net"], moved)
     gain = ce(apply(NET, student, of_student, weak, False)[0].logits, labels) - ce(
@@ -495,7 +498,7 @@ def test_two_updates_in_a_step():
         z = apply(TEACHER, params, of_teacher, strong)[0].logits
         return ce(apply(TEACHER, params, of_teacher, weak)[0].logits, labels) + gain * ce(z, jnp.argmax(z, -1))
 
-    close(after.params["teacher"], minus(teacher, jax.grad(teacher_loss)(teacher), 0.02))
+    close(after.params["teacher"], minus(teacher, jax.jit(jax.grad(teacher_loss))(teacher), 0.02))
     assert int(after.step) == 1
 
 
@@ -629,7 +632,7 @@ def test_a_prompt_on_a_frozen_tower():
         x = rows.views["plain"] + prompt["prompt"]
         return ce(apply(NET, tower, statistics, x, False)[0].logits, rows.labels)
 
-    close(after.params["prompt"], minus(before.params["prompt"], jax.grad(loss)(before.params["prompt"])))
+    close(after.params["prompt"], minus(before.params["prompt"], jax.jit(jax.grad(loss))(before.params["prompt"])))
     found = evaluated(method, ctx, after, FROZEN)
     shifted = jnp.asarray(X) + after.params["prompt"]["prompt"]
     logits = np.asarray(apply(NET, tower, statistics, shifted, False)[0].logits)
