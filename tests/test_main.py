@@ -227,8 +227,8 @@ def interrupted(folder):
 @pytest.mark.parametrize(
     ("what", "code", "says"),
     [
-        (gone, 1, "; once that is mended the same command continues"),  # who writes first says which file is gone
-        (full, 1, "No space left on device; once that is mended the same command continues"),
+        (gone, 1, "; once that is fixed, the same command continues"),  # who writes first says which file is gone
+        (full, 1, "No space left on device; once that is fixed, the same command continues"),
         (interrupted, 130, "interrupted; the same command continues"),
     ],
 )

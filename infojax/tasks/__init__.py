@@ -1,4 +1,4 @@
-"""What a config selects: each task is a function of (config, workdir) that composes the rooms below."""
+"""Tasks: what a config selects. Each is a function of (config, workdir) composed of the packages below."""
 
 import importlib
 from types import ModuleType

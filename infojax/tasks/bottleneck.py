@@ -37,7 +37,7 @@ from infojax.train.loop import Evaluator, at
 
 
 def defaults(name: str, chosen: Any) -> ConfigDict:
-    """Adam for both players, as Dubois et al. and the thesis have it, without what presets decide."""
+    """Adam for both players, as in Dubois et al. and the thesis; presets set the rest."""
     config = training(name, chosen)
     config.task = "bottleneck"
     config.data = dict(name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4)  # 0: all
@@ -54,7 +54,8 @@ def defaults(name: str, chosen: Any) -> ConfigDict:
 
 
 def study(config: Any) -> Study:
-    """Data with digits, a network cut in two, digit decoders of its second part, an optimiser for each player.
+    """Data whose labels are also written in digits, a network cut in two, decoders of digits that have the form of its
+    second part, and an optimiser for each player.
 
     Raises:
       ConfigError, DataError: names the key.
@@ -77,7 +78,7 @@ def study(config: Any) -> Study:
     decoder = network(config.model, num_classes, shapes[objective.layer], start=objective.layer)
 
     def evaluators(tools, due):
-        """What a classifier has; at the end what fresh decoders read, of other digits than those of the training."""
+        """Those of a classifier, and at the end fresh decoders, of digits other than those of the training."""
         yield from classifier(tools, due, config)
         samples = [tools.sample(split) for split in ("train", "test")]
         shapes = layer_shapes(tools.net, tools.transform, samples[0].x)

@@ -1,4 +1,4 @@
-"""Layerwise compression: how far each layer of a network brings the classes together, and what decoders read in it."""
+"""Layerwise compression: how far each layer of a network collapses the classes, and what decoders can read from it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -40,14 +40,14 @@ LABELS = ("true", "random")
 
 
 def defaults(name: str, chosen: Any) -> ConfigDict:
-    """The thesis's recipe as its text has it, or as its released code runs, without what presets decide."""
+    """The recipe of the thesis, as in its text or as its released code runs; presets set the rest."""
     config, released = training(name, chosen), chosen.get("variant") == "released"
     config.task, config.variant = "compression", chosen.get("variant", "text")
     config.data = dict(
         name=chosen.data, dir="", options=dict(), labels=chosen.get("labels", "true"),
-        per_class=1000, test_per_class=0,  # the first so many of each class, in the order of the set; 0: all
-        imbalance=1.0,  # training samples of the first class for one of the last; geometric in between
-        scale=1.0 if released else 255.0,  # what pixels are divided by
+        per_class=1000, test_per_class=0,  # the first of each class, in the order of the set; 0: all
+        imbalance=1.0,  # ratio of training samples of the first class to the last; geometric in between
+        scale=1.0 if released else 255.0,  # that pixels are divided by
     )  # fmt: skip
     config.model = dict(
         name=chosen.model, dtype="bfloat16" if released else "float32",
@@ -55,8 +55,8 @@ def defaults(name: str, chosen: Any) -> ConfigDict:
     )  # fmt: skip
     config.objective = dict(batch_size=400, rest_loss=0.0 if released else 0.02)  # mean loss of an epoch's batches
     config.optimizer = optimizer_settings("adamw", lr=2e-3, weight_decay=0.01, decayed="all")  # as PyTorch's
-    config.layers = ()  # names or shell wildcards; none: all that the model names
-    config.amortised = released  # class means of train are summed while training, before its last updates
+    config.layers = ()  # names or shell wildcards; none: all named layers
+    config.amortised = released  # class means of train are summed during the epoch, by networks that still change
     config.usable = dict(
         layers=(), sufficiency_every=1, minimality_every=1,  # () all with the input; epochs; 0: never
         sufficiency_epochs=20 if released else 50, minimality_epochs=50, rest_loss=0.0 if released else 0.02,
@@ -143,7 +143,7 @@ def study(config: Any) -> Study:
 
 
 def check(config: Any) -> None:
-    """Refuses values that are not known."""
+    """Refuses unknown values of choices, and numbers below their least."""
     check_choice(config, "data.labels", LABELS)
     check_choice(config, "evaluate.convention", NC1_CONVENTIONS)
     choices = {"digits": DIGITS, "condition": CONDITIONS, "value": VALUES, "entropy": ENTROPIES, "encodings": ENCODINGS}
@@ -162,16 +162,20 @@ def check(config: Any) -> None:
     if not config.data.scale > 0:
         raise ConfigError(f"data.scale must be positive, got {config.data.scale}")
     if config.usable.condition == "label" and config.usable.encodings == "each_batch":
-        raise ConfigError("usable.condition label encodes once: batches of one class are nowhere else what layers see")
+        raise ConfigError(
+            "usable.condition label encodes once: batches of one class would change what batch normalisation computes"
+        )
     for name in ("lr", "eps"):
         if not config.optimizer[name] > 0:
             raise ConfigError(f"optimizer.{name} must be positive, got {config.optimizer[name]}")
     if config.sweep.name:
-        raise ConfigError("a compression study has no sweep; runs of their own are compared by infojax.report")
+        raise ConfigError(
+            "a compression study has no sweep; train runs with a --workdir each and compare them by infojax.report"
+        )
 
 
 def first_of_each_class(source: Arrays, num_classes: int, key: str, settings: Any) -> Arrays:
-    """The first samples of each class, in the order of the set: `key` of them, or fewer of later classes of train.
+    """The first samples of each class, in the order of the set: `key` of them, fewer for the later classes of train.
 
     Raises:
       ConfigError: a class has fewer.
@@ -207,7 +211,7 @@ def layers_of(shapes: Iterable[str], patterns: Sequence[str], key: str) -> list[
 def decoding_of(
     config: Any, tools: Tools, net_of: Callable[[str], Net], tx: optax.GradientTransformation, num_classes: int
 ) -> Decoding:
-    """How V-information is read."""
+    """The `Decoding` of a config, by which V-information is measured."""
     settings = config.usable
     on_cpu = jax.default_backend() == "cpu"
     how = settings.how if settings.how != "auto" else "dispatch" if on_cpu else "vmap"

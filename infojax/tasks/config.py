@@ -1,4 +1,4 @@
-"""Configs: one grammar for the string after the file's name, and what every training run has in common.
+"""Configs: the grammar of the string after the file's name, and the keys that every training run has.
 
   --config=configs/interplay.py:small,data=cifar100,seeds=3 --config.optimizer.lr=0.1
 
@@ -20,7 +20,7 @@ from infojax.processes import ProcessError, together
 PRESETS = ("tiny", "small", "paper")
 BUNDLED, PAPER_DATA = ("digits", "synthetic"), "cifar10"  # a paper's recipe plans hours, for the paper's data
 X_SCALES = ("symlog", "linear")
-# Where a choice of the string ends up. A flag that contradicts it would leave what was derived from it behind.
+# The key that each choice of the string sets. A flag that contradicted a choice would leave the keys derived from it.
 CHOSEN = {
     "preset": "preset",
     "data": "data.name",
@@ -43,7 +43,7 @@ class Listing(Exception):
     """What `choices` raises for the string `STRING`: the choices that a config file knows, instead of a config.
 
     Attributes:
-      known: name -> default, or name -> tuple of what is allowed.
+      known: name -> default, or name -> tuple of the allowed values.
     """
 
     STRING = "?"
@@ -58,7 +58,8 @@ def choices(string: str | None, **known: Any) -> ConfigDict:
 
     Args:
       string: what follows the colon, or None.
-      known: name -> default, or name -> tuple of what is allowed, the default first; a default of int is read as one.
+      known: name -> default, or name -> tuple of the allowed values, the default first; where the default is an int,
+        so is the value.
     Raises:
       ConfigError: unknown preset, key or value; a key twice or without a value; the preset paper on bundled data.
     """
@@ -123,21 +124,21 @@ def training(name: str, chosen: Any) -> ConfigDict:
             epochs=optional(float),
             log=dict(every=50),  # steps; rows of kind "train"
             evaluate=dict(
-                points=16,  # evaluations at log-spaced epochs, beside the first and the last step
+                points=16,  # number of evaluations at log-spaced epochs, besides the first and the last step
                 every=0,  # steps between evaluations instead, if positive
                 late_every=0,  # steps between them towards the end, if positive; it goes with `every`
                 late_from=0.8,  # the share of the run after which `late_every` holds
-                train_samples=optional(int),  # whole split by default
+                train_samples=optional(int),  # the whole split by default
                 test_samples=optional(int),
                 convention="thesis",  # of NC1
                 batch_size=512,
             ),
-            # steps; the last `keep` stay, and of those taken at an evaluation the best by e.g. "test accuracy"
+            # In steps; the last `keep` are kept, and the best of those taken at an evaluation, by e.g. "test accuracy".
             checkpoint=dict(every=1000, keep=2, best=""),
             report=dict(draw=True, x_scale="symlog"),  # figures and page at the end
-            how="auto",  # of several runs: vmap, unroll, loop, dispatch; auto: dispatch on CPU, vmap elsewhere
-            steps_per_call=0,  # updates a call of the device; 0: 1 on CPU, 10 elsewhere
-            devices=0,  # data-parallel over so many; 0: all
+            how="auto",  # of several runs: vmap, unroll, loop, dispatch; auto: dispatch on a CPU, vmap elsewhere
+            steps_per_call=0,  # updates per call of the device; 0: 1 on a CPU, 10 elsewhere
+            devices=0,  # number of devices that share a batch; 0: all
         )
     )
 
@@ -163,7 +164,7 @@ def check_choices(config: Any, given: str | None = None) -> None:
 
 
 def _chosen_instead(given, name, value):
-    """--config with another value of one choice, and the other choices as they were given."""
+    """The flag --config with another value of one choice and the other choices as they were given."""
     file, _, string = given.partition(":")
     parts = [f"preset={part}" if "=" not in part else part for part in string.split(",") if part]
     parts = dict(part.split("=", 1) for part in parts) | {name: str(value)}
@@ -172,13 +173,13 @@ def _chosen_instead(given, name, value):
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """Nested dict of a config, for config.json."""
+    """A config as a nested dict, for config.json."""
     return FrozenConfigDict(config).to_dict()
 
 
 @contextmanager
 def buildable(what: str) -> Iterator[None]:
-    """Turns what the parts of a run raise about their arguments, each in its own type, into one line, in all processes.
+    """Turns whatever the parts of a run raise about their arguments into one line, in all processes.
 
     Raises:
       ConfigError: says what was being built.
@@ -198,7 +199,7 @@ def buildable(what: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException, file: str | None = None) -> str:
-    """What an error of absl, ml_collections or a config file means, in one line; in a config file, where it arose."""
+    """The message of an error of absl, ml_collections or a config file, with the line of the file, in one line."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     text = (lines[-1] if lines and lines[0].startswith("Error whilst parsing") else " ".join(lines)) or repr(error)

@@ -17,15 +17,15 @@ from infojax.train.loop import Evaluator, at
 
 INIT = ("same", "different")
 WEIGHTS = ("raw", "ema")
-# Beside the keys of a supervised run.
+# Besides the keys of a supervised run.
 NEEDS = ("path.init", "path.fork", "path.points", "path.weights", "path.recompute_samples")
 
 
 def study(config: Any) -> Study:
-    """A supervised study of two networks a seed, whose last step also has the networks between them, on test.
+    """A supervised study of two networks per seed; at its last step those between them are evaluated on the test split.
 
-    The networks of a pair differ in the order of the data and in augmentation, and in their parameters at the
-    beginning where path.init is "different"; up to step path.fork they are one.
+    The networks of a pair differ in the order and the augmentation of the data and, if path.init is "different", in
+    their initial parameters; up to step path.fork they are one network.
 
     Raises:
       ConfigError, DataError: names the key.
@@ -42,7 +42,7 @@ def study(config: Any) -> Study:
     if not 0 <= path.fork < total:
         raise ConfigError(f"path.fork must be from 0 to below {total}, the number of steps; got {path.fork}")
     if path.fork and path.init == "different":
-        raise ConfigError(f"path.fork is {path.fork}: networks that differ from the beginning cannot fork later")
+        raise ConfigError(f"path.fork is {path.fork}: networks that differ from the start cannot fork later")
     if config.seed + config.seeds > 2**30:
         raise ConfigError(f"seed must be below 2^30 for two networks each, got {config.seed}")
 
@@ -65,12 +65,12 @@ def study(config: Any) -> Study:
 
 
 def refresh(config: Any, tools: Tools, base: Study) -> Callable[[Model], Model] | None:
-    """What recomputes batch statistics from path.recompute_samples of train; None for a network without any."""
+    """Recomputes batch statistics from path.recompute_samples of train; None if the network has none."""
     if "batch_stats" not in jax.eval_shape(tools.net.init, jax.random.key(0))[1]:
         return None
     x = base.data["train"]["x"]
     count = min(config.path.recompute_samples or len(x), len(x))
-    x = x[order(jax.random.key(config.seed), 0, count, len(x))]  # mixed: a set may be stored class by class
+    x = x[order(jax.random.key(config.seed), 0, count, len(x))]  # shuffled: a set may be stored class by class
     like = jax.ShapeDtypeStruct((2, *x.shape[1:]), "float32")
     forgetful = network(config.model, base.ctx.facts.num_classes, like, norm_decay=0.0)
     batches = -(-count // config.evaluate.batch_size)

@@ -1,4 +1,4 @@
-"""What ends a run before its end: the exit code, and one line that says what happened and what to do."""
+"""Errors that end a run: the exit code, and one line that says what happened and what to do."""
 
 import errno
 import re
@@ -18,7 +18,7 @@ from infojax.train.runlog import RunFolderError
 
 FAILED, BAD_INPUT, NON_FINITE, INTERRUPTED, PREEMPTED = 1, 2, 3, 130, 143  # the last two: 128 + the signal
 CONTINUES = "the same command continues"
-# What decides how much memory a run needs.
+# The keys that decide how much memory a run needs.
 SIZES = (
     "objective.batch_size", "usable.batch_size", "fresh.batch_size", "evaluate.batch_size", "evaluate.train_samples",
     "evaluate.test_samples", "seeds", "model.options", "data.options.size", "data.options.p",
@@ -34,7 +34,7 @@ class SystemFailed(Exception):
 
 @contextmanager
 def underway(workdir: str | Path) -> Iterator[None]:
-    """What the system refuses inside is no bad input.
+    """Inside, an error of the system is a failure of the machine, not bad input.
 
     Raises:
       SystemFailed: names the file, or else the run folder.
@@ -43,14 +43,14 @@ def underway(workdir: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename if error.filename is not None and error.strerror else f"workdir {workdir}"
-        raise SystemFailed(f"{where}: {error.strerror or error}; once that is mended {CONTINUES}") from error
+        raise SystemFailed(f"{where}: {error.strerror or error}; once that is fixed, {CONTINUES}") from error
 
 
 def explain(error: BaseException, config: Any = None) -> tuple[int, str] | None:
-    """(exit code, line) of an error that is known; None of any other, which is a fault here and keeps its traceback.
+    """(exit code, line) of a known error; None for any other, which is a bug of infojax and keeps its traceback.
 
     Args:
-      config: of the run, if it came so far: the keys that may be the cause are named with their values.
+      config: of the run, if it was read: the keys that may be the cause are named with their values.
     """
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
@@ -62,7 +62,7 @@ def explain(error: BaseException, config: Any = None) -> tuple[int, str] | None:
     if out_of_memory(error):
         return FAILED, f"out of memory{asked(text)}{lower(config)}"
     if isinstance(error, UnwrittenError):
-        return FAILED, f"{text}; once that is mended {CONTINUES}"
+        return FAILED, f"{text}; once that is fixed, {CONTINUES}"
     if isinstance(error, SystemFailed):
         return FAILED, text
     if isinstance(error, OSError):
@@ -82,7 +82,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def asked(text: str) -> str:
-    """ ": 37.3 GiB were asked for", of the message of an allocation that failed; "" where it does not say."""
+    """ ": 37.3 GiB asked for at once", from the message of a failed allocation; "" if it names no size."""
     found = re.search(r"alloca\D+(\d+(?:\.\d+)?) ?([KMGTPE]?)i?B", text, re.IGNORECASE)
     if found is None:
         return ""
@@ -92,19 +92,19 @@ def asked(text: str) -> str:
 
 
 def lower(config: Any) -> str:
-    """ "; lower objective.batch_size (64) or ...": the sizes of a config."""
+    """ "; lower objective.batch_size (64) or ...", of the sizes of a config."""
     found = [text for text in values(config, SIZES) if not text.endswith(" (1)")]
     return f"; lower {' or '.join(found)}" if found else ""
 
 
 def untrained(config: Any) -> str:
-    """What is to blame where no step was made."""
+    """The likely cause where no step was made."""
     found = values(config, ("data.scale", "model.dtype"))
     return f"No step was made yet: the data or the network is to blame{', see ' * bool(found)}{' and '.join(found)}"
 
 
 def tamer(config: Any) -> str:
-    """Which keys make training go wild, and what to do about them."""
+    """Which keys make training diverge, and how to change them."""
     found = values(config, ("optimizer.lr",))
     if value_of(config, "objective.term") not in (None, "off"):
         found += values(config, ("objective.strength",))

@@ -1,4 +1,4 @@
-"""Config files: `get_config` of a Python file, and what is wrong with a file that has none."""
+"""Reads config files: calls `get_config` of a Python file, or says in one line why it cannot."""
 
 import runpy
 from pathlib import Path
@@ -13,7 +13,7 @@ def read_config(given: str) -> ConfigDict:
     """The config of "FILE.py:STRING", or of "FILE.py".
 
     Raises:
-      ConfigError: the file cannot be read or run, or gives no config of a run; one line.
+      ConfigError: the file cannot be read or run, or does not return a config; one line.
     """
     name, colon, string = given.partition(":")
     path = Path(name)
@@ -61,7 +61,7 @@ def _where(error, path, what):
 
 
 def _files(folder, name=None):
-    """Config files of a folder, those near a name first, for the end of a message."""
+    """The end of a message: the config file of a similar name, or all of the folder."""
     known = sorted(p.name for p in folder.glob("*.py")) if folder.is_dir() else []
     if not known:
         return ""

@@ -82,7 +82,7 @@ def _say(text):
 
 
 def _taken(name, argv):
-    """(value of --NAME=VALUE or --NAME VALUE, the other words); the last one counts, as with other flags."""
+    """(value of --NAME=VALUE or --NAME VALUE, the other words); of several, the last one counts."""
     value, rest, words = None, argv[:1], iter(argv[1:])
     for word in words:
         flag, equals, after = word.partition("=")
@@ -94,14 +94,14 @@ def _taken(name, argv):
 
 
 def _of_run(config, word):
-    """--config.checkpoint=RUN as --config.checkpoint.run=RUN, where a config looks at the checkpoint of another run."""
+    """--config.checkpoint=RUN as --config.checkpoint.run=RUN where a config takes the checkpoint of a run."""
     name, equals, value = word.partition("=")
     takes = equals and name.lstrip("-") == "config.checkpoint" and "run" in config.get("checkpoint", {})
     return f"{name}.run={value}" if takes else word
 
 
 def _known_key(config, path):
-    """The value of a key; options of the data set and the model that are not set get their defaults.
+    """The value of a key; unset options of the data set and the model get their defaults.
 
     Raises:
       ConfigError: names the path and the near ones.
@@ -123,7 +123,7 @@ def _known_key(config, path):
 
 
 def _wrong_type(config, text):
-    """What the type of a key is, for a value that cannot be read as one."""
+    """The message for a value that cannot be read as its key's type."""
     path, _, rest = text.removeprefix("flag --").partition("=")
     try:
         found = config
@@ -142,10 +142,10 @@ def _wrong_type(config, text):
 
 
 def _own_optimizer(config, names):
-    """An optimiser that a flag names has its own keys, with their defaults where no flag gives them.
+    """Gives the optimiser that a flag names its own keys, with defaults where no flag sets them.
 
     Raises:
-      ConfigError: a flag for the key of another one, which would be ignored.
+      ConfigError: a flag sets a key of another optimiser, which would be ignored.
     """
     found = config.get("optimizer", {})
     own = OWN.get(found.get("name"), {})
@@ -164,7 +164,7 @@ def _own_optimizer(config, names):
 
 
 def _options(config, section):
-    """What a section of options may have, with the defaults."""
+    """name -> default of what a section of options may hold."""
     if section == "optimizer":
         return {name: value for own in OWN.values() for name, value in own.items()}
     of = {"data.options": ("data", data.options_of), "model.options": ("model", models.options_of)}.get(section)
@@ -172,7 +172,7 @@ def _options(config, section):
 
 
 def _near(config, section, part, known):
-    """The near keys of the section; or where else there is a key of that name."""
+    """The end of a message: similar keys of the section, or another section that has a key of this name."""
     elsewhere = [path for path, _ in leaves(config) if path.split(".")[-1] == part and path.split(".")[0] != "chosen"]
     if elsewhere:
         return f"; did you mean config.{elsewhere[0]}?"
@@ -213,10 +213,10 @@ def _workdir(given, default):
 
 
 def _one_of_two(config, names):
-    """A flag for steps takes the place of a preset's epochs, and the other way round; so with evaluations.
+    """A flag for steps replaces a preset's epochs, and the other way round; likewise for points and every of evaluate.
 
     Raises:
-      ConfigError: flags for both, of evaluations, of which one would be ignored.
+      ConfigError: flags for both of evaluate, of which one would be ignored.
     """
     given = {name for name in ("steps", "epochs") if f"config.{name}" in names}
     if len(given) == 1:

@@ -1,4 +1,4 @@
-"""Grokking: a transformer that learns arithmetic modulo a prime by heart, and much later the rule."""
+"""Grokking: a transformer memorises arithmetic modulo a prime, and generalises much later."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ from infojax.train.loop import Evaluator, every
 
 
 def defaults(name: str, chosen: Any) -> ConfigDict:
-    """The recipe of Nanda et al. 2023, full batches, without what presets decide."""
+    """The recipe of Nanda et al. 2023 with full batches; presets set the rest."""
     config = training(name, chosen)
     config.task = "grokking"
     config.data = dict(name="modular", options=dict(p=113, operation=chosen.operation, train_fraction=0.3, seed=0))

@@ -1,4 +1,4 @@
-"""What there is: configs with their presets and choices, and the families that configs choose from by name."""
+"""`--list`: configs with their presets and choices, and the families that configs choose from by name."""
 
 import ast
 import inspect

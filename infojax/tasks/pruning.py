@@ -1,4 +1,4 @@
-"""Trained classifiers without their smallest weights: what becomes of accuracy and features."""
+"""Magnitude pruning: accuracy and features of trained classifiers without their smallest weights."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from infojax.tasks.build.study import Study
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
-NEEDS = ("sparsities",)  # beside the keys of a supervised run
+NEEDS = ("sparsities",)  # besides the keys of a supervised run
 
 
 def study(config: Any) -> Study:
-    """A supervised study whose last step also has the pruned networks, on test.
+    """A supervised study that at its last step also evaluates the pruned networks on the test split.
 
     Raises:
       ConfigError, DataError: names the key.

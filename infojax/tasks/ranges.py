@@ -129,9 +129,9 @@ WORDS = {
     "optimizer.name": tuple(OPTIMIZERS), "optimizer.decayed": tuple(DECAYED), "knn.rule": RULES,
     "objective.mixing": MIXINGS,
 }  # fmt: skip
-# Of numbers, each of which has the range; a sweep's values have that of the key they sweep.
+# Tuples of numbers, each of which must be in the range; values of a sweep have the range of the key they sweep.
 LISTS = ("sparsities", "knn.k", "projector.widths", "predictor.widths")
-OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
+OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may be None
 OPTIONS = ("data.options", "model.options")
 TEXTS = (
     "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "data.views", "model.name",
@@ -141,7 +141,7 @@ TEXTS = (
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, value) of every key that is no section."""
+    """(path, value) of every key that is not a section."""
     for name, value in config.items():
         path = prefix + name
         if isinstance(value, ConfigDict | dict) and path not in OPTIONS:
@@ -151,7 +151,7 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check_ranges(config: Any, given: str | None = None) -> None:
-    """Refuses keys that are missing, values out of range, and what contradicts the config string.
+    """Refuses missing keys, values out of range, and flags that contradict the config string.
 
     Args:
       given: the value of --config, for messages.
@@ -163,13 +163,13 @@ def check_ranges(config: Any, given: str | None = None) -> None:
     check_choices(config, given)
     check_sweep(config)
     check_data_options(config)
-    if config.task != "crossmodal":  # whose towers are told by their weights
+    if config.task != "crossmodal":  # whose towers are described by their weights
         check_model(config.model)
     check_best(config.checkpoint.best)
 
 
 def check_present(config: Any) -> None:
-    """Refuses a config without the keys that its task needs, or whose sections are none."""
+    """Refuses a config without the keys that its task needs, or with values where sections belong."""
     found = dict(leaves(config))
     others = {f"optimizer.{name}" for own in OWN.values() for name in own} - found.keys()
     for path in expected(config.task, config.get("method", "")):
@@ -178,13 +178,13 @@ def check_present(config: Any) -> None:
     for path in OPTIONS:
         section, _, name = path.partition(".")
         if not isinstance(config[section].get(name), ConfigDict):
-            raise ConfigError(f"config.{path} must be a dict, of nothing but what differs from the defaults")
+            raise ConfigError(f"config.{path} must be a dict of the options that differ from the defaults")
     if not isinstance(config.get("chosen"), ConfigDict):
         raise ConfigError("config.chosen is missing; it is what infojax.tasks.config.choices returns")
 
 
 def check_values(config: Any) -> None:
-    """Refuses values that are not of the kind or in the range of their key."""
+    """Refuses values of the wrong kind or outside the range of their key."""
     for path, value in leaves(config):
         if path in WORDS and value not in WORDS[path]:
             raise ConfigError(f"config.{path} cannot be {shown(value)}{near(value, WORDS[path])}")
@@ -202,7 +202,7 @@ def check_values(config: Any) -> None:
 
 
 def check_sweep(config: Any) -> None:
-    """Refuses a sweep of a key that there is not, or of values that the key could not have."""
+    """Refuses a sweep of an unknown key, or of values that the key may not have."""
     name, values = config.sweep.name, config.sweep["values"]
     allowed = RANGES.get("optimizer.lr" if name == "lr" else f"objective.{name}", FINITE)
     for value in values:
@@ -218,13 +218,13 @@ def check_value(what: str, value: Any, allowed: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """A value for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]}... ({len(text):,} characters)"
 
 
 def expected(task: str, method: str = "") -> list[str]:
-    """Paths of the keys that a task and its method need: those of the defaults, so that config.json has all of them."""
+    """Paths of the keys that a task and its method need: all keys of the defaults, so that config.json is complete."""
     module = load(task)
     defaults = getattr(module, "defaults", classification_defaults)
     chosen = ConfigDict(dict(preset="tiny", data="digits", model="mlp", operation="add"))
@@ -234,7 +234,7 @@ def expected(task: str, method: str = "") -> list[str]:
 
 
 def check_data_options(config: Any) -> None:
-    """Refuses options of a known data set that it does not have, or whose values are out of range."""
+    """Refuses unknown options of a known data set, and values out of range."""
     if config.data.name not in DATASETS and not config.data.name.startswith("tfds:"):
         return  # refused by name when it is opened
     defaults = options_of(config.data.name)
@@ -245,7 +245,7 @@ def check_data_options(config: Any) -> None:
 
 
 def check_model(settings: Any) -> None:
-    """Refuses models that there are not, and options that they do not have or whose values are out of range."""
+    """Refuses unknown models, unknown options of a model, and values out of range."""
     try:
         build(settings.name, 2, dtype=settings.dtype, **settings.options)  # a description: nothing is allocated
     except (TypeError, ValueError) as error:
@@ -253,7 +253,7 @@ def check_model(settings: Any) -> None:
 
 
 def check_best(best: Any) -> None:
-    """Refuses what is no name of a measurement, a split and a quantity, as "test accuracy"."""
+    """Refuses anything but the name of a measurement, a split and a quantity, as "test accuracy"."""
     split, _, quantity = best.partition(" ")
     if best and (split not in ("train", "test") or not quantity.strip()):
         raise ConfigError(

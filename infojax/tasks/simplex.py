@@ -12,7 +12,7 @@ from infojax.train.loop import Evaluator
 
 
 def study(config: Any) -> Study:
-    """A supervised study whose due steps also have the cloud of train.
+    """A supervised study that at each evaluation also records training samples, class means and head rows in 3-D.
 
     Raises:
       ConfigError, DataError: names the key.

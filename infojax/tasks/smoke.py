@@ -1,4 +1,4 @@
-"""Whether a machine can train: a sum, a decomposition, a step and a checkpoint over all devices of all processes."""
+"""A check of the machine: a sum, spectra, a training step and a checkpoint over all devices of all processes."""
 
 import hashlib
 import shutil
@@ -26,11 +26,11 @@ from infojax.train.checkpoint import Checkpoints
 
 
 class SmokeError(SystemFailed):
-    """What failed, in one line."""
+    """A part failed; the message is one line."""
 
 
 def run(config: Any, workdir: Path, dry_run: bool = False) -> None:
-    """Says what there is, tries it, and says how long each part took.
+    """Lists processes and devices, tries each part, and says how long it took.
 
     Raises:
       SmokeError: a part failed, in any process.
@@ -48,7 +48,7 @@ def run(config: Any, workdir: Path, dry_run: bool = False) -> None:
     mesh = make_mesh()
     with part(f"sum over {mesh.size} devices"):
         total_of_devices(mesh)
-    with part(f"{config.matrices * mesh.size} spectra of {config.size} x {config.size}, {config.matrices} a device"):
+    with part(f"{config.matrices * mesh.size} spectra of {config.size} x {config.size}, {config.matrices} per device"):
         spectra(config.matrices * mesh.size, config.size, mesh)
     with part(f"training step of {batch} samples"):
         state, like = step(study, config)
@@ -58,7 +58,7 @@ def run(config: Any, workdir: Path, dry_run: bool = False) -> None:
 
 
 def machine() -> Iterator[str]:
-    """Lines: processes, devices, where they are."""
+    """Lines on the processes, their devices and where these are."""
     device, local = jax.devices()[0], jax.local_device_count()
     kind = f"{device.device_kind} ({device.platform})"
     yield f"jax {jax.__version__}: {jax.process_count()} processes, {jax.device_count()} devices: {kind}"
@@ -73,7 +73,7 @@ def machine() -> Iterator[str]:
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """One part: its name before it begins, so that one that hangs can be seen; then how it went."""
+    """One part: prints its name before it begins, so that one that hangs can be seen, and its time at the end."""
     say_once(f"{name} ...")
     begun = time.perf_counter()
     try:
@@ -85,13 +85,13 @@ def part(name: str) -> Iterator[None]:
 
 
 def check(holds: Any, what: str) -> None:
-    """Raises SmokeError, with what was found instead."""
+    """Raises SmokeError with `what` was found, unless `holds`."""
     if not holds:
         raise SmokeError(what)
 
 
 def total_of_devices(mesh: Mesh) -> Any:
-    """1 + 2 + ... + n, one number a device."""
+    """1 + 2 + ... + n, one number per device."""
     numbers = from_local_rows(local_rows(mesh.size, mesh).astype(np.float32) + 1, mesh)
     total = jax.shard_map(
         lambda x: jax.lax.psum(x[0], "data"), mesh=mesh, in_specs=PartitionSpec("data"), out_specs=PartitionSpec()
@@ -101,7 +101,7 @@ def total_of_devices(mesh: Mesh) -> Any:
 
 
 def spectra(count: int, size: int, mesh: Mesh) -> Any:
-    """Of known eigenvalues: Q diag(1, ..., size) Q^T / size, times the matrix's number."""
+    """Eigenvalues of matrices that have known ones: Q diag(1, ..., size) Q^T / size, times the number of the matrix."""
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0]
     expected = np.arange(1, size + 1) / size
     matrix = (basis * expected) @ basis.T
@@ -115,7 +115,7 @@ def spectra(count: int, size: int, mesh: Mesh) -> Any:
 
 
 def step(study: Study, config: Any) -> tuple[Any, Any]:
-    """(state after one update as training makes it, the state before): finite, moved, the same in every process."""
+    """(state after one training step, state before), checked to be finite, changed and equal in every process."""
     run = prepare(study, config)
     before = jax.tree.map(jnp.copy, run.state)
     state, metrics = run.step.compiled()(*run.arguments)
@@ -127,10 +127,10 @@ def step(study: Study, config: Any) -> tuple[Any, Any]:
 
 
 def checkpoint(state: Any, like: Any, workdir: Path) -> None:
-    """Written and read again, bit by bit."""
+    """Writes a checkpoint, reads it back and compares all bits."""
     folder, made = workdir / ".smoke", not workdir.exists()
     with together():
-        check(not folder.exists(), f"{folder} exists: remove it, this run did not make it")
+        check(not folder.exists(), f"{folder} exists: remove it; this run did not make it")
     try:
         store = Checkpoints(folder)
         store.save(1, state)
@@ -146,7 +146,7 @@ def checkpoint(state: Any, like: Any, workdir: Path) -> None:
 
 
 def fingerprint(tree: Any) -> str:
-    """Hash of all bits, of whole leaves."""
+    """Hash of all bits of all leaves."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(local_copy(tree)):
         digest.update(np.asarray(leaf).tobytes())

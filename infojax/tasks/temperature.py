@@ -9,11 +9,13 @@ from infojax.tasks.config import ConfigError
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 
-NEEDS = ("tsne_seed",)  # beside the keys of a supervised run
+NEEDS = ("tsne_seed",)  # besides the keys of a supervised run
 
 
 def study(config: Any) -> Study:
-    """A supervised study whose last step also has the silhouette of test, and its map at both ends of the sweep.
+    """A supervised study that at its last step also clusters the test features.
+
+    It has their silhouette at each temperature and their t-SNE map at both ends of the sweep.
 
     Raises:
       ConfigError, DataError: names the key.

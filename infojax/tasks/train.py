@@ -48,9 +48,9 @@ def train(
     dry_run: bool = False,
     say: Callable[[str], None] = say_once,
 ) -> Any:
-    """Trains to the end from wherever `workdir` stands, then draws; returns the last state.
+    """Trains to the end, continuing from what `workdir` holds, and draws the report; returns the last state.
 
-    With `dry_run` it says what would be done and what it would cost, and writes nothing.
+    With `dry_run`, prints what would be done and what it would cost, and writes nothing.
     """
     prepared = prepare(study, config)
     study, step, runs = prepared.study, prepared.step, prepared.runs
@@ -114,7 +114,7 @@ def train(
 
 
 def say_frozen(runs: Sequence[Run], state: Any, say: Callable[[str], None]) -> None:
-    """Names the runs of a group that were frozen, whose state `map_runs` leaves at an earlier step."""
+    """Names the runs of a group that were frozen: `map_runs` leaves their state at an earlier step."""
     steps = np.asarray(local_copy(state.step))
     for run, step in zip(runs, steps, strict=True):
         if step < steps.max():
@@ -123,7 +123,7 @@ def say_frozen(runs: Sequence[Run], state: Any, say: Callable[[str], None]) -> N
 
 
 def describe(config: Any, prepared: Prepared) -> list[str]:
-    """Lines: what is trained, the shapes on the way, on what, with which devices."""
+    """Lines that name what is trained, on which data, with which shapes of layers, on which devices."""
     study, runs = prepared.study, prepared.runs
     lines = [f"{config.name}:{config.preset}"]
     for name, params in prepared.state.params.items():

@@ -37,7 +37,7 @@ def device_out_of_memory(text):
         (KeyboardInterrupt(), 130, "interrupted; the same command continues"),
         (Preempted("stopped at step 3"), 143, "stopped at step 3; the same command continues"),
         (CheckpointError("x: does not fit"), 2, "x: does not fit"),
-        (UnwrittenError("x: not written"), 1, "x: not written; once that is mended the same command continues"),
+        (UnwrittenError("x: not written"), 1, "x: not written; once that is fixed, the same command continues"),
         (SystemFailed("x"), 1, "x"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), 2, "a/b: No such file"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "No space left on device"),

@@ -9,7 +9,7 @@ from infojax.tasks.config import ConfigError
 
 
 def note_term(settings: Any, sweep: Any) -> Iterator[str]:
-    """A line where the information term of an objective changes nothing: it is off, or its strength is 0."""
+    """A line if the information term of an objective changes nothing: it is off, or its strength is 0."""
     strong = settings.strength or sweep.name == "strength"
     if settings.term != "off" and not strong:
         yield f"config.objective.term is {settings.term}, but its strength is 0: it changes nothing"
@@ -18,10 +18,10 @@ def note_term(settings: Any, sweep: Any) -> Iterator[str]:
 
 
 def total_steps(config: Any, per_epoch: float | None) -> int:
-    """Updates of the run, from steps or epochs.
+    """Number of updates of a run, from steps or epochs.
 
     Raises:
-      ConfigError: neither or both are given, or epochs are too many.
+      ConfigError: neither or both are given, or there would be too many.
     """
     if (config.steps is None) == (config.epochs is None):
         raise ConfigError(f"give either steps or epochs; steps is {config.steps}, epochs is {config.epochs}")
@@ -34,7 +34,7 @@ def total_steps(config: Any, per_epoch: float | None) -> int:
 
 
 def check_numbers(path: str, values: Any, what: str, fits: Callable[[Any], bool]) -> None:
-    """Refuses what is not a list of different numbers, all of which fit.
+    """Refuses anything but different numbers that all fit.
 
     Raises:
       ConfigError: names the path.
@@ -56,10 +56,10 @@ def check_shares(settings: Any, *names: str) -> None:
 
 
 def check_choice(config: Any, path: str, values: Iterable[str]) -> None:
-    """Refuses a value that is not one of those there are.
+    """Refuses a value that is not one of `values`.
 
     Raises:
-      ConfigError: names the near ones.
+      ConfigError: names similar ones.
     """
     found = config
     for part in path.split("."):

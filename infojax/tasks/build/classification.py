@@ -1,4 +1,4 @@
-"""Supervised classification: the study that several tasks share, and its recipe."""
+"""Supervised classification: the study that several tasks build on, and its recipe."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from infojax.tasks.config import training
 
 
 def classification_defaults(name: str, chosen: Any) -> ConfigDict:
-    """The config of a classifier: TorchSSL's optimiser, which the papers use, without what presets decide."""
+    """The config of a classifier with TorchSSL's optimiser, which the papers use; presets set the rest."""
     config = training(name, chosen)
     config.task = "supervised"
     config.data = dict(
@@ -53,7 +53,7 @@ def torchssl(
     steps: int | None = None,
     epochs: float | None = None,
 ) -> ConfigDict:
-    """A preset of a supervised study of the papers, which train as TorchSSL does; its numbers stand in the config."""
+    """A preset of a supervised study of the papers, which train as TorchSSL does; its numbers are in the config."""
     tiny = chosen.preset == "tiny"
     if not chosen.model:
         chosen.model = "wide_resnet" if tiny else "wrn_28_8" if chosen.data == "cifar100" else "wrn_28_2"
@@ -62,7 +62,7 @@ def torchssl(
     config.objective.batch_size = batch_size
     config.steps, config.epochs = steps, epochs
     if not tiny:
-        config.evaluate.train_samples = 10_000  # of 50,000: measuring stays a few per cent of the time
+        config.evaluate.train_samples = 10_000  # of 50,000: measuring takes a few per cent of the time
     if chosen.preset == "paper":
         config.log.every, config.evaluate.every, config.checkpoint.every = 500, 5000, 5000
     elif chosen.preset == "small":
@@ -89,7 +89,7 @@ def classification(config: Any) -> Study:
     dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
     source, test = subset(dataset, config.data), dataset.split("test")
     check_batch(config.objective.batch_size, len(source))
-    per_epoch = len(source) / config.objective.batch_size  # an epoch may end within a step: the order knows no gaps
+    per_epoch = len(source) / config.objective.batch_size  # not a whole number: an epoch may end within a batch
     total = total_steps(config, per_epoch)
     mean, std, notes = normalisation(dataset, source)
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)

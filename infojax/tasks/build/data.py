@@ -1,4 +1,4 @@
-"""Data of a config: which samples are trained on, how they are normalised, what has to be said of them."""
+"""Data of a config: which samples are trained on, how they are normalised, and the notes on them."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from infojax.tasks.config import ConfigError
 
 
 def arrays_of(source: Arrays, **extra: Any) -> dict[str, Any]:
-    """A source in memory as a step takes it: {"x", "labels", ...} on the device."""
+    """A source in memory in the form that a step takes: {"x", "labels", ...} on the device."""
     return {"x": jnp.asarray(source.x), "labels": jnp.asarray(source.labels), **extra}
 
 
@@ -25,7 +25,7 @@ def facts_of(source: Source, num_classes: int, total: int) -> Facts:
 def normalisation(dataset: Dataset, source: Source) -> tuple[Any, Any, Sequence[str]]:
     """(mean, std, notes) by which pictures are normalised: the data set's own, or those of the training samples.
 
-    A channel with a single value carries nothing and has no deviation to be divided by: it is 0 after its mean is
+    A channel with a single value has a standard deviation of zero: it is not divided, is 0 after its mean is
     subtracted, and the notes say so.
     """
     mean: Any
@@ -34,7 +34,7 @@ def normalisation(dataset: Dataset, source: Source) -> tuple[Any, Any, Sequence[
     constant = constant_channels(mean, std)
     if not constant:
         return mean, std, dataset.notes
-    told = f"{dataset.name}: channels with one value in all training samples, not scaled: {constant} of {len(mean)}"
+    told = f"{dataset.name}: channels of one value in all training samples, not scaled: {constant} of {len(mean)}"
     return mean, [1.0 if i in constant else x for i, x in enumerate(std)], (*dataset.notes, told)
 
 
@@ -63,7 +63,7 @@ def with_unlabelled(dataset: Dataset, source: Arrays) -> Arrays:
 
 
 def note_fewer(config: Any, **sources: Any) -> Iterator[str]:
-    """Lines: which numbers of samples a config asks for are more than there are, so that all are taken."""
+    """A line for each number of samples in a config that exceeds what the set has, so that all are used."""
     asked = {"data.train_samples": config.data.get("train_samples")}
     asked |= {f"evaluate.{split}_samples": config.evaluate[f"{split}_samples"] for split in sources}
     for path, count in asked.items():

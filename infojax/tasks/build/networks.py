@@ -21,9 +21,9 @@ TORCH = (".pt", ".pth", ".pth.tar", ".bin", ".ckpt")
 
 
 def network(settings: Any, num_classes: int, *like: Any, start: str | None = None, **options: Any) -> Net:
-    """The net of a config; `like` are batches of what it is called with. With `start`, what comes after that stage.
+    """The net of a config; `like` are batches of what it is called with. With `start`, only what follows that stage.
 
-    Where `settings` has a file of `weights`, `init` gives those instead of drawn ones.
+    If `settings` names a file of `weights`, `init` returns these instead of drawing any.
 
     Raises:
       ConfigError: unknown model or option, or weights that are not its own.
@@ -42,9 +42,9 @@ def with_weights(net: Net, module: Any, file: str) -> Net:
     Args:
       module: of `infojax.models`, whose net it is.
       file: .safetensors or .npz, with the names that `infojax.models.convert` knows; or the folder of a run, whose
-        newest checkpoint is taken, of its first network where there are several.
+        newest checkpoint is taken, of its first network if there are several.
     Raises:
-      ConfigError: it cannot be read, or is of another network.
+      ConfigError: it cannot be read, or belongs to another network.
     """
     arrays = of_run(file) if Path(file).is_dir() else read_weights(file)
     params, model_state = jax.eval_shape(net.init, jax.random.key(0))

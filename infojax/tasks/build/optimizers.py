@@ -47,7 +47,7 @@ def lars(settings: Any, rate: Any) -> optax.GradientTransformation:
 
 
 def constant(settings: Any, total: int) -> Any:
-    """The learning rate as it is."""
+    """A constant learning rate."""
     return settings.lr
 
 
@@ -69,7 +69,7 @@ def coop(settings: Any, total: int) -> Any:
 
 
 def exponential(settings: Any, total: int) -> Any:
-    """Falls exponentially to `optimizer.final` times itself."""
+    """Falls exponentially to `optimizer.final` times its first value."""
     return lambda step: settings.lr * settings.final ** (step / total)
 
 
@@ -84,7 +84,7 @@ SCHEDULES = {
     "warmup": warmup,
 }  # fmt: skip
 DECAYED = {"all": None, "matrices": optim.matrices, "kernels": optim.kernels}  # which parameters have weight decay
-# Keys of the section "optimizer" beside name, lr, weight_decay, clip (0: no clipping), schedule and warmup_steps.
+# Keys of the section "optimizer" besides name, lr, weight_decay, clip (0: no clipping), schedule and warmup_steps.
 OWN: dict[str, dict[str, Any]] = {
     "sgd": dict(momentum=0.9, nesterov=True),
     "adamw": dict(b1=0.9, b2=0.999, eps=1e-8, decayed="matrices", layer_decay=1.0),
@@ -113,7 +113,7 @@ def optimizer(settings: Any, total: int, updates: int = 1, factor: float = 1.0) 
     Args:
       total: steps of the run; updates: of this optimiser per step; factor: of its learning rate.
     Raises:
-      ConfigError: unknown name, or a warm-up that the schedule has not or that is too long.
+      ConfigError: unknown name, or a warm-up that the schedule does not have or that is too long.
     """
     for key, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
         if settings[key] not in known:

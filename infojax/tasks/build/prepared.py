@@ -20,12 +20,12 @@ from infojax.train.step import HOW, Step, make_step, map_runs, pick, stack
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run before its first step: its arrays are where they stay, its step is not compiled.
+    """A run before its first step: its arrays are on their devices, its step is not compiled.
 
     Attributes:
-      study: with a context that knows the mesh, and transforms that are sharded over it.
+      study: whose context knows the mesh and whose transforms are sharded over it.
       runs: one, or a group in one program.
-      mesh: of the devices that share a batch; None on one.
+      mesh: of the devices that share a batch; None for a single device.
       step: of one run or of the group; objective, state, constants, seeds: its arguments.
     """
 
@@ -45,7 +45,7 @@ class Prepared:
 
     @property
     def arguments(self) -> tuple[Any, Any, Any, Any]:
-        """Those of the step."""
+        """The arguments of the step."""
         return self.objective, self.state, self.constants, self.seeds
 
     def tools(self, settings: Any) -> Tools:
@@ -62,7 +62,7 @@ class Prepared:
         return Tools(study.objective.network(study.ctx), transform, through, sample, self.runs, self.mesh)
 
     def first_models(self) -> dict[str, Model]:
-        """What evaluators see of the first run."""
+        """The models of the first run that evaluators see."""
         state = pick(self.state, 0) if self.grouped else self.state
         return self.study.objective.evaluated(state, self.constants, self.study.ctx)
 
@@ -85,7 +85,7 @@ def prepare(study: Study, config: Any) -> Prepared:
 
 
 def mesh_of(study: Study, devices: int = 0) -> Mesh | None:
-    """The mesh of a run, with equally many devices of every process; None on one device.
+    """The mesh of a run, with equally many devices of every process; None for a single device.
 
     Raises:
       ConfigError: names the number of devices.
@@ -101,7 +101,7 @@ def mesh_of(study: Study, devices: int = 0) -> Mesh | None:
             count = math.gcd(count, size)
     if count % processes:
         raise ConfigError(
-            f"{processes} processes cannot share {count} devices, as many as divide the batch; change one of them"
+            f"{processes} processes cannot share {count} devices, the most that divide the batch; change either number"
         )
     return None if count == 1 else make_mesh(count)
 
@@ -113,10 +113,10 @@ def on_mesh(study: Study, mesh: Mesh | None) -> Study:
 
 
 def list_runs(study: Study, config: Any) -> list[Run]:
-    """The networks of a config: for each swept value, where there are any, those of each seed.
+    """The networks of a config: those of each seed, for each value of the sweep if there is one.
 
     Raises:
-      ConfigError: the sweep is none of the objective.
+      ConfigError: the sweep is not of a float of the objective.
     """
     members = [member for i in range(config.seeds) for member in study.members(config.seed + i)]
     name, values = config.sweep.name, config.sweep["values"]

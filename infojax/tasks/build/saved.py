@@ -20,13 +20,13 @@ TOWERS = "towers.safetensors"  # of small towers, in the run folder
 
 
 class Saved(NamedTuple):
-    """What a run left.
+    """A finished or interrupted run.
 
     Attributes:
       settings: its config, as a dict.
-      study: it, with data, transforms and networks.
-      model: at the weights of a checkpoint; step: of that.
-      notes: which of several runs it is.
+      study: with its data, transforms and networks.
+      model: at the weights of its newest checkpoint, of step `step`.
+      notes: which of several runs was taken.
     """
 
     settings: dict[str, Any]
@@ -83,7 +83,7 @@ def saved(folder: str, run: int = 0, weights: str = "raw") -> Saved:
 
 
 def _tuples(value):
-    """JSON has no tuples, and configs have no lists."""
+    """Lists as tuples: JSON has no tuples, and configs have no lists."""
     if isinstance(value, dict):
         return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What a study is: what a config gives to be trained, and what its evaluators are made from."""
+"""A study: everything that is trained, and what its evaluators are made from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,9 +10,9 @@ class Run(NamedTuple):
     """One of the networks that are trained together.
 
     Attributes:
-      facts: what tells it apart in its rows, as {"temperature": 10.0, "seed": 0}.
+      facts: what identifies it in its rows, as {"temperature": 10.0, "seed": 0}.
       seeds: where its randomness comes from.
-      floats: fields of the objective that are its own.
+      floats: fields of the objective with values of its own.
     """
 
     facts: dict[str, Any]
@@ -21,12 +21,12 @@ class Run(NamedTuple):
 
 
 def one_of(seed: Any) -> list[tuple[dict[str, Any], Seeds]]:
-    """The usual member of a seed: parameters, order and noise are its own."""
+    """The usual single network of a seed, with its own parameters, order and noise."""
     return [({"seed": seed}, Seeds(seed, seed, seed))]
 
 
 class Study(NamedTuple):
-    """What a task gives to be trained.
+    """What a task trains.
 
     Attributes:
       objective, ctx: what is minimised, with which networks and optimisers.
@@ -35,11 +35,11 @@ class Study(NamedTuple):
       splits: split -> what is evaluated on.
       evaluators: (`Tools`, due) -> yields `Evaluator`s; `due` is the config's choice of steps.
       per_epoch: steps per epoch, a float; None where a step is an epoch.
-      members: seed -> (facts, `Seeds`) of each network that it stands for, as the two ends of a path.
-      constants: what else the objective needs and does not train.
-      intervals: "log", "evaluate", "checkpoint" -> steps between these, where the config says 0.
-      files: name -> text of files that are written into the run folder beside its rows.
-      notes: of the data set: what was read, left out, converted or estimated, one line each.
+      members: seed -> (facts, `Seeds`) of each of its networks: usually one, two for the ends of a path.
+      constants: what else the objective needs, and does not train.
+      intervals: "log", "evaluate", "checkpoint" -> steps between these if the config says 0.
+      files: name -> text of files that are written into the run folder.
+      notes: on the data: what was read, left out, converted or estimated, one line each.
     """
 
     objective: Objective
@@ -63,7 +63,7 @@ class Tools(NamedTuple):
       net: the network that is evaluated; transform: of stored samples; through: the one compiled `forward` of both.
       sample: split -> the config's fixed part of it.
       runs: numbered as in the rows.
-      mesh: of the devices that share a batch; None on one.
+      mesh: of the devices that share a batch; None for a single device.
     """
 
     net: Net
