@@ -1,7 +1,9 @@
 """Measures saved features: `python -m infojax.measure FILE [FILE|DIR ...]`, no model, no training.
 
-One file gives a table of measures; a folder of `step_*.npz` (or another kind) gives a row per step.
-Rows are read in blocks, so a file may be larger than memory. With --distributed this is one of several processes
+One file gives a table of measures, and a row per layer where it has several; a folder of `step_*.npz` (or another kind)
+gives a row per step; other folders, and globs in quotes, count as one file where their files belong together. With
+--weights the weight matrices of a checkpoint are measured: their spectra, effective and stable ranks. Rows are read in
+blocks, so a file may be larger than memory. With --distributed this is one of several processes
 (`infojax.processes`), all started alike and seeing the same files: each reads a part of the rows of every file and
 their moments are merged; process 0 prints and writes. Exit codes: 0 done; 2 bad input, or an output that cannot be
 written, told in one line; 130 interrupted by Ctrl-C.
@@ -10,7 +12,6 @@ written, told in one line; 130 interrupted by Ctrl-C.
 import argparse
 import json
 import math
-import os
 import shutil
 import sys
 import tempfile
@@ -28,9 +29,14 @@ import numpy as np
 
 from infojax import outputs, processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, Report, analyze
+from infojax.analysis.rows import KeptRows
+from infojax.analysis.weights import weight_report
 from infojax.commands import Once, Parser, UsageError, named, one_line, printable, say, show, whole
-from infojax.features.arrays import Argument, Opened, check_inputs, expand, open_features
+from infojax.features.arrays import Opened, check_inputs, open_features
+from infojax.features.axes import MEANS, axes
+from infojax.features.folders import Argument, expand, same_name
 from infojax.features.sources import FeatureFileError, check_fits
+from infojax.features.weights import open_weights
 
 NAME = "infojax.measure"
 EXAMPLES = """examples:
@@ -39,11 +45,15 @@ EXAMPLES = """examples:
   python -m infojax.measure z.npy --labels y.npy           arrays in separate files
   python -m infojax.measure f.npz --head model.safetensors:fc.weight --bias none
   python -m infojax.measure f.npz --layers 'layer*'        several arrays, one report each
+  python -m infojax.measure h.npy --axes 'l b t d'         hidden states: layers, prompts, tokens, columns
+  python -m infojax.measure 'out/*.safetensors'            hidden states as vLLM writes them, a file per prompt
+  python -m infojax.measure model.safetensors --weights    spectra and ranks of the weight matrices
   python -m infojax.measure run/features --html run.html   a folder of step_*.npz: curves over steps
   python -m infojax.measure f.npz --ci 200 --json - | jq   intervals; only the JSON on stdout
 
 names found without a flag, in any case:
-  features, feats, embeddings, z, x, h;  labels, y, targets;  head, weight, w;  bias, b
+  features, feats, embeddings, z, x, h, hidden_states, last_hidden_state;  labels, y, targets;  head, weight, w;
+  bias, b;  attention_mask, lengths
 and where these are not there: feature, embedding, representations;  label, target, class, y_true;
   fc.weight, classifier.weight, head.weight, lm_head.weight, linear.weight, and their .bias, also after the name
   of a network, as in module.fc.weight
@@ -92,7 +102,7 @@ def check_memory(opened: Opened, chunk: int) -> None:
         classes = min(classes, max(2 * len(found), MOST_EMPTY_CLASSES))
     fewer = "save fewer columns, pooled or projected", "measure some of the classes: their rows, and of the head theirs"
     for rows in opened.layers.values():
-        n, dim = rows.shape
+        n, dim = rows.shape if opened.kept is None else (len(opened.kept), rows.shape[1])
         needs = 16 * dim * (min(n, 4096) + min(n, chunk)), 24 * classes * (classes + dim)
         size, fix = max(zip(needs, fewer, strict=True))
         check_fits(f"{opened.path}: {opened.used}: measuring it", size, fix)
@@ -112,11 +122,12 @@ def measure_file(
         check_memory(opened, chunk)
     common = {"ci": args.ci, "chunk": chunk, "seed": args.seed, "progress": progress, "distributed": args.distributed}
     common |= {"labels": opened.labels, "head": opened.head, "bias": opened.bias, "ignore_index": args.ignore_index}
+    layers = {k: rows if opened.kept is None else KeptRows(rows, opened.kept) for k, rows in opened.layers.items()}
     try:
-        if args.layers is None:
-            reports = {"features": analyze(opened.layers["features"], name=opened.path, **common)}
+        if list(layers) == ["features"]:
+            reports = {"features": analyze(layers["features"], name=opened.path, **common)}
         else:
-            reports = analyze(opened.layers, **common)
+            reports = analyze(layers, **common)
     except InputError as error:
         raise FeatureFileError(f"{opened.path}: {str(error).removeprefix(f'{opened.path}: ')}") from error
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -126,6 +137,18 @@ def measure_file(
         raise FeatureFileError(f"{opened.path}: out of memory measuring {opened.used}; {fix}") from error
     unused = [f"arrays that were not used: {opened.unused}"] if opened.unused else []
     return {layer: replace(reports[layer], warnings=(*reports[layer].warnings, *unused)) for layer in opened.layers}
+
+
+def measure_weights(path: str, args: argparse.Namespace, progress: Callable | None) -> tuple[dict[str, Report], str]:
+    """{name: Report} of the weight matrices of one file, folder or glob, and which they are, in words."""
+    weights, told = open_weights(path)
+    reports = {}
+    for done, (name, (shape, tall)) in enumerate(weights.items()):
+        if progress is not None:
+            progress(done, len(weights), name)
+        check_fits(f"{path}: {name}: measuring it", 16 * tall.shape[1] ** 2, "measure a smaller matrix")
+        reports[name] = weight_report(name, shape, tall, tall.block_rows(args.chunk))
+    return reports, told
 
 
 # What comes out
@@ -200,7 +223,7 @@ def check_outputs(arguments: list[Argument], args: argparse.Namespace) -> None:
                 raise UsageError(f"{other} and {flag} both name {target}; pass two paths")
         if problem := outputs.refusal(target, folder=flag == "--figures"):
             raise UsageError(f"{flag} {target}: {problem}")
-        if os.path.exists(target) and any(os.path.exists(i) and os.path.samefile(target, i) for i in inputs):
+        if any(same_name(name, target) for name in inputs):
             raise UsageError(f"{flag} {target}: is also an input, and would be overwritten")
         if outputs.is_stdout(target):
             raise UsageError(
@@ -273,8 +296,16 @@ def make_parser() -> Parser:
     )
     add("--features", type=named, metavar="KEY", help="the array that holds the features")
     add("--layers", type=named, metavar="GLOB", help="measure all arrays with such names, one report each")
-    for role in ("labels", "head", "bias"):
+    for role in ("labels", "head", "bias", "mask"):
         add(f"--{role}", type=named, metavar="KEY|FILE", help="an array of FILE, a file, FILE:KEY, or none")
+    add(
+        "--axes",
+        type=axes,
+        metavar="AXES",
+        help=f"a letter for each axis of the features: {MEANS}",
+    )
+    parser.add_argument("--parts", action="store_true", help="files of a folder or glob are parts of one set of rows")
+    parser.add_argument("--weights", action="store_true", help="measure the weight matrices of checkpoints")
     add("--json", type=named, metavar="FILE", help="write the numbers; - is stdout, in place of the table")
     add("--html", type=named, metavar="FILE", help="write one self-contained page")
     add("--figures", type=named, metavar="DIR", help="write figures, and curves over steps for a folder")
@@ -287,28 +318,49 @@ def make_parser() -> Parser:
     return parser
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measures, prints and writes; raises what `main` turns into one line."""
+OF_FEATURES = ("features", "layers", "labels", "head", "bias", "mask", "axes", "parts")  # flags of `open_features`
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises UsageError for flags that exclude each other."""
     if args.features is not None and args.layers is not None:
         raise UsageError("--features and --layers exclude each other; pass one of them")
+    others = [name for name in (*OF_FEATURES, "ci", "ignore_index", "distributed") if getattr(args, name)]
+    if args.weights and others:
+        raise UsageError(f"--weights measures every weight matrix; --{others[0].replace('_', '-')} is of features")
+
+
+def measure_all(files: list[str], args: argparse.Namespace, start: Callable) -> tuple[dict, dict[str, str]]:
+    """{file: {layer: Report}}, and {file: which arrays were read}."""
+    flags = {name: getattr(args, name) for name in OF_FEATURES}
+    results, used = {}, {}
+    for file in files:
+        if args.weights:
+            results[file], used[file] = measure_weights(file, args, start(file))
+            continue
+        with processes.together():
+            opened = open_features(file, **flags)
+        processes.same(**{str(layer): list(rows.shape) for layer, rows in opened.layers.items()})
+        results[file], used[file] = measure_file(opened, args, start(file)), opened.used
+    return results, used
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures, prints and writes; raises what `main` turns into one line."""
+    check_flags(args)
     first = not args.distributed or jax.process_index() == 0
-    flags = {name: getattr(args, name) for name in ("features", "layers", "labels", "head", "bias")}
     with processes.together():
         names = list(dict.fromkeys(args.files))
-        arguments = [expand(name) for name in names]
+        arguments = [Argument(name, None, [name]) if args.weights else expand(name) for name in names]
         files = list(dict.fromkeys(file for argument in arguments for file in argument.files))
         if first:
             check_outputs(arguments, args)
-        check_inputs(arguments, **flags)
+        if not args.weights:
+            check_inputs(arguments, **{name: getattr(args, name) for name in OF_FEATURES})
     processes.same(files=files)
-    results, used = {}, {}
     terminal = sys.stderr is not None and sys.stderr.isatty()
     with progress_bar(first and terminal and not args.quiet, len(files)) as start:
-        for file in files:
-            with processes.together():
-                opened = open_features(file, **flags)
-            processes.same(**{str(layer): list(rows.shape) for layer, rows in opened.layers.items()})
-            results[file], used[file] = measure_file(opened, args, start(file)), opened.used
+        results, used = measure_all(files, args, start)
     if not first:
         return
     for name in names:

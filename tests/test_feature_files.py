@@ -423,8 +423,8 @@ def test_missing_file_names_the_near_ones(tmp_path):
 
 
 def test_unknown_suffix(tmp_path):
-    text = message(write(tmp_path / "f.pt", b""))
-    assert "unknown kind of file '.pt'; infojax reads .npy, .npz, .safetensors, .h5, .hdf5" in text
+    text = message(write(tmp_path / "f.txt", b""))
+    assert "unknown kind of file '.txt'; infojax reads .npy, .npz, .safetensors, .h5, .hdf5, .pt, .pth, .ckpt" in text
 
 
 def test_folder_in_place_of_a_file(tmp_path):

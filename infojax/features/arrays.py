@@ -1,43 +1,31 @@
-"""Which array is which: the features, labels, head and bias among the arrays of feature files.
+"""What is measured in a file: its layers as rows, the labels, the head and the bias; their shapes are checked."""
 
-An array goes by its name, or by what a flag of `python -m infojax.measure` says: a name of the
-same file, FILE, FILE:NAME or none. What cannot be told ends in one line with the flag to pass.
-"""
-
-import fnmatch
-import os
 import re
 import shlex
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from infojax.features.files import DIGITS, OPENERS, open_arrays, suggest
+from infojax.features.axes import HIDDEN, axes_of, spaced
+from infojax.features.folders import Argument, Together, open_together
+from infojax.features.roles import ROLE_NAMES, find, listed, match_layers
 from infojax.features.sources import FeatureFileError, StoredArray
+from infojax.features.tokens import kept_rows, labels_of_rows, prompts_of, stored_labels
 
-ROLE_NAMES = {
-    "features": ("features", "feats", "embeddings", "z", "x", "h"),
-    "labels": ("labels", "y", "targets"),
-    "head": ("head", "weight", "w"),
-    "bias": ("bias", "b"),
-}
-LAST_LAYERS = ("fc", "classifier", "head", "lm_head", "linear")
-# Names taken where none of these is there and only one array has such a name; a head of these, where it fits.
-LIKELY_NAMES = {
-    "features": ("feature", "embedding", "representations", "representation"),
-    "labels": ("label", "target", "class", "y_true"),
-    "head": tuple(f"{name}.weight" for name in LAST_LAYERS),
-    "bias": tuple(f"{name}.bias" for name in LAST_LAYERS),
-}
-STEP_NAME = re.compile(r"step[_-]?(\d+)", re.IGNORECASE)
+HIDDEN_TUPLE = re.compile(rf"(?:.*\.)?(?:{'|'.join(HIDDEN)})\.\d+")  # a tuple with an array for each layer
 
 
 class Opened(NamedTuple):
-    """What is measured in one file: rows (N, D) by layer, labels (N,), head (C, D), bias (C,).
+    """What is measured in one file, or in files that belong together.
 
-    `used` says which array is which; `unused` names the arrays that nothing asked for, with the flag that would.
+    Attributes:
+      path: as it was given.
+      layers: rows (N, D) by layer; a single array is the layer `features`.
+      labels: one per measured row; head (C, D), bias (C,).
+      kept: indices of the rows that are measured; None for all.
+      prompts: the number of the prompt of each measured row; None where rows are no tokens of prompts.
+      used: which array is which; unused: the arrays that nothing asked for, with the flag that would.
     """
 
     path: str
@@ -45,195 +33,197 @@ class Opened(NamedTuple):
     labels: np.ndarray | None
     head: np.ndarray | None
     bias: np.ndarray | None
+    kept: np.ndarray | None
+    prompts: np.ndarray | None
     used: str
     unused: str
 
 
-class Argument(NamedTuple):
-    """What a name on the command line stands for: one file, or a folder with one file per step.
+class Roles(NamedTuple):
+    """The arrays that play a role besides the features."""
 
-    Attributes:
-      name: as it was given.
-      steps: of the files; None for one file.
-      files: to measure.
-      left_out: feature files of the folder that belong to no step.
-    """
-
-    name: str
-    steps: list[int] | None
-    files: list[str]
-    left_out: tuple[str, ...] = ()
+    labels: StoredArray | None = None
+    head: StoredArray | None = None
+    bias: StoredArray | None = None
+    mask: StoredArray | None = None
 
 
-def _listed(arrays: dict[str, StoredArray], most: int = 12) -> str:
-    shown = [f"{name} {array}" for name, array in list(arrays.items())[:most]]
-    more = [f"and {len(arrays) - most} more"] if len(arrays) > most else []
-    return ", ".join(shown + more)
+def open_features(
+    path: str,
+    features: str | None = None,
+    layers: str | None = None,
+    axes: str | None = None,
+    parts: bool = False,
+    **keys: str | None,
+) -> Opened:
+    """Finds what to measure in one file, or in the files of a folder or glob that belong together.
 
-
-def _without_network(name: str) -> str:
-    """`fc.weight` for `module.fc.weight`, as wrappers of networks write it; other names as they are."""
-    parts = name.split(".")
-    return ".".join(parts[-2:]) if parts[-1] in ("weight", "bias") else name
-
-
-def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredArray | None:
-    """The array whose name says that it plays `role`; None if `role` is optional and none does.
-
-    `prefix` is what a flag's value needs before the name: `FILE:` for an array of another file.
-    """
-    found = {name: a for name, a in arrays.items() if name.lower() in ROLE_NAMES[role]}
-    likely = {name: a for name, a in arrays.items() if _without_network(name.lower()) in LIKELY_NAMES[role]}
-    found = found or (likely if len(likely) == 1 else {})
-    found = {name: a for name, a in found.items() if not a.refusal} or found
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if not found and role != "features":
-        return None
-    candidates = found or {name: a for name, a in arrays.items() if len(a.full_shape) > 1} or arrays
-    flags = [f"--{role} {shlex.quote(prefix + name)}" for name in list(candidates)[:4]]
-    several = ", or --layers 'GLOB' for several" if role == "features" else ""
-    raise FeatureFileError(
-        f"{path}: which array holds the {role}? {_listed(found or arrays)}; "
-        f"pass {' or '.join(flags)}{several if len(candidates) > 1 else ''}"
-    )
-
-
-def _find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | None:
-    """The array for `--role key`, where None is no flag."""
-    if key is None:
-        return _recognise(arrays, path, role)
-    if key in arrays:
-        return arrays[key]
-    if role == "features":
-        raise FeatureFileError(
-            f"{path}: --features {key}: no such array{suggest(key, arrays)}; it holds {_listed(arrays)}"
-        )
-    if key == "none":
-        return None
-    file, _, name = (key, "", "") if os.path.isfile(key) else key.rpartition(":")
-    if os.path.isfile(file):
-        return _find_elsewhere(file, name, role)
-    if Path(key).suffix.lower() in OPENERS:
-        open_arrays(key)  # says that there is no such file, and suggests others
-    raise FeatureFileError(
-        f"{path}: --{role} {key}: neither an array of this file nor a file{suggest(key, arrays)}; "
-        f"it holds {_listed(arrays)}"
-    )
-
-
-def _find_elsewhere(file: str, name: str, role: str) -> StoredArray:
-    arrays = open_arrays(file)
-    if not name and len(arrays) == 1:
-        return next(iter(arrays.values()))
-    found = arrays.get(name) if name else _recognise(arrays, file, role, prefix=f"{file}:")
-    if found is not None:
-        return found
-    missing = f"no array {name!r}" if name else f"no array named {' or '.join(ROLE_NAMES[role])}"
-    raise FeatureFileError(
-        f"{file}: {missing}{suggest(name, arrays)}; it holds {_listed(arrays)}; "
-        f"pass --{role} {shlex.quote(f'{file}:{next(iter(arrays))}')} or another of these"
-    )
-
-
-def _match_layers(arrays: dict, path: str, pattern: str, taken: list) -> dict[str, StoredArray]:
-    free = {k: v for k, v in arrays.items() if not any(v is array for array in taken)}
-    layers = {k: v for k, v in free.items() if fnmatch.fnmatchcase(k, pattern)}
-    layers = {k: v for k, v in layers.items() if not v.refusal} or layers
-    if not layers:
-        raise FeatureFileError(
-            f"{path}: --layers {shlex.quote(pattern)} matches no array"
-            f"{suggest(pattern.replace('*', ''), free)}; it holds {_listed(free)}"
-        )
-    return layers
-
-
-def stored_labels(array: StoredArray) -> np.ndarray:
-    """Labels (N,) as int64, from integers, whole floats or a column (N, 1); or as strings.
-
+    Args:
+      path: the file, folder or glob.
+      features: the array; None takes the one with a usual name. layers: a pattern of names, all of which are measured
+        in its place.
+      axes: what the axes of the features are, as "lbtd"; None guesses. parts: whether the files are joined.
+      keys: values of the flags labels, head, bias and mask; None takes the array with a usual name.
     Raises:
-      FeatureFileError: one-hot rows, fractions, or no numbers.
+      FeatureFileError: one line; an array that is missing, ambiguous or of another shape.
     """
-    strings = array.dtype.kind in "US" and not array.refusal
-    if not strings:
-        array.require_numbers()
-    if array.shape[1] > 1:
-        raise FeatureFileError(
-            f"{array.where} has shape {array.full_shape}, labels must be (N,); "
-            "if its rows are one-hot, save labels.argmax(axis=1)"
-        )
-    labels = array.load().reshape(-1)
-    if strings:
-        return labels
-    if labels.dtype.kind not in "biu":
-        labels = labels.astype(np.float64)
-        wrong = np.flatnonzero(~((np.abs(labels) < 2**53) & (labels == np.round(labels))))
-        if wrong.size:
-            raise FeatureFileError(
-                f"{array.where}: labels must be whole numbers, row {wrong[0]} is "
-                f"{labels[wrong[0]]:g}; pass another array with --labels, or --labels none"
-            )
-    if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
-        return labels  # refused in words by `analyze`; as int64 they would be negative, and left out
-    return labels.astype(np.int64)
+    together = open_together(path, parts)
+    arrays = together.arrays
+    roles = Roles(**{role: find(arrays, path, role, keys.get(role)) for role in Roles._fields})
+    chosen = _chosen(arrays, path, features, layers, roles)
+    found = _layers(chosen, arrays, axes, together, roles.labels)
+    roles = _fitting(roles, arrays, found, keys)
+    _check_shapes(found, roles)
+    first = next(iter(found.values()))
+    kept, masked = kept_rows(first, roles.mask, keys.get("mask") is not None)
+    labels, repeated = None, ""
+    if roles.labels is not None:
+        per_file = together.rows if "t" in first.axes else ()
+        labels, repeated = labels_of_rows(stored_labels(roles.labels), first, roles.labels.where, per_file)
+    prompts = prompts_of(first, together.rows)
+    declined = [role for role in Roles._fields if keys.get(role) == "none" and getattr(roles, role) is None]
+    told = [together.told, _used(path, chosen, found, roles), repeated, masked]
+    return Opened(
+        path,
+        found,
+        labels if labels is None or kept is None else labels[kept],
+        None if roles.head is None else roles.head.load(),
+        None if roles.bias is None else roles.bias.load(),
+        kept,
+        prompts if prompts is None or kept is None else prompts[kept],
+        ", ".join(filter(None, told)),
+        _unused(arrays, chosen, found, roles, declined),
+    )
 
 
-def _check_shapes(
-    layers: Iterable[StoredArray], labels: StoredArray | None, head: StoredArray | None, bias: StoredArray | None
-) -> None:
-    """Refuses what cannot belong together, before anything but headers is read."""
-    if labels is not None and labels.refusal:
-        labels.require_numbers()
-    for array in layers:
+def _chosen(
+    arrays: dict[str, StoredArray], path: str, features: str | None, layers: str | None, roles: Roles
+) -> dict[str, StoredArray]:
+    """The arrays that are measured, by layer."""
+    if layers is not None:
+        return match_layers(arrays, path, layers, taken=roles)
+    if features is None:
+        of_tuple = {name: array for name, array in arrays.items() if HIDDEN_TUPLE.fullmatch(name.lower())}
+        if len(of_tuple) > 1:
+            return of_tuple
+    only = find(arrays, path, "features", features)
+    assert only is not None  # they are not optional
+    return {"features": only}
+
+
+def _layers(
+    chosen: Mapping[str, StoredArray],
+    arrays: Mapping[str, StoredArray],
+    axes: str | None,
+    together: Together,
+    labels: StoredArray | None,
+) -> dict[str, StoredArray]:
+    """The chosen arrays along their axes; an axis of layers makes each of its indices a layer."""
+    found = {}
+    for layer, array in chosen.items():
         array.require_numbers()
         if len(array.full_shape) < 2:
             raise FeatureFileError(f"{array.where} has shape {array.full_shape}, features must be (N, D) or (N, ...)")
-        if labels is not None and labels.full_shape[:1] != array.full_shape[:1]:
+        name = next(name for name, other in arrays.items() if other is array)
+        name = name.rpartition(".")[0] if HIDDEN_TUPLE.fullmatch(name.lower()) else name
+        letters = axes_of(name, array, axes, arrays, labels)
+        if together.rows and letters[0] not in "nbt":
             raise FeatureFileError(
-                f"{labels.where} has shape {labels.full_shape}, the labels must be ({array.full_shape[0]},), one per "
-                f"row of {array.where} {array}; pass another array with --labels, or --labels none"
+                f"{array.where}: files are joined along their first axis, and with --axes {spaced(letters)} that is "
+                "none of rows; save the rows first, or measure the files one by one"
             )
-    for role, array, axes, expected in (("head", head, 2, "(C, D)"), ("bias", bias, 1, "(C,)")):
+        if "l" not in letters:
+            found[layer] = array.along(letters)
+            continue
+        depth = array.full_shape[letters.index("l")]
+        digits = len(str(depth - 1))
+        for k in range(depth):
+            label = f"layer {k:0{digits}}"
+            found[label if layer == "features" else f"{layer} {label}"] = array.along(letters, k)
+    return found
+
+
+def _named(array: StoredArray | None, arrays: Mapping[str, StoredArray]) -> str:
+    return next((name.lower() for name, other in arrays.items() if other is array), "")
+
+
+def _fitting(
+    roles: Roles, arrays: Mapping[str, StoredArray], layers: Mapping[str, StoredArray], keys: Mapping[str, str | None]
+) -> Roles:
+    """The roles without a head or bias whose name says no more than that it is one of a network's, and does not fit."""
+    head, bias = roles.head, roles.bias
+    if head is not None and keys.get("head") is None and _named(head, arrays) not in ROLE_NAMES["head"]:
+        widths = {rows.shape[1] for rows in layers.values()}
+        if roles.labels is None or len(head.full_shape) != 2 or not widths & set(head.full_shape[1:]):
+            head = None
+    if bias is not None and keys.get("bias") is None and head is None:
+        bias = bias if _named(bias, arrays) in ROLE_NAMES["bias"] else None
+    return roles._replace(head=head, bias=bias)
+
+
+def _check_shapes(layers: Mapping[str, StoredArray], roles: Roles) -> None:
+    """Refuses what cannot belong together, before anything but headers is read."""
+    if roles.labels is not None and roles.labels.refusal:
+        roles.labels.require_numbers()
+    sizes = {rows.shape[0]: rows for rows in layers.values()}
+    if len(sizes) > 1 and (roles.labels or roles.mask):
+        one, other = list(sizes.values())[:2]
+        raise FeatureFileError(
+            f"{one.where} has {one.shape[0]} rows, {other.where} has {other.shape[0]}, and labels or a "
+            "mask are one per row; choose layers of one length with --layers"
+        )
+    for role, array, count, expected in (("head", roles.head, 2, "(C, D)"), ("bias", roles.bias, 1, "(C,)")):
         if array is None:
             continue
         array.require_numbers()
-        if len(array.full_shape) != axes:
+        if len(array.full_shape) != count:
             raise FeatureFileError(
                 f"{array.where} has shape {array.full_shape}, the {role} must be {expected}; "
                 f"pass another array with --{role}, or --{role} none"
             )
+    if roles.head is not None:
+        _check_head(roles.head, layers, roles.labels)
+    if roles.bias is not None and roles.head is None:
+        fix = "pass --head KEY or FILE, or --bias none"
+        raise FeatureFileError(f"{roles.bias.where}: a bias needs a head; {fix}")
 
 
-def _named(array: StoredArray | None, arrays: dict[str, StoredArray]) -> str:
-    return next((name.lower() for name, other in arrays.items() if other is array), "")
+def _check_head(head: StoredArray, layers: Mapping[str, StoredArray], labels: StoredArray | None) -> None:
+    if labels is None:
+        fix = "pass --labels KEY or FILE, or --head none"
+        raise FeatureFileError(f"{head.where}: a head needs the labels of the rows; {fix}")
+    widths = {rows.shape[1] for rows in layers.values()}
+    if head.full_shape[1] not in widths and head.full_shape[0] in widths:
+        raise FeatureFileError(
+            f"{head.where} has shape {head.full_shape}, the head must be (C, D) with D = {head.full_shape[0]}, the "
+            "columns of the features: it is stored transposed; save its transpose, or pass --head none"
+        )
 
 
-def _fits(
-    head: StoredArray | None,
-    arrays: dict[str, StoredArray],
-    layers: Iterable[StoredArray],
-    labels: StoredArray | None,
-) -> bool:
-    """Whether a head can be that of the features; one whose name says no more than that it is one of a network's."""
-    if head is None or _named(head, arrays) in ROLE_NAMES["head"]:
-        return True
-    return labels is not None and len(head.full_shape) == 2 and any(head.shape[1] == rows.shape[1] for rows in layers)
-
-
-def _used(path: str, layers: dict, roles: dict) -> str:
+def _used(path: str, chosen: dict[str, StoredArray], layers: dict[str, StoredArray], roles: Roles) -> str:
     """`z (60, 6) float64 as features, y (60,) int64 as labels`: which array was read as what."""
 
     def named(array: StoredArray, role: str) -> str:
         return f"{array.where.removeprefix(path).removeprefix(': ')} {array} as {role}".strip()
 
-    several = list(layers) != ["features"]
-    first = f"{_listed(layers)} as layers" if several else named(layers["features"], "features")
-    return ", ".join([first, *(named(array, role) for role, array in roles.items() if array is not None)])
+    first = next(iter(layers.values()))
+    axes = f" (axes {spaced(first.axes)})" if len(first.axes) > 2 or first.axes == "dn" else ""
+    if list(chosen) != ["features"]:
+        start = f"{listed(chosen)} as layers{axes}"
+    else:
+        start = named(chosen["features"], "features" if len(layers) == 1 else f"{len(layers)} layers") + axes
+    return ", ".join([start, *(named(a, role) for role, a in roles._asdict().items() if a is not None)])
 
 
-def _unused(arrays: dict, layers: dict, roles: dict, declined: Iterable[str]) -> str:
+def _unused(
+    arrays: Mapping[str, StoredArray],
+    chosen: Mapping[str, StoredArray],
+    layers: Mapping[str, StoredArray],
+    roles: Roles,
+    declined: Iterable[str],
+) -> str:
     """The arrays that are neither measured nor play a role, nor were declined by `none`, each with a flag for it."""
-    taken = [*layers.values(), *(array for array in roles.values() if array is not None)]
+    taken = [*chosen.values(), *(array for array in roles if array is not None)]
     n, dim = next(iter(layers.values())).shape
     left = []
     for name, array in arrays.items():
@@ -256,88 +246,7 @@ def _unused(arrays: dict, layers: dict, roles: dict, declined: Iterable[str]) ->
     return ", ".join(left[:12] + more)
 
 
-def open_features(
-    path: str,
-    features: str | None = None,
-    layers: str | None = None,
-    labels: str | None = None,
-    head: str | None = None,
-    bias: str | None = None,
-) -> Opened:
-    """Finds what to measure in one file.
-
-    Args:
-      path: the file.
-      features, labels, head, bias: values of these flags; None takes the array with a usual name.
-      layers: a pattern of names, all of which are measured in place of the one `features`.
-
-    Raises:
-      FeatureFileError: one line; an array that is missing, ambiguous or of another shape.
-    """
-    arrays = open_arrays(path)
-    keys = {"labels": labels, "head": head, "bias": bias}
-    roles = {role: _find(arrays, path, role, key) for role, key in keys.items()}
-    y, w, b = roles.values()
-    if layers is not None:
-        found = _match_layers(arrays, path, layers, taken=[y, w, b])
-    else:
-        only = _find(arrays, path, "features", features)
-        assert only is not None  # they are not optional
-        found = {"features": only}
-    if head is None and not _fits(w, arrays, found.values(), y):
-        roles["head"] = w = None
-    if bias is None and w is None and _named(b, arrays) not in ROLE_NAMES["bias"]:
-        roles["bias"] = b = None
-    _check_shapes(found.values(), y, w, b)
-    if w is not None and y is None:
-        fix = "pass --labels KEY or FILE, or --head none"
-        raise FeatureFileError(f"{w.where}: a head needs the labels of the rows; {fix}")
-    if b is not None and w is None:
-        fix = "pass --head KEY or FILE, or --bias none"
-        raise FeatureFileError(f"{b.where}: a bias needs a head; {fix}")
-    return Opened(
-        path,
-        found,
-        None if y is None else stored_labels(y),
-        None if w is None else w.load(),
-        None if b is None else b.load(),
-        _used(path, found, roles),
-        _unused(arrays, found, roles, [role for role in roles if keys[role] == "none" and roles[role] is None]),
-    )
-
-
-def expand(name: str) -> Argument:
-    """A file as it is; a folder as its `step_NUMBER` files, by number.
-
-    Raises:
-      FeatureFileError: a folder without such files, with one without a usable number, or two of one step.
-    """
-    folder = Path(name)
-    if name == DIGITS or not folder.is_dir():
-        return Argument(name, None, [name])
-    by_step: dict[int, Path] = {}
-    left_out = []
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() not in OPENERS:
-            continue
-        if not file.name.lower().startswith("step"):  # labels.npy and the like may lie beside the steps
-            left_out.append(file.name)
-            continue
-        match = STEP_NAME.fullmatch(file.stem)
-        if match is None:
-            raise FeatureFileError(f"{file}: no step number in the name; expected step_NUMBER")
-        if int(match[1]) > 2**53:
-            raise FeatureFileError(f"{file}: the step number has {len(match[1])} digits; expected at most 2^53")
-        other = by_step.setdefault(int(match[1]), file)
-        if other != file:
-            raise FeatureFileError(f"{folder}: {other.name} and {file.name} are the same step")
-    if not by_step:
-        raise FeatureFileError(f"{folder}: a folder without step files; expected step_NUMBER with {', '.join(OPENERS)}")
-    steps = sorted(by_step)
-    return Argument(name, steps, [str(by_step[step]) for step in steps], tuple(left_out))
-
-
-def check_inputs(arguments: Iterable[Argument], **flags: str | None) -> None:
+def check_inputs(arguments: Iterable[Argument], **flags: str | bool | None) -> None:
     """Opens every file once with the `flags` of `open_features`, before the long work.
 
     Raises:
@@ -346,7 +255,7 @@ def check_inputs(arguments: Iterable[Argument], **flags: str | None) -> None:
     for argument in arguments:
         first = None
         for file in argument.files:
-            layers = list(open_features(file, **flags).layers)
+            layers = list(open_features(file, **flags).layers)  # type: ignore[arg-type]
             first = first or layers
             if layers != first:
                 raise FeatureFileError(

@@ -1,36 +1,39 @@
-"""Formats: the arrays of an .npy, .npz, .safetensors or .h5 file by name.
+"""Formats: the arrays of a file by name. NumPy's, safetensors and HDF5 are read here; PyTorch's files in `torch_files`,
+tables in `columns`.
 
-`open_arrays` reads headers and returns a `StoredArray` per array; `infojax.analyze` takes one in
-place of a matrix in memory. No code from a file is run (pickled arrays are refused), and no other
-file is read (HDF5 sets whose rows lie elsewhere are refused). A broken file ends in one
-`FeatureFileError` line.
+`open_arrays` reads headers and returns a `StoredArray` per array; `infojax.analyze` takes one in place of a matrix in
+memory. No code from a file is run (pickled arrays are refused), and no other file is read (HDF5 sets whose rows lie
+elsewhere are refused). A broken file ends in one `FeatureFileError` line.
 """
 
 import difflib
 import json
 import os
 import stat
-import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import ml_dtypes
 import numpy as np
 
+from infojax.features.columns import open_table
 from infojax.features.sources import (
     Checksum,
     FeatureFileError,
     Layout,
     Read,
     StoredArray,
-    compressed_rows,
+    compressed_parts,
+    data_of,
+    held,
     one_line_errors,
-    raw_rows,
+    raw_parts,
 )
+from infojax.features.torch_files import open_torch
 
 DIGITS = "digits"  # the name of the bundled set: scikit-learn's 8x8 digits
 SAFETENSORS_DTYPES = {
@@ -63,7 +66,7 @@ def _open_npy(path: Path) -> dict[str, StoredArray]:
     with open(path, "rb") as file:
         layout, offset = _npy_layout(file), file.tell()
     layout.check_length(path, "the array", path.stat().st_size - offset)
-    opener = raw_rows(path, offset, layout)
+    opener = raw_parts(path, offset, layout)
     return {"features": StoredArray(str(path), layout.shape, layout.dtype, opener)}
 
 
@@ -78,7 +81,7 @@ def _open_npz(path: Path) -> dict[str, StoredArray]:
                 with one_line_errors(f"{path}: {name}"):
                     arrays[name] = _member(path, archive, info, file)
             elif not info.is_dir():
-                others[name] = _refused(path, name, "is no array, whose name in an .npz ends in .npy")
+                others[name] = refused(path, name, "is no array, whose name in an .npz ends in .npy")
     return arrays | others if arrays else {}
 
 
@@ -89,13 +92,10 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: B
         layout, offset = _npy_layout(stream), stream.tell()
     layout.check_length(path, name, info.file_size - offset)
     if info.compress_type == zipfile.ZIP_STORED:
-        # The data follow the member's own header: 30 bytes that end with two lengths.
-        file.seek(info.header_offset + 26)
-        lengths = struct.unpack("<HH", file.read(4))
-        begin = info.header_offset + 30 + sum(lengths)
-        opener = raw_rows(path, begin + offset, layout, Checksum(begin, info.file_size, info.CRC))
+        begin = data_of(info, file)
+        opener = raw_parts(path, begin + offset, layout, Checksum(begin, info.file_size, info.CRC))
     else:
-        opener = compressed_rows(path, info.filename, offset, layout)
+        opener = compressed_parts(path, info.filename, offset, layout)
     return StoredArray(f"{path}: {name}", layout.shape, layout.dtype, opener)
 
 
@@ -103,7 +103,7 @@ def _never() -> NoReturn:
     raise AssertionError("what is refused is not opened")
 
 
-def _refused(path: Path, name: str, refusal: str) -> StoredArray:
+def refused(path: Path, name: str, refusal: str) -> StoredArray:
     """What stands for something of a file that is no array: it is named where arrays are listed, and never read."""
     return StoredArray(f"{path}: {name}", (), np.dtype("V1"), _never, refusal=refusal)
 
@@ -111,7 +111,7 @@ def _refused(path: Path, name: str, refusal: str) -> StoredArray:
 def _open_safetensors(path: Path) -> dict[str, StoredArray]:
     import safetensors
 
-    # The library checks the header and all offsets. It would map the file, so `raw_rows` reads.
+    # The library checks the header and all offsets. It would map the file, so `raw_parts` reads.
     with safetensors.safe_open(path, framework="numpy"):
         pass
     with open(path, "rb") as file:
@@ -124,7 +124,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredArray]:
         dtype = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]] if supported else "V1")
         refusal = "" if supported else f"has dtype {entry['dtype']}; save it as float32"
         begin = 8 + header_bytes + entry["data_offsets"][0]
-        opener = raw_rows(path, begin, Layout(entry["shape"], dtype))
+        opener = raw_parts(path, begin, Layout(entry["shape"], dtype))
         arrays[name] = StoredArray(f"{path}: {name}", entry["shape"], dtype, opener, refusal=refusal)
     return arrays
 
@@ -144,9 +144,9 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
             name = place + os.fsdecode(key)  # bytes where it is not UTF-8, whose link h5py cannot look up
             link = group.get(key, getlink=True) if isinstance(key, str) else None
             if isinstance(link, h5py.ExternalLink):
-                arrays[name] = _refused(path, name, f"is a link to another file, {link.filename}, which is not read")
+                arrays[name] = refused(path, name, f"is a link to another file, {link.filename}, which is not read")
             elif (item := group.get(key)) is None:
-                arrays[name] = _refused(
+                arrays[name] = refused(
                     path, name, f"is a link to {getattr(link, 'path', 'nothing')}, which is not there"
                 )
             elif isinstance(item, h5py.Dataset):
@@ -171,10 +171,10 @@ def _dataset(path: Path, name: str, item: Any) -> StoredArray:
         with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
             dataset = file[os.fsencode(name)]
             dataset = dataset.asstr() if text else dataset
-            yield lambda start, stop: dataset[start:stop].astype(str) if text else dataset[start:stop]
+            yield lambda index: dataset[index].astype(str) if text else dataset[index]
 
     if item.shape is None:
-        return _refused(path, name, "is empty: it has no shape")
+        return refused(path, name, "is empty: it has no shape")
     refusal = ""
     if item.external or item.is_virtual:  # any file of this machine; where one is missing, zeros
         kind = "external storage" if item.external else "a virtual data set"
@@ -185,22 +185,17 @@ def _dataset(path: Path, name: str, item: Any) -> StoredArray:
 def _open_digits() -> dict[str, StoredArray]:
     from sklearn.datasets import load_digits
 
-    def held(array: np.ndarray) -> StoredArray:
-        def read(start, stop):
-            return array[start:stop]
-
-        return StoredArray(DIGITS, array.shape, array.dtype, lambda: nullcontext(read), in_memory=True)
-
     pixels, labels = load_digits(return_X_y=True)
-    return {"features": held(pixels), "labels": held(labels)}
+    return {"features": held(DIGITS, pixels), "labels": held(DIGITS, labels)}
 
 
 OPENERS = {
     ".npy": _open_npy,
     ".npz": _open_npz,
     ".safetensors": _open_safetensors,
-    ".h5": _open_hdf5,
-    ".hdf5": _open_hdf5,
+    **dict.fromkeys((".h5", ".hdf5"), _open_hdf5),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), open_torch),
+    **dict.fromkeys((".parquet", ".arrow", ".feather"), open_table),
 }
 
 

@@ -1,14 +1,16 @@
 """Reading in blocks: an array in a file as rows, so that it is never in memory whole.
 
-Files are read, not memory-mapped: mapped pages count as the process's memory, so a map grows with
-the file. `infojax.features.files` says where in its file the rows of an array lie.
+Files are read, not memory-mapped: mapped pages count as the memory of the process, so a map grows with the file.
+`infojax.features.files` and its neighbours say where in its file an array lies.
 """
 
+import copy
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -18,6 +20,7 @@ import numpy as np
 
 BLOCK_BYTES = 2**28  # no block is larger: very wide rows come in blocks of fewer than `chunk`
 GAP_BYTES = 2**16  # reading over a gap this small is cheaper than seeking past it
+SPAN_BYTES = 2**24  # read at once, with the gaps
 
 
 class FeatureFileError(ValueError):
@@ -65,17 +68,24 @@ def one_line_errors(where: object) -> Iterator[None]:
         raise FeatureFileError(f"{where}: cannot be read: {reason}") from error
 
 
-# (start, stop) -> those rows; within one pass the ranges ascend and do not overlap
-Read = Callable[[int, int], np.ndarray]
+# A slice of every axis -> that part of the array. Within one pass the parts come in the order in which they lie.
+Index = tuple[slice, ...]
+Read = Callable[[Index], np.ndarray]
 Opener = Callable[[], AbstractContextManager[Read]]
+ROW_AXES = "nbt"  # samples, prompts (a batch), tokens: what rows are made of
 
 
 class StoredArray:
-    """An array (N, ...) in a file, as a matrix of N rows: the `Rows` that `infojax.analyze` takes.
+    """An array in a file as a matrix of N rows: the `Rows` that `infojax.analyze` takes.
 
-    Attributes: `shape` (N, D), the axes after the first flattened; `full_shape` and `dtype` as
-    stored (native byte order); `where`, the file and the name; `refusal`, why its rows are not
-    read, or "". Nothing is read before `blocks`, `take` or `load`, and each of them opens the file anew.
+    Attributes:
+      where: the file and the name.
+      full_shape, dtype: as stored; the dtype in native byte order.
+      axes: a letter for each axis: n, b and t make the rows, in this order, d the columns, and of l one index is taken.
+        By default the first axis makes the rows, and the others the columns.
+      shape: (N, D), with these axes.
+      refusal: why it is not read, or "".
+    Nothing is read before `blocks`, `take` or `load`, and each of them opens the file anew.
     """
 
     def __init__(
@@ -89,13 +99,26 @@ class StoredArray:
     ) -> None:
         self.where, self.full_shape, self.in_memory = where, tuple(full_shape), in_memory
         self.refusal = refusal
-        # Of a single number, which is never read, it is (1,).
-        rows, numbers = self.full_shape[:1], math.prod(self.full_shape[1:])
-        self.shape: tuple[int, int] = (*rows, numbers)  # type: ignore[assignment]  # the length of a slice is not known
         # numpy has no name for bfloat16 and saves it as two raw bytes, like no other number.
         raw_bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and not dtype.fields
         self.dtype = np.dtype(ml_dtypes.bfloat16) if raw_bfloat16 else dtype.newbyteorder("=")
         self._opener = opener
+        self._set_axes("n" + "d" * (len(self.full_shape) - 1), 0)
+
+    def _set_axes(self, axes: str, layer: int) -> None:
+        self.axes, self._layer = axes, layer
+        self.row_sizes = tuple(s for a, s in zip(axes, self.full_shape, strict=False) if a in ROW_AXES)
+        columns = math.prod(s for a, s in zip(axes, self.full_shape, strict=False) if a == "d")
+        # Of a single number, which is never read, it is (1,).
+        self.shape: tuple[int, int] = (
+            (math.prod(self.row_sizes), columns) if self.full_shape else (1,)  # type: ignore[assignment]
+        )
+
+    def along(self, axes: str, layer: int = 0) -> "StoredArray":
+        """The same array with other axes; of an axis l, the index `layer`."""
+        other = copy.copy(self)
+        other._set_axes(axes, layer)
+        return other
 
     def __repr__(self) -> str:
         return f"({self.refusal})" if self.refusal else f"{self.full_shape} {self.dtype}"
@@ -112,27 +135,41 @@ class StoredArray:
             problem = f"has dtype {self.dtype}, which is not a number"
         elif not self.full_shape:
             problem = "is a single number (shape ()), not an array of rows"
-        elif not self.full_shape[0] or not self.shape[1]:
+        elif 0 in self.full_shape:
             problem = f"is empty: shape {self.full_shape}"
         else:
             return
         raise FeatureFileError(f"{self.where} {problem}")
 
     @contextmanager
-    def _reading(self) -> Iterator[Read]:
+    def reading(self) -> Iterator[Read]:
+        """A function that reads parts of the array, by a slice of every axis."""
         with one_line_errors(self.where), self._opener() as read:
-            yield lambda start, stop: self._convert(read(start, stop))
+            yield lambda index: self._convert(read(index))
 
-    def _convert(self, rows: np.ndarray) -> np.ndarray:
-        if rows.dtype.kind == "V" and rows.dtype != self.dtype:
-            rows = rows.view(self.dtype)
+    def _convert(self, part: np.ndarray) -> np.ndarray:
+        if part.dtype.kind == "V" and part.dtype != self.dtype:
+            part = part.view(self.dtype)
         if self.dtype.kind == "f" and self.dtype.itemsize > 8:
             with np.errstate(all="ignore"):
-                double = rows.astype(np.float64)
-            if (np.isinf(double) & np.isfinite(rows)).any() or (rows.any() and not double.any()):
+                double = part.astype(np.float64)
+            if (np.isinf(double) & np.isfinite(part)).any() or (part.any() and not double.any()):
                 raise FeatureFileError(f"{self.where} has values that float64 cannot hold; divide by a power of two")
             return double
-        return rows if self.dtype.kind in "US" else rows.astype(self.dtype, copy=False)
+        return part if self.dtype.kind in "US" else part.astype(self.dtype, copy=False)
+
+    def _rows(self, read: Read, start: int, stop: int) -> np.ndarray:
+        """The rows (stop - start, D) from `start` to before `stop`."""
+        place = {a: i for i, a in enumerate(self.axes) if a in ROW_AXES}
+        order = [*place.values(), *(i for i, a in enumerate(self.axes) if a not in ROW_AXES)]
+        index = [slice(self._layer, self._layer + 1) if a == "l" else slice(0, s)
+                 for a, s in zip(self.axes, self.full_shape, strict=True)]  # fmt: skip
+        pieces = []
+        for box in boxes(start, stop, self.row_sizes):
+            for axis, part in zip(place.values(), box, strict=True):
+                index[axis] = part
+            pieces.append(read(tuple(index)).transpose(order).reshape(-1, self.shape[1]))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def block_rows(self, limit: int) -> int:
         """How many rows one block holds where at most `limit` are asked for: fewer if they are very wide."""
@@ -142,10 +179,9 @@ class StoredArray:
         """Row blocks (<= chunk, D) from `start` to before `stop`, in order; every call is a new pass over the file."""
         self.require_numbers()
         step, stop = self.block_rows(chunk), self.shape[0] if stop is None else stop
-        with self._reading() as read:
+        with self.reading() as read:
             for first in range(start, stop, step):
-                rows = read(first, min(first + step, stop))
-                yield rows.reshape(len(rows), self.shape[1])
+                yield self._rows(read, first, min(first + step, stop))
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The rows (len(indices), D) at sorted `indices`; reads little else if it can seek."""
@@ -157,35 +193,91 @@ class StoredArray:
         block = self.block_rows(8192)
         gap = max(1, GAP_BYTES // max(1, self.shape[1] * self.dtype.itemsize))
         cuts = np.flatnonzero((np.diff(indices) > gap) | (np.diff(indices // block) > 0)) + 1
-        with self._reading() as read:
+        with self.reading() as read:
             for at in np.split(np.arange(len(indices)), cuts):
                 span = indices[at]
-                rows = read(int(span[0]), int(span[-1]) + 1)
-                taken[at] = rows.reshape(len(rows), self.shape[1])[span - span[0]]
+                taken[at] = self._rows(read, int(span[0]), int(span[-1]) + 1)[span - span[0]]
         return taken
 
     def load(self) -> np.ndarray:
         """The array in its stored shape: for labels, which may be strings, heads and biases."""
         if self.dtype.kind not in "US":
             self.require_numbers()
-        check_fits(f"{self.where} {self}", math.prod(self.shape) * self.dtype.itemsize)
-        with self._reading() as read:
-            return read(0, self.shape[0]).reshape(self.full_shape)
+        check_fits(f"{self.where} {self}", math.prod(self.full_shape) * self.dtype.itemsize)
+        with self.reading() as read:
+            return read(tuple(slice(0, size) for size in self.full_shape)).reshape(self.full_shape)
 
 
-# Openers of rows that lie as bytes in a file
+def boxes(start: int, stop: int, sizes: Sequence[int]) -> Iterator[Index]:
+    """The rows from `start` to before `stop`, counted over axes of these sizes, as boxes: a slice of every axis."""
+    if len(sizes) == 1:
+        yield (slice(start, stop),)
+        return
+    inner = math.prod(sizes[1:])
+    (first, skipped), (last, more) = divmod(start, inner), divmod(stop, inner)
+    if skipped:
+        end = min(stop - first * inner, inner)
+        yield from ((slice(first, first + 1), *box) for box in boxes(skipped, end, sizes[1:]))
+        first += 1
+    if first < last:
+        yield (slice(first, last), *(slice(0, size) for size in sizes[1:]))
+    if more and first <= last:
+        yield from ((slice(last, last + 1), *box) for box in boxes(0, more, sizes[1:]))
+
+
+def joined(where: str, arrays: Sequence[StoredArray]) -> StoredArray:
+    """Arrays of several files, one after the other along their first axis."""
+    first = arrays[0]
+    for array in arrays:
+        if not array.full_shape and not array.refusal:
+            raise FeatureFileError(f"{array.where} is a single number; files are joined along their first axis")
+        if array.full_shape[1:] != first.full_shape[1:] or array.dtype != first.dtype:
+            raise FeatureFileError(
+                f"{array.where} is {array}, but {first.where} is {first}; files whose rows are joined may differ in "
+                "their number of rows alone"
+            )
+    refusal = next((array.refusal for array in arrays if array.refusal), "")
+    if refusal:
+        return StoredArray(where, (), first.dtype, first._opener, refusal=refusal)
+    ends = np.cumsum([array.full_shape[0] for array in arrays])
+
+    @contextmanager
+    def opener() -> Iterator[Read]:
+        def read(index):
+            start, stop = index[0].start, index[0].stop
+            pieces = []
+            for k in range(int(np.searchsorted(ends, start, side="right")), len(arrays)):
+                begin = int(ends[k]) - arrays[k].full_shape[0]
+                if begin >= stop:
+                    break
+                with arrays[k].reading() as read_part:
+                    part = slice(max(start - begin, 0), min(stop - begin, arrays[k].full_shape[0]))
+                    pieces.append(read_part((part, *index[1:])))
+            return np.concatenate(pieces)
+
+        yield read
+
+    return StoredArray(where, (int(ends[-1]), *first.full_shape[1:]), first.dtype, opener)
+
+
+# Openers of arrays that lie as bytes in a file
 
 
 class Layout(NamedTuple):
-    """What the bytes of an array mean."""
+    """What the bytes of an array mean: in C order, in Fortran order, or with strides in bytes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool = False
+    given: tuple[int, ...] | None = None
 
     @property
-    def row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * self.dtype.itemsize
+    def strides(self) -> tuple[int, ...]:
+        if self.given is not None:
+            return self.given
+        if self.fortran:
+            return tuple(self.dtype.itemsize * math.prod(self.shape[:axis]) for axis in range(len(self.shape)))
+        return tuple(self.dtype.itemsize * math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
 
     def check_length(self, path: Path, name: str, held: int) -> None:
         needed = math.prod(self.shape) * self.dtype.itemsize
@@ -198,6 +290,36 @@ class Layout(NamedTuple):
         raise FeatureFileError(f"{path}: {problem}")
 
 
+Fetch = Callable[[int, int], np.ndarray]  # (begin, number of bytes) -> these bytes
+
+
+def _part(fetch: Fetch, layout: Layout, index: Index) -> np.ndarray:
+    """A part of an array, by a slice of every axis."""
+    begin = sum(part.start * stride for part, stride in zip(index, layout.strides, strict=True))
+    shape = tuple(part.stop - part.start for part in index)
+    return _strided(fetch, begin, shape, layout.strides, layout.dtype)
+
+
+def _strided(fetch: Fetch, begin: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Numbers that lie at these strides, in bytes: one read where little lies between them, else one for each piece."""
+    numbers = math.prod(shape)
+    if not numbers:
+        return np.empty(shape, dtype)
+    lengths = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
+    span = dtype.itemsize + sum(lengths)
+    stride, axis = max(((s, i) for i, s in enumerate(strides) if shape[i] > 1), default=(0, -1))
+    gap = stride - (span - lengths[axis]) if axis >= 0 else 0
+    if span <= 2 * numbers * dtype.itemsize or (gap <= GAP_BYTES and span <= SPAN_BYTES):
+        return np.ndarray(shape, dtype, fetch(begin, span).data, strides=tuple(strides))
+    step = max(1, min(shape[axis] - 1, SPAN_BYTES // stride)) if gap <= GAP_BYTES else 1
+    pieces = []
+    for first in range(0, shape[axis], step):
+        some = list(shape)
+        some[axis] = min(step, shape[axis] - first)
+        pieces.append(_strided(fetch, begin + first * stride, some, strides, dtype))
+    return np.concatenate(pieces, axis)
+
+
 def _fill(stream: Any, nbytes: int) -> np.ndarray:
     buffer = np.empty(nbytes, np.uint8)
     view, got = buffer.data, 0
@@ -207,20 +329,6 @@ def _fill(stream: Any, nbytes: int) -> np.ndarray:
             raise EOFError(f"the data end {nbytes - got} bytes too early")
         got += more
     return buffer
-
-
-def _read_rows(stream: Any, layout: Layout, count: int) -> np.ndarray:
-    rows = _fill(stream, count * layout.row_bytes).view(layout.dtype)
-    return rows.reshape(count, *layout.shape[1:])
-
-
-def _read_columns(file: BinaryIO, offset: int, layout: Layout, start: int, stop: int) -> np.ndarray:
-    """Rows in Fortran order, which stores each column in one piece: one short read a column."""
-    columns = []
-    for column in range(math.prod(layout.shape[1:])):
-        file.seek(offset + (column * layout.shape[0] + start) * layout.dtype.itemsize)
-        columns.append(_fill(file, (stop - start) * layout.dtype.itemsize).view(layout.dtype))
-    return np.stack(columns).reshape(*layout.shape[:0:-1], stop - start).T
 
 
 class Checksum(NamedTuple):
@@ -240,8 +348,14 @@ class Checksum(NamedTuple):
             raise ValueError("its CRC-32 is wrong: the data are damaged; save or copy the file again")
 
 
-def raw_rows(path: Path, offset: int, layout: Layout, checksum: Checksum | None = None) -> Opener:
-    """Rows that lie uncompressed in the file from byte `offset` on; a checksum is compared at the first reading."""
+def data_of(info: zipfile.ZipInfo, file: BinaryIO) -> int:
+    """Where the data of an archive member begin: after its own header, 30 bytes that end with two lengths."""
+    file.seek(info.header_offset + 26)
+    return info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+
+
+def raw_parts(path: Path, offset: int, layout: Layout, checksum: Checksum | None = None) -> Opener:
+    """An array that lies uncompressed in a file from byte `offset` on; a checksum is compared at the first reading."""
     unchecked = [] if checksum is None else [checksum]
 
     @contextmanager
@@ -251,44 +365,49 @@ def raw_rows(path: Path, offset: int, layout: Layout, checksum: Checksum | None 
                 unchecked[0].check(file)
                 unchecked.clear()
 
-            def read(start, stop):
-                if layout.fortran:
-                    return _read_columns(file, offset, layout, start, stop)
-                file.seek(offset + start * layout.row_bytes)
-                return _read_rows(file, layout, stop - start)
+            def fetch(begin, nbytes):
+                file.seek(offset + begin)
+                return _fill(file, nbytes)
 
-            yield read
+            yield lambda index: _part(fetch, layout, index)
 
     return opener
 
 
-def compressed_rows(path: Path, member: str, offset: int, layout: Layout) -> Opener:
-    """Rows of a compressed archive member, unpacked front to back in each pass; zipfile compares the CRC-32 at its end.
+def compressed_parts(path: Path, member: str, offset: int, layout: Layout) -> Opener:
+    """A compressed archive member, unpacked front to back in each pass; zipfile compares the CRC-32 at its end.
 
     In Fortran order the first row ends near the last byte, so such a member is loaded whole.
     """
 
     @contextmanager
     def opener() -> Iterator[Read]:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-            _fill(stream, offset)
-            position = 0
-            if layout.fortran:
-                check_fits(f"{path}: {member} in Fortran order", layout.shape[0] * layout.row_bytes)
-                turned = Layout(layout.shape[::-1], layout.dtype)
-                whole = _read_rows(stream, turned, turned.shape[0]).T
-                yield lambda start, stop: whole[start:stop]
-                return
+        with zipfile.ZipFile(path) as archive, ExitStack() as streams:
+            stream, position = streams.enter_context(archive.open(member)), -offset
 
-            def read(start, stop):
-                nonlocal position
-                while position < start:  # in pieces, so that what is dropped is never held
-                    step = min(start - position, 1 + 2**24 // max(1, layout.row_bytes))
-                    _fill(stream, step * layout.row_bytes)
+            def fetch(begin, nbytes):
+                nonlocal stream, position
+                if begin < position:
+                    streams.close()
+                    stream, position = streams.enter_context(archive.open(member)), -offset
+                while position < begin:  # in pieces, so that what is dropped is never held
+                    step = min(begin - position, 2**24)
+                    _fill(stream, step)
                     position += step
-                position = stop
-                return _read_rows(stream, layout, stop - start)
+                position += nbytes
+                return _fill(stream, nbytes)
 
-            yield read
+            if layout.fortran:
+                size = math.prod(layout.shape) * layout.dtype.itemsize
+                check_fits(f"{path}: {member} in Fortran order", size)
+                whole = fetch(0, size).view(layout.dtype).reshape(layout.shape, order="F")
+                yield lambda index: whole[index]
+                return
+            yield lambda index: _part(fetch, layout, index)
 
     return opener
+
+
+def held(where: str, array: np.ndarray) -> StoredArray:
+    """An array in memory."""
+    return StoredArray(where, array.shape, array.dtype, lambda: nullcontext(lambda index: array[index]), in_memory=True)

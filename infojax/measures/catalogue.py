@@ -97,7 +97,7 @@ CATALOGUE = {
             summary=15, **_SPECTRUM,
         ),
         Measure("rankme", convention="as effective_rank with eps = 1e-7 (RankMe)", **_SPECTRUM),
-        Measure("stable_rank", convention="||Z||_F^2 / ||Z||_2^2", **_SPECTRUM),
+        Measure("stable_rank", convention="||Z||_F^2 / ||Z||_2^2", column="st. rank", compared=10, **_SPECTRUM),
         Measure(
             "coding_rate", convention="log det(I + G/D), form 'code', mu = 1, nats", unit="nats", **_SPECTRUM
         ),
@@ -199,6 +199,9 @@ CATALOGUE = {
             "silhouette", "silhouette", COLLAPSE, "scikit-learn's silhouette_score, Euclidean", 1.0, needs=_CLASSES,
             family="silhouette", summary=14, brief=8,
         ),
+        # Of weight matrices.
+        Measure("spectral_norm", "spectral norm", ENTROPY, column="norm", compared=11),
+        Measure("frobenius_norm", "Frobenius norm", ENTROPY, column="F norm", compared=12),
         # Quantities that only runs measure.
         Measure("accuracy", "accuracy", TRAINING, colour=2, summary=1, brief=1),
         Measure("error", "error (%)", TRAINING, unit="%", colour=2),

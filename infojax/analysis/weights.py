@@ -1,0 +1,69 @@
+"""The spectrum of a weight matrix, and its ranks, as a `Report`."""
+
+import numpy as np
+
+from infojax.analysis.measured import spectrum_entropy
+from infojax.analysis.reports import Report
+from infojax.analysis.rows import Rows
+from infojax.analysis.summary import ALPHAS
+
+MEASURES = {
+    "effective_rank": "exp entropy of the singular values of W as it is (Roy & Vetterli)",
+    "stable_rank": "||W||_F^2 / ||W||_2^2",
+    "spectral_norm": "||W||_2, the largest singular value",
+    "frobenius_norm": "||W||_F, root of the sum of squares",
+}
+
+
+def singular_values(tall: Rows, chunk: int) -> np.ndarray:
+    """The singular values of a matrix in descending order, from the eigenvalues of A^T A, summed over blocks of rows.
+
+    In float64: values below 1e-8 of the largest are rounding errors. Of a matrix with nan or inf they are nan.
+    """
+    n, dim = tall.shape
+    gram = np.zeros((dim, dim))
+    with np.errstate(all="ignore"):
+        for block in tall.blocks(chunk, 0, n):
+            rows = np.asarray(block, np.float64)
+            gram += rows.T @ rows
+    if not np.isfinite(gram).all():
+        return np.full(dim, np.nan)
+    return np.sqrt(np.clip(np.linalg.eigvalsh(gram)[::-1], 0, None))[: min(n, dim)]
+
+
+def weight_report(name: str, shape: tuple[int, int], tall: Rows, chunk: int) -> Report:
+    """What the singular values s_1 >= s_2 >= ... of a weight matrix say.
+
+    effective_rank = exp(-sum p log p) with p = s / sum(s) (Roy and Vetterli 2007), stable_rank = sum s^2 / s_1^2,
+    spectral_norm = s_1, frobenius_norm = sqrt(sum s^2).
+
+    Args:
+      name: of the layer; shape: of the matrix; tall: it, or its transpose, with at least as many rows as columns.
+      chunk: rows read at a time.
+    """
+    s = singular_values(tall, chunk)
+    total, largest = float(s.sum()), float(s.max())
+    values = dict.fromkeys(MEASURES, float("nan") if np.isnan(total) else 0.0)
+    if largest > 0:
+        squares = np.sum((s / largest) ** 2)
+        values = {
+            "effective_rank": float(np.exp(spectrum_entropy(s / total))),
+            "stable_rank": float(squares),
+            "spectral_norm": largest,
+            "frobenius_norm": float(largest * np.sqrt(squares)),
+        }
+    density = (s / largest) ** 2 / np.sum((s / largest) ** 2) if largest > 0 else np.zeros_like(s)
+    return Report(
+        name=name,
+        num_samples=shape[0],
+        dim=shape[1],
+        num_classes=None,
+        measures=values,
+        limits={},
+        conventions=dict(MEASURES),
+        warnings=("the matrix is zero",) if largest == 0 else (),
+        reasons=dict.fromkeys(MEASURES, "the matrix has entries that are nan or inf") if np.isnan(total) else {},
+        per_class={},
+        spectrum=density,
+        renyi={alpha: spectrum_entropy(density, alpha) for alpha in ALPHAS},
+    )

@@ -1,0 +1,111 @@
+"""Rows of prompts: which are real tokens, what label each has, and which prompt each belongs to."""
+
+import math
+
+import numpy as np
+
+from infojax.features.axes import spaced
+from infojax.features.sources import FeatureFileError, StoredArray
+
+
+def kept_rows(rows: StoredArray, mask: StoredArray | None, chosen: bool) -> tuple[np.ndarray | None, str]:
+    """Indices of the rows that a mask keeps, and what was left out, in words; (None, "") where it keeps all.
+
+    Args:
+      rows: the features.
+      mask: 1 for real tokens and 0 for padding, one entry per row; or the length of each prompt.
+      chosen: whether a flag chose it. One that was found by name is passed over where the rows are no tokens.
+    Raises:
+      FeatureFileError: it has another shape, or other entries, or leaves nothing.
+    """
+    sizes, axes = rows.row_sizes, "".join(a for a in rows.axes if a in "nbt")
+    if mask is None:
+        return None, ""
+    lengths = axes == "bt" and mask.full_shape == sizes[:1] and not _by_token(mask)
+    if not lengths and mask.full_shape not in (sizes, (math.prod(sizes),)):
+        if not chosen and "t" not in axes:
+            return None, ""
+        raise FeatureFileError(
+            f"{mask.where} has shape {mask.full_shape}, the rows of {rows.where} have {sizes} (axes "
+            f"{spaced(rows.axes)}): expected one entry per row, or the length of each prompt; pass another array with "
+            "--mask, or --mask none"
+        )
+    mask.require_numbers()
+    values = mask.load()
+    most = sizes[-1] if lengths else 1
+    if not ((values >= 0) & (values <= most) & (values == np.round(values))).all():
+        what = f"a length is not from 0 to {most}" if lengths else "there are other entries than 0 and 1"
+        raise FeatureFileError(f"{mask.where}: {what}; pass another array with --mask, or --mask none")
+    real = (np.arange(most) < values[:, None]) if lengths else values.astype(bool)
+    found = np.flatnonzero(real)
+    if not len(found):
+        raise FeatureFileError(f"{mask.where} leaves out all {real.size} rows")
+    if len(found) == real.size:
+        return None, ""
+    return found, f"{mask.where.rpartition(': ')[2]} leaves out {real.size - len(found)} of {real.size} rows"
+
+
+def _by_token(mask: StoredArray) -> bool:
+    return mask.where.lower().endswith("mask")
+
+
+def labels_of_rows(
+    labels: np.ndarray, rows: StoredArray, where: str, per_file: tuple[int, ...] = ()
+) -> tuple[np.ndarray, str]:
+    """Labels (N,), one per row, and in words whether those of prompts were repeated for their tokens.
+
+    Args:
+      labels: one per row, in the shape of the rows' axes or flat; or one per prompt.
+      rows: the features; where: names the labels, for messages.
+      per_file: number of rows from each file, where several were joined.
+    """
+    sizes, total = rows.row_sizes, rows.shape[0]
+    if labels.shape in (sizes, (total,), (total, 1)):
+        return labels.reshape(-1), ""
+    repeats: tuple[int, ...] = per_file if len(sizes) == 1 else (math.prod(sizes[1:]),) * sizes[0]
+    if repeats and labels.shape == (len(repeats),):
+        return np.repeat(labels, repeats), "each label for all tokens of its prompt"
+    transposed = rows.axes == "nd" and labels.shape[:1] == rows.full_shape[1:]
+    if transposed:
+        fix = f"the features are stored transposed, (D, N): pass --axes {spaced('dn')}"
+    elif labels.ndim == 2 and len(labels) == total:
+        fix = "if its rows are one-hot, save labels.argmax(axis=1)"
+    else:
+        fix = "pass another array with --labels, or --labels none"
+    raise FeatureFileError(
+        f"{where} has shape {labels.shape}, the labels must be ({total},), one per row of {rows.where} {rows} (axes "
+        f"{spaced(rows.axes)}); {fix}"
+    )
+
+
+def prompts_of(rows: StoredArray, per_file: tuple[int, ...] = ()) -> np.ndarray | None:
+    """The number of the prompt of each row, (N,); None where rows are no tokens of prompts."""
+    if "b" in rows.axes and "t" in rows.axes:
+        order = [a for a in rows.axes if a in "nbt"]
+        return np.indices(rows.row_sizes)[order.index("b")].reshape(-1)
+    return np.repeat(np.arange(len(per_file)), per_file) if per_file and "t" in rows.axes else None
+
+
+def stored_labels(array: StoredArray) -> np.ndarray:
+    """Labels as int64, from integers or whole floats; or as strings.
+
+    Raises:
+      FeatureFileError: fractions, or no numbers.
+    """
+    strings = array.dtype.kind in "US" and not array.refusal
+    if not strings:
+        array.require_numbers()
+    labels = array.load()
+    if strings:
+        return labels
+    if labels.dtype.kind not in "biu":
+        labels = labels.astype(np.float64)
+        wrong = np.flatnonzero(~((np.abs(labels) < 2**53) & (labels == np.round(labels))))
+        if wrong.size:
+            raise FeatureFileError(
+                f"{array.where}: labels must be whole numbers, row {wrong[0]} is {labels.flat[wrong[0]]:g}; pass "
+                "another array with --labels, or --labels none"
+            )
+    if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
+        return labels  # refused in words by `analyze`; as int64 they would be negative, and left out
+    return labels.astype(np.int64)

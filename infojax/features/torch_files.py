@@ -1,0 +1,263 @@
+"""PyTorch's files: the tensors of a `.pt`, `.pth`, `.ckpt` or `.bin` file by name, without torch and without a pickle.
+
+torch.save writes a zip archive: the numbers of each storage as they lie in memory, and a pickle, `data.pkl`, that says
+which tensors they make. A pickle can run any code. Here its instructions are read one by one: those that build dicts,
+lists and tensors are carried out, and any other ends in one line.
+"""
+
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from infojax.features.sources import Checksum, FeatureFileError, Layout, StoredArray, data_of, held, raw_parts
+
+MOST_PICKLE = 2**26  # bytes; that of a network of 100,000 tensors has about 20 MB
+DEEPEST = 50  # levels of nested dicts and lists
+BEFORE_1_6 = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # the format that torch.save wrote before PyTorch 1.6
+FLOATS = {"Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": ml_dtypes.bfloat16}
+WHOLE = {"Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
+COMPLEX = {"ComplexFloat": "c8", "ComplexDouble": "c16"}  # refused later, by name
+STORAGES = {f"{name}Storage": np.dtype(code) for name, code in (FLOATS | WHOLE | COMPLEX).items()}
+DTYPES = {
+    **{f"uint{bits}": np.dtype(f"uint{bits}") for bits in (16, 32, 64)},
+    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+}
+
+
+class Storage(NamedTuple):
+    """Numbers in a member of the archive; of an untyped one, the tensor says which."""
+
+    key: str
+    dtype: np.dtype | None
+    numbers: int
+
+
+class Tensor(NamedTuple):
+    """A tensor: where it begins in its storage, and its shape and strides, all in numbers."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Named(NamedTuple):
+    """What the pickle calls by name: a function, a type."""
+
+    module: str
+    name: str
+
+
+def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, dtype: Any = None) -> Tensor:
+    kind = storage.dtype if dtype is None else DTYPES.get(getattr(dtype, "name", ""))
+    whole = (offset, *shape, *strides)
+    if kind is None or len(shape) != len(strides) or any(type(n) is not int or n < 0 for n in whole):
+        raise ValueError("a tensor of an unknown kind")
+    return Tensor(storage, offset, tuple(shape), tuple(strides), kind)
+
+
+# What the pickle may call; the other arguments are requires_grad, hooks and metadata.
+CALLS: dict[Named, Callable] = {
+    Named("torch._utils", "_rebuild_tensor"): lambda s, o, n, k: _tensor(s, o, n, k),
+    Named("torch._utils", "_rebuild_tensor_v2"): lambda s, o, n, k, *_: _tensor(s, o, n, k),
+    Named("torch._utils", "_rebuild_tensor_v3"): lambda s, o, n, k, grad, hooks, dtype, *_: _tensor(s, o, n, k, dtype),
+    Named("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    Named("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
+    Named("torch", "Size"): tuple,
+    Named("torch", "device"): lambda *_: None,
+    Named("collections", "OrderedDict"): dict,
+}
+
+
+class Machine:
+    """Carries out the instructions of a pickle that build dicts, lists, numbers, text and tensors.
+
+    Raises:
+      FeatureFileError: any other instruction, function or type, by name.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> Any:
+        for instruction, argument, _ in pickletools.genops(data):
+            if instruction.name == "STOP":
+                return self.stack.pop()
+            if instruction.name not in INSTRUCTIONS:
+                self.refuse(f"the instruction {instruction.name}")
+            INSTRUCTIONS[instruction.name](self, argument)
+        raise ValueError("its pickle ends too early")
+
+    def refuse(self, what: str) -> None:
+        raise FeatureFileError(
+            f"{self.where}: holds {what[:80]}, which is no tensor, and no code of a file is run; save tensors alone: "
+            "torch.save of a dict of them"
+        )
+
+    def since_mark(self) -> list[Any]:
+        at = self.marks.pop()
+        found, self.stack[at:] = self.stack[at:], []
+        return found
+
+    def named(self, module: str, name: str) -> None:
+        found = Named(module, name)
+        storage = module in ("torch", "torch.storage") and (name in STORAGES or name == "UntypedStorage")
+        if not (found in CALLS or storage or (module == "torch" and name in DTYPES)):
+            self.refuse(f"{module}.{name}")
+        self.stack.append(found)
+
+    def call(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not (isinstance(function, Named) and function in CALLS and isinstance(arguments, tuple)):
+            self.refuse(f"a call of {'.'.join(function) if isinstance(function, Named) else type(function).__name__}")
+        self.stack.append(CALLS[function](*arguments))
+
+    def storage(self) -> None:
+        what, kind, key, _, numbers = self.stack.pop()
+        if what != "storage" or not isinstance(kind, Named) or type(key) is not str or type(numbers) is not int:
+            raise ValueError("a storage of an unknown kind")
+        self.stack.append(Storage(key, STORAGES.get(kind.name), numbers))
+
+    def put(self, pairs: list[Any]) -> None:
+        self.stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def extend(self, items: list[Any]) -> None:
+        self.stack[-1].extend(items)
+
+    def drop(self, count: int) -> tuple[Any, ...]:
+        found = tuple(self.stack[len(self.stack) - count :])
+        if len(found) != count:
+            raise ValueError("its pickle is damaged")
+        del self.stack[len(self.stack) - count :]
+        return found
+
+
+def _constant(value: Any) -> Callable:
+    return lambda machine, _: machine.stack.append(value() if isinstance(value, type) else value)
+
+
+INSTRUCTIONS: dict[str, Callable[[Machine, Any], Any]] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
+    **dict.fromkeys(
+        ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE",
+         "SHORT_BINUNICODE", "BINUNICODE8"),
+        lambda m, value: m.stack.append(value),
+    ),
+    "NONE": _constant(None), "NEWTRUE": _constant(True), "NEWFALSE": _constant(False),
+    "EMPTY_DICT": _constant(dict), "EMPTY_LIST": _constant(list), "EMPTY_TUPLE": _constant(()),
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),
+    "TUPLE1": lambda m, _: m.stack.append(m.drop(1)),
+    "TUPLE2": lambda m, _: m.stack.append(m.drop(2)),
+    "TUPLE3": lambda m, _: m.stack.append(m.drop(3)),
+    "APPEND": lambda m, _: m.extend(list(m.drop(1))),
+    "APPENDS": lambda m, _: m.extend(m.since_mark()),
+    "SETITEM": lambda m, _: m.put(list(m.drop(2))),
+    "SETITEMS": lambda m, _: m.put(m.since_mark()),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "PUT"), lambda m, i: m.memo.__setitem__(i, m.stack[-1])),
+    "MEMOIZE": lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
+    **dict.fromkeys(("BINGET", "LONG_BINGET", "GET"), lambda m, i: m.stack.append(m.memo[i])),
+    "GLOBAL": lambda m, names: m.named(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.named(*map(str, m.drop(2))),
+    "REDUCE": lambda m, _: m.call(),
+    "BINPERSID": lambda m, _: m.storage(),
+    "BUILD": lambda m, _: m.drop(1),  # attributes of what was built, as the versions in a state dict
+}  # fmt: skip
+
+
+def _leaves(value: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """(dotted name, tensor or other value) of nested dicts, lists and tuples; a list of numbers is one value."""
+    if depth > DEEPEST:
+        raise ValueError(f"its dicts and lists are nested more than {DEEPEST} deep")
+    if isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list | tuple) and not isinstance(value, Tensor | Named | Storage) and not _numbers(value):
+        inner = enumerate(value)
+    else:
+        yield name or "features", value
+        return
+    for key, part in inner:
+        yield from _leaves(part, f"{name}.{key}" if name else str(key), depth + 1)
+
+
+def _numbers(value: Any) -> bool:
+    return bool(value) and all(type(one) in (int, float) for one in value)
+
+
+def open_torch(path: Path) -> dict[str, StoredArray]:
+    """The tensors of a file that torch.save wrote, under the dotted names of its dicts and lists; a tensor alone is
+    named `features`. Values that are no tensors are left out, but for lists of numbers, which labels may be.
+
+    Raises:
+      FeatureFileError: what only running code could build, by name; a damaged file.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(BEFORE_1_6)) == BEFORE_1_6:
+            fix = "torch.save(torch.load(file), file) with a newer one rewrites it"
+            raise FeatureFileError(f"{path}: has the format of PyTorch before 1.6; {fix}")
+        if not zipfile.is_zipfile(path):
+            raise FeatureFileError(f"{path}: is no file of torch.save, or is truncated")
+        with zipfile.ZipFile(path) as archive:
+            archive_of = _Archive(path, archive, file)
+            value = Machine(str(path)).run(archive_of.pickle())
+            arrays: dict[str, StoredArray] = {}
+            for name, leaf in _leaves(value):
+                if name in arrays:
+                    raise FeatureFileError(f"{path}: holds two tensors named {name}; save them under different names")
+                if isinstance(leaf, Tensor):
+                    arrays[name] = archive_of.array(name, leaf)
+                elif isinstance(leaf, list | tuple):
+                    arrays[name] = held(f"{path}: {name}", np.array(leaf))
+            return arrays
+
+
+class _Archive:
+    """The members of a file of torch.save; their common folder may have any name."""
+
+    def __init__(self, path: Path, archive: zipfile.ZipFile, file: Any) -> None:
+        self.path, self.archive, self.file = path, archive, file
+        self.members = {info.filename: info for info in archive.infolist()}
+        found = [name for name in self.members if name == "data.pkl" or name.endswith("/data.pkl")]
+        if len(found) != 1:
+            raise FeatureFileError(f"{path}: is no file of torch.save: it has {len(found)} members data.pkl")
+        self.folder = found[0].removesuffix("data.pkl")
+        order = self.members.get(f"{self.folder}byteorder")
+        self.big_endian = order is not None and archive.read(order)[:3] == b"big"
+
+    def pickle(self) -> bytes:
+        info = self.members[f"{self.folder}data.pkl"]
+        if info.file_size > MOST_PICKLE:
+            raise FeatureFileError(
+                f"{self.path}: its data.pkl has {info.file_size} bytes, at most {MOST_PICKLE} are read"
+            )
+        return self.archive.read(info)
+
+    def array(self, name: str, tensor: Tensor) -> StoredArray:
+        """A tensor as it lies in its storage, which others may share."""
+        info = self.members.get(f"{self.folder}data/{tensor.storage.key}")
+        if info is None or info.compress_type != zipfile.ZIP_STORED:
+            raise FeatureFileError(f"{self.path}: the numbers of {name} are missing")
+        size = tensor.dtype.itemsize
+        last = tensor.offset + sum((n - 1) * k for n, k in zip(tensor.shape, tensor.strides, strict=True))
+        if 0 not in tensor.shape and (last + 1) * size > info.file_size:
+            raise FeatureFileError(
+                f"{self.path}: truncated: {name} ends at byte {(last + 1) * size} of its numbers, of which there are "
+                f"{info.file_size}"
+            )
+        dtype = tensor.dtype.newbyteorder(">") if self.big_endian and tensor.dtype.kind != "V" else tensor.dtype
+        layout = Layout(tensor.shape, dtype, given=tuple(size * k for k in tensor.strides))
+        begin = data_of(info, self.file)
+        # A checksum of zero is that of a file written with torch.serialization.set_crc32_options(False).
+        checksum = Checksum(begin, info.file_size, info.CRC) if info.CRC else None
+        opener = raw_parts(self.path, begin + size * tensor.offset, layout, checksum)
+        return StoredArray(f"{self.path}: {name}", tensor.shape, dtype, opener)

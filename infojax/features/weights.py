@@ -1,0 +1,49 @@
+"""The weight matrices of a checkpoint: which arrays of a file they are, and along which side they are read."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from infojax.features.folders import open_together
+from infojax.features.sources import FeatureFileError, StoredArray
+
+
+class Weight(NamedTuple):
+    """A matrix (rows, columns) of weights, and the same numbers as a tall matrix, to be read in blocks."""
+
+    shape: tuple[int, int]
+    tall: StoredArray
+
+
+def open_weights(path: str) -> tuple[dict[str, Weight], str]:
+    """The weight matrices of a file, folder or glob by name, and in words what was left out.
+
+    Every array of floats with two axes or more is one: (outputs, inputs) in PyTorch, where kernels of convolutions are
+    (outputs, inputs x height x width). In Flax, whose kernels end in the outputs, the rows are the first axis, too: the
+    singular values of a dense layer do not depend on it.
+
+    Raises:
+      FeatureFileError: there is none.
+    """
+    together = open_together(path)
+    found, others = {}, []
+    for name, array in together.arrays.items():
+        floats = not array.refusal and jax.dtypes.issubdtype(array.dtype, np.floating)
+        if not floats or len(array.full_shape) < 2 or 0 in array.full_shape:
+            others.append(name)
+            continue
+        rows, columns = array.full_shape[0], math.prod(array.full_shape[1:])
+        inner = "bt"[: len(array.full_shape) - 2] + "n"
+        turned = rows < columns and len(inner) == len(array.full_shape) - 1
+        found[name] = Weight((rows, columns), array.along("d" + inner) if turned else array)
+    if not found:
+        raise FeatureFileError(f"{path}: holds no weight matrix: no array of floats with two axes or more")
+    flattened = sum(len(weight.tall.full_shape) > 2 for weight in found.values())
+    told = [f"{len(found)} weight matrices"]
+    told += [f"{flattened} of which flatten all axes but the first"] if flattened else []
+    if others:
+        names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        told.append(f"left out are {len(others)} arrays with fewer than two axes, or not of floats ({names})")
+    return found, "; ".join(filter(None, [together.told, ", ".join(told)]))

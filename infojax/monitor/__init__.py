@@ -1,0 +1,316 @@
+"""Measures during somebody else's training: `Monitor`, fed by hand, by PyTorch hooks or by callbacks of trainers.
+
+`buffer` holds recent features, `values` measures them by name, `rules` are thresholds, `writers` are where rows go, and
+`hooks` is all that knows PyTorch, Hugging Face's Trainer and Lightning. None of these packages is imported before the
+user has done so.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from infojax.monitor import hooks, values
+from infojax.monitor.buffer import Buffer, layers_of, to_host
+from infojax.monitor.rules import ThresholdError, parse
+from infojax.monitor.writers import Rows, open_writers
+
+__all__ = ["Monitor", "ThresholdError"]
+
+MOST_OVERHEAD = 0.01  # share of the training's time
+
+
+class Monitor:
+    """Measures the features of recent batches every few steps of a training, in float32 on the CPU.
+
+    Only the batches before a measurement are copied, as many as fill the buffer; the weights change a little in the
+    meantime. The first measurement follows as soon as the buffer is full, and thresholds call it "start".
+
+      monitor = ij.Monitor("runs/resnet").watch(model, head="fc")   # features: the input of model.fc
+      for x, y in loader:
+          ...                                                       # forward, backward, optimizer.step()
+          monitor.step(labels=y)
+      monitor.close()
+
+    Without PyTorch, or with features at hand, `if monitor.wants: monitor.add(features, labels)` before `step`.
+
+    Attributes:
+      wants: whether features added now would be measured.
+      now: number of the last step.
+      results: of the last measurement, {name: value}; those of layers are named "effective_rank@layer4".
+      seconds: spent in the monitor so far.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        *,
+        every: int = 500,
+        capacity: int = 1024,
+        measures: Sequence[str] | None = None,
+        split: str = "train",
+        writers: Sequence[str] = (),
+        warn_if: str | Sequence[str] = (),
+        stop_if: str | Sequence[str] = (),
+        pool: str | Callable[[Any], Any] = "mean",
+        gather: bool = False,
+    ) -> None:
+        """Args:
+          folder: for metrics.jsonl, which `python -m infojax.report FOLDER` draws; None writes none.
+          every: steps between measurements. capacity: samples that are measured.
+          measures: names of the catalogue or of public functions of features; None for a quick choice of those that
+            labels and head allow.
+          split: what the rows are said to be measured on.
+          writers: "tensorboard", "wandb" or "trackio", to which the results go, too.
+          warn_if, stop_if: thresholds such as "effective_rank < 0.5 * start", which warn or raise `ThresholdError`;
+            see `rules`.
+          pool: how tokens or pixels become one row: "mean" (of those that the attention mask keeps), "last" token, or a
+            function of the output.
+          gather: under torch.distributed, measure the features of all ranks; every rank then has to call `step` equally
+            often. Otherwise rank 0 measures its own.
+        Raises:
+          ValueError: a name, threshold or writer that there is not; names the near ones.
+        """
+        for name, value in (("every", every), ("capacity", capacity)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        if not (callable(pool) or pool in ("mean", "last")):
+            raise ValueError(f"pool is {pool!r}; expected 'mean', 'last' or a function")
+        self.every, self.split, self.pool, self.gather = every, split, pool, gather
+        self.measures = None if measures is None else values.checked(measures)
+        self._rules = [
+            (parse(text), stop) for texts, stop in ((warn_if, False), (stop_if, True)) for text in _listed(texts)
+        ]
+        self.buffer = Buffer(capacity)
+        self.rank, self.ranks = hooks.place()
+        self._writes = self.rank == 0
+        self._rows = Rows(folder) if folder is not None and self._writes else None
+        self._writers = open_writers(writers, folder) if self._writes else []
+        self._head: Callable[[], tuple[Any, Any]] = lambda: (None, None)
+        self._per_step: int | None = None
+        self._added, self._measured = 0, 0
+        self._handles: list[Any] = []
+        self.pending: dict[str, list[np.ndarray]] = {}
+        self.history: dict[str, list[float]] = {}
+        self.now, self.seconds = 0, 0.0
+        self.results: dict[str, float] = {}
+        self._since: tuple[float, float] | None = None
+        self._told_time = False
+
+    # What is measured
+
+    @property
+    def wants(self) -> bool:
+        """Whether features of the coming step are needed: False costs nothing, on other ranks than those measured."""
+        if not (self._writes or self.gather):
+            return False
+        if not self._measured or not self._per_step:
+            return True
+        ranks = self.ranks if self.gather else 1
+        needed = -(-self.buffer.capacity // (self._per_step * ranks))
+        return self.every - self.now % self.every <= needed
+
+    def watch(
+        self,
+        model: Any,
+        head: Any = None,
+        layers: str | Sequence[str] = (),
+        labels: str | None = None,
+    ) -> "Monitor":
+        """Captures features of a PyTorch module in training mode, by forward hooks; returns the monitor.
+
+        Args:
+          model: a torch.nn.Module.
+          head: the last linear layer, as a module or its name ("fc"): its input are the features, its weight and bias
+            the head of MIR, HDR, NC3 and NC4.
+          layers: names or patterns of modules ("layer*"), whose outputs are measured as layers.
+          labels: the name of an argument of `model.forward` that holds the labels, as "labels" in Hugging Face models;
+            None where `step` or `add` is given them.
+        Raises:
+          ValueError: there is no such module; names the near ones.
+        """
+        self._handles += hooks.watch(self, model, head, _listed(layers), labels)
+        return self
+
+    def head_is(self, head: Callable[[], tuple[Any, Any]]) -> None:
+        """Takes head (C, D) and bias (C,) or None from a function, called at each measurement."""
+        self._head = head
+
+    def add(self, features: Any = None, labels: Any = None, head: Any = None, bias: Any = None) -> None:
+        """Adds a batch.
+
+        Args:
+          features: (n, D), or with further axes, which `pool` turns into one row; torch (any device and type), JAX,
+            NumPy; or a dict, nested dict or Flax state of layers. None where hooks capture them.
+          labels: (n,) whole numbers, or None for all batches.
+          head: (C, D), for Flax `kernel.T`; bias: (C,). Those of the last call count.
+        Raises:
+          ValueError: shapes that do not fit together.
+        """
+        begun = time.perf_counter()
+        if head is not None:
+            self.head_is(lambda: (head, bias))
+        if self.wants:
+            for name, value in layers_of(features).items():
+                self.pending.setdefault(name, []).append(to_host(value, name, self.pool))
+            self._pair(labels)
+        self.seconds += time.perf_counter() - begun
+
+    def _pair(self, labels: Any) -> None:
+        """Puts what was captured since the last call into the buffer, with its labels."""
+        if self.pending:
+            batch = {
+                name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in self.pending.items()
+            }
+            self.pending = {}
+            self._added += self.buffer.add(batch, None if labels is None else to_host(labels, "labels", None))
+
+    # When it is measured
+
+    def step(self, labels: Any = None, step: int | None = None) -> dict[str, float] | None:
+        """Counts a step of the training; call it after the optimiser's. Returns the results if it was time to measure.
+
+        Args:
+          labels: of the batches that hooks captured since the last step, as in `add`.
+          step: its number, where it is not one more than the last, as after resuming.
+        Raises:
+          ThresholdError: a `stop_if` holds; rows are written first.
+        """
+        begun = time.perf_counter()
+        before, self.now = self.now, self.now + 1 if step is None else int(step)
+        wanted = self._writes or self.gather
+        if wanted and self.pending:
+            self._pair(labels)
+        if self._added:
+            self._per_step, self._added = self._added, 0
+        due = self.now // self.every > before // self.every
+        full = not self._measured and self._full()
+        found = self.measure() if wanted and (due or full) else None
+        self.seconds += time.perf_counter() - begun
+        if found:
+            self._watch_time()
+        return found
+
+    def _full(self) -> bool:
+        """Whether the buffers hold enough; the same on every rank, which see batches of one size."""
+        ranks = self.ranks if self.gather else 1
+        return self.buffer.count * ranks >= self.buffer.capacity
+
+    def measure(self) -> dict[str, float]:
+        """Measures what is in the buffer now, writes it and checks the thresholds; {} if it is empty."""
+        layers, labels = self.buffer.take()
+        if self.gather and self.ranks > 1:
+            layers, labels = hooks.gathered(layers, labels)
+        found: dict[str, float] = {}
+        if self._writes and layers:
+            found = self._results(layers, labels)
+        if self.gather and self.ranks > 1:
+            found = hooks.from_first(found)
+        if not found:
+            return {}
+        self._measured += 1
+        self.results = found
+        self._check(found)
+        return found
+
+    def _results(self, layers: Mapping[str, np.ndarray], labels: np.ndarray | None) -> dict[str, float]:
+        begun, found = time.perf_counter(), {}
+        head, bias = (None if part is None else to_host(part, "head", None) for part in self._head())
+        for depth, (name, z) in enumerate(layers.items()):
+            finite = np.isfinite(z).all(1)
+            if not finite.all():
+                warnings.warn(
+                    f"infojax.Monitor: step {self.now}: {np.sum(~finite)} of {len(z)} rows of {name or 'the features'} "
+                    "hold nan or inf, and are left out",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+            z, y = z[finite], None if labels is None else labels[finite]
+            if not len(z):
+                continue
+            of_head = (head, bias) if name == "" else (None, None)
+            of_layer = values.measured(self.measures, z, y, *of_head)
+            found |= {f"{key}@{name}" if name else key: value for key, value in of_layer.items()}
+            if self._rows is not None:
+                place = {"layer": name, "depth": depth, "dim": z.shape[1]} if name else {}
+                self._rows.row("eval", self.now, split=self.split, n=len(z), **place, **of_layer)
+        if self._rows is not None:
+            self._rows.settings(None if head is None else len(head), labels)
+            self._rows.row("timing", self.now, monitor_seconds=round(time.perf_counter() - begun, 4))
+        for writer in self._writers:
+            writer.write(self.now, found)
+        return found
+
+    def _check(self, found: Mapping[str, float]) -> None:
+        """Warns or raises where a threshold holds, after the rows are written."""
+        for rule, stop in self._rules:
+            line = rule.broken(found, self.history)
+            if line and stop:
+                self._remember(found)
+                raise ThresholdError(f"infojax.Monitor: step {self.now}: {line}")
+            if line:
+                warnings.warn(f"infojax.Monitor: step {self.now}: {line}", RuntimeWarning, stacklevel=4)
+        self._remember(found)
+
+    def _remember(self, found: Mapping[str, float]) -> None:
+        for name, value in found.items():
+            if math.isfinite(value):
+                self.history.setdefault(name, []).append(value)
+
+    def _watch_time(self) -> None:
+        """Says once, after the third measurement, if the monitor takes more than 1% of the training's time."""
+        if self._measured == 1 and self._since is None:  # the first measurement compiled its programs
+            self._since = time.perf_counter(), self.seconds
+        if self._measured < 3 or self._since is None or self._told_time:
+            return
+        self._told_time = True
+        share = (self.seconds - self._since[1]) / max(time.perf_counter() - self._since[0], 1e-9)
+        if share > MOST_OVERHEAD:
+            every = math.ceil(self.every * share / MOST_OVERHEAD / 100) * 100
+            warnings.warn(
+                f"infojax.Monitor takes {share:.1%} of the training's time; every={every} would take 1%",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    # Other loops
+
+    def trainer_callback(self, **watched: Any) -> Any:
+        """A callback for Hugging Face's Trainer; `watched` are the arguments of `watch`, besides the model."""
+        return hooks.trainer_callback(self, watched)
+
+    def lightning_callback(self, labels: Callable[[Any], Any] = lambda batch: batch[1], **watched: Any) -> Any:
+        """A callback for Lightning's Trainer.
+
+        Args:
+          labels: those of a batch of the training loader, or None.
+          watched: arguments of `watch`, besides the model.
+        """
+        return hooks.lightning_callback(self, labels, watched)
+
+    def close(self) -> None:
+        """Removes the hooks and closes what is written."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        for writer in self._writers:
+            writer.close()
+        self._writers = []
+        if self._rows is not None:
+            self._rows.close()
+
+    def __enter__(self) -> "Monitor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _listed(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)

@@ -1,0 +1,194 @@
+"""PyTorch modules, torch.distributed, Hugging Face's Trainer and Lightning, without importing any of them.
+
+They are there already when somebody hands over a module; what is needed of a package is taken from `sys.modules`.
+"""
+
+import difflib
+import fnmatch
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from infojax.monitor.buffer import to_host
+
+if TYPE_CHECKING:
+    from infojax.monitor import Monitor
+
+
+# PyTorch
+
+
+def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labels: str | None) -> list[Any]:
+    """Registers the hooks of `Monitor.watch`; returns their handles."""
+    if not hasattr(model, "named_modules"):
+        raise ValueError(f"model is a {type(model).__name__}; expected a torch.nn.Module, or pass features to add")
+    if head is None and not layers:
+        linear = [name for name, module in model.named_modules() if type(module).__name__ == "Linear"]
+        raise ValueError(f"pass head= or layers=; the linear layers are {', '.join(linear[-5:]) or 'none'}")
+    _leave_the_accelerator()
+    modules = dict(model.named_modules())
+    last = None if head is None else _module(modules, head)
+    chosen = {name: modules[name] for pattern in layers for name in _matching(modules, pattern)}
+    of_call: dict[str, Any] = {}
+    never_compiled = getattr(getattr(sys.modules.get("torch"), "compiler", None), "disable", lambda hook: hook)
+
+    def capture(name: str, output: Any) -> None:
+        if not (model.training and monitor.wants):
+            return
+        begun = time.perf_counter()
+        value = to_host(_first(output), name, monitor.pool, of_call.get("attention_mask"))
+        monitor.pending.setdefault(name, []).append(value)
+        monitor.seconds += time.perf_counter() - begun
+
+    def before(_: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        of_call["attention_mask"] = kwargs.get("attention_mask")
+
+    def after(_: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        found = kwargs.get(labels)
+        if getattr(found, "ndim", 0) == 1 and model.training and monitor.wants:  # (n, T) are tokens to predict
+            monitor.add(labels=found)
+
+    handles = [model.register_forward_pre_hook(never_compiled(before), with_kwargs=True)]
+    if last is not None:
+        hook = never_compiled(lambda _, args: capture("", args[0]))
+        handles.append(last.register_forward_pre_hook(hook))
+        monitor.head_is(lambda: (last.weight, getattr(last, "bias", None)))
+    for name, module in chosen.items():
+        hook = never_compiled(lambda _, args, output, name=name: capture(name, output))
+        handles.append(module.register_forward_hook(hook))
+    if labels is not None:
+        handles.append(model.register_forward_hook(never_compiled(after), with_kwargs=True))
+    return handles
+
+
+def _module(modules: Mapping[str, Any], head: Any) -> Any:
+    found = modules[_matching(modules, head)[0]] if isinstance(head, str) else head
+    if getattr(getattr(found, "weight", None), "ndim", 0) != 2:
+        raise ValueError(f"head is {type(found).__name__}; expected a linear layer, with a weight (C, D)")
+    return found
+
+
+def _matching(modules: Mapping[str, Any], pattern: str) -> list[str]:
+    found = [name for name in modules if name and fnmatch.fnmatchcase(name, pattern)]
+    if not found:
+        close = difflib.get_close_matches(pattern, list(modules), n=3, cutoff=0.3) or list(modules)[1:6]
+        raise ValueError(f"{pattern!r} matches no module of the model; there are {', '.join(close)}")
+    return found
+
+
+def _first(output: Any) -> Any:
+    """The tensor of a module's output: itself, its last_hidden_state, or the first of a tuple."""
+    if hasattr(output, "last_hidden_state"):
+        return output.last_hidden_state
+    return _first(output[0]) if isinstance(output, tuple | list) else output
+
+
+def _leave_the_accelerator() -> None:
+    """Keeps JAX on the CPU, if nobody has said otherwise: it would reserve most of the memory of the training's GPU.
+
+    Without effect where JAX has begun to work already.
+    """
+    if jax.config.jax_platforms is None and "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
+
+
+# Several processes
+
+
+def _distributed() -> Any:
+    """torch.distributed, where it is in use; else None."""
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    return distributed if distributed and distributed.is_available() and distributed.is_initialized() else None
+
+
+def place() -> tuple[int, int]:
+    """(rank, number of ranks) of this process."""
+    distributed = _distributed()
+    if distributed is not None:
+        return distributed.get_rank(), distributed.get_world_size()
+    return (jax.process_index(), jax.process_count()) if jax.distributed.is_initialized() else (0, 1)
+
+
+def gathered(
+    layers: Mapping[str, np.ndarray], labels: np.ndarray | None
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The features and labels of all ranks on rank 0, one after the other; nothing on the others."""
+    distributed = _distributed()
+    if distributed is None:
+        raise ValueError("gather=True needs torch.distributed; gather the features yourself, and add them in process 0")
+    first = distributed.get_rank() == 0
+    parts: list[Any] | None = [None] * distributed.get_world_size() if first else None
+    distributed.gather_object((dict(layers), labels), parts)
+    parts = [part for part in parts or [] if part[0]]
+    if not parts:
+        return {}, None
+    joined = {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]}
+    return joined, None if parts[0][1] is None else np.concatenate([part[1] for part in parts])
+
+
+def from_first(found: dict[str, float]) -> dict[str, float]:
+    """The results of rank 0, on every rank: thresholds hold on all of them or on none."""
+    box = [found]
+    _distributed().broadcast_object_list(box)
+    return box[0]
+
+
+# Callbacks
+
+
+def _base(*places: str) -> type:
+    """The class of a package that the user has imported, for callbacks that must inherit from it; else object."""
+    for module, name in (place.rsplit(".", 1) for place in places):
+        found = getattr(sys.modules.get(module), name, None)
+        if isinstance(found, type):
+            return found
+    return object
+
+
+def trainer_callback(monitor: "Monitor", watched: Mapping[str, Any]) -> Any:
+    """A callback of Hugging Face's Trainer: it watches the model when training begins, and steps with the optimiser."""
+
+    class MonitorCallback(_base("transformers.TrainerCallback", "transformers.trainer_callback.TrainerCallback")):  # type: ignore[misc]
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("on_"):
+                return lambda *args, **kwargs: None
+            raise AttributeError(name)
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+            monitor.watch(model, **({"labels": "labels"} | dict(watched)))
+            monitor.now = state.global_step
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            monitor.step(step=state.global_step)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            monitor.close()
+
+    return MonitorCallback()
+
+
+def lightning_callback(monitor: "Monitor", labels: Callable[[Any], Any] | None, watched: Mapping[str, Any]) -> Any:
+    """A callback of Lightning's Trainer: it watches the module when fitting begins, and steps with the optimiser."""
+
+    class MonitorCallback(  # type: ignore[misc]
+        _base("lightning.pytorch.Callback", "pytorch_lightning.Callback", "lightning.pytorch.callbacks.Callback")
+    ):
+        def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+            monitor.watch(pl_module, **watched)
+            monitor.now = trainer.global_step
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if monitor.pending:
+                monitor.add(labels=None if labels is None else labels(batch))
+            if trainer.global_step > monitor.now:
+                monitor.step(step=trainer.global_step)
+
+        def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+            monitor.close()
+
+    return MonitorCallback()

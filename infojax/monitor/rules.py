@@ -1,0 +1,72 @@
+"""Thresholds: `effective_rank < 0.5 * start`.
+
+  NAME OP VALUE, with OP one of < <= > >=, and VALUE a number, or WORD, or NUMBER * WORD:
+    start  the first measurement      last  the one before
+    least, most                       of all measurements before
+
+NAME is a measure, of a layer as in "effective_rank@layer4". A rule says nothing while there is no earlier measurement
+to compare with. A value that is nan breaks it.
+"""
+
+import math
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+COMPARED = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+WORDS = {"start": lambda x: x[0], "last": lambda x: x[-1], "least": min, "most": max}
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+RULE = re.compile(
+    rf"\s*(?P<name>[^\s<>=*]+)\s*(?P<op><=|>=|<|>)\s*"
+    rf"(?:(?P<number>{NUMBER})|(?:(?P<factor>{NUMBER})\s*\*\s*)?(?P<word>{'|'.join(WORDS)}))\s*"
+)
+
+
+class ThresholdError(RuntimeError):
+    """A `stop_if` of a Monitor holds; the message is one line with the step and the numbers."""
+
+
+class Rule(NamedTuple):
+    """A threshold: `name` compared by `op` with `factor` times a word's value, or with `factor` alone."""
+
+    text: str
+    name: str
+    op: str
+    factor: float
+    word: str
+
+    def broken(self, found: Mapping[str, float], history: Mapping[str, Sequence[float]]) -> str:
+        """The rule with its numbers where it holds; "" where it does not.
+
+        Args:
+          found: the new measurements. history: the finite values of earlier ones.
+        Raises:
+          ValueError: its name is not measured.
+        """
+        if self.name not in found:
+            raise ValueError(f"{self.text!r}: {self.name} is not measured; measured are {', '.join(found)}")
+        value, before = found[self.name], history.get(self.name, ())
+        if math.isnan(value):
+            return f"{self.name} is nan ({self.text})"
+        if self.word and not before:
+            return ""
+        limit = self.factor * (WORDS[self.word](before) if self.word else 1)
+        return f"{self.text} ({value:.6g} {self.op} {limit:.6g})" if COMPARED[self.op](value, limit) else ""
+
+
+def parse(text: str) -> Rule:
+    """The rule that a text says.
+
+    Raises:
+      ValueError: it is none.
+    """
+    found = RULE.fullmatch(text)
+    if found is None:
+        words = ", ".join(WORDS)
+        raise ValueError(
+            f"{text!r} is no threshold; expected NAME < VALUE (or <=, >, >=), where VALUE is a number, one of {words}, "
+            "or a number times one of these, as in 'effective_rank < 0.5 * start'"
+        )
+    factor = float(found["number"] or found["factor"] or 1)
+    return Rule(" ".join(text.split()), found["name"], found["op"], factor, found["word"] or "")

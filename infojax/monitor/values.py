@@ -1,0 +1,135 @@
+"""Measures of a buffer by name: those of the catalogue that features, labels and a head give in one call."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from infojax import measures
+from infojax.measures.catalogue import CATALOGUE
+from infojax.measures.theory import Limits, nc_limits
+
+OF_FEATURES = ("entropy_features", "effective_rank", "effective_rank_from_gram", "stable_rank")
+OF_LABELS = ("nc1", "nc2_equiangularity", "cdnv")
+OF_HEAD = ("mir", "hdr", "mean_energy", "entropy_head_weights", "nc3", "nc4")
+
+
+class Sample:
+    """Features (n, D), labels (n,) or None, head (C, D) or None, bias (C,) or None; what several measures share."""
+
+    def __init__(self, z: Any, labels: Any = None, head: Any = None, bias: Any = None) -> None:
+        self.z, self.labels, self.head, self.bias = z, labels, head, bias
+
+    @cached_property
+    def interplay(self) -> measures.Interplay:
+        """The features with the head row of each label."""
+        return measures.interplay(self.z, self.labels, self.head)
+
+    @cached_property
+    def collapse(self) -> measures.NeuralCollapse:
+        """NC1 to NC4, over the classes that occur where there is no head."""
+        labels = self.labels if self.head is not None else np.unique(self.labels, return_inverse=True)[1]
+        return measures.neural_collapse(self.z, labels, self.head, self.bias)
+
+    @cached_property
+    def entropy(self) -> float:
+        return float(self.interplay.entropy_features if self.has("head") else measures.matrix_entropy(self.z))
+
+    def has(self, needed: str) -> bool:
+        """Whether it has what a measure needs: "features", "labels" or "head", which needs labels."""
+        return {"features": True, "labels": self.labels is not None}.get(
+            needed, self.labels is not None and self.head is not None
+        )
+
+
+def _table() -> dict[str, tuple[str, Callable[[Sample], Any]]]:
+    """{name: (what it needs, function of a sample)}."""
+    table: dict[str, tuple[str, Callable[[Sample], Any]]] = {}
+    for name in dir(measures):
+        if name.startswith("_") or not inspect.isfunction(function := getattr(measures, name)):
+            continue
+        needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+        if needed in (["z"], ["a"]) and name in CATALOGUE:
+            table[name] = ("features", lambda sample, function=function: function(sample.z))
+    for name in measures.NeuralCollapse._fields:
+        if name != "per_class":
+            needs = "head" if name.endswith("_head") or name[:3] in ("nc3", "nc4") else "labels"
+            table[name] = (needs, lambda sample, name=name: getattr(sample.collapse, name))
+    for name in ("entropy_head", "joint_entropy", "mutual_information", "mir", "hdr", "mean_energy"):
+        table[name] = ("head", lambda sample, name=name: getattr(sample.interplay, name))
+    centered = measures.matrix_entropy
+    table |= {
+        "entropy_features": ("features", lambda sample: sample.entropy),
+        "effective_rank_from_gram": ("features", lambda sample: np.exp(sample.entropy)),
+        "entropy_features_centered": ("features", lambda sample: centered(sample.z, center=True)),
+        "entropy_head_weights": ("head", lambda sample: measures.matrix_entropy(sample.head)),
+    }
+    return table
+
+
+TABLE = _table()
+
+
+def checked(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, each once.
+
+    Raises:
+      ValueError: one that cannot be measured here; names the near ones.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"measures is {names!r}; expected a list of names, as [{names!r}]")
+    for name in names:
+        if name not in TABLE:
+            close = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5)
+            near = f"; did you mean {' or '.join(close)}?" if close else f"; there are {', '.join(TABLE)}"
+            raise ValueError(f"measures: {name!r} is none that the monitor knows{near}")
+    return tuple(dict.fromkeys(names))
+
+
+def measured(
+    names: Sequence[str] | None, z: np.ndarray, labels: np.ndarray | None, head: Any = None, bias: Any = None
+) -> dict[str, float]:
+    """{name: value} of the named measures that labels and head allow; None for a quick choice. On the CPU.
+
+    A measure with several numbers, a NamedTuple, gives one entry for each, named MEASURE_FIELD. With a head, limits at
+    collapse stand beside them, which figures draw: limit_mir, limit_hdr, ...
+    """
+    wanted = (*OF_FEATURES, *OF_LABELS, *OF_HEAD) if names is None else names
+    found: dict[str, float] = {}
+    with jax.default_device(_cpu()):
+        sample = Sample(z, labels, head, bias)
+        for name in wanted:
+            needs, function = TABLE[name]
+            if sample.has(needs):
+                value = function(sample)
+                parts = value._asdict() if hasattr(value, "_asdict") else {"": value}
+                found |= {f"{name}_{part}" if part else name: float(x) for part, x in parts.items()}
+        if sample.has("head") and found.keys() & set(OF_HEAD):
+            found |= _limits(sample)
+    return found
+
+
+def _limits(sample: Sample) -> dict[str, float]:
+    """The values of MIR, HDR and the entropies at collapse, with these counts and this mean energy."""
+    counts = np.bincount(sample.labels, minlength=len(sample.head))[: len(sample.head)]
+    if np.sum(counts > 0) < 2 or len(sample.head) > sample.z.shape[1] + 1:
+        return {}
+    try:
+        energy = float(sample.interplay.mean_energy)
+        limits = nc_limits(len(counts), counts=counts, mean_energy=energy, dim=sample.z.shape[1])
+    except ValueError:  # less mean energy than unequal counts alone give a simplex
+        limits = nc_limits(len(counts), counts=counts)
+    found = {f"limit_{name}": float(getattr(limits, name)) for name in Limits._fields}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _cpu() -> Any:
+    """The CPU of this process, beside the training's accelerator; JAX's default device where it has no CPU."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
