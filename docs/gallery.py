@@ -21,6 +21,13 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 ROWS = DOCS / "gallery.json"
 EXPECTED = ROOT / "infojax" / "report" / "expected" / "figures.json"
+VERDICTS = {
+    "reproduces": "reproduce",
+    "partly": "reproduce in part",
+    "does not": "do not",
+    "cannot be run here": "cannot be run here",
+    "schematic": "is a diagram",
+}
 LARGEST = 90_000  # bytes of a picture
 HEAD = """# Gallery
 
@@ -104,10 +111,9 @@ def rerun(row, folder=None):
 def page(rows, expected):
     """The text of gallery.md."""
     parts, by_id = [HEAD], {row["id"]: row for row in rows}
-    count = {}
-    for row in rows:
-        count[row["verdict"]] = count.get(row["verdict"], 0) + 1
-    parts.append("In all: " + ", ".join(f"{n} {verdict}" for verdict, n in sorted(count.items())) + ".\n")
+    verdicts = [row["verdict"] for row in rows]
+    said = [f"{verdicts.count(v)} {words}" for v, words in VERDICTS.items()]
+    parts.append(f"Of {len(rows)} rows {', '.join(said)}.\n")
     for key, title in expected["sources"].items():
         parts.append(f"## {title}\n")
         for figure in (f for f in expected["figures"] if f["source"] == key):
