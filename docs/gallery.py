@@ -1,7 +1,7 @@
 """The gallery: every figure and table of the papers beside ours.
 
   python docs/gallery.py               writes docs/gallery.md from docs/gallery.json and the papers' statements
-  python docs/gallery.py fig-2b        first runs that row's command again: picture, seeds, n, time and commit are its own
+  python docs/gallery.py fig-2b        first runs that row's command again: picture, seeds, n, time, commit
   python docs/gallery.py fig-2b RUN    first takes them from the folder of a run that is there already
 
 The papers' side is in infojax/report/expected/figures.json, which the pages of runs read, too. A row of gallery.json
@@ -35,9 +35,10 @@ Every figure and table of the papers with the paper's statement, and what this c
 digits, Fashion-MNIST, two CPU cores. **Reproduces** and **does not** speak of the statement at that scale, not of the
 paper's figure at its own; **cannot be run here** names the command and what it is expected to cost.
 
-`python docs/gallery.py ID` runs a row again, with its picture. [What was run](results.md) has all numbers. The papers' sides
-are in `infojax/report/expected`, in one place for this page and for the pages of runs. Costs on one GPU are estimated from
-the steps/s measured on one H200 ([bench gpu](results.md)); `--dry_run` prints FLOPs and time for yours.
+`python docs/gallery.py ID` runs a row again, with its picture. [What was run](results.md) has all numbers; pictures without
+a commit draw those. The papers' sides are in `infojax/report/expected`, in one place for this page and for the pages of
+runs. Costs on one GPU are estimated from the steps/s measured on one H200 ([bench gpu](results.md)); `--dry_run` prints
+FLOPs and time for yours.
 """
 
 
