@@ -15,6 +15,7 @@ from infojax.report.runs.pictures import BINNING, CLOUDS, draw_binning, draw_clo
 from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN, Plan
 from infojax.report.runs.rows import RunHistory, splits_of
 from infojax.report.runs.selection import selections_table, several
+from infojax.report.runs.statements import papers_box
 from infojax.report.runs.tables import (
     data_and_model,
     differing,
@@ -104,6 +105,7 @@ def run_page(history: RunHistory, figures: str | Path) -> str:
         else "",
         "</section>" if any(tables) else "",
         _gallery(drawn),
+        papers_box(history),
         _folded("Settings", _json(history.config)),
         _folded("Environment", _json(history.environment)) if history.environment else "",
     ]
