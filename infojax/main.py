@@ -52,7 +52,7 @@ def _start(argv):
 
     try:
         settings, rest = processes.split_flags(argv[1:])
-        return processes.run(partial(_run, [argv[0], *rest]), settings, NAME, stops=True)
+        return processes.run(partial(_run, [argv[0], *rest]), settings, NAME, stops=GRACE)
     except processes.ProcessError as error:
         say(NAME, error)
         return BAD_INPUT
@@ -114,7 +114,7 @@ def _watch():
     """Ends the process `GRACE` seconds after a SIGTERM that nothing heard, as in a long compilation.
 
     Python calls handlers between two of its own instructions, but writes the number of a signal to a file at once; a
-    thread reads it. With several processes JAX handles SIGTERM, and no number is written.
+    thread reads it. With several processes JAX handles SIGTERM, no number is written, and `processes.run` watches.
     """
     numbers, written = os.pipe()
     os.set_blocking(written, False)

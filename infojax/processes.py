@@ -27,6 +27,8 @@ from jax.experimental import multihost_utils
 WAIT = 3600  # seconds at a barrier: others may still be reading data, or drawing
 END = 5  # seconds for the others to arrive after this one has failed
 SILENCE = 80  # seconds without a sign of life after which a process counts as gone, and the others end
+LOOK = 2  # seconds between two looks for a SIGTERM of any process
+NOTICE = "RECEIVED_PREEMPTION_NOTICE"  # where JAX's preemption service notes one, for all
 FIREWALL = "a firewall in between is a usual cause (JAX_COORDINATOR_PORT=8476 sets another port)"
 
 
@@ -63,7 +65,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]
     return parser.parse_known_args(arguments)
 
 
-def run(program: Callable[[], int], settings: argparse.Namespace, name: str, stops: bool = False) -> int:
+def run(program: Callable[[], int], settings: argparse.Namespace, name: str, stops: float = 0) -> int:
     """program() -> exit code, as one of several processes where the settings say so; returns the exit code.
 
     Processes that end in the same way leave together. One that fails alone, or is killed, leaves the others in a
@@ -73,7 +75,8 @@ def run(program: Callable[[], int], settings: argparse.Namespace, name: str, sto
       program: prints its own errors; what it does not catch is printed here, code 1.
       settings: from `add_flags`.
       name: of the command, put before its messages.
-      stops: whether the program checks `asked_to_stop`; SIGTERM ends any other.
+      stops: seconds for the program to check `asked_to_stop`; if it has not by then, as within a long compilation, a
+        SIGTERM to any process ends all with code 143. 0: it does not check, and SIGTERM ends the process that gets it.
     Raises:
       ProcessError: the processes could not join.
     """
@@ -81,9 +84,11 @@ def run(program: Callable[[], int], settings: argparse.Namespace, name: str, sto
         if (settings.coordinator, settings.num_processes, settings.process_id) != (None, None, None):
             raise ProcessError("--coordinator, --num_processes and --process_id need --distributed")
         return program()
-    jax.config.update("jax_enable_preemption_service", stops)
+    jax.config.update("jax_enable_preemption_service", bool(stops))
     _join(settings, name)
     _separate_output()
+    if stops:
+        threading.Thread(target=_watch, args=(name, stops), daemon=True).start()
     try:
         code = program()
     except jax.errors.JaxRuntimeError as error:
@@ -94,14 +99,31 @@ def run(program: Callable[[], int], settings: argparse.Namespace, name: str, sto
         traceback.print_exc()
         code = 1
     try:
-        milliseconds = 1000 * (END if code else WAIT)
-        global_state.client.wait_at_barrier("infojax/end", milliseconds)  # type: ignore[union-attr]  # started above
+        _meet_at_the_end(code)
+        _over.set()
         jax.distributed.shutdown()
     except jax.errors.JaxRuntimeError:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 1)  # without the barrier of jax.distributed at exit
     return code
+
+
+def ended_alike(code: int) -> bool:
+    """Whether all processes end, with this exit code or another; False if some are still elsewhere after `END` seconds.
+
+    For launchers that join the processes themselves, and must not wait for one that cannot come.
+    """
+    try:
+        _meet_at_the_end(code)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def _meet_at_the_end(code):
+    if global_state.client is not None:
+        global_state.client.wait_at_barrier("infojax/end", 1000 * (END if code else WAIT))
 
 
 def _join(settings, name):
@@ -144,11 +166,42 @@ def _join(settings, name):
 
 def _alone(name, *_):
     """Ends this process, from the thread that finds another one gone: a collective would wait for it forever."""
+    if _told.is_set():
+        _stopped(name)
     gone = "another process ended (killed, or its machine is gone); start all again, the same command continues"
     _say_last(f"{name}: {gone}")
     os._exit(1)
 
 
+def _watch(name, seconds):
+    """Ends this process some seconds after a SIGTERM to any of them that the training loop did not hear.
+
+    JAX's handler for it is not Python's: it leaves a note for all processes, which is read here.
+    """
+    while not _noticed():
+        if _over.wait(LOOK):
+            return
+    _told.set()
+    if not heard.wait(seconds) and not _over.is_set():
+        _stopped(name)
+
+
+def _noticed():
+    """Whether JAX has noted that a process received SIGTERM."""
+    try:
+        return bool(global_state.client.key_value_try_get(NOTICE))  # type: ignore[union-attr]  # while it is joined
+    except (jax.errors.JaxRuntimeError, AttributeError):  # there is no such note, or nobody to ask
+        return False
+
+
+def _stopped(name):
+    within = "stopped by SIGTERM within a long computation"
+    _say_last(f"{name}: {within}; the same command continues from the last checkpoint")
+    os._exit(143)
+
+
+_told = threading.Event()  # of a SIGTERM to any of them
+_over = threading.Event()  # the program has ended
 _last_words = threading.Lock()
 
 

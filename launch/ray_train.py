@@ -3,9 +3,9 @@
 Engine    Ray 2.60 or newer, ray.train.v2.jax.JaxTrainer (an alpha API); infojax installed where the workers run
 Edit      nothing: the flags below have the defaults of a v6e 4x4 slice, 16 chips on 4 hosts
 Command   ray job submit --working-dir . -- python launch/ray_train.py --config=configs/smoke.py --workdir=/runs/smoke
-Preempted a worker that ends with 143 (saved), or is lost, is an error to Ray: all begin again, --restarts times at
-          most, and the same command continues. 2 (bad input) and 3 (NaN or Inf) are results: nothing begins again, and
-          they are the exit code of this command
+Preempted a worker that ends with 143 (saved), is lost, or ends alone is an error to Ray: all begin again, --restarts
+          times at most, and the same command continues; after that this command ends with 1 and one line. 2 (bad input)
+          and 3 (NaN or Inf) in all are results: nothing begins again, and they are the exit code of this command
 Cost      what the cluster costs; for TPUs https://cloud.google.com/tpu/pricing
 """
 
@@ -22,10 +22,13 @@ def train(config):
     import ray.train
 
     from infojax.main import main
+    from infojax.processes import ended_alike
 
     code = main(config["argv"])
     if code not in (0, 2, 3):
         raise Preempted(f"infojax ended with code {code}; the same command continues")
+    if not ended_alike(code):  # `report` would wait for the others forever
+        raise Preempted(f"infojax ended with code {code} in one worker alone; the same command continues")
     ray.train.report({"exit_code": code})
 
 
@@ -46,8 +49,13 @@ def launch(arguments=None):
     scaling = ScalingConfig(num_workers=ours.workers, **(tpu if ours.topology else {"use_gpu": True}))
     storage = {"storage_path": ours.storage} if ours.storage else {}
     run = RunConfig(name="infojax", failure_config=FailureConfig(max_failures=ours.restarts), **storage)
-    result = JaxTrainer(train, train_loop_config={"argv": argv}, scaling_config=scaling, run_config=run).fit()
-    return result.metrics["exit_code"]
+    trainer = JaxTrainer(train, train_loop_config={"argv": argv}, scaling_config=scaling, run_config=run)
+    try:
+        return trainer.fit().metrics["exit_code"]
+    except Exception as error:  # of Ray, whose types differ between its versions
+        reason = " ".join(str(error).split())[-300:]
+        print(f"infojax: {ours.restarts} restarts did not help; the last failure: {reason}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ BENCHES = {
     "semisup": "steps/s of the semi-supervised methods and what a step is made of, beside PyTorch",
     "layers": "tr(S_W S_B^+) of every layer of f+, and minimality of the layers of f-",
     "gpu": "what one GPU gives in a few minutes: correctness, steps, measures, augmentation, beside PyTorch",
+    "images": "training from a folder of JPEGs that is not held in memory, beside PyTorch's loader",
+    "pods": "compiled training steps and evaluators of TPU pods: FLOPs, bytes moved, memory, step time on paper",
     "data": "drawing and augmenting a batch on the device, and reading ArrayRecord, beside Pillow",
 }
 
@@ -61,14 +63,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="also write the rows as JSON lines; - for stdout")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
     parser.add_argument("--minutes", type=float, help="gpu: the time it may take; 10 by default")
-    parser.add_argument("--out", metavar="DIR", help="gpu: where its rows go as soon as they are known; . by default")
+    parser.add_argument(
+        "--out", metavar="DIR",
+        help="gpu: where its rows go as soon as they are known; . by default. images: where its pictures are kept",
+    )  # fmt: skip
+    parser.add_argument("--classes", type=int, help="images: number of classes; 1000 by default")
+    parser.add_argument("--images", type=int, help="images: number of pictures; 20,000 by default")
     args = parser.parse_args(argv)
-    options = {key: value for key in ("minutes", "out") if (value := getattr(args, key)) is not None}
-    if options and args.name != "gpu":
-        parser.error(f"only the bench gpu takes --{next(iter(options))}")
+    own = {"minutes": ("gpu",), "out": ("gpu", "images"), "classes": ("images",), "images": ("images",)}
+    options = {key: value for key in own if (value := getattr(args, key)) is not None}
+    for key in options:
+        if args.name not in own[key]:
+            parser.error(f"only the bench {' and '.join(own[key])} takes --{key}")
     if args.json != "-":
         print(machine(), flush=True)
-    rows = importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick, **options)
+    rows = list(importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick, **options))
     lines = "".join(json.dumps({"bench": args.name, "machine": machine(), **row}) + "\n" for row in rows)
     if args.json == "-":
         print(lines, end="")

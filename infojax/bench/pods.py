@@ -4,7 +4,9 @@ Needs libtpu (extra `tpu`). Shapes stand in for arrays; nothing runs.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,13 +15,20 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from infojax import parallel
+from infojax.bench.collectives import bytes_moved, collectives
 from infojax.measures import trace
 from infojax.measures.estimate import COMPRESSED, _pack
 from infojax.measures.operators import ROWS, WHOLE, HeadRows
-from infojax.objectives import Seeds
+from infojax.models import build
+from infojax.objectives import Model, Seeds, init_state, with_settings
 from infojax.parallel.estimates import on_devices
-from infojax.tasks.build import Run, assembled, classification, on_mesh, torchssl
+from infojax.tasks import crossmodal, load, selfsup, semisup
+from infojax.tasks.build import Study, classification, on_mesh, torchssl
 from infojax.tasks.config import choices
+from infojax.train.draw import Fed
+from infojax.train.networks import as_net
+from infojax.train.step import make_step
 
 
 def topology_mesh(name: str) -> Mesh:
@@ -78,12 +87,164 @@ def training_step(mesh: Mesh, batch: int = 64, model: str = "wide_resnet", **opt
     config = torchssl("pod", chosen, lr=0.03, weight_decay=5e-4, batch_size=batch, schedule="cosine", epochs=1.0)
     config.objective.update(term="mi", strength=0.1)
     config.model.options.update(options)
-    study = on_mesh(classification(config), mesh)
-    step, objective, state, seeds = assembled(study, [Run({"seed": 0}, Seeds())])
+    return compiled_step(classification(config), mesh)
+
+
+def compiled_step(study: Study, mesh: Mesh, batch: int | None = None) -> tuple[Any, int]:
+    """(compiled step of a study over the mesh, number of parameters that are trained); nothing is computed.
+
+    Args:
+      batch: instead of the objective's; the few samples that stand in for a set need not be as many.
+    """
+    study = on_mesh(study, mesh)
+    objective = with_settings(study.objective, {"batch_size": batch}) if batch else study.objective
+    state = jax.eval_shape(lambda seeds: init_state(objective, seeds, study.ctx), Seeds())
+
+    def placed(tree, spec=P()):
+        return jax.tree.map(lambda x: abstract(mesh, jnp.shape(x), jnp.result_type(x), spec), tree)
+
+    fed = None
+    if study.streams:
+        rows = {}
+        for view in objective.views:
+            if view.source in study.streams:
+                shape, numbers = (view.size, *study.streams[view.source].shape), (view.size,)
+                one = {"x": (shape, jnp.uint8), "labels": (numbers, jnp.int32), "index": (numbers, jnp.int32)}
+                rows[view.key] = {key: abstract(mesh, *what, P("data")) for key, what in one.items()}
+        fed = Fed(abstract(mesh, (), jnp.int32, P()), rows)
+    constants = placed({"data": study.data, **study.constants})
+    step = jax.jit(make_step(study.ctx, study.transforms), donate_argnums=1)
+    compiled = step.lower(objective, placed(state), constants, placed(Seeds()), fed).compile()
+    return compiled, sum(x.size for x in jax.tree.leaves(state.params))
+
+
+# What is compiled for pods
+
+
+def supervised() -> Study:
+    """WRN-28-2 on 32 x 32, bfloat16."""
+    chosen = choices("small", data="synthetic", model="wrn_28_2", seeds=1)
+    config = torchssl("pod", chosen, lr=0.03, weight_decay=5e-4, batch_size=8, schedule="cosine", epochs=1.0)
+    return _study(config, 32)
+
+
+def fixmatch() -> Study:
+    """64 labelled and 448 unlabelled pictures in two views per 64 of the batch, WRN-28-2."""
+    config = semisup.defaults(
+        "pod", choices("small", data="synthetic", model="wrn_28_2", method=("fixmatch",), seeds=1)
+    )
+    config.steps, config.data.labels = 1000, 0
+    return _study(config, 32)
+
+
+def selfsupervised(method: str, model: str, size: int) -> Study:
+    """Pictures that the host reads, as of ImageNet."""
+    config = selfsup.defaults("pod", choices("small", data="synthetic", model=model, method=(method,), seeds=1))
+    config.steps, config.data.stream = 1000, "always"
+    if method == "mae":
+        config.optimizer = selfsup.optimizer_settings(
+            "adamw", lr=1.5e-4, weight_decay=0.05, b2=0.95, schedule="cosine", warmup_steps=10
+        )
+    return _study(config, size)
+
+
+def coop(classes: int) -> Study:
+    """Prompts of 1,000 classes through CLIP's text tower (12 layers, 512 wide); cached features of pictures."""
+    config = crossmodal.defaults("pod", choices("small", data="synthetic", method=("coop_cma",), shots=1, seeds=1))
+    config.data.options = dict(num_classes=classes, size=32, channels=3, num_train=2 * classes, num_test=classes)
+    config.towers.update(width=512, layers=12, head_width=64, patch=32)
+    config.objective.update(transform="plain", chunk=100)
+    config.model.dtype = "bfloat16"
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as names:
+        names.write("".join(f"thing {i}\n" for i in range(classes)))
+        names.flush()
+        config.data.names = names.name
+        return crossmodal.study(config)
+
+
+def _study(config, size):
+    """The study of a config on a few made-up pictures, computed in bfloat16."""
+    config.data.options = dict(size=size, channels=3, num_train=64, num_test=16)
+    config.objective.batch_size, config.model.dtype = 8, "bfloat16"
+    return load(config.task).study(config)
+
+
+def forward_step(mesh: Mesh, batch: int = 512) -> Any:
+    """The compiled pass of an evaluator: ResNet-50 on a batch, its outputs gathered."""
+    net = as_net(build("resnet50", 1000, dtype="bfloat16"), jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
+    params, model_state = jax.eval_shape(net.init, jax.random.key(0))
+
+    def run(params, model_state, x):
+        x = jax.lax.with_sharding_constraint(x.astype(jnp.float32) / 255, NamedSharding(mesh, P("data")))
+        found = Model(params, model_state, net)(x)
+        return jax.lax.with_sharding_constraint((found.logits, found.embedding), NamedSharding(mesh, P()))
 
     def placed(tree):
-        return jax.tree.map(lambda x: abstract(mesh, jnp.shape(x), jnp.result_type(x), P()), tree)
+        return jax.tree.map(lambda x: abstract(mesh, x.shape, x.dtype, P()), tree)
 
-    constants = {"data": study.data, **study.constants}
-    lowered = jax.jit(step).lower(objective, placed(state), placed(constants), placed(seeds))
-    return lowered.compile(), sum(x.size for x in jax.tree.leaves(state.params))
+    x = abstract(mesh, (batch, 224, 224, 3), jnp.uint8, P())
+    return jax.jit(run).lower(placed(params), placed(model_state), x).compile()
+
+
+def measured(mesh: Mesh, n: int = 50_000) -> Iterator[tuple[str, Any]]:
+    """What evaluators compute of n samples, 1,000 classes and 2,048 features over the mesh."""
+    n -= n % mesh.size
+    rows, ids = abstract(mesh, (n, 2048), jnp.float32, P("data")), abstract(mesh, (n,), jnp.int32, P("data"))
+    stats = jax.jit(lambda z, y: parallel.class_stats(z, y, 1000, mesh=mesh))
+    yield "class_stats", stats.lower(rows, ids).compile()
+    yield from estimator_stages(mesh, n, 1000, 2048, 8, 64, ("extend", "advance"))
+
+
+PROGRAMS: dict[str, tuple[Callable[[], Study], int]] = {  # name -> study, its batch per chip
+    "supervised, WRN-28-2": (supervised, 64),
+    "FixMatch, WRN-28-2": (fixmatch, 8),
+    "SimCLR, ResNet-50": (partial(selfsupervised, "simclr", "resnet50", 224), 16),
+    "MAE, ViT-B/16": (partial(selfsupervised, "mae", "mae_base", 224), 16),
+    "CoOp, 1,000 classes": (partial(coop, 1000), 4),
+}
+V5E = {"flops": 197e12, "memory": 819e9, "links": 200e9, "network": 6.4e12 / 8 / 256}  # a chip's, per second
+SLICE = 256  # chips that links connect; several slices meet in the data centre's network
+PODS = ("v5e:2x4", "v5e:16x16")
+
+
+def seconds_on_paper(flops: float, traffic: float, reduced: float, gathered: float, chips: int) -> float:
+    """Least seconds of a step on v5e: arithmetic or memory, whichever is longer, then what moves, without overlap.
+
+    A ring moves 2 S (P - 1) / P bytes of S reduced ones over a chip's links, S (P - 1) / P of gathered ones. Between
+    slices each chip exchanges its 1 / 256 of what is reduced over its share of the network.
+    """
+    inside, slices = min(chips, SLICE), -(-chips // SLICE)
+    moves = (2 * reduced + gathered) * (inside - 1) / inside / V5E["links"]
+    between = 2 * reduced / SLICE * (slices - 1) / slices / V5E["network"]
+    return max(flops / V5E["flops"], traffic / V5E["memory"]) + moves + between
+
+
+def row(name: str, topology: str, program: Any, chips: int, **more: Any) -> dict[str, Any]:
+    """What a compiled program computes, moves and holds on a chip."""
+    found, memory, moved = program.cost_analysis(), program.memory_analysis(), bytes_moved(program)
+    reduced = sum(size for kind, size in moved.items() if kind in ("all-reduce", "reduce-scatter"))
+    gathered = sum(moved.values()) - reduced
+    largest = max((c.bytes for c in collectives(program) if c.kind == "all-gather"), default=0)
+    on = partial(seconds_on_paper, found["flops"], found["bytes accessed"], reduced, gathered)
+    held = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes
+    return {
+        "program": name, "pod": topology, **more, "gflop": found["flops"] / 1e9, "gb": found["bytes accessed"] / 1e9,
+        "reduced_mb": reduced / 1e6, "gathered_mb": gathered / 1e6, "largest_gather_mb": largest / 1e6,
+        "memory_gb": (held - memory.alias_size_in_bytes) / 1e9, "ms_on_paper": 1e3 * on(chips),
+        **{f"efficiency_{p}": on(1) / on(p) for p in (8, 64, 256, 4096)},
+    }  # fmt: skip
+
+
+def run(quick: bool = False) -> Iterator[dict[str, Any]]:
+    """Rows of programs and pods; the efficiency is that of as many chips with the same batch on each."""
+    for topology in PODS[:1] if quick else PODS:
+        mesh = topology_mesh(topology)
+        for name, (study, batch) in PROGRAMS.items():
+            size = batch * mesh.size
+            program, parameters = compiled_step(study(), mesh, size)
+            yield row(name, topology, program, mesh.size, batch=size, parameters=parameters)
+            if quick:
+                return
+        yield row("forward pass, ResNet-50", topology, forward_step(mesh), mesh.size, batch=512)
+        for name, program in measured(mesh):
+            yield row(f"{name}, 50k samples", topology, program, mesh.size)

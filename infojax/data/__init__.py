@@ -17,15 +17,27 @@ from infojax.data.official import OFFICIAL, open_official
 from infojax.data.options import check_options
 from infojax.data.order import order, order_with_replacement
 from infojax.data.records import open_records
-from infojax.data.source import Arrays, DataError, Dataset, Source, channel_moments, constant_channels, in_memory, near
+from infojax.data.source import (
+    Arrays,
+    Chosen,
+    DataError,
+    Dataset,
+    Joined,
+    Source,
+    channel_moments,
+    constant_channels,
+    in_memory,
+    near,
+)
 from infojax.data.splits import labelled
 from infojax.data.stream import stream
 from infojax.data.views import RECIPES, Recipe, view, view_transforms
+from infojax.data.workers import use_workers
 
 __all__ = [
-    "Arrays", "DataError", "Dataset", "RECIPES", "Recipe", "Source", "channel_moments", "constant_channels",
-    "in_memory", "labelled", "normalise", "open_dataset", "options_of", "order", "order_with_replacement", "stream",
-    "strong", "transforms", "view", "view_transforms", "weak",
+    "Arrays", "Chosen", "DataError", "Dataset", "Joined", "RECIPES", "Recipe", "Source", "channel_moments",
+    "constant_channels", "in_memory", "labelled", "normalise", "open_dataset", "options_of", "order",
+    "order_with_replacement", "stream", "strong", "transforms", "use_workers", "view", "view_transforms", "weak",
 ]  # fmt: skip
 
 DATASETS = {

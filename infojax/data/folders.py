@@ -68,7 +68,7 @@ def folder(
     chosen, said = roles("folder", rows, train=train_split, test=test_split)
     shape, resized, scales, converted = _pixels([path for part in rows.values() for path, _ in part], size, channels)
     opened = {
-        split: cache(partial(Pictures, [path for path, _ in part], [c for _, c in part], shape, resized, scales))
+        split: cache(partial(Pictures, [f"{path}" for path, _ in part], [c for _, c in part], shape, resized, scales))
         for split, part in rows.items()
     }
     notes = [_summary(rows, names), *notes, *said, *_missing_classes(rows, names, chosen), *converted]

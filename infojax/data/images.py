@@ -3,9 +3,7 @@
 import io
 import os
 import stat
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from infojax.data.source import DataError, listing
+from infojax.data.workers import THREADS, decode_all, quiet
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")  # Pillow tries them in this order
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".gif")
-POOL = ThreadPoolExecutor(thread_name_prefix="infojax-decode")  # Pillow decodes without the interpreter's lock
 ORIENTATION = 0x0112  # of EXIF: 1 is upright, from 5 on height and width are swapped
 TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
@@ -63,6 +61,8 @@ def decode(
       where: what to call it in an error; the path by default.
       channels: 3 (RGB) or 1 (grey).
       size: the shorter side is resized to this (bicubic) and the middle square kept; None keeps the picture as it is.
+        A JPEG with a shorter side of at least four times that is decoded at 1/2, 1/4 or 1/8 of its size, twice `size`
+        or more, which takes a fraction of the time: see `_drafted`.
       scales: mode "I" (32-bit integers) or "F" (floats) -> (low, high), which become 0 and 255; by default those of the
         picture itself.
     Raises:
@@ -72,6 +72,7 @@ def decode(
 
     mode = "RGB" if channels == 3 else "L"
     with _opened(encoded, where) as image:
+        _drafted(image, size)
         image.load()
         turn = TURNS.get(_orientation(image))  # once loaded: Pillow turns TIFF files itself
         if image.mode[0] in "IF":
@@ -123,7 +124,7 @@ def headers(paths: Sequence[str | Path]) -> list[Header]:
     found: list[Any] = []
     with quiet():
         for start in range(0, len(paths), 10_000):
-            found += POOL.map(attempt, paths[start : start + 10_000])
+            found += THREADS.map(attempt, paths[start : start + 10_000])
     bad = [(path, error) for path, error in zip(paths, found, strict=True) if isinstance(error, DataError)]
     if bad:
         others = listing([os.path.basename(path) for path, _ in bad[1:]])
@@ -138,14 +139,6 @@ def scale_of(low: float, high: float, fractions: bool) -> tuple[float, float]:
         if low >= 0 and high <= top:
             return 0, top
     return low, max(high, low + 1)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences Pillow's warnings: what cannot be read is an error, what can be is fine. Not to be used in threads."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
 
 
 @contextmanager
@@ -209,6 +202,16 @@ def _eight_bits(image, scale):
     return Image.fromarray(np.rint(np.clip(values, 0, 255)).astype(np.uint8))
 
 
+def _drafted(image, size):
+    """Lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size where that leaves twice the size needed, or more.
+
+    The decoder then averages blocks of pixels, and the resizing that follows has a factor of at least 2 left, with
+    which Pillow documents "a result close to fair resampling" (`reducing_gap`).
+    """
+    if size is not None and image.format == "JPEG":
+        image.draft(image.mode, (2 * size, 2 * size))
+
+
 def _middle_square(image, size):
     from PIL import Image
 
@@ -219,14 +222,38 @@ def _middle_square(image, size):
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
-class Pictures:
-    """A split of picture files, decoded when read.
+class Encoded:
+    """A split of encoded pictures, decoded when read; subclasses say where the encoded ones come from.
 
     Args:
-      paths, labels: of the samples.
       shape: (H, W, channels) of all of them.
-      size: as in `decode`, or None if the files already have that shape.
-      scales: as in `decode`.
+      size, scales: as in `decode`.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], size: int | None, scales: Mapping[str, tuple[float, float]] | None = None
+    ) -> None:
+        self.shape = shape
+        self._decode = partial(decode, channels=shape[2], size=size, scales=scales)
+
+    def encoded(self, indices: np.ndarray) -> tuple[list[Any], list[str], np.ndarray]:
+        """(n,) indices -> paths or contents of files, what to call them in errors, labels (n,)."""
+        raise NotImplementedError
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        files, names, labels = self.encoded(indices)
+        decoded = decode_all(self._decode, files, names)
+        for name, pixels in zip(names, decoded, strict=True):
+            if pixels.shape != self.shape:
+                raise DataError(f"{name}: is {pixels.shape[0]} x {pixels.shape[1]} now, not what it was at the start")
+        return np.stack(decoded), labels
+
+
+class Pictures(Encoded):
+    """A split of picture files.
+
+    Args:
+      paths, labels: of the samples; others as for `Encoded`.
     """
 
     def __init__(
@@ -237,17 +264,12 @@ class Pictures:
         size: int | None,
         scales: Mapping[str, tuple[float, float]] | None,
     ) -> None:
-        self.paths, self.labels, self.shape = paths, np.asarray(labels, np.int32), shape
-        self._decode = partial(decode, channels=shape[2], size=size, scales=scales)
+        super().__init__(shape, size, scales)
+        self.paths, self.labels = list(map(os.fspath, paths)), np.asarray(labels, np.int32)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encoded(self, indices: np.ndarray) -> tuple[list[Any], list[str], np.ndarray]:
         paths = [self.paths[i] for i in indices]
-        with quiet():
-            decoded = list(POOL.map(self._decode, paths))
-        for path, pixels in zip(paths, decoded, strict=True):
-            if pixels.shape != self.shape:
-                raise DataError(f"{path}: is {pixels.shape[0]} x {pixels.shape[1]} now, not what it was at the start")
-        return np.stack(decoded), self.labels[indices]
+        return paths, paths, self.labels[indices]

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from infojax.data.images import decode, quiet
+from infojax.data.images import decode
 from infojax.data.source import Arrays, DataError, Dataset
+from infojax.data.workers import quiet
 
 TORONTO = "https://www.cs.toronto.edu/~kriz/"
 STANFORD = "http://ai.stanford.edu/~acoates/stl10/"

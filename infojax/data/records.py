@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from infojax.data.images import POOL, decode, quiet
+from infojax.data.images import Encoded
 from infojax.data.official import OFFICIAL, PREPARED
 from infojax.data.source import UNLABELLED, DataError, Dataset, check_labels, near, roles
 
-SMALL = 8192  # bytes; handing a smaller picture to another thread takes longer than decoding it
 
-
-class Records:
+class Records(Encoded):
     """A split of a prepared set, decoded when read."""
 
     def __init__(
@@ -26,22 +24,18 @@ class Records:
         image_key: str,
         label_key: str,
     ) -> None:
-        self.shape = shape
+        super().__init__(shape, size)
         self._records, self._where, self._num_classes = records, where, num_classes
         self._unlabelled = where.endswith(f" {UNLABELLED}")
-        self._size, self._image_key, self._label_key = size, image_key, label_key
+        self._image_key, self._label_key = image_key, label_key
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encoded(self, indices: np.ndarray) -> tuple[list[Any], list[str], np.ndarray]:
         rows, labels = self._rows(indices)
         pictures = [row[self._image_key].bytes_list.value[0] for row in rows]
-        names = [f"{self._where}, record {i}" for i in indices]
-        each = map if sum(map(len, pictures)) <= SMALL * len(pictures) else POOL.map
-        with quiet():
-            decoded = list(each(partial(decode, channels=self.shape[2], size=self._size), pictures, names))
-        return np.stack(decoded), labels
+        return pictures, [f"{self._where}, record {i}" for i in indices], labels
 
     def _rows(self, indices):
         from tensorflow_datasets.proto import tf_example_pb2
@@ -58,8 +52,13 @@ class Records:
     @cached_property
     def labels(self) -> np.ndarray:
         """Read from every record on first use, without decoding pictures."""
-        blocks = range(0, len(self), 10_000)
-        return np.concatenate([self._rows(range(a, min(a + 10_000, len(self))))[1] for a in blocks])
+        return self.labels_at(np.arange(len(self)))
+
+    def labels_at(self, indices: np.ndarray) -> np.ndarray:
+        """Of some records, read in blocks."""
+        if "labels" in vars(self):
+            return self.labels[indices]
+        return np.concatenate([self._rows(indices[a : a + 1000])[1] for a in range(0, len(indices), 1000)])
 
 
 def open_records(

@@ -50,6 +50,75 @@ class Arrays:
         return self.x[indices], self.labels[indices]
 
 
+class Chosen:
+    """Some samples of a source, by their indices, read when they are asked for.
+
+    Args:
+      chosen: (n,); labels: (n,) of these samples instead of their own, or None.
+    """
+
+    def __init__(self, source: Source, chosen: np.ndarray, labels: np.ndarray | None = None) -> None:
+        self.source, self.chosen, self.shape, self._labels = source, chosen, source.shape, labels
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.labels_at(np.arange(len(self)))
+
+    def labels_at(self, indices: np.ndarray) -> np.ndarray:
+        return labels_at(self.source, self.chosen[indices]) if self._labels is None else self._labels[indices]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, labels = self.source.read(self.chosen[indices])
+        return x, labels if self._labels is None else self._labels[indices]
+
+
+class Joined:
+    """Two sources of the same shape, one after the other, read when they are asked for."""
+
+    def __init__(self, first: Source, second: Source) -> None:
+        self.parts, self.shape = (first, second), first.shape
+        if first.shape != second.shape:
+            raise DataError(f"samples of {first.shape} and of {second.shape} cannot be trained on together")
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.concatenate([part.labels for part in self.parts])
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def labels_at(self, indices: np.ndarray) -> np.ndarray:
+        labels = np.empty(len(indices), np.int32)
+        for part, mine, own in self._split(indices):
+            labels[mine] = labels_at(part, own)
+        return labels
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x: Any = None
+        labels = np.empty(len(indices), np.int32)
+        for part, mine, own in self._split(indices):
+            samples, labels[mine] = part.read(own)
+            x = np.empty((len(indices), *self.shape), samples.dtype) if x is None else x
+            x[mine] = samples
+        return x, labels
+
+    def _split(self, indices):
+        """(part, which of the indices are its own, these as its own) of each part that has some."""
+        indices, border = np.asarray(indices), len(self.parts[0])
+        for part, mine, offset in zip(self.parts, (indices < border, indices >= border), (0, border), strict=True):
+            if mine.any():
+                yield part, mine, indices[mine] - offset
+
+
+def labels_at(source: Source, indices: np.ndarray) -> np.ndarray:
+    """Labels of some samples, (n,), of sources on disk without reading those of the others."""
+    own = getattr(source, "labels_at", None)
+    return own(indices) if own else source.labels[indices]
+
+
 class Dataset(NamedTuple):
     """Splits and their common properties.
 
@@ -201,16 +270,22 @@ def in_memory(source: Source, block: int = 1000) -> Arrays:
     return Arrays(x, labels)
 
 
-def channel_moments(source: Source, block: int = 1000) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_moments(
+    source: Source, block: int = 1000, samples: int | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel over all samples and pixels, on the scale of the samples.
 
-    The deviation of a channel with a single value is 0 up to rounding: see `constant_channels`.
+    With `samples` only so many are read, evenly spaced over the source. The deviation of a channel with a single value
+    is 0 up to rounding: see `constant_channels`.
     """
     count = 0
     mean: Any = 0.0
     scatter: Any = 0.0
-    for start in range(0, len(source), block):
-        x, _ = source.read(np.arange(start, min(start + block, len(source))))
+    chosen = np.arange(len(source))
+    if samples is not None and samples < len(source):
+        chosen = np.arange(samples) * len(source) // samples
+    for start in range(0, len(chosen), block):
+        x, _ = source.read(chosen[start : start + block])
         x = x.reshape(-1, x.shape[-1]).astype(np.float64)
         n, delta = len(x), x.mean(0) - mean
         scatter = scatter + ((x - x.mean(0)) ** 2).sum(0) + delta**2 * (count * n / (count + n))

@@ -9,27 +9,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.data import order
+from infojax.data import Chosen, order
 from infojax.data.source import Source
 from infojax.objectives import Head, Model
 from infojax.parallel import local_copy
 
 
 class Sample(NamedTuple):
-    """A fixed part of a split, on the device in its stored form.
+    """A fixed part of a split, in its stored form.
 
     Attributes:
-      split: its name; x: (n, ...) samples; labels: (n,) int32.
+      split: its name; x: (n, ...) samples, an array on the device or `Unread`; labels: (n,) int32.
     """
 
     split: str
-    x: jax.Array
+    x: Any
     labels: jax.Array
 
 
-def fixed_sample(split: str, source: Source, n: int | None = None, seed: int = 0) -> Sample:
-    """The whole split, or n of its samples drawn once without replacement."""
+class Unread:
+    """Samples of a source, (n, ...), which are read whenever some are taken: x[20:40]."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.shape = source, (len(source), *source.shape)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, rows: Any) -> jax.Array:
+        return jnp.asarray(self.source.read(np.arange(len(self))[rows])[0])
+
+
+def fixed_sample(split: str, source: Source, n: int | None = None, seed: int = 0, read: bool = True) -> Sample:
+    """The whole split, or n of its samples drawn once without replacement.
+
+    Args:
+      read: whether it lies on the device, or is read from the source each time it is looked at.
+    """
     chosen = np.arange(len(source)) if n is None or n >= len(source) else np.asarray(_first(n, len(source), seed))
+    if not read:
+        part = Chosen(source, np.sort(chosen))
+        return Sample(split, Unread(part), jnp.asarray(part.labels))
     x, labels = source.read(np.sort(chosen))
     return Sample(split, jnp.asarray(x), jnp.asarray(labels))
 

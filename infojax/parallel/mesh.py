@@ -95,11 +95,15 @@ def local_rows(num_rows: int, mesh: Mesh | None = None) -> np.ndarray:
     return np.unique(np.concatenate(mine))
 
 
-def from_local_rows(tree: Any, mesh: Mesh | None = None) -> Any:
-    """Arrays sharded over rows, to which every process contributes its `local_rows`, numpy (n, ...)."""
+def from_local_rows(tree: Any, mesh: Mesh | None = None, axis: int = 0) -> Any:
+    """Arrays sharded over rows, to which every process contributes its `local_rows`, numpy (n, ...).
+
+    Args:
+      axis: that of the rows, if it is not the leading one.
+    """
     if mesh is None:
         return jax.tree.map(jnp.asarray, tree)
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, SPLIT), tree)
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS)), tree)
 
 
 def padded_rows(x: Any, mesh: Mesh, value: float = 0) -> Any:

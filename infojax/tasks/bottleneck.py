@@ -62,7 +62,7 @@ def study(config: Any) -> Study:
     """
     dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
     num_classes = dataset.num_classes
-    source, test = (shuffled(of) for of in (subset(dataset, config.data), in_memory(dataset.split("test"))))
+    source, test = (shuffled(of) for of in map(in_memory, (subset(dataset, config.data), dataset.split("test"))))
     objective = checked(config, len(source))
     per_epoch = len(source) / objective.batch_size  # type: ignore[operator]  # a number: "all" was refused
     total = total_steps(config, per_epoch)

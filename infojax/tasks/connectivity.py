@@ -68,9 +68,10 @@ def refresh(config: Any, tools: Tools, base: Study) -> Callable[[Model], Model] 
     """Recomputes batch statistics from path.recompute_samples of train; None if the network has none."""
     if "batch_stats" not in jax.eval_shape(tools.net.init, jax.random.key(0))[1]:
         return None
-    x = base.data["train"]["x"]
-    count = min(config.path.recompute_samples or len(x), len(x))
-    x = x[order(jax.random.key(config.seed), 0, count, len(x))]  # shuffled: a set may be stored class by class
+    source = base.splits["train"]
+    count = min(config.path.recompute_samples or len(source), len(source))
+    shuffled = order(jax.random.key(config.seed), 0, count, len(source))  # a set may be stored class by class
+    x = jax.numpy.asarray(source.read(np.asarray(shuffled))[0])
     like = jax.ShapeDtypeStruct((2, *x.shape[1:]), "float32")
     forgetful = network(config.model, base.ctx.facts.num_classes, like, norm_decay=0.0)
     batches = -(-count // config.evaluate.batch_size)

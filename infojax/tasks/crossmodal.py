@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from infojax.data import Arrays, Dataset, Source, open_dataset, options_of, weak
+from infojax.data import Arrays, Chosen, Dataset, Source, open_dataset, options_of, weak
 from infojax.data.fewshot import few_shot, halves, of_classes
 from infojax.data.views import Recipe, view
 from infojax.evaluate import cross_modal, fixed_sample
@@ -28,7 +28,16 @@ from infojax.objectives.crossmodal import (
     lay_out,
     prompt_net,
 )
-from infojax.tasks.build import Study, check_choice, optimizer, optimizer_settings
+from infojax.tasks.build import (
+    Study,
+    arrays_of,
+    check_choice,
+    loaded,
+    optimizer,
+    optimizer_settings,
+    placed,
+    reading,
+)
 from infojax.tasks.config import ConfigError, buildable, training
 from infojax.tasks.towers import Towers, note_size, published, small
 from infojax.tasks.train import train
@@ -65,6 +74,7 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
         template=TEMPLATES.get(chosen.data, TEMPLATES["imagenet"]),  # of zero_shot; or a key of TEMPLATES
         ensemble=False,  # zero_shot: the mean with seven further templates
         classes="all",  # or "base_to_novel": half of them to learn from, the others to be told apart with the prompt
+        **reading(),  # of the shots as pictures, where views of them are drawn
     )  # fmt: skip
     config.model = dict(
         name="clip", dtype="float32", options=dict(), activation="quick_gelu"
@@ -133,7 +143,7 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
     total = 1 if config.method == "zero_shot" else config.steps or max(1, round(config.epochs * per_epoch))
     facts = Facts(len(base), total, tuple(np.bincount(few.labels, minlength=len(base)).tolist()))
     transforms: dict[str, Callable] = {"plain": lambda key, x: x}
-    data = {"train": {"x": jnp.asarray(few.x), "labels": jnp.asarray(few.labels)}}
+    data, streams = {"train": arrays_of(few)}, {}
     base_names, template = [names[c] for c in base], template_of(config)
     novel_names = [] if novel is None else [names[c] for c in novel]
     if config.method == "zero_shot":
@@ -156,7 +166,10 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
         constants |= more
         notes += said
         if not objective.cached:
-            data = {"features": data["train"], "train": pixels_of(splits["train"])}
+            part = splits["train"]
+            pictures, reads = loaded(config, Chosen(part.source, part.chosen, part.labels))
+            lie = placed({"train": pictures})
+            data, streams, notes = {"features": data["train"], **lie["data"]}, lie["streams"], (*notes, *reads)
             transforms |= views(towers, dataset.flip)
         if objective.per_class:
             data |= by_class(few, objective.per_class, objective.batch_size, len(base))
@@ -184,6 +197,7 @@ def study(config: ConfigDict, workdir: str | Path | None = None) -> Study:
         ctx=ctx,
         transforms=transforms,
         data=data,
+        streams=streams,
         splits=features,
         evaluators=evaluators,
         per_epoch=per_epoch,
@@ -332,12 +346,6 @@ def learning(
     tx = optimizer(ConfigDict(config.optimizer.to_dict() | {"epochs": epochs}), total)
     ctx = Context(nets, {"main": Optimizer(tx)}, facts, frozen=tuple(frozen))
     return method, ctx, {"frozen": frozen, "prompts": prompts}, of_novel, tuple(notes)
-
-
-def pixels_of(part: Split) -> dict[str, Any]:
-    """The samples of a split as they are stored, on the device."""
-    order, back = np.unique(part.chosen, return_inverse=True)
-    return {"x": jnp.asarray(part.source.read(order)[0][back]), "labels": jnp.asarray(part.labels)}
 
 
 def views(towers: Towers, flip: bool) -> dict[str, Callable]:

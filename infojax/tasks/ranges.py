@@ -23,6 +23,7 @@ from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.tasks import load
 from infojax.tasks.build import OPTIMIZERS, SCHEDULES, classification_defaults
+from infojax.tasks.build.data import STREAM
 from infojax.tasks.build.optimizers import DECAYED, OWN
 from infojax.tasks.config import X_SCALES, ConfigError, check_choices
 from infojax.train.step import HOW
@@ -85,7 +86,7 @@ RANGES = {
     "checkpoint.every": STEPS, "checkpoint.keep": COUNT,
     "data.labels": whole(0, also=("true", "random")), "data.labelled_seed": STEPS,
     "data.train_samples": STEPS, "data.subset_seed": STEPS, "data.pad": whole(0, 4096), "data.per_class": STEPS,
-    "data.test_per_class": STEPS, "data.imbalance": Range(1), "data.scale": POSITIVE,
+    "data.test_per_class": STEPS, "data.workers": whole(-1, 1024), "data.imbalance": Range(1), "data.scale": POSITIVE,
     "objective.batch_size": whole(1, also=("all",)), "objective.strength": FINITE, "objective.temperature": POSITIVE,
     "objective.mixup_alpha": POSITIVE, "objective.cutmix_alpha": POSITIVE,
     "optimizer.layer_decay": Range(0, 1, above=True),
@@ -127,7 +128,7 @@ WORDS = {
     "evaluate.convention": tuple(NC1_CONVENTIONS), "objective.term": tuple(KINDS), "objective.to": tuple(GRADIENTS),
     "objective.log_softmax": tuple(LOG_SOFTMAX), "optimizer.schedule": tuple(SCHEDULES),
     "optimizer.name": tuple(OPTIMIZERS), "optimizer.decayed": tuple(DECAYED), "knn.rule": RULES,
-    "objective.mixing": MIXINGS,
+    "objective.mixing": MIXINGS, "data.stream": STREAM,
 }  # fmt: skip
 # Tuples of numbers, each of which must be in the range; values of a sweep have the range of the key they sweep.
 LISTS = ("sparsities", "knn.k", "projector.widths", "predictor.widths")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from infojax.data import RECIPES, Recipe, Source, in_memory, open_dataset, view_transforms
+from infojax.data import RECIPES, Recipe, Source, open_dataset, view_transforms
 from infojax.evaluate import fixed_sample, interplay, neural_collapse, on_sample, online, spectrum, view_information
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import Linear, Projector, options_of
@@ -22,14 +22,17 @@ from infojax.objectives.selfsup.vicreg import SHARE
 from infojax.tasks.build import (
     Study,
     Tools,
-    arrays_of,
     check_batch,
     check_choice,
+    labelled_part,
+    loaded,
     network,
     normalisation,
     note_fewer,
     optimizer,
     optimizer_settings,
+    placed,
+    reading,
     total_steps,
     with_unlabelled,
 )
@@ -54,6 +57,7 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
         name=chosen.data, dir="", options=dict(),
         views="mae" if method in MASKED else "simclr_small",  # a recipe of infojax.data.views
         least_area=0.0,  # of a crop, instead of the recipe's, if positive
+        **reading(),
     )  # fmt: skip
     config.model = dict(name=chosen.model, dtype="float32", options=dict())
     # Widths of the heads' layers, with batch normalisation or without; of methods that have them.
@@ -76,8 +80,9 @@ def study(config: ConfigDict) -> Study:
       ConfigError, DataError: names the key.
     """
     dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
-    source, test, classes = in_memory(dataset.split("train")), dataset.split("test"), dataset.num_classes
-    every = with_unlabelled(dataset, source)
+    source, test, classes = dataset.split("train"), dataset.split("test"), dataset.num_classes
+    every, reads = loaded(config, with_unlabelled(dataset, source))
+    source = labelled_part(every, source)
     check(config)
     check_batch(config.objective.batch_size, len(every))
     per_epoch = len(every) / config.objective.batch_size
@@ -90,11 +95,11 @@ def study(config: ConfigDict) -> Study:
         objective=method,
         ctx=Context(nets, {"main": Optimizer(optimizers(config, total, nets))}, Facts(classes, total)),
         transforms=views,
-        data={"train": arrays_of(every)},
+        **placed({"train": every}),
         splits={"train": source, "test": test},
         evaluators=lambda tools, due: evaluators(config, tools, due, test, (views["view1"], views["view2"])),
         per_epoch=per_epoch,
-        notes=(*notes, *note_fewer(config, train=source, test=test), *note_views(config, len(test))),
+        notes=(*notes, *reads, *note_fewer(config, train=source, test=test), *note_views(config, len(test))),
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from infojax.data import Arrays, DataError, Dataset, in_memory, labelled, open_dataset, transforms
+from infojax.data import Chosen, DataError, Dataset, Source, in_memory, labelled, open_dataset, transforms
 from infojax.evaluate import selection
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import Linear
@@ -18,15 +18,18 @@ from infojax.objectives.semisup import METHODS, SemiSupervised
 from infojax.tasks.build import (
     Study,
     Tools,
-    arrays_of,
     check_choice,
     check_shares,
     classifier,
+    labelled_part,
+    loaded,
     network,
     normalisation,
     note_fewer,
     optimizer,
     optimizer_settings,
+    placed,
+    reading,
     total_steps,
     with_unlabelled,
 )
@@ -53,6 +56,7 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
         labelled="",  # a file of their indices instead, one per line
         protocol="torchssl",  # or "fold", the official folds of STL-10
         pad=4,
+        **reading(),
     )  # fmt: skip
     config.model = dict(
         name=chosen.model, dtype="float32", options=dict(), weights=""
@@ -72,10 +76,10 @@ def study(config: ConfigDict) -> Study:
       ConfigError, DataError: names the key.
     """
     dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
-    source, test, classes = in_memory(dataset.split("train")), dataset.split("test"), dataset.num_classes
+    every, reads = loaded(config, with_unlabelled(dataset, dataset.split("train")))
+    source, test, classes = labelled_part(every, dataset.split("train")), dataset.split("test"), dataset.num_classes
     chosen, how = labelled_samples(config.data, dataset, source)
-    few = Arrays(source.x[chosen], source.labels[chosen])
-    every = with_unlabelled(dataset, source)
+    few = in_memory(Chosen(source, chosen))
     check(config, len(few))
     method = with_settings(METHODS[config.method], config.objective)
     batch = method.batch_size
@@ -84,23 +88,23 @@ def study(config: ConfigDict) -> Study:
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
     counts = tuple(np.bincount(few.labels, minlength=classes).tolist())
     nets, optimizers = networks(config, method, classes, source.shape, total)
-    data = {"labelled": arrays_of(few)}
+    sources: dict[str, Source] = {"labelled": few}
     if any(view.source == UNLABELLED for view in method.views):
-        data[UNLABELLED] = arrays_of(every)
+        sources[UNLABELLED] = every
     return Study(
         objective=method,
         ctx=Context(nets, optimizers, Facts(classes, total, counts, num_unlabelled=len(every))),
         transforms=views,
-        data=data,
-        splits={"train": source, "test": test} | ({UNLABELLED: every} if UNLABELLED in data else {}),
+        **placed(sources),
+        splits={"train": source, "test": test} | ({UNLABELLED: every} if UNLABELLED in sources else {}),
         evaluators=lambda tools, due: evaluators(tools, due, config),
         per_epoch=len(every) / (batch * method.ratio),
         files={"labelled.txt": "".join(f"{index}\n" for index in chosen)},
-        notes=(*notes, how, *note_fewer(config, train=source, test=test)),
+        notes=(*notes, *reads, how, *note_fewer(config, train=source, test=test)),
     )
 
 
-def labelled_samples(settings: ConfigDict, dataset: Dataset, source: Arrays) -> tuple[np.ndarray, str]:
+def labelled_samples(settings: ConfigDict, dataset: Dataset, source: Source) -> tuple[np.ndarray, str]:
     """(indices of the labelled samples of train, a note on where they come from).
 
     Raises:

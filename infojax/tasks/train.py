@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def train(
         "steps": total, "steps_per_epoch": study.per_epoch, "num_classes": study.ctx.facts.num_classes,
         "how": step.how, "steps_per_call": calls, "notes": list(study.notes),
     }  # fmt: skip
+    feed = prepared.feed(calls)
     folder: Any = None if dry_run else RunFolder(workdir, resolved)
     progress = Progress(total, len(runs))
     store: Any = (
@@ -76,7 +78,7 @@ def train(
     say("\n".join(describe(config, prepared)))
     done = max(store.steps(), default=0) if store else 0
     if done < total:
-        cost = estimate(step, prepared.arguments, progress)
+        cost = estimate(step, prepared.arguments, progress, fed=feed and feed.like())
         say(cost.line(total - done, study.objective.views, len(runs)))
     if dry_run:
         return None
@@ -86,7 +88,7 @@ def train(
     with together():
         evaluators = list(study.evaluators(prepared.tools(config.evaluate), due))
     begun = time.perf_counter()
-    with underway(workdir), folder, store, progress.shown(folder):
+    with underway(workdir), folder, store, progress.shown(folder), closing(feed) if feed else nullcontext():
         for name, text in study.files.items() if jax.process_index() == 0 else ():
             write(Path(workdir) / name, text)
         state = fit(
@@ -98,6 +100,7 @@ def train(
             log=every(settings["log"]["every"], total),
             save=every(settings["checkpoint"]["every"], total),
             progress=progress,
+            feed=feed,
             steps_per_call=calls,
             runs=[run.facts for run in runs] if prepared.grouped else (),
         )  # fmt: skip
@@ -132,6 +135,9 @@ def describe(config: Any, prepared: Prepared) -> list[str]:
     for name, arrays in study.data.items():
         shape = " x ".join(map(str, arrays["x"].shape[1:]))
         lines.append(f"{config.data.name}, {name}: {len(arrays['x']):,} samples of {shape} {arrays['x'].dtype}")
+    for name, source in study.streams.items():
+        shape = " x ".join(map(str, source.shape))
+        lines.append(f"{config.data.name}, {name}: {len(source):,} samples of {shape}, read step by step")
     lines += [*study.notes, shapes(prepared)]
     kind = jax.devices()[0].device_kind
     used = 1 if prepared.mesh is None else prepared.mesh.size
@@ -143,8 +149,10 @@ def describe(config: Any, prepared: Prepared) -> list[str]:
 
 def shapes(prepared: Prepared) -> str:
     """The network's features of one sample, layer by layer."""
-    model, x = prepared.first_models()["raw"], next(iter(prepared.study.data.values()))["x"][:1]
-    found = jax.eval_shape(lambda model, x: model(prepared.study.transforms["plain"](None, x)), model, x)
+    model, study = prepared.first_models()["raw"], prepared.study
+    x: Any = next((arrays["x"][:1] for arrays in study.data.values()), None)
+    x = next(iter(study.streams.values())).read(np.arange(1))[0] if x is None else x
+    found = jax.eval_shape(lambda model, x: model(study.transforms["plain"](None, x)), model, x)
     layers = (
         found.features | {"embedding": found.embedding} | ({} if found.logits is None else {"logits": found.logits})
     )

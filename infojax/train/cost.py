@@ -40,20 +40,21 @@ def estimate(
     arguments: tuple[Any, Any, Any, Any],
     progress: Callable[[int, dict[str, Any]], Any] = lambda step, values: None,
     repeats: int = 3,
+    fed: Any = None,
 ) -> Cost:
     """Compiles a step and runs it a few times on a copy of the state.
 
     Args:
       step: `Step`, which `fit` will find compiled.
-      arguments: (objective, state, constants, seeds).
+      arguments: (objective, state, constants, seeds); fed: rows that the host reads, or None.
     """
     objective, state, constants, seeds = arguments
     progress(0, {"phase": "compiling the step"})
-    compiled, flops = step.compiled(), step.flops(*arguments)
+    compiled, flops = step.compiled(), step.flops(*arguments, fed)
     copy, taken = jax.tree.map(jnp.copy, state), []
     for _ in range(1 + repeats):
         begun = time.perf_counter()
-        copy, metrics = compiled(objective, copy, constants, seeds, None)
+        copy, metrics = compiled(objective, copy, constants, seeds, fed)
         jax.block_until_ready((copy, metrics))
         taken.append(time.perf_counter() - begun)
     seconds = min(taken[1:])

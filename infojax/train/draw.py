@@ -1,13 +1,26 @@
 """The batch of a step: a pure function of (seeds, step)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from infojax.data import order, order_with_replacement
 from infojax.objectives import Batch, Seeds, View, stream
+
+
+class Fed(NamedTuple):
+    """Samples that the host has read for a step.
+
+    Attributes:
+      step: the step, () int32.
+      rows: view -> {"x", "labels", "index"}.
+    For a group of runs each leaf has a leading axis of runs; for several steps per call, one of steps before that.
+    """
+
+    step: Any
+    rows: Mapping[str, Mapping[str, Any]]
 
 
 def indices(view: View, place: int, seeds: Seeds, step: int | jax.Array, num_samples: int) -> jax.Array:
@@ -25,7 +38,7 @@ def draw(
     transforms: Mapping[str, Callable[..., jax.Array]],
     seeds: Seeds,
     step: int | jax.Array,
-    fed: Mapping[str, Any] | None = None,
+    fed: Fed | None = None,
 ) -> dict[str, Batch]:
     """The batch of a step: view -> `Batch`.
 
@@ -35,17 +48,16 @@ def draw(
       views: of an objective.
       transforms: name -> function of (key, samples as stored), by name in the views.
       seeds: `Seeds`; the order decides which samples, the noise how they are transformed.
-      fed: view -> {"x", "labels", "index"} of this step, for views read by the host instead.
+      fed: the rows of this step, for views that the host reads instead; `data` may still have other arrays of their
+        sources, which are drawn along.
     """
     batch, noise = {}, jax.random.fold_in(stream("noise", seeds.noise), step)
     for place, view in enumerate(views):
-        if fed and view.key in fed:
-            rows = dict(fed[view.key])
-        else:
-            source = data[view.source]
-            chosen = indices(view, place, seeds, step, len(source["labels"]))
-            rows = {name: array if view.size == "all" else array[chosen] for name, array in source.items()}
-            rows["index"] = chosen
+        given = fed.rows.get(view.key, {}) if fed is not None else {}
+        source = data.get(view.source, {}) if given else data[view.source]
+        chosen = given["index"] if given else indices(view, place, seeds, step, len(source["labels"]))
+        rows = {name: array if view.size == "all" else array[chosen] for name, array in source.items()}
+        rows |= {"index": chosen, **given}
         key, x = jax.random.fold_in(noise, place), rows.pop("x")
         transformed = {
             name: transforms[transform](jax.random.fold_in(key, i), x)

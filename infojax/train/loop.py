@@ -27,6 +27,7 @@ import numpy as np
 from infojax.objectives import Objective, Seeds, State
 from infojax.processes import asked_to_stop, heard
 from infojax.train.checkpoint import Checkpoints
+from infojax.train.feed import Feed
 from infojax.train.runlog import RunFolder
 from infojax.train.schema import COORDINATES, SEVERAL_A_SPLIT
 from infojax.train.step import Step, all_finite, pick, swept
@@ -100,7 +101,7 @@ def fit(
     log: Callable[[int], bool] = lambda step: False,
     save: Callable[[int], bool] = lambda step: False,
     progress: Callable[[int, dict[str, Any]], Any] = lambda step, values: None,
-    feed: Callable[[int], dict[str, Any]] | None = None,
+    feed: Feed | None = None,
     steps_per_call: int = 1,
     runs: Sequence[Mapping[str, Any]] = (),
 ) -> State:
@@ -114,17 +115,14 @@ def fit(
       log, save: step -> whether it is due.
       progress: called with (step, values) at logged steps, after evaluations, with "phase" when one begins, and with
         "note" for a line that stays.
-      feed: step -> rows of sources that the host reads, or None.
+      feed: of what the host reads for every step, or None.
       steps_per_call: updates per device call; 1 on CPU, where a loop inside a program is slower.
       runs: for several runs in one program (`map_runs`), what tells each apart, such as {"seed": 0}: part of its rows.
     Raises:
       NonFiniteError: a logged loss, an evaluation or a state about to be saved is not finite, in all runs of a group;
         the last good checkpoint stays.
-      Preempted: any process received SIGTERM; CheckpointError: a checkpoint could not be written; ValueError: `feed`
-        with several steps per call.
+      Preempted: any process received SIGTERM; CheckpointError: a checkpoint could not be written.
     """
-    if feed is not None and (steps_per_call > 1 or runs):
-        raise ValueError("where the host feeds every step there is one run, and one step a call")
     one = step.compiled()
     many: Any = step.compiled(steps_per_call) if steps_per_call > 1 else None
     keeper = _Keeper(
@@ -153,7 +151,8 @@ def fit(
                 break
             inside = range(k + 1, k + steps_per_call)
             together = many and k + steps_per_call <= until and not any(keeper.due(j) for j in inside)
-            arguments = objective, state, constants, seeds, None if feed is None else feed(k)
+            fed = None if feed is None else keeper.fed(feed, k, steps_per_call if together else 1, metrics)
+            arguments = objective, state, constants, seeds, fed
             if metrics is None:
                 state, metrics = keeper.compiling(k, many if together else one, arguments)
             else:
@@ -201,6 +200,13 @@ class _Keeper:
             elif dropped:
                 self.progress(0, {"note": f"there is no checkpoint, begins anew; {dropped} earlier rows were dropped"})
         return found
+
+    def fed(self, feed, k, count, metrics):
+        """The rows of some steps. Timed is how long the devices have nothing to do, from the end of the last step."""
+        if metrics is not None and not feed.ready(count):
+            jax.block_until_ready(metrics)
+        with self._timed("first_calls" if metrics is None else "data"):
+            return feed(k, count)
 
     def compiling(self, k, step, arguments):
         """The first call of a process, timed."""

@@ -29,7 +29,10 @@ class RunFolderError(RuntimeError):
 
 PACKAGES = ("infojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Keys, or prefixes, that may differ between parts of a run: what is written when, and how a step is run.
-MAY_DIFFER = ("log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices", "data.dir", "notes")
+MAY_DIFFER = (
+    "log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices", "data.dir", "data.stream",
+    "data.workers", "notes",
+)  # fmt: skip
 FILES = (".lock", "config.json", "env.json", "metrics.jsonl", "status.json", "report.html")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
 MATTERS = ("evaluate.convention", "evaluate.batch_size")  # yet must not differ: outputs may depend on the batch

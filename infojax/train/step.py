@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.objectives import Context, stream
-from infojax.train.draw import draw
+from infojax.train.draw import Fed, draw
 
 STEP_NOISE = 1 << 20  # keys of the loss, apart from those of the views, which are numbered from 0
 HOW = {
@@ -37,7 +37,7 @@ class Step:
     of_run: Callable | None = None
 
     def __call__(
-        self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any, fed: Mapping[str, Any] | None = None
+        self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any, fed: Fed | None = None
     ) -> tuple[Any, dict[str, jax.Array]]:
         return self.update(objective, state, constants, seeds, fed)
 
@@ -73,16 +73,20 @@ class Step:
 
         return each
 
-    def check(self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any) -> None:
+    def check(
+        self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any, fed: Fed | None = None
+    ) -> None:
         """Traces the step without computing anything; raises the error if shapes do not fit."""
         if self.of_run:
-            jax.eval_shape(self.of_run, objective, state, constants, seeds, None, 0)
+            jax.eval_shape(self.of_run, objective, state, constants, seeds, fed, 0)
         else:
-            jax.eval_shape(self.update, objective, state, constants, seeds, None)
+            jax.eval_shape(self.update, objective, state, constants, seeds, fed)
 
-    def flops(self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any) -> float | None:
+    def flops(
+        self, objective: Any, state: Any, constants: Mapping[str, Any], seeds: Any, fed: Fed | None = None
+    ) -> float | None:
         """Floating-point operations of a step of all runs, as XLA counts them; None where it does not."""
-        arguments = objective, state, constants, seeds, None
+        arguments = objective, state, constants, seeds, fed
         cost = self._jitted.lower(*arguments, *([0] if self.of_run else [])).cost_analysis()
         # XLA counts the body of a loop once.
         return cost.get("flops", 0.0) * (_count(seeds) if self.how in ("loop", "dispatch") else 1) if cost else None
@@ -124,13 +128,13 @@ def map_runs(step: Step, how: str) -> Step:
     guarded = _frozen_where_not_finite(step.update)
 
     def one(objective, state, constants, seeds, fed, run):
-        state, seeds = pick((state, seeds), run)
+        state, seeds, fed = pick((state, seeds, fed), run)
         return guarded(swept(objective, run), state, constants, seeds, fed)
 
     def runs(objective, state, constants, seeds, fed=None):
         if how == "vmap":
             axes = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, objective)
-            return jax.vmap(guarded, in_axes=(axes, 0, None, 0, None))(objective, state, constants, seeds, fed)
+            return jax.vmap(guarded, in_axes=(axes, 0, None, 0, 0))(objective, state, constants, seeds, fed)
         arguments = objective, state, constants, seeds, fed
         if how == "loop":
             return jax.lax.map(lambda run: one(*arguments, run), jnp.arange(_count(seeds)))
@@ -165,6 +169,8 @@ def _frozen_where_not_finite(update):
         after, metrics = update(objective, state, constants, seeds, fed)
         checked = {name: metrics[name] for name in ("loss", "grad_norm") if name in metrics}
         fine = all_finite((after, checked))  # a ratio among the metrics may be 0 / 0
+        if fed is not None:
+            fine &= fed.step == state.step  # the rows are those of another step than the one that it would retry
         return jax.tree.map(lambda new, old: jnp.where(fine, new, old), after, state), metrics | {"frozen": ~fine}
 
     return guarded
@@ -184,10 +190,11 @@ def _repeated(update, count):
     """`count` updates in one program, and the metrics of the last."""
 
     def repeated(objective, state, constants, seeds, fed=None):
-        def body(_, state):
-            return update(objective, state, constants, seeds, fed)[0]
+        def body(i, state):
+            return update(objective, state, constants, seeds, pick(fed, i))[0]
 
-        return update(objective, jax.lax.fori_loop(0, count - 1, body, state), constants, seeds, fed)
+        before = jax.lax.fori_loop(0, count - 1, body, state)
+        return update(objective, before, constants, seeds, pick(fed, count - 1))
 
     return repeated
 

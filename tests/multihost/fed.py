@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from infojax.data import Arrays, in_memory, open_dataset, transforms
 from infojax.models import MLP
 from infojax.objectives import Context, Facts, Optimizer, Seeds, Supervised, init_state
 from infojax.parallel import local_copy, make_mesh, replicated, sharded_views
-from infojax.train.feed import feed
+from infojax.train.feed import Feed
 from infojax.train.loop import fit
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
@@ -24,8 +25,10 @@ STEPS, BATCH = 5, 32
 class Recorded(Arrays):
     """Keeps which samples were read."""
 
+    taken: list[list[int]] = []
+
     def read(self, indices):
-        self.taken = [*getattr(self, "taken", []), np.asarray(indices).tolist()]
+        self.taken.append(np.asarray(indices).tolist())
         return super().read(indices)
 
 
@@ -38,14 +41,17 @@ def program():
     ctx = Context({"net": net}, {"main": Optimizer(sgd(0.05))}, Facts(10, STEPS))
     step, seeds = make_step(ctx, views), Seeds(3, 4, 5)
 
-    def trained(data, feed=None):
+    def trained(data, feed=None, **options):
         state, constants = replicated((init_state(task, seeds, ctx), {"data": data}), mesh)
-        return local_copy(fit(task, state, constants, seeds, step, until=STEPS, feed=feed).params)
+        return local_copy(fit(task, state, constants, seeds, step, until=STEPS, feed=feed, **options).params)
 
     uploaded = trained({"train": {"x": train.x, "labels": train.labels}})
-    fed = trained({}, feed(source, task.views[0], 0, seeds, STEPS, mesh))
-    same = jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), uploaded, fed)
-    print(json.dumps({"same": all(jax.tree.leaves(same)), "taken": source.taken}))
+    same = True
+    for options in ({}, {"steps_per_call": 2}):
+        with closing(Feed({"train": source}, task.views, seeds, STEPS, mesh, *options.values())) as feed:
+            fed = trained({}, feed, **options)
+        same &= all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), uploaded, fed)))
+    print(json.dumps({"same": same, "taken": source.taken}))
     return 0
 
 

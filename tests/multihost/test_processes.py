@@ -1,6 +1,7 @@
 """Joining, sharing and ending; data and files in several processes."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,9 +25,10 @@ def test_every_process_reads_its_slice_of_the_order():
     assert [code for code, _, _ in found] == [0, 0], found
     first, second = (json.loads(said.splitlines()[-1]) for _, said, _ in found)
     assert first["same"] and second["same"]  # to the bit
-    for step, parts in enumerate(zip(first["taken"], second["taken"], strict=True)):
-        whole = indices(View("train", size=32), 0, Seeds(3, 4, 5), step, 1442)
-        assert [len(part) for part in parts] == [16, 16] and sum(parts, []) == whole.tolist()
+    for own, process in ((first, 0), (second, 1)):
+        wholes = [indices(View("train", size=32), 0, Seeds(3, 4, 5), step, 1442) for step in range(5)]
+        halves = [whole[16 * process : 16 * process + 16].tolist() for whole in wholes]
+        assert sorted(own["taken"]) == sorted(halves * 2)  # two runs; threads read ahead
 
 
 def test_measures_of_rows_that_processes_share():
@@ -122,6 +124,20 @@ def test_one_that_is_killed_ends_the_others_in_one_line(killed):
             assert process.stderr.read() == (
                 "waiting: another process ended (killed, or its machine is gone); start all again, "
                 "the same command continues\n"
+            )
+
+
+def test_sigterm_to_one_that_nobody_hears_ends_all_with_143():
+    """As while they compile: JAX's own handler takes the signal, and Python's loop does not look for it."""
+    with started(*[[str(Path(__file__).parent / "waiting.py"), "deaf"]] * 2, devices=1) as running:
+        for process in running:
+            assert process.stdout.readline() == "joined\n"
+        running[1].send_signal(signal.SIGTERM)
+        for process in running:
+            assert process.wait(20) == 143
+            assert process.stderr.read() == (
+                "waiting: stopped by SIGTERM within a long computation; the same command continues from the last "
+                "checkpoint\n"
             )
 
 

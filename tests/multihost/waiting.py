@@ -1,4 +1,4 @@
-"""Waits, as a process does in a collective that another one never enters."""
+"""Waits, as a process does in a collective that another one never enters; with "deaf" it never looks for SIGTERM."""
 
 import sys
 import time
@@ -14,4 +14,5 @@ def program():
 
 
 if __name__ == "__main__":
-    sys.exit(processes.run(program, processes.split_flags(sys.argv[1:])[0], "waiting"))
+    settings, rest = processes.split_flags(sys.argv[1:])
+    sys.exit(processes.run(program, settings, "waiting", stops=0.5 * ("deaf" in rest)))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from infojax.data import channel_moments, open_dataset, transforms
 from infojax.models import MLP
 from infojax.objectives import Aux, Context, Facts, Objective, Optimizer, Seeds, Supervised, View, init_state, objective
 from infojax.train.checkpoint import Checkpoints
+from infojax.train.feed import Feed
 from infojax.train.loop import Evaluator, NonFiniteError, Preempted, at, every, fit, log_spaced
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
@@ -295,15 +297,17 @@ def test_rows_made_of_a_frozen_run_say_so(tmp_path):
 
 
 def test_a_fed_run_is_the_same_run(tmp_path, whole):
-    from infojax.train.draw import indices
-
+    """Also where it stops in the middle of an epoch, and goes on with several steps per call."""
     task = Supervised(batch_size=32)
 
-    def feed(step):
-        x, y = TRAIN.read(np.asarray(indices(task.views[0], 0, Seeds(), step, len(TRAIN))))
-        return {"train": {"x": jnp.asarray(x), "labels": jnp.asarray(y), "index": jnp.zeros(len(y), int)}}
+    def fed(until, **options):
+        with closing(Feed({"train": TRAIN}, task.views, Seeds(), 20, steps=4)) as feed:
+            return fingerprint(train(tmp_path, until, feed=feed, **options))
 
-    assert fingerprint(train(tmp_path, feed=feed)) == whole[0]
+    fed(7)
+    assert rows_of(tmp_path)[-1]["step"] == 7
+    assert fed(20, steps_per_call=4, log=every(4, 20)) == whole[0]
+    assert json.loads(Path(tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["data_seconds"] >= 0
 
 
 @objective

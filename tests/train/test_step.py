@@ -25,7 +25,7 @@ from infojax.objectives import (
     init_state,
     stream,
 )
-from infojax.train.draw import draw, indices
+from infojax.train.draw import Fed, draw, indices
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
 from infojax.train.step import make_step, map_runs, stack
@@ -196,7 +196,7 @@ def test_a_fed_batch_replaces_the_draw():
     state = init_state(task, Seeds(), ctx)
     rows = np.asarray(indices(task.views[0], 0, Seeds(), 0, len(TRAIN)))
     x, y = TRAIN.read(rows)
-    fed = {"train": {"x": jnp.asarray(x), "labels": jnp.asarray(y), "index": rows}}
+    fed = Fed(0, {"train": {"x": jnp.asarray(x), "labels": jnp.asarray(y), "index": rows}})
     same(step(task, state, {"data": {}}, Seeds(), fed), step(task, state, CONSTANTS, Seeds()))
 
 

@@ -2,7 +2,18 @@
 
 from infojax.tasks.build.checks import check_batch, check_choice, check_numbers, check_shares, total_steps
 from infojax.tasks.build.classification import classification, classification_defaults, supervised_settings, torchssl
-from infojax.tasks.build.data import arrays_of, facts_of, normalisation, note_fewer, subset, with_unlabelled
+from infojax.tasks.build.data import (
+    arrays_of,
+    facts_of,
+    labelled_part,
+    loaded,
+    normalisation,
+    note_fewer,
+    placed,
+    reading,
+    subset,
+    with_unlabelled,
+)
 from infojax.tasks.build.evaluators import classifier
 from infojax.tasks.build.networks import all_options, network, read_weights, with_weights
 from infojax.tasks.build.optimizers import OPTIMIZERS, SCHEDULES, optimizer, optimizer_settings
@@ -12,7 +23,7 @@ from infojax.tasks.build.study import Run, Study, Tools
 __all__ = [
     "OPTIMIZERS", "Prepared", "Run", "SCHEDULES", "Study", "Tools", "all_options", "arrays_of", "assembled",
     "check_batch", "check_choice", "check_numbers", "check_shares", "classification", "classification_defaults",
-    "classifier", "facts_of", "list_runs", "mesh_of", "network", "normalisation", "note_fewer", "on_mesh", "optimizer",
-    "optimizer_settings", "prepare", "read_weights", "subset", "supervised_settings", "torchssl", "total_steps",
-    "with_unlabelled", "with_weights",
+    "classifier", "facts_of", "labelled_part", "list_runs", "loaded", "mesh_of", "network", "normalisation",
+    "note_fewer", "on_mesh", "optimizer", "optimizer_settings", "placed", "prepare", "read_weights", "reading",
+    "subset", "supervised_settings", "torchssl", "total_steps", "with_unlabelled", "with_weights",
 ]  # fmt: skip

@@ -8,11 +8,11 @@ from ml_collections import ConfigDict
 
 from infojax.data import open_dataset, transforms
 from infojax.measures.variability import NC1_CONVENTIONS
-from infojax.objectives import Context, Optimizer, Supervised, flat_settings, with_settings
+from infojax.objectives import Context, Facts, Optimizer, Supervised, flat_settings, with_settings
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
 from infojax.tasks.build.checks import check_batch, check_choice, check_shares, note_term, total_steps
-from infojax.tasks.build.data import arrays_of, facts_of, normalisation, note_fewer, subset
+from infojax.tasks.build.data import facts_of, loaded, normalisation, note_fewer, placed, reading, subset
 from infojax.tasks.build.evaluators import classifier
 from infojax.tasks.build.networks import network
 from infojax.tasks.build.optimizers import optimizer, optimizer_settings
@@ -26,6 +26,7 @@ def classification_defaults(name: str, chosen: Any) -> ConfigDict:
     config.task = "supervised"
     config.data = dict(
         name=chosen.data, dir="", options=dict(), train_samples=0, subset_seed=0, pad=4,  # 0 samples: all
+        **reading(),
     )  # fmt: skip
     config.model = dict(
         name=chosen.model, dtype="float32", options=dict(), weights=""
@@ -87,7 +88,8 @@ def classification(config: Any) -> Study:
       ConfigError, DataError: names the key.
     """
     dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
-    source, test = subset(dataset, config.data), dataset.split("test")
+    source, reads = loaded(config, subset(dataset, config.data))
+    test = dataset.split("test")
     check_batch(config.objective.batch_size, len(source))
     per_epoch = len(source) / config.objective.batch_size  # not a whole number: an epoch may end within a batch
     total = total_steps(config, per_epoch)
@@ -105,15 +107,16 @@ def classification(config: Any) -> Study:
         ctx=Context(
             nets={"net": net},
             optimizers={"main": Optimizer(optimizer(config.optimizer, total))},
-            facts=facts_of(source, dataset.num_classes, total),
+            facts=facts_of(source, dataset.num_classes, total) if not reads else Facts(dataset.num_classes, total),
         ),
         transforms=views,
-        data={"train": arrays_of(source)},
+        **placed({"train": source}),
         splits={"train": source, "test": test},
         evaluators=lambda tools, due: classifier(tools, due, config),
         per_epoch=per_epoch,
         notes=(
             *notes,
+            *reads,
             *note_fewer(config, train=source, test=test),
             *note_term(config.objective, config.sweep),
         ),

@@ -13,8 +13,10 @@ from infojax.data import near
 from infojax.evaluate import fixed_sample, forward
 from infojax.objectives import Model, float_settings, init_state, with_settings
 from infojax.parallel import gather, make_mesh, map_matrices, replicated, sharded_views
+from infojax.tasks.build.data import MEASURED
 from infojax.tasks.build.study import Run, Study, Tools
 from infojax.tasks.config import ConfigError, buildable
+from infojax.train.feed import Feed
 from infojax.train.step import HOW, Step, make_step, map_runs, pick, stack
 
 
@@ -50,16 +52,25 @@ class Prepared:
 
     def tools(self, settings: Any) -> Tools:
         """`Tools` of the evaluators; `settings` is the config's section "evaluate"."""
-        study = self.study
+        study, streamed = self.study, bool(self.study.streams)
 
         @cache
         def sample(split):
-            return fixed_sample(split, study.splits[split], settings[f"{split}_samples"])
+            count = settings[f"{split}_samples"] or (MEASURED if streamed else None)
+            return fixed_sample(split, study.splits[split], count, read=not streamed)
 
         transform = study.transforms["plain"]
         devices = 1 if self.mesh is None else self.mesh.size
         through = forward(transform, settings["batch_size"], devices)
         return Tools(study.objective.network(study.ctx), transform, through, sample, self.runs, self.mesh)
+
+    def feed(self, steps: int = 1) -> Feed | None:
+        """`Feed` of the sources that the host reads, up to `steps` steps at once; None where there are none."""
+        study = self.study
+        if not study.streams:
+            return None
+        total = study.ctx.facts.total_steps
+        return Feed(study.streams, study.objective.views, self.seeds, total, self.mesh, steps)
 
     def first_models(self) -> dict[str, Model]:
         """The models of the first run that evaluators see."""
@@ -79,9 +90,11 @@ def prepare(study: Study, config: Any) -> Prepared:
     with buildable("the network or its step"):
         step, objective, state, seeds = assembled(study, runs, config.how)
     state, seeds, constants = replicated((state, seeds, {"data": study.data, **study.constants}), mesh)
+    prepared = Prepared(study, runs, mesh, step, objective, state, constants, seeds)
     with buildable("the network or its step"):
-        step.check(objective, state, constants, seeds)
-    return Prepared(study, runs, mesh, step, objective, state, constants, seeds)
+        feed = prepared.feed()
+        step.check(objective, state, constants, seeds, feed and feed.like())
+    return prepared
 
 
 def mesh_of(study: Study, devices: int = 0) -> Mesh | None:
@@ -94,6 +107,10 @@ def mesh_of(study: Study, devices: int = 0) -> Mesh | None:
     if not 0 < count <= jax.device_count():
         raise ConfigError(f"devices is {count}, but there are {jax.device_count()}")
     for view in study.objective.views:
+        if view.size == "all" and view.source in study.streams:
+            raise ConfigError(
+                f"data.stream: a step takes all of {view.source}, which must be on the devices; give never"
+            )
         size: Any = len(study.data[view.source]["labels"]) if view.size == "all" else view.size
         if size % count:
             if devices:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from infojax.data import Source
 from infojax.objectives import Context, Net, Objective, Seeds
 
 
@@ -31,7 +32,8 @@ class Study(NamedTuple):
     Attributes:
       objective, ctx: what is minimised, with which networks and optimisers.
       transforms: name -> function of (key, samples as stored), as of `infojax.data.transforms`.
-      data: source -> {"x", "labels"}, what is trained on.
+      data: source -> {"x", "labels"}, what is trained on, on the devices.
+      streams: source -> `Source` of what is trained on and does not fit there: the host reads it step by step.
       splits: split -> what is evaluated on.
       evaluators: (`Tools`, due) -> yields `Evaluator`s; `due` is the config's choice of steps.
       per_epoch: steps per epoch, a float; None where a step is an epoch.
@@ -54,6 +56,7 @@ class Study(NamedTuple):
     intervals: Mapping[str, int] = {}
     files: Mapping[str, str] = {}
     notes: Sequence[str] = ()
+    streams: Mapping[str, Source] = {}
 
 
 class Tools(NamedTuple):
