@@ -315,7 +315,7 @@ def test_depth_draws_its_rows_with_the_fit_of_log_nc1():
     assert [row["nc1"] for row in rows] == [8.0, 4.0, 2.0, 1.0, 0.5]
     np.testing.assert_allclose([row["nc1_fit"] for row in rows], [8.0, 4.0, 2.0, 1.0, 0.5])
     labels = [line.get_label() for line in panels["NC1: variability"].lines]
-    assert "fit: ×0.5 a layer, r = -1.000" in labels
+    assert "equi-separation: ×0.5 per layer, r = -1.000 (log NC1, thesis)" in labels
     assert panels["NC1: variability"].get_yscale() == "log"
     assert limit_lines(panels["MIR and HDR"]) == [0.0, 0.9524]
     texts = [text.get_text() for text in panels["MIR and HDR"].texts]

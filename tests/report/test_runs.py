@@ -14,6 +14,7 @@ from scipy import stats
 from infojax.measures.theory import nc_limits
 from infojax.report import __main__ as command
 from infojax.report import runs
+from infojax.report.figures import time
 from infojax.report.runs import curves, figures, plans, tables
 from infojax.report.runs.rows import (
     closed_limits,
@@ -371,9 +372,9 @@ def test_limits_need_the_classes():
 
 
 def test_ticks_are_plain():
-    assert figures.time_ticks(1.0, 60) == [0, 1, 2, 5, 10, 20, 50]
-    assert figures.time_ticks(1.0, 1e6) == [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6]
-    assert [figures.tick_name(x) for x in (0, 0.5, 200, 5000, 5e4, 2e6)] == ["0", "0.5", "200", "5000", "50k", "2M"]
+    assert time.time_ticks(1.0, 60) == [0, 1, 2, 5, 10, 20, 50]
+    assert time.time_ticks(1.0, 1e6) == [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6]
+    assert [time.tick_name(x) for x in (0, 0.5, 200, 5000, 5e4, 2e6)] == ["0", "0.5", "200", "5000", "50k", "2M"]
     axes, _ = figure("entropy", made(), report={"x_scale": "linear"})
     assert axes["Accuracy, test"].get_xscale() == "linear"
     axes, _ = figure("entropy", made(), steps_per_epoch=None)
