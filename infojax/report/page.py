@@ -19,12 +19,12 @@ PAGE_STYLE = """
 body { margin: 0; background: #fff; color: #1a1a1a; }
 main { max-width: 100rem; margin: 0 auto; padding: 1.5rem; }
 .found { font-size: 1.15em; max-width: 60em; margin: .6em 0; }
-nav { font-size: 13px; } nav ul { list-style: none; margin: 0; padding: 0; } nav li { margin: .3em 0; }
+nav { font-size: 13px; } nav ul { list-style: none; margin: 0; padding: 0; }
+nav li { display: inline-block; margin: .2em 1.2em .2em 0; }
 @media (min-width: 75rem) {
-  main.contents { display: grid; grid-template-columns: 13rem minmax(0, 1fr); column-gap: 2rem; }
-  main.contents > * { grid-column: 2; } main.contents > h1 { grid-column: 1 / -1; }
-  main.contents > nav { grid-column: 1; grid-row: 2 / span 99; position: sticky; top: 1rem; align-self: start;
-    max-height: 95vh; overflow-y: auto; }
+  main.contents { margin: 0; padding-left: 17rem; } nav li { display: block; margin: .4em 0; }
+  main.contents > nav { position: fixed; left: 1.5rem; top: 1.9rem; width: 13.5rem; max-height: 95vh;
+    overflow-y: auto; }
 }
 h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.25em; margin: 2em 0 .4em; }
 h3 { font-size: 1.1em; margin: 1.6em 0 .4em; }

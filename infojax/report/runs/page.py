@@ -218,7 +218,7 @@ def _steps(history: RunHistory) -> str:
     planned, per_epoch = history.config.get("steps"), history.config.get("steps_per_epoch")
     unfinished = isinstance(planned, int) and planned != history.last
     text = f"{history.last:,}{f' of {planned:,}' if unfinished else ''} steps"
-    return text + (f", {per_epoch:,} an epoch" if per_epoch else "")
+    return text + (f", {per_epoch:,.4g} an epoch" if per_epoch else "")
 
 
 def hardware(environment: Mapping[str, Any]) -> str:

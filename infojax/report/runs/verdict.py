@@ -19,7 +19,8 @@ def verdict(history: RunHistory) -> list[str]:
     if history.swept and len(history.groups) > 1:
         return [line for line in (_sweep(history),) if line]
     runs = next(iter(history.groups.values()))
-    return [line for line in (_accuracy(history, runs), _collapse(history, runs), _interplay(history, runs)) if line]
+    found = (f(history, runs) for f in (_accuracy, _separation, _collapse, _interplay))
+    return [line for line in found if line]
 
 
 def _split(history: RunHistory, quantity: str) -> str | None:
@@ -44,6 +45,15 @@ def _accuracy(history: RunHistory, runs: Sequence[int]) -> str:
         memorised, generalised = (np.median([pair[k] for pair in learned]) for k in (0, 1))
         text += f" 99% on train at step {memorised:,.0f} (memorised), on test at {generalised:,.0f} (generalised)."
     return text
+
+
+def _separation(history: RunHistory, runs: Sequence[int]) -> str:
+    """Whether NC1 falls by the same factor at every layer: the law of equi-separation."""
+    found = {s: _mean(history, s, "equi_separation", runs) for s in splits_of(history, ["equi_separation"])}
+    shown = [f"r = {value:.3f} on {split}" for split, value in found.items() if math.isfinite(value)]
+    return (
+        f"Law of equi-separation (-1: every layer compresses by the same factor): {', '.join(shown)}." if shown else ""
+    )
 
 
 def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
