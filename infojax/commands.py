@@ -1,14 +1,22 @@
-"""Shared by the commands: checked flags, text for a terminal or a pipe, and one line for whatever ends them."""
+"""Shared by the commands: checked flags, text for a terminal or a pipe, one line for whatever ends them, and the
+compiled programs that are kept from one command to the next.
+"""
 
 import argparse
+import hashlib
 import math
 import os
+import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
 BAD_INPUT, INTERRUPTED = 2, 130  # 128 + SIGINT, as a shell reports it
+CACHE_BYTES = 1 << 29  # of compiled programs; those unused for longest go first
+NO_CACHE = ("--no-cache", "--no_cache")
 
 
 class UsageError(ValueError):
@@ -117,3 +125,58 @@ def one_line(name: str, work: Callable, errors: tuple) -> int:
     except (UsageError, *errors) as error:
         say(name, error)
     return BAD_INPUT
+
+
+def versions() -> str:
+    """infojax with what it computes with, in one line."""
+    import jax
+    import numpy as np
+
+    own = sys.modules["infojax"].__version__
+    return f"infojax {own} (jax {jax.__version__}, numpy {np.__version__}, Python {platform.python_version()})"
+
+
+def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
+    """argv without `NO_CACHE`; unless it holds that, programs that XLA compiles are kept for the next command.
+
+    They go to the user's cache folder (`cache_folder`), at most `CACHE_BYTES`; a folder that JAX was told of, by
+    JAX_COMPILATION_CACHE_DIR for instance, is left as it is. What cannot be written there is compiled again.
+    """
+    rest = [word for word in argv if word not in NO_CACHE]
+    import jax
+
+    if len(rest) < len(argv):
+        jax.config.update("jax_enable_compilation_cache", False)
+        return rest
+    if jax.config.jax_compilation_cache_dir is not None or find_spec("filelock") is None:  # JAX bounds it with that
+        return rest
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            return rest
+        new = next(folder.iterdir(), None) is None
+    except OSError:  # a home that is read-only, or full
+        return rest
+    if new and sys.stderr is not None and sys.stderr.isatty():
+        say(name, f"compiling, once on this machine: programs are kept in {folder}; --no-cache keeps none")
+    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    return rest
+
+
+def cache_folder() -> Path:
+    """Where programs are kept: a folder for each type of CPU, since machine code of one may not run on another.
+
+    Several machines may share the user's home.
+    """
+    home = Path.home()
+    base = {"darwin": home / "Library" / "Caches", "win32": Path(os.environ.get("LOCALAPPDATA", home))}
+    root = base.get(sys.platform, Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache"))
+    cpu = [platform.machine(), platform.processor()]
+    with suppress(OSError):
+        kinds = ("model name", "flags", "Features", "CPU part")
+        with open("/proc/cpuinfo") as file:
+            cpu += sorted({line.strip() for line in file if line.startswith(kinds)})
+    return root / "infojax" / "programs" / f"{platform.machine()}-{hashlib.sha256(repr(cpu).encode()).hexdigest()[:12]}"

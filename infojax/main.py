@@ -4,10 +4,12 @@
   python -m infojax.main --config=configs/interplay.py:small,data=cifar100,seeds=3 --workdir=runs/c100
 
 After the colon a preset and the choices that other keys derive from; other keys are flags, --config.optimizer.lr=0.1.
---list shows the configs with their choices, and the models, data sets, optimisers and schedules that they choose from.
+--list shows the configs with their choices, and the models, data sets, optimisers and schedules that they choose from;
+configs/NAME.py is the one that came with infojax where there is none here. --version tells what is installed.
 --workdir is the run folder, by default runs/NAME/CHOICES; --dry_run prints the config, shapes and costs, and runs
-nothing. The run folder is all there is: the same command continues a run that was stopped. With --distributed this is
-one of several processes (`infojax.processes`), all started alike; all see the run folder. Exit codes: 0 done; 1 the
+nothing. The run folder is all there is: the same command continues a run that was stopped. Compiled programs are kept
+for the next run in the user's cache folder, up to 512 MiB; --no-cache keeps none. With --distributed this is one of
+several processes (`infojax.processes`), all started alike; all see the run folder. Exit codes: 0 done; 1 the
 machine failed (memory, a full disk, a folder that is gone, another process that was killed); 2 bad input; 3 training
 became NaN or Inf; 130 stopped by Ctrl-C; 143 stopped by SIGTERM, after saving the step; while decoders train, or where
 one computation takes over 15 s, without. Each but 0 comes with one line.
@@ -23,7 +25,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from infojax.commands import one_line, say, show
+from infojax.commands import keep_programs, one_line, say, show, versions
 
 NAME = "infojax.main"
 GRACE = 15  # seconds for SIGTERM to be heard
@@ -33,10 +35,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     argv = sys.argv if argv is None else [NAME, *argv]
     if {"-h", "--help", "--helpfull"} & set(argv):
-        show(__doc__)
+        show(_help())
+        return 0
+    if "--version" in argv:
+        show(versions())
         return 0
     with _quiet():
         return one_line(NAME, _list if "--list" in argv else partial(_start, argv), ())
+
+
+def _help():
+    """What this does, and every config with its presets and choices; the keys of one are shown by --dry_run."""
+    from infojax.tasks.listing import configs
+
+    lines = [*configs(), "", "The keys of a config, which are flags: --config=FILE.py --dry_run prints all of them."]
+    return "\n".join([__doc__ or "", *lines])
 
 
 def _list():
@@ -51,7 +64,7 @@ def _start(argv):
     from infojax.tasks.faults import BAD_INPUT
 
     try:
-        settings, rest = processes.split_flags(argv[1:])
+        settings, rest = processes.split_flags(keep_programs(NAME, argv[1:]))
         return processes.run(partial(_run, [argv[0], *rest]), settings, NAME, stops=GRACE)
     except processes.ProcessError as error:
         say(NAME, error)

@@ -1,12 +1,12 @@
 """Measures saved features: `python -m infojax.measure FILE [FILE|DIR ...]`, no model, no training.
 
-One file gives a table of measures, and a row per layer where it has several; a folder of `step_*.npz` (or another kind)
-gives a row per step; other folders, and globs in quotes, count as one file where their files belong together. With
---weights the weight matrices of a checkpoint are measured: their spectra, effective and stable ranks. Rows are read in
-blocks, so a file may be larger than memory. With --distributed this is one of several processes
-(`infojax.processes`), all started alike and seeing the same files: each reads a part of the rows of every file and
-their moments are merged; process 0 prints and writes. Exit codes: 0 done; 2 bad input, or an output that cannot be
-written, told in one line; 130 interrupted by Ctrl-C.
+One file gives a table of measures, with a summary in words, and a row per layer where it has several; several files
+give one table, side by side with differences; a folder of `step_*.npz` (or another kind) gives a row per step; other
+folders, and globs in quotes, count as one file where their files belong together. With --weights the weight matrices of
+a checkpoint are measured: their spectra, effective and stable ranks. Rows are read in blocks, so a file may be larger
+than memory. With --distributed this is one of several processes (`infojax.processes`), all started alike and seeing the
+same files: each reads a part of the rows of every file and their moments are merged; process 0 prints and writes. Exit
+codes: 0 done; 2 bad input, or an output that cannot be written, told in one line; 130 interrupted by Ctrl-C.
 """
 
 import argparse
@@ -31,7 +31,20 @@ from infojax import outputs, processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, Report, analyze
 from infojax.analysis.rows import KeptRows
 from infojax.analysis.weights import weight_report
-from infojax.commands import Once, Parser, UsageError, named, one_line, printable, say, show, whole
+from infojax.commands import (
+    NO_CACHE,
+    Once,
+    Parser,
+    UsageError,
+    keep_programs,
+    named,
+    one_line,
+    printable,
+    say,
+    show,
+    versions,
+    whole,
+)
 from infojax.features.arrays import Opened, check_inputs, open_features
 from infojax.features.axes import MEANS, axes
 from infojax.features.folders import Argument, expand, same_name
@@ -180,7 +193,7 @@ def titled(argument: Argument, layer: str) -> str:
 
 def table(argument: Argument, reports: list[dict], width: int) -> str:
     """Plain text of at most `width` columns: a report, a row per layer, or a row per step."""
-    from infojax.report.tables import render_layers, render_trajectory
+    from infojax.report.tables import in_words, render_layers, render_trajectory
 
     if argument.steps is not None:
         blocks = []
@@ -190,8 +203,26 @@ def table(argument: Argument, reports: list[dict], width: int) -> str:
         return "\n\n".join(blocks)
     [layers] = reports
     if list(layers) == ["features"]:
-        return layers["features"].table(width=width)
+        words = "\n".join(textwrap.fill(line, width) for line in in_words(layers["features"]))
+        return f"{words}\n\n{layers['features'].table(width=width)}" if words else layers["features"].table(width=width)
     return f"{printable(argument.name)}\n{render_layers(layers, width)}"
+
+
+def tables(arguments: list[Argument], results: dict, width: int) -> list[str]:
+    """The table of each argument, or of several files one table for each layer, side by side."""
+    from infojax.report.tables import render_side_by_side
+
+    if len(arguments) == 1 or any(argument.steps is not None for argument in arguments):
+        return [table(argument, [results[file] for file in argument.files], width) for argument in arguments]
+    of_layer: dict[str, dict[str, Report]] = {}
+    for argument in arguments:
+        for layer, report in results[argument.files[0]].items():
+            of_layer.setdefault(layer, {})[argument.name] = report
+    alone = list(of_layer) == ["features"]
+    return [
+        ("" if alone else f"{printable(layer)}\n") + render_side_by_side(reports, width)
+        for layer, reports in of_layer.items()
+    ]
 
 
 def arrays_line(argument: Argument, used: dict[str, str]) -> str:
@@ -313,7 +344,9 @@ def make_parser() -> Parser:
     add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
     add("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="of the resamples (0)")
     add("--ignore-index", type=label, metavar="LABEL", help="leave out rows of this label, as those of negative ones")
+    parser.add_argument("--version", action="version", version=versions())
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(*NO_CACHE[:1], action="store_true", help="keep no compiled programs in the user's cache folder")
     processes.add_flags(parser)
     return parser
 
@@ -373,11 +406,10 @@ def run(args: argparse.Namespace) -> None:
         show(strict_json(results))
     else:
         width = min(max(shutil.get_terminal_size((100, 24)).columns, 20), 100)
-        parts = []
-        for argument, line in zip(arguments, lines, strict=True):
-            wrapped = textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
-            parts += [table(argument, [results[file] for file in argument.files], width), wrapped]
-        show("\n\n".join(parts))
+        wrapped = [textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False) for line in lines]
+        parts = tables(arguments, results, width)
+        both = zip(parts, wrapped, strict=True) if len(parts) == len(wrapped) else [(*parts, *wrapped)]
+        show("\n\n".join(part for pair in both for part in pair))
     write_outputs(arguments, results, args)
 
 
@@ -386,7 +418,7 @@ def main(argv: list[str] | None = None) -> int:
     errors = (FeatureFileError, processes.ProcessError)
 
     def command():
-        args = make_parser().parse_args(argv)
+        args = make_parser().parse_args(keep_programs(NAME, sys.argv[1:] if argv is None else argv))
         return processes.run(lambda: one_line(NAME, lambda: run(args), errors), args, NAME)
 
     return one_line(NAME, command, errors)

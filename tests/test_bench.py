@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from infojax.bench import gpu, semisup
+import infojax as ij
+from infojax.bench import gpu, measures, peers, semisup
 from infojax.bench.collectives import Collective, bytes_moved, collectives
 
 
@@ -107,3 +108,32 @@ def test_the_step_in_pytorch_learns(name, monkeypatch):
     step()
     after = built[0][0].head.weight.detach()
     assert torch.isfinite(after).all() and not torch.equal(before, after)
+
+
+def test_what_people_paste_finds_the_same_numbers():
+    z, labels, head, _ = measures.features(90, 4, 20)
+    ours = {
+        "entropy": ((z,), ij.matrix_entropy(z)),
+        "mutual_information": ((z, labels, head), ij.interplay(z, labels, head).mutual_information),
+        "nc1": ((z, labels), ij.nc1(z, labels)),
+        "two_spectra": ((z,), ij.matrix_entropy(z)),
+        "effective_rank": ((z,), ij.effective_rank(z)),
+    }
+    for name, (given, expected) in ours.items():
+        assert getattr(peers, f"{name}_numpy")(*given) == pytest.approx(float(expected), rel=1e-3), name
+    pytest.importorskip("torch")
+    for name, (given, expected) in ours.items():
+        assert getattr(peers, f"{name}_torch")(*given) == pytest.approx(float(expected), rel=1e-3), name
+
+
+def test_versions_take_turns_and_must_agree(monkeypatch, capsys):
+    monkeypatch.setattr(peers, "PAUSE", 0)
+    monkeypatch.setattr(peers, "TURN", 1e-4)
+    turns = []
+    found = peers.taken({"infojax": lambda: turns.append("a") or 1.0, "numpy": lambda: turns.append("b") or 1.001}, 0)
+    assert found.keys() == {"infojax", "numpy"} and min(found.values()) > 0
+    assert "".join(turns).startswith("ab") and "ba" in "".join(turns)
+    with pytest.raises(ValueError, match="numpy found 2.0, infojax 1.0"):
+        peers.taken({"infojax": lambda: 1.0, "numpy": lambda: 2.0}, 0)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert any("OPENBLAS_CORETYPE is set (Haswell)" in line for line in peers.warnings())

@@ -57,7 +57,7 @@ HOMES = {
     "matplotlib": ("report",),
     "tensorflow": (),  # never in our processes: it is a tool that prepares data sets
 }
-DIETS = {"measures": {"jax", "numpy"}, "models": {"flax", "jax", "numpy", "safetensors", "ftfy"}}
+DIETS = {"measures": {"jax", "numpy", "threadpoolctl"}, "models": {"flax", "jax", "numpy", "safetensors", "ftfy"}}
 
 
 def imports(tree, module, is_package):

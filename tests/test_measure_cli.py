@@ -328,6 +328,20 @@ def test_several_files_are_measured_once_each(capsys, data):
     assert capsys.readouterr().out.count("g.npy: n = 60") == 1
 
 
+def test_two_files_stand_side_by_side_with_their_difference(capsys, data):
+    np.savez("f.npz", **data)
+    np.savez("g.npz", **data | {"z": data["W"][data["y"]] + 1e-3 * data["z"]})
+    assert main(["f.npz", "g.npz"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"A = f.npz: n = {NUM_ROWS}, d = {DIM}, C = {CLASSES}"
+    assert "B = g.npz" in "".join(lines) and any(
+        line.split() == ["measure", "A", "B", "B", "-", "A", "limit"] for line in lines
+    )
+    (one, other) = (run_json(capsys, name)[name]["features"]["measures"]["nc1"] for name in ("f.npz", "g.npz"))
+    row = next(line.split() for line in lines if line.split()[:1] == ["nc1"])
+    assert [float(cell) for cell in row[1:4]] == pytest.approx([one, other, other - one], rel=1e-2)
+
+
 def test_outputs_are_written_and_replaced_whole(capsys, data):
     np.savez("f.npz", z=data["z"])  # without labels: fewer panels to draw
     Path("out.json").write_text("old")

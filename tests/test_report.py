@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -315,7 +316,7 @@ def test_depth_draws_its_rows_with_the_fit_of_log_nc1():
     assert [row["nc1"] for row in rows] == [8.0, 4.0, 2.0, 1.0, 0.5]
     np.testing.assert_allclose([row["nc1_fit"] for row in rows], [8.0, 4.0, 2.0, 1.0, 0.5])
     labels = [line.get_label() for line in panels["NC1: variability"].lines]
-    assert "fit: ×0.5 a layer, r = -1.000" in labels
+    assert "equi-separation: ×0.5 per layer, r = -1.000 (log NC1, thesis)" in labels
     assert panels["NC1: variability"].get_yscale() == "log"
     assert limit_lines(panels["MIR and HDR"]) == [0.0, 0.9524]
     texts = [text.get_text() for text in panels["MIR and HDR"].texts]
@@ -637,3 +638,52 @@ def test_the_same_reports_give_the_same_bytes(whole):
     assert canvas.svg_text(drawn[0]) == canvas.svg_text(drawn[1])
     assert canvas.png_bytes(drawn[0]) == canvas.png_bytes(drawn[1])
     assert not re.search(r"\b20\d\d-\d\d-\d\d|Matplotlib v", whole[1])
+
+
+def test_a_report_in_words():
+    low = {"nc1": 0.09, "nc2_equinorm": 0.02, "nc2_equiangularity": 0.03, "nc3": 0.01, "nc4": 0.0}
+    assert tables.in_words(made("f", 1200, 64, 10, low)) == [
+        "Collapsed: NC1 per direction 0.010, NC2 norms 0.020, NC2 angles 0.030, NC3 0.010, NC4 0, all below 0.1."
+    ]
+    partly = tables.in_words(made("f", 1200, 64, 10, low | {"nc3": 0.1, "nc1": math.nan}))
+    assert partly == ["Partly collapsed: NC2 norms 0.020, NC2 angles 0.030, NC4 0 below 0.1; NC3 0.10 not."]
+    assert tables.in_words(made("f", 1200, 64, 10, {"nc1": 9.0})) == [
+        "Not collapsed: NC1 per direction 1.0, none below 0.1."
+    ]
+    conventions = {"mir": "MI / H; estimated, in [0, 1] at 95%", "silhouette": "s; on 4 of 50 rows drawn at random"}
+    assert tables.in_words(made("f", 50, 64, None, conventions=conventions)) == [
+        "No labels: of collapse nothing can be said.",
+        "Rank-limited: 50 samples span at most 50 of 64 dimensions, and bound entropies and ranks.",
+        "Estimated: mir; on some of the rows: silhouette.",
+    ]
+
+
+def test_reports_side_by_side_have_a_column_each():
+    one, other = full("one"), full("other", measures=HEADED | {"mir": 0.5})
+    text = tables.render_side_by_side({"x/one.npz": one, "x/other.npz": other}, 80)
+    assert text.startswith("A = x/one.npz: n = 1,200, d = 64, C = 10") and max(map(len, text.splitlines())) <= 80
+    row = next(line.split() for line in text.splitlines() if line.split()[:1] == ["mir"])
+    assert row == ["mir", "0.90625", "0.50000", "-0.406", "0.95240"]
+    three = tables.render_side_by_side({"a": one, "b": other, "c": one}, 80)
+    assert "B - A" not in three and "C = c" in three
+
+
+def test_a_measure_is_an_attribute_of_its_report():
+    report = full()
+    assert report.mir == report.measures["mir"] and "mir" in dir(report)
+    with pytest.raises(AttributeError, match="has no 'mri'; its measures are entropy_features"):
+        _ = report.mri
+    assert pickle.loads(pickle.dumps(report)).mir == report.mir
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"pip install 'infojax\[frame\]'"):
+        full().to_frame()
+
+
+def test_limits_that_differ_say_whose_they_are():
+    figure, _ = figures.reports.trajectory_figure([0, 10, 100], {"features": [full(), full(), full()]})
+    texts = {axis.get_title(): [text.get_text() for text in axis.texts] for axis in figure.axes}
+    assert "mir limit 0.9524" in texts["MIR and HDR"] and "hdr limit 0" in texts["MIR and HDR"]
+    assert figure.axes[0].get_xscale() == "symlog"

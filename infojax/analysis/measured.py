@@ -8,7 +8,7 @@ import numpy as np
 
 from infojax.analysis.inputs import Inputs, Options
 from infojax.analysis.sums import Sums, sample_of
-from infojax.measures import collapse, entropy, head_interplay, separation, spectra, variability
+from infojax.measures import collapse, entropy, head_interplay, host, separation, spectra, variability
 from infojax.measures.arrays import matmul
 from infojax.measures.estimate import Estimate, estimate_interplay, estimate_interplay_from_stats
 
@@ -174,10 +174,8 @@ def _density_spectrum(unit):
 
 
 def _direct_spectra(z):
-    z = jnp.asarray(z)
-    densities = (entropy.density_of_features(z, None, center) for center in (False, True))
-    first, second = (np.asarray(spectra.eigenvalues(rho))[::-1] for rho in densities)
-    return first, second, np.asarray(entropy.singular_values(z))
+    first, second, singular = host.three_spectra(z)
+    return spectra.support(first)[::-1], spectra.support(second)[::-1], singular
 
 
 def _coding_rate(spectrum, n, dim):

@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def _pandas():
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_frame needs pandas: pip install 'infojax[frame]'") from error
+    return pandas
+
+
 class Interval(NamedTuple):
     """A 95% interval by stratified subsampling of m of the n samples without replacement.
 
@@ -53,6 +61,16 @@ class Report:
     intervals: dict[str, Interval] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
 
+    def __getattr__(self, name: str) -> float:
+        """A measure by its name: `report.mir` is `report.measures["mir"]`."""
+        measures = self.__dict__.get("measures", {})  # absent while it is unpickled
+        if name not in measures:
+            raise AttributeError(f"a report has no {name!r}; its measures are {', '.join(measures)}")
+        return measures[name]
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(name for name in self.measures if name.isidentifier())]
+
     def table(self, width: int = 100) -> str:
         """The report as fixed-width text."""
         from infojax.report.tables import render_table
@@ -91,7 +109,7 @@ class Report:
 
     def to_frame(self) -> "pd.DataFrame":
         """A pandas DataFrame, one row per measure: value, limit, low, high, bias, convention."""
-        import pandas as pd
+        pd = _pandas()
 
         rows = {
             key: {
@@ -151,7 +169,7 @@ class LayerReports(Mapping[str, Report]):
 
     def to_frame(self) -> "pd.DataFrame":
         """A pandas DataFrame, one row per layer, one column per measure."""
-        import pandas as pd
+        pd = _pandas()
 
         return pd.DataFrame.from_dict({key: r.measures for key, r in self.items()}, orient="index").rename_axis("layer")
 

@@ -93,6 +93,9 @@ def accumulate(inputs: Inputs, options: Options) -> Sums:
     route, scale = route_of(inputs, options.seed), _scale(inputs.rows, options.chunk)
     part = _Part(inputs, options, scale, *own_part(inputs.rows.shape[0], options.distributed))
     raw, unit, zero_rows = merged(partial(_first_pass, part, route), options.distributed)
+    if route.direct and inputs.labels is None:  # spectra are of the rows themselves
+        none = jnp.zeros(1)
+        return Sums(route, scale, raw, unit, int(zero_rows), passes.SecondPass(none, none, none), unit, {})
     second = merged(partial(_second_pass, part, raw, route.unit_scatter), options.distributed)
     return Sums(route, scale, raw, unit, int(zero_rows), *second)
 

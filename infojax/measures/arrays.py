@@ -128,7 +128,9 @@ def holds_strings(x: Any) -> bool:
     if x is None or isinstance(x, jax.Array | str | bytes | Mapping | Set | Iterator) or hasattr(x, "detach"):
         return False
     array = np.asarray(x, dtype=object if isinstance(x, list | tuple) else None)
-    return array.dtype.kind in "UST" or any(isinstance(e, str | bytes) for e in array.flat if array.dtype == object)
+    if array.dtype != object:
+        return array.dtype.kind in "UST"
+    return any(isinstance(entry, str | bytes) for entry in array.flat)
 
 
 def is_missing(entry: Any) -> bool:
@@ -168,7 +170,11 @@ def described(x: Any) -> str:
 
 def as_float(x: ArrayLike, name: str = "array") -> jax.Array:
     """x as a jax array of its own float type, at least float32; integers and booleans become the default float."""
-    x = as_array(x, name)
+    return jnp.asarray(_as_float(as_array(x, name), name))
+
+
+def _as_float(x, name):
+    """The same, where a NumPy array stays one."""
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{name} must be a real array, got {x.dtype}: pass its real and imaginary parts as columns")
     floating = jnp.issubdtype(x.dtype, jnp.floating)
@@ -177,12 +183,23 @@ def as_float(x: ArrayLike, name: str = "array") -> jax.Array:
         return x.astype((jnp.float32 if small else x.dtype) if floating else jnp.result_type(float))
     # Before JAX takes the array: without x64 it truncates the upper bits of integers and rounds 1e-60 to zero.
     default = not floating or x.dtype.itemsize > 4
-    return jnp.asarray(rounded(x, jnp.result_type(float) if default else np.float32, name))
+    return rounded(x, jnp.result_type(float) if default else np.float32, name)
+
+
+def as_host_rows(z: ArrayLike, name: str = "features") -> AnyArray:
+    """`as_rows`, in NumPy and not copied where all that is computed of it may stay there: see `stays_on_host`."""
+    z = as_array(z, name)
+    if not stays_on_host(z):
+        return as_rows(z, name)
+    return _rows(_as_float(np.asarray(z), name), name)
 
 
 def as_rows(z: ArrayLike, name: str = "features") -> jax.Array:
     """z as a float (N, D) array; raises ValueError for any other rank."""
-    z = as_float(z, name)
+    return _rows(as_float(z, name), name)
+
+
+def _rows(z, name):
     if z.ndim != 2:
         what = "(C, D), one row per class" if name == "head" else "(N, D), one row per sample"
         raise ValueError(f"{name} must be {what}; got shape {z.shape}")
@@ -386,6 +403,16 @@ def on_host(*arrays: Any) -> bool:
         )
         for a in arrays
     )
+
+
+def stays_on_host(*arrays: Any) -> bool:
+    """`on_host`, where JAX computes on the CPU as well: the one place that decides whether NumPy does the work.
+
+    It is several times faster there than XLA, which copies NumPy's arrays and has slower matrix products and spectra.
+    """
+    device = jax.config.jax_default_device
+    platform = jax.default_backend() if device is None else getattr(device, "platform", device)
+    return platform == "cpu" and on_host(*arrays)
 
 
 def matmul(a: AnyArray, b: AnyArray) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from infojax.measures import arrays, scale
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, class_stats, infer_num_classes, takes_stats
+from infojax.measures.moments import ClassStats, infer_num_classes, takes_stats
 from infojax.measures.passes import SecondPass, same_classifier, second_pass
 from infojax.measures.separation import cdnv_from_stats, davies_bouldin_from_sums
 from infojax.measures.simplex import duality_gap, means_and_head, nc2_from_means, nc2_from_stats, nc3_from_stats
@@ -79,7 +79,7 @@ def neural_collapse(
     Raises:
       ValueError: shapes do not fit, unknown convention, C unknown under jit.
     """
-    z, given = arrays.as_rows(z), labels
+    z, given = arrays.as_host_rows(z), labels
     labels = arrays.as_labels(labels, len(z))
     if head is not None:
         head = arrays.as_head(head, z.shape[1], labels)
@@ -89,8 +89,7 @@ def neural_collapse(
         num_classes = rows
     bias = arrays.as_bias(bias, head)
     num_classes = infer_num_classes(given, num_classes)  # from labels that are not traced
-    z, s = scale.normalised_samples(z, labels, num_classes, weights)
-    stats = class_stats(z, labels, num_classes, weights=weights)
+    z, stats, s = scale.first_pass(z, labels, num_classes, weights)
     inverse = None if nc1_convention(convention).quotient else between_inverse(stats, convention=convention)
     classifier = same_classifier(head, bias, s)
     sums = second_pass(stats, z, labels, *classifier, inverse=inverse, weights=weights)

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax import stop_gradient
+from jax.typing import DTypeLike
 
-from infojax.measures import arrays, spectra
-from infojax.measures.arrays import ArrayLike
+from infojax.measures import arrays, host, spectra
+from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.spectra import SpectralFunction
 
 LARGEST_ORDER = 1e30  # from here on an entropy equals that of order infinity, to more digits than any type has
@@ -72,9 +73,15 @@ def weighted(u: jax.Array, p: jax.Array) -> jax.Array:
     return u * arrays.safe_sqrt(p)[:, None]
 
 
-def density_of_features(z: jax.Array, weights: ArrayLike | None = None, center: bool = False) -> jax.Array:
-    """`smaller_density` of the directions of z (N, D); see `spectra.directions`."""
-    weights, center = arrays.sample_weights(weights, len(z), z.dtype), arrays.flag(center, "center")
+def density_of_features(z: AnyArray, weights: ArrayLike | None = None, center: bool = False) -> AnyArray:
+    """`smaller_density` of the directions of z (N, D); see `spectra.directions`. In NumPy where z is, if it can be."""
+    w, center = (
+        None if weights is None else arrays.sample_weights(weights, len(z), z.dtype),
+        arrays.flag(center, "center"),
+    )
+    if isinstance(z, np.ndarray) and arrays.stays_on_host(*(x for x in (w, center) if isinstance(x, jax.Array))):
+        return host.density(z, None if w is None else np.asarray(w), bool(center))
+    z, weights = jnp.asarray(z), arrays.sample_weights(w, len(z), z.dtype)
     return spectra.smaller_gram(_density_factor(z, weights, center))
 
 
@@ -139,7 +146,9 @@ def _power_divided(a, b, p):
     return b ** (p - 1) * jnp.where(equal, p, jnp.expm1(p * log_ratio) / r)
 
 
-def entropy_of_density(rho: jax.Array, alpha: float = 1.0, samples: float | jax.Array = 0) -> jax.Array:
+def entropy_of_density(
+    rho: AnyArray, alpha: float = 1.0, samples: float | jax.Array = 0, dtype: DTypeLike | None = None
+) -> jax.Array:
     """Entropy of a trace-one positive semi-definite rho, in nats; 0 for rho = 0.
 
     H_1 = -tr(rho log rho); H_alpha = log(tr rho^alpha) / (1 - alpha); H_2 = -log ||rho||_F^2 without a decomposition;
@@ -151,10 +160,18 @@ def entropy_of_density(rho: jax.Array, alpha: float = 1.0, samples: float | jax.
       rho: (n, n).
       alpha: order, a static number from 0 to infinity; 1 is the von Neumann entropy, exactly.
       samples: number of terms summed into rho, whose rounding errors add up.
+      dtype: of these terms, if not that of rho.
     Returns:
       0-d array in [0, log n].
     """
     alpha = order_of(alpha)
+    if isinstance(rho, np.ndarray) and alpha == 1:
+        w = spectra.support(host.eigenvalues(rho)).astype(np.float64)
+        entropy = -np.sum(w * np.log(np.where(w > 0, w, 1)))
+        dtype = np.dtype(dtype or rho.dtype)
+        noise = max(len(rho), 32 * float(samples) ** 0.5) * np.finfo(dtype).eps
+        return jax.device_put(dtype.type(0 if entropy <= noise else entropy))
+    rho = jnp.asarray(rho, dtype)
     if alpha in (0, np.inf):
         w = spectra.eigenvalues(rho)
         top = jnp.max(w, initial=0)
@@ -214,8 +231,8 @@ def matrix_entropy(
     References:
       Song et al. 2024, Definition of matrix entropy; Skean et al. 2023 for alpha != 1.
     """
-    z = arrays.as_rows(z)
-    return entropy_of_density(density_of_features(z, weights, center), alpha, len(z))
+    z = arrays.as_host_rows(z)
+    return entropy_of_density(density_of_features(z, weights, center), alpha, len(z), z.dtype)
 
 
 def matrix_entropy_from_gram(k: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None) -> jax.Array:
@@ -233,22 +250,25 @@ def matrix_entropy_from_gram(k: ArrayLike, *, alpha: float = 1.0, weights: Array
     return entropy_of_density(density_from_gram(k, weights), alpha)
 
 
-def singular_values(a: jax.Array) -> jax.Array:
+def singular_values(a: AnyArray) -> jax.Array:
     """Singular values of a, those at rounding level set to exactly zero."""
     if arrays.on_host(a):
         a = np.asarray(a)
         if not np.isfinite(a).all():
             return jnp.full(min(a.shape), jnp.nan, a.dtype)
-        s = np.linalg.svd(a, compute_uv=False)
-        s[s <= max(a.shape) * np.finfo(s.dtype).eps * s.max(initial=0)] = 0
-        return jnp.asarray(s)
+        return jnp.asarray(host.singular_values(a))
     s = jnp.linalg.svd(a, compute_uv=False)
-    return jnp.where(s <= max(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0), 0, s)
+    return jnp.where(s <= host.noise_of(a.shape) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0), 0, s)
 
 
 def _weighted_singular_values(a, weights, name):
     """`singular_values` of rows sqrt(w_i) a_i at a moderate scale."""
-    a = arrays.as_rows(a, name)
+    a = arrays.as_host_rows(a, name)
+    if weights is None and isinstance(a, np.ndarray):
+        largest = max(a.max(initial=0), -a.min(initial=0))
+        if not a.size or host.MODERATE[0] <= largest <= host.MODERATE[1]:
+            return singular_values(a)
+    a = jnp.asarray(a)
     if weights is not None:
         w = arrays.sample_weights(weights, len(a), a.dtype)
         a = weighted(jnp.where(w[:, None] <= 0, 0, a), w)

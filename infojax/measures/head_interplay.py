@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, class_blocks, roots, spectra
+from infojax.measures import arrays, class_blocks, cores, roots, spectra
+from infojax.measures import host as in_numpy
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.entropy import entropy_of_density, entropy_of_spectrum, smaller_density, weighted
 from infojax.measures.joint import hdr_of, mi_of, mir_of
@@ -110,30 +111,43 @@ def ingredients(
     route: str | None = None,
 ) -> Ingredients:
     """What `assemble` takes."""
-    z, center = arrays.as_rows(z), arrays.flag(center, "center")
+    z, center = arrays.as_host_rows(z), arrays.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
     dtype = jnp.promote_types(z.dtype, head.dtype)
-    z, head = z.astype(dtype), head.astype(dtype)
+    z, head = z.astype(dtype, copy=False) if isinstance(z, np.ndarray) else z.astype(dtype), head.astype(dtype)
     (n, dim), num_classes = z.shape, head.shape[0]
     if route not in (None, "gram", "classes"):
         raise ValueError(f"route must be 'gram', 'classes' or None; got {route!r}")
     w = arrays.sample_weights(weights, n, dtype)
-    host = arrays.on_host(z, labels, head, w)
+    host = arrays.stays_on_host(z, labels, head, w) and not isinstance(center, jax.core.Tracer)
     if route is None:
         route = "gram" if n <= num_classes * min(n, dim) and not host else "classes"
-    u, p, labels, unit_head, class_p, mean = weighted_directions(z, labels, head, w, center)
+    if host:
+        u, p, labels, unit_head, class_p, mean = _directions_in_numpy(z, labels, head, w, bool(center))
+    else:
+        u, p, labels, unit_head, class_p, mean = weighted_directions(jnp.asarray(z), labels, head, w, center)
     if route == "gram":
         factors, owner = weighted(u, p), labels
         features = smaller_density(u, p)
     elif host:
-        factors, owner = _factors_of_rows(u, p, labels)
-        features = spectra.smaller_gram(factors)
+        features, factors, owner = _factors_of_rows(u * np.sqrt(p)[:, None], labels, p > 0)
     else:
         second = class_blocks.class_second_moments(weighted(u, p), labels, num_classes)
         factors, owner = factors_of_moments(second)
         features = jnp.sum(second, axis=0)
-    return features, factors, owner, unit_head, class_p, mean, jnp.sum(p > 0), n
+    return features, factors, owner, unit_head, class_p, mean, jnp.asarray(np.sum(p > 0)) if host else jnp.sum(p > 0), n
+
+
+def _directions_in_numpy(z, labels, head, weights, center):
+    """`weighted_directions`."""
+    labels, weights = np.asarray(labels), np.asarray(weights)
+    w, head_live = in_numpy.unit_rows(np.asarray(head))
+    known = (labels >= 0) & (labels < len(w))
+    labels = np.where(known, labels, 0)
+    u, p = in_numpy.directions(z, np.where(known & head_live[labels], weights, 0), center)
+    class_p = np.bincount(labels, weights=p, minlength=len(w)).astype(z.dtype)
+    return u, p, labels, w, class_p, p @ u
 
 
 @partial(jax.jit, static_argnames="axis")
@@ -201,7 +215,7 @@ def assemble(
 ) -> Interplay:
     """`Interplay` of a density of the features, factors of the classes, and the head's rows and class frequencies."""
     densities = _densities(features, factors, owner, unit_head, class_p)
-    entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples), *densities)
+    entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples, unit_head.dtype), *densities)
     return _interplay_of(*entropies, class_p, mean, num_samples)
 
 
@@ -257,7 +271,7 @@ def _joint_density(rows, owner, unit_head):
     if arrays.on_host(rows, owner, cosines):
         rows, owner, cosines = np.asarray(rows), np.asarray(owner), np.asarray(cosines)
         joint = rows @ rows.T
-        joint *= cosines[np.ix_(owner, owner)]
+        joint *= cosines.take(owner, axis=0).take(owner, axis=1)
         return joint
     return arrays.matmul(rows, rows.T) * cosines[owner][:, owner]
 
@@ -276,15 +290,20 @@ def factors_of_moments(second: jax.Array) -> tuple[AnyArray, AnyArray]:
 factor = roots.psd_sqrt
 
 
-def _factors_of_rows(u, p, labels):
-    """Factors (rows, owner) of concrete weighted unit rows: min(n_c, D) rows for class c."""
-    rows = np.asarray(u) * np.sqrt(np.asarray(p))[:, None]
-    order = np.argsort(np.asarray(labels), kind="stable")
-    order = order[np.asarray(p)[order] > 0]
-    classes, starts = np.unique(np.asarray(labels)[order], return_index=True)
-    groups = [rows[index] for index in np.split(order, starts[1:])]
-    groups = [_short_factor(g.T @ g) if len(g) > g.shape[1] else g for g in groups]
-    return np.concatenate(groups), np.repeat(classes, [len(g) for g in groups])
+def _factors_of_rows(rows, labels, used):
+    """Density of concrete weighted unit rows, and factors (rows, owner), min(n_c, D) rows for class c, in float64.
+
+    The spectrum of a matrix of float64 takes no longer than that of float32, and loses no digits of small eigenvalues.
+    """
+    order = np.flatnonzero(used)
+    order = order[np.argsort(labels[order], kind="stable")]
+    classes, starts = np.unique(labels[order], return_index=True)
+    groups = [rows[index].astype(np.float64) for index in np.split(order, starts[1:])]
+    with cores.one_thread(), np.errstate(all="ignore"):
+        groups = [_short_factor(g.T @ g) if len(g) > g.shape[1] else g for g in groups]
+    factors = np.concatenate(groups)
+    short, long = (factors, factors.T) if len(factors) < factors.shape[1] else (factors.T, factors)
+    return short @ long, factors, np.repeat(classes, [len(g) for g in groups])
 
 
 def _short_factor(second):

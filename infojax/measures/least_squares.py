@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from infojax.measures import arrays, roots, scale, spectra
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, class_stats, takes_stats
+from infojax.measures.moments import ClassStats, takes_stats
 from infojax.measures.variability import mean_rounding
 
 
@@ -48,12 +48,11 @@ def squared_error(
       Han, Papyan and Donoho 2022, "Neural Collapse Under MSE Loss", Theorem 2, without weight decay and with classes
       weighted by their counts.
     """
-    z = arrays.as_rows(z)
+    z = arrays.as_host_rows(z)
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
     bias = arrays.as_bias(bias, head)
-    z, s = scale.normalised_samples(z, labels, len(head), weights)
-    stats = class_stats(z, labels, len(head), weights=weights, scatter="within")
+    _, stats, s = scale.first_pass(z, labels, len(head), weights, scatter="within")
     return squared_error_from_stats(stats, head * s, bias)
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from infojax.measures import arrays, spectra
+from infojax.measures import arrays, by_class, spectra
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.class_blocks import class_second_moments
 
@@ -26,7 +26,6 @@ R = TypeVar("R")
 
 SCATTERS = (None, "within", "class")
 MOST_CLASSES = 10**8  # that labels may imply; the means of more do not fit into memory
-CACHED_ROWS = 1024  # of 512 float32 columns: 2 MiB
 GROUP_ROWS = 2**16  # rows summed before a merge: longer sums would lose digits
 FAR = 4  # spreads between a reference and the mean of its class, beyond which the squares lose more than four bits
 BLOCK_ROWS = 4096  # enough for a matrix product to run at full speed
@@ -68,7 +67,7 @@ class ClassStats:
         if not floating:
             raise ValueError(f"dtype must be a float type; got {dtype!r}")
         shape = {None: None, "within": (dim, dim), "class": (num_classes, dim, dim)}[scatter]
-        _check_size(num_classes, dim, scatter, jnp.dtype(dtype).itemsize)
+        check_size(num_classes, dim, scatter, jnp.dtype(dtype).itemsize)
         return cls(
             count=jnp.zeros(num_classes, dtype),
             mean=jnp.zeros((num_classes, dim), dtype),
@@ -132,7 +131,7 @@ class ClassStats:
         return ClassStats(count, mean, jax.lax.psum(local.squares, axis_name), scatter)
 
 
-def _check_size(num_classes, dim, scatter, itemsize):
+def check_size(num_classes, dim, scatter, itemsize):
     """Refuses what does not fit into memory: three tables of the classes at once, and their scatter matrices."""
     columns = 3 * (dim + 2) + (dim * dim if scatter == "class" else 0)
     arrays.check_size(
@@ -161,7 +160,7 @@ def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
     """num_classes, or the largest label plus one where the labels are concrete."""
     if num_classes is not None:
         number = arrays.whole_number(num_classes, "num_classes", 1)
-        _check_size(number, 0, None, 4)  # before labels are compared with it, as integers of 32 bits
+        check_size(number, 0, None, 4)  # before labels are compared with it, as integers of 32 bits
         return number
     if isinstance(labels, jax.core.Tracer):
         raise ValueError("num_classes must be given inside jit, grad or vmap: it sets the shape of the result")
@@ -228,22 +227,27 @@ def _check_fields(stats):
         )
 
 
-def checked_samples(
-    z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """z (N, D) float, labels (N,) integers, weights (N,)."""
-    z = arrays.as_rows(z)
-    return z, arrays.as_labels(labels, z.shape[0]), arrays.sample_weights(weights, z.shape[0], z.dtype)
+def checked_samples(z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) -> tuple[AnyArray, AnyArray, AnyArray]:
+    """z (N, D) float, labels (N,) integers, weights (N,): all in NumPy, or all in JAX."""
+    z = arrays.as_host_rows(z)
+    labels, w = arrays.as_labels(labels, z.shape[0]), arrays.sample_weights(weights, z.shape[0], z.dtype)
+    if isinstance(z, np.ndarray) and arrays.stays_on_host(labels, w):
+        return z, np.asarray(labels), np.asarray(w)
+    return jnp.asarray(z), labels, w
 
 
 def samples_around(
     stats: ClassStats, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     """`checked_samples` for a pass around the means of `stats`, in the wider of the two types."""
     z, labels, w = checked_samples(z, labels, weights)
+    if not arrays.on_host(*jax.tree.leaves(stats)):
+        z, labels, w = map(jnp.asarray, (z, labels, w))
     if z.shape[1] != stats.mean.shape[1]:
         raise ValueError(f"features have {z.shape[1]} columns, the statistics {stats.mean.shape[1]}")
     dtype = jnp.promote_types(z.dtype, stats.mean.dtype)
+    if isinstance(z, np.ndarray):
+        return z.astype(dtype, copy=False), labels, w.astype(dtype, copy=False)
     return z.astype(dtype), labels, w.astype(dtype)
 
 
@@ -324,10 +328,14 @@ def class_stats(
         raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
     given, (z, labels, w) = labels, checked_samples(z, labels, weights)
     num_classes = infer_num_classes(given, num_classes)  # from labels that are not traced
-    _check_size(num_classes, z.shape[1], scatter, z.dtype.itemsize)
-    host = arrays.on_host(z, labels, w)
-    # Blocks that stay in a CPU's cache are 5 times faster than whole arrays; accelerators prefer whole arrays.
-    count, mean, squares = _first_moments(z, labels, w, num_classes, CACHED_ROWS if host else max(len(w), 1))
+    check_size(num_classes, z.shape[1], scatter, z.dtype.itemsize)
+    if isinstance(z, np.ndarray):
+        samples = by_class.samples(z, labels, w, num_classes)
+        count, mean, _ = by_class.means(samples)
+        found = count, mean, by_class.squares(samples, count, mean)
+        count, mean, squares = jax.device_put([x.astype(z.dtype) for x in found])
+    else:
+        count, mean, squares = _first_moments(z, labels, w, num_classes, max(len(w), 1))
     if scatter == "class":
         rows, owners = _scaled_deviations(z, labels, w, mean)
         return ClassStats(count, mean, squares, class_second_moments(rows, owners, num_classes))

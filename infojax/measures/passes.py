@@ -3,15 +3,16 @@
 Each is a sum over samples: it streams (add the sums of the batches), shards (psum them) and takes O(C D) memory.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, moments, scale
+from infojax.measures import arrays, by_class, moments, scale
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, class_stats
+from infojax.measures.moments import ClassStats
 from infojax.measures.simplex import means_and_head
 from infojax.measures.variability import class_weights, energies
 
@@ -52,6 +53,8 @@ def second_pass(
     z, labels, w = moments.samples_around(stats, z, labels, weights)
     s = arrays.normalised(stats.mean)[1]
     scorers = None if head is None else _scorers(stats, head, bias)
+    if isinstance(z, np.ndarray) and arrays.on_host(*jax.tree.leaves((stats, inverse, scorers))):
+        return _in_numpy(stats, z, labels, w, float(s), inverse, scorers)
 
     def add(sums, *block):
         deviation, owners, w = moments.deviations(*block, stats.mean)
@@ -63,6 +66,26 @@ def second_pass(
 
     zeros = jnp.zeros(stats.num_classes, z.dtype)
     return moments.fold_blocks(add, SecondPass(zeros, zeros, zeros), moments.BLOCK_ROWS, z, labels, w)
+
+
+def _in_numpy(stats, z, labels, w, s, inverse, scorers):
+    samples = by_class.samples(z, labels, w, stats.num_classes)
+    wanted = {"distance": partial(_lengths_in_numpy, s=z.dtype.type(s))}
+    if inverse is not None:
+        wanted["energy"] = by_class.root_of(np.asarray(inverse, z.dtype)).energies
+    if scorers is not None:
+        scorers = jax.tree.map(np.asarray, scorers)
+        wanted["disagreement"] = partial(_disagreement_in_numpy, scorers, wanted["distance"])
+    sums = by_class.values_around(samples, np.asarray(stats.mean, z.dtype), *wanted.values())
+    zeros = np.zeros(stats.num_classes)
+    found = dict.fromkeys(SecondPass._fields, zeros) | dict(zip(wanted, sums, strict=True))
+    return SecondPass(**{key: jax.device_put(value.astype(z.dtype)) for key, value in found.items()})
+
+
+def _lengths_in_numpy(rows, *_, s):
+    if scale.MODERATE[0] <= s <= scale.MODERATE[1]:
+        return np.sqrt(by_class.squares_of(rows))
+    return s * np.sqrt(by_class.squares_of(rows / s))
 
 
 @jax.jit
@@ -121,21 +144,17 @@ def _scorers(stats, head, bias):
 
 def _disagreement(scorers, rows, owners, distance):
     """1 for samples whose head class is not the nearest centre, else 0; nan where that is undetermined."""
-    if arrays.on_host(rows, owners, distance, *scorers):
-        rows, owners, near, (head, bias, means, offset, reach, _) = jax.tree.map(
-            np.asarray, (rows, owners, distance, scorers)
-        )
-        # A centre is the nearest one if no other lies within twice its distance: no need to check.
-        unsure = np.flatnonzero(~(near < reach[owners]))
-        nearest = owners.copy()
-        with np.errstate(all="ignore"):
-            nearest[unsure] = np.argmax(rows[unsure] @ means.T + offset, axis=1)
-            differ = np.argmax(rows @ head.T + bias, axis=1) != nearest
-        differ = jnp.asarray(differ)
-    else:
-        scores = ((scorers.head, scorers.bias), (scorers.means, scorers.offset))
-        chosen, nearest = (jnp.argmax(arrays.matmul(rows, a.T) + b[None], axis=1) for a, b in scores)
-        differ = chosen != nearest
+    scores = ((scorers.head, scorers.bias), (scorers.means, scorers.offset))
+    chosen, nearest = (jnp.argmax(arrays.matmul(rows, a.T) + b[None], axis=1) for a, b in scores)
+    return (chosen != nearest).astype(distance.dtype) + 0 * distance + scorers.poison
+
+
+def _disagreement_in_numpy(scorers, lengths, deviation, owners, rows):
+    """`_disagreement`: a centre is the nearest if no other lies within twice its distance, without a look at them."""
+    distance, nearest = lengths(deviation), owners.copy()
+    unsure = np.flatnonzero(~(distance < scorers.reach[owners]))
+    nearest[unsure] = np.argmax(rows[unsure] @ scorers.means.T + scorers.offset, axis=1)
+    differ = np.argmax(rows @ scorers.head.T + scorers.bias, axis=1) != nearest
     return differ.astype(distance.dtype) + 0 * distance + scorers.poison
 
 
@@ -156,12 +175,11 @@ def nc4(
     References:
       Papyan, Han and Donoho, PNAS 2020.
     """
-    z = arrays.as_rows(z)
+    z = arrays.as_host_rows(z)
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
     bias = arrays.as_bias(bias, head)
-    z, s = scale.normalised_samples(z, labels, head.shape[0], weights)
+    z, stats, s = scale.first_pass(z, labels, head.shape[0], weights, squares=False)
     head, bias = same_classifier(head, bias, s)
-    stats = class_stats(z, labels, head.shape[0], weights=weights)
     disagreement = second_pass(stats, z, labels, head, bias, weights=weights).disagreement
     return arrays.safe_divide(jnp.sum(disagreement), jnp.sum(stats.count), jnp.nan)

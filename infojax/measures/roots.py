@@ -5,7 +5,9 @@ So they are right at repeated eigenvalues and on the support of singular matrice
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from infojax.measures import cores
 from infojax.measures.arrays import ArrayLike, matmul, product, safe_divide, safe_sqrt
 from infojax.measures.spectra import eigh
 
@@ -102,3 +104,23 @@ def _inverse_root_jvp(primals, tangents):
     t = inverse_root(a, rtol)
     h, dh = jax.jvp(lambda a: polar_factor(a, rtol), (a,), (da,))
     return t, _pseudo_inverse_tangent(h, t, dh)
+
+
+def host_inverse(a: np.ndarray, rtol: np.ndarray) -> np.ndarray:
+    """T (m, min(n, m)) with T T^T = (A^T A)^+, in NumPy, of the same cut-off as `pseudo_inverse` and `inverse_root`.
+
+    R^-1 of A = Q R (n >= m) where no singular value is cut off, which ||R^-1|| tells: triangular, without an SVD.
+    """
+    if not np.isfinite(a).all():
+        return np.full((a.shape[1], min(a.shape)), np.nan, a.dtype)
+    with cores.one_thread(), np.errstate(all="ignore"):
+        if len(a) >= a.shape[1] > 0:
+            r = np.linalg.qr(a, mode="r")
+            if np.abs(np.diagonal(r)).min() > rtol * np.linalg.norm(r):
+                inverse = np.triu(np.linalg.inv(r))
+                if np.linalg.norm(inverse) * rtol * np.linalg.norm(r) < 1:
+                    return inverse
+        u, s, vt = np.linalg.svd(a, full_matrices=False)
+        keep = s > rtol * s.max(initial=0)
+        inverse = np.where(keep, 1 / np.where(keep, s, 1), 0)
+        return (vt.T * inverse) @ (u.T if len(a) < a.shape[1] else vt)

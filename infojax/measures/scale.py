@@ -7,13 +7,14 @@ XLA flushes to zero; features that are all below 1e-31 (1e-292) lose some of the
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, moments
-from infojax.measures.arrays import ArrayLike
+from infojax.measures import arrays, by_class, moments
+from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.moments import ClassStats
 
 # Features whose largest entry lies in this range have squares that fit any float type: they need no scaling.
@@ -30,35 +31,43 @@ def normalised_stats(stats: ClassStats) -> tuple[ClassStats, jax.Array]:
     return replace(stats, mean=mean, squares=stats.squares * inverse * inverse, scatter=scatter), s
 
 
-def normalised_samples(
-    z: ArrayLike, labels: ArrayLike, num_classes: int | None = None, weights: ArrayLike | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """z / s and s, the power of two nearest to the largest entry of the samples that count.
+def first_pass(
+    z: ArrayLike,
+    labels: ArrayLike,
+    num_classes: int | None = None,
+    weights: ArrayLike | None = None,
+    *,
+    scatter: str | None = None,
+    squares: bool = True,
+) -> tuple[AnyArray, ClassStats, jax.Array]:
+    """z / s, its `ClassStats`, and s, the power of two nearest to the largest entry of the samples that count.
 
-    Concrete arrays on the CPU with moderate entries are returned as they are, not copied, with s = 1.
+    Concrete arrays on the CPU stay in NumPy; with moderate entries they are not copied, and s = 1.
 
     Args:
-      z, labels, num_classes, weights: as `class_stats` takes them.
+      z, labels, num_classes, weights, scatter: as `class_stats` takes them.
+      squares: False where they are not needed: they may then be zeros.
     """
     given, (z, labels, w) = labels, moments.checked_samples(z, labels, weights)
     num_classes = moments.infer_num_classes(given, num_classes)
-    if not arrays.on_host(z, labels, w):
-        return _divided_samples(z, labels, w, num_classes)
-    rows = np.asarray(z)
-    largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
-    largest = np.max(largest[np.asarray(_counted(labels, w, num_classes))], initial=0)
-    if not largest > 0 or MODERATE[0] <= largest <= MODERATE[1]:
-        return z, jnp.ones((), z.dtype)
-    s = arrays.power_of_two(jnp.asarray(largest))
-    return z / s, s
+    s: Any = jnp.ones((), z.dtype)
+    if isinstance(z, np.ndarray):
+        moments.check_size(num_classes, z.shape[1], scatter, z.dtype.itemsize)
+        samples = by_class.samples(z, labels, w, num_classes)
+        count, mean, longest = by_class.means(samples)
+        if not MODERATE[0] <= longest <= MODERATE[1]:
+            z, s = divided_samples(z, labels, w, num_classes)
+        elif scatter is None:
+            found = count, mean, by_class.squares(samples, count, mean) if squares else np.zeros(num_classes)
+            return z, ClassStats(*jax.device_put([x.astype(z.dtype) for x in found])), s
+    else:
+        z, s = divided_samples(z, labels, w, num_classes)
+    return z, moments.class_stats(z, labels, num_classes, weights=w, scatter=scatter), s
 
 
 @partial(jax.jit, static_argnums=3)
-def _divided_samples(z, labels, w, num_classes):
-    counted = _counted(labels, w, num_classes)[:, None]
+def divided_samples(z: jax.Array, labels: jax.Array, w: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
+    """z / s and s, the power of two nearest to the largest entry of the samples that count, in a compiled program."""
+    counted = ((labels >= 0) & (labels < num_classes) & (w > 0))[:, None]
     s = arrays.power_of_two(jnp.max(jnp.where(counted, jnp.abs(z), 0), initial=0))
     return z / s, s
-
-
-def _counted(labels, w, num_classes):
-    return (labels >= 0) & (labels < num_classes) & (w > 0)

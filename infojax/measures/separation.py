@@ -9,7 +9,7 @@ import numpy as np
 
 from infojax.measures import arrays, scale
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, class_stats, takes_stats
+from infojax.measures.moments import ClassStats, takes_stats
 from infojax.measures.passes import second_pass
 from infojax.measures.variability import mean_rounding
 
@@ -65,8 +65,7 @@ def cdnv(
     References:
       Galanti, Gyorgy and Hutter, "On the role of neural collapse in transfer learning", ICLR 2022.
     """
-    z, _ = scale.normalised_samples(z, labels, num_classes, weights)
-    return cdnv_from_stats(class_stats(z, labels, num_classes, weights=weights))[0]
+    return cdnv_from_stats(scale.first_pass(z, labels, num_classes, weights)[1])[0]
 
 
 @takes_stats
@@ -102,8 +101,7 @@ def davies_bouldin(
     References:
       Davies and Bouldin 1979.
     """
-    z, _ = scale.normalised_samples(z, labels, num_classes, weights)
-    stats = class_stats(z, labels, num_classes, weights=weights)
+    z, stats, _ = scale.first_pass(z, labels, num_classes, weights, squares=False)
     return davies_bouldin_from_sums(stats, second_pass(stats, z, labels, weights=weights).distance)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from infojax.measures import arrays, scale
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, class_stats, takes_stats
+from infojax.measures.moments import ClassStats, takes_stats
 from infojax.measures.variability import significant_means
 
 
@@ -99,8 +99,8 @@ def nc2(z: ArrayLike, labels: ArrayLike, num_classes: int | None = None, *, weig
     Returns:
       `NC2` (equinorm, equiangularity, etf_distance, and per-class norms and angles).
     """
-    z, s = scale.normalised_samples(z, labels, num_classes, weights)
-    found = nc2_from_stats(class_stats(z, labels, num_classes, weights=weights))
+    _, stats, s = scale.first_pass(z, labels, num_classes, weights, squares=False)
+    found = nc2_from_stats(stats)
     return found._replace(norms=s * found.norms)
 
 
@@ -158,8 +158,8 @@ def nc3(
     Raises:
       ValueError: shapes do not fit, unknown convention.
     """
-    z = arrays.as_rows(z)
+    z = arrays.as_host_rows(z)
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
-    z, _ = scale.normalised_samples(z, labels, head.shape[0], weights)
-    return nc3_from_stats(class_stats(z, labels, head.shape[0], weights=weights), head, convention=convention)
+    _, stats, _ = scale.first_pass(z, labels, head.shape[0], weights, squares=False)
+    return nc3_from_stats(stats, head, convention=convention)

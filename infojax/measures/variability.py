@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from infojax.measures import arrays, moments, roots, scale
+from infojax.measures import arrays, by_class, moments, roots, scale
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, class_stats
+from infojax.measures.moments import ClassStats
 
 
 class Convention(NamedTuple):
@@ -85,12 +86,12 @@ def _between_factor(stats, convention):
 
 
 @moments.takes_stats
-@partial(jax.jit, static_argnames="convention")
 def between_inverse(stats: ClassStats, *, convention: str = "thesis") -> jax.Array:
     """A root T (D, min(C, D)) of S_B^+ = T T^T: the energy d^T S_B^+ d of a deviation d is ||T^T d||^2.
 
-    With the factor F (C, D) of S_B = F^T F, T = F^+ if C < D, else (F^T F)^(+1/2). Both come from the singular values
-    of F, which in float32 resolve twice as many orders of magnitude as the eigenvalues of S_B. Noise is: singular
+    With the factor F (C, D) of S_B = F^T F, T = F^+ if C < D, else (F^T F)^(+1/2); or R^-1 of F = Q R, which is half
+    as large, for a concrete F of full rank on the CPU. All come from F itself, whose singular values in float32
+    resolve twice as many orders of magnitude as the eigenvalues of S_B. Noise is: singular
     values below 10 eps sqrt(max(C, D)) of the largest, or below the rounding error of the class means.
 
     Args:
@@ -99,6 +100,19 @@ def between_inverse(stats: ClassStats, *, convention: str = "thesis") -> jax.Arr
     Returns:
       (D, C) or (D, D).
     """
+    factor, rtol, s = _factor_and_noise(stats, convention)
+    if arrays.stays_on_host(factor, rtol, s):
+        return jax.device_put(roots.host_inverse(*map(np.asarray, (factor, rtol))) / np.asarray(s))
+    return _root_of_inverse(factor, rtol, s)
+
+
+@jax.jit
+def _root_of_inverse(factor, rtol, s):
+    return (roots.pseudo_inverse if len(factor) < factor.shape[1] else roots.inverse_root)(factor, rtol) / s
+
+
+@partial(jax.jit, static_argnames="convention")
+def _factor_and_noise(stats, convention):
     stats, s = scale.normalised_stats(stats)
     factor = _between_factor(stats, nc1_convention(convention))
     eps, (num_classes, dim) = jnp.finfo(factor.dtype).eps, factor.shape
@@ -106,7 +120,7 @@ def between_inverse(stats: ClassStats, *, convention: str = "thesis") -> jax.Arr
     rtol = jax.lax.stop_gradient(
         jnp.maximum(10 * eps * max(num_classes, dim) ** 0.5, arrays.safe_divide(mean_rounding(stats), norm))
     )
-    return (roots.pseudo_inverse if num_classes < dim else roots.inverse_root)(factor, rtol) / s
+    return factor, rtol, s
 
 
 def energies(inverse: jax.Array, deviation: jax.Array) -> jax.Array:
@@ -133,6 +147,11 @@ def within_energy(
       (C,); add the results of all batches (or psum them), then `nc1_from_energy`.
     """
     z, labels, w = moments.samples_around(stats, z, labels, weights)
+    if arrays.on_host(z, inverse):
+        samples = by_class.samples(z, labels, w, stats.num_classes)
+        root = by_class.root_of(np.asarray(inverse, z.dtype))
+        (sums,) = by_class.values_around(samples, np.asarray(stats.mean, z.dtype), root.energies)
+        return jax.device_put(sums.astype(z.dtype))
 
     def add(total, *block):
         deviation, owners, w = moments.deviations(*block, stats.mean)
@@ -217,8 +236,7 @@ def nc1(
       Zhu et al. 2021 (tding1); He and Su, PNAS 2023; Tirer et al. 2023 (quotient).
     """
     rule = nc1_convention(convention)
-    z, _ = scale.normalised_samples(z, labels, num_classes, weights)
-    stats = class_stats(z, labels, num_classes, weights=weights)
+    z, stats, _ = scale.first_pass(z, labels, num_classes, weights, squares=rule.quotient)
     energy = stats.squares
     if not rule.quotient:
         energy = within_energy(between_inverse(stats, convention=convention), stats, z, labels, weights)

@@ -189,7 +189,8 @@ def neural_collapse(
 ) -> NeuralCollapse:
     """`infojax.neural_collapse` of samples split over devices: two passes, O(C D) moved in each."""
     num_classes = num_classes if head is None else len(head)  # type: ignore[arg-type]  # jit has made it an array
-    z, s = scale.normalised_samples(z, labels, num_classes, weights)
+    z, labels, weights = moments.checked_samples(z, labels, weights)
+    z, s = scale.divided_samples(z, labels, weights, num_classes)
     stats = class_stats(z, labels, num_classes, weights=weights, mesh=mesh)
     quotient = variability.nc1_convention(convention).quotient
     inverse = None if quotient else variability.between_inverse(stats, convention=convention)

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 from infojax import outputs
-from infojax.commands import Once, Parser, UsageError, named, one_line, say, show
+from infojax.commands import Once, Parser, UsageError, named, one_line, say, show, versions
 from infojax.report.runs import write_comparison, write_run, write_table
 from infojax.report.runs.published import TABLES
 from infojax.report.runs.rows import read_history
@@ -29,6 +29,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "folders", nargs="+", type=named, metavar="DIR", help="folder of a run: config.json, metrics.jsonl"
     )
+    parser.add_argument("--version", action="version", version=versions())
     parser.add_argument(
         "--out", action=Once, type=named, metavar="DIR", help="where the comparison of several goes (./comparison)"
     )

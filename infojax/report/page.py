@@ -3,6 +3,7 @@
 No script, no font and no picture is loaded. The same reports give the same bytes.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
@@ -11,24 +12,37 @@ from infojax.report.figures.canvas import Drawn, svg_text
 from infojax.report.figures.reports import depth_figure, layer_figures, trajectory_figure
 from infojax.report.tables.content import Report, by_step, comparison, headline, one_line
 from infojax.report.tables.html import TABLE_STYLE, class_tables, measures_table, plain_table, warnings_box
+from infojax.report.tables.words import in_words
 
 PAGE_STYLE = """
 :root { color-scheme: light dark; }
 body { margin: 0; background: #fff; color: #1a1a1a; }
-main { max-width: 76rem; margin: 0 auto; padding: 1.5rem; }
+main { max-width: 100rem; margin: 0 auto; padding: 1.5rem; }
+.found { font-size: 1.15em; max-width: 60em; margin: .6em 0; }
+nav { font-size: 13px; } nav ul { list-style: none; margin: 0; padding: 0; }
+nav li { display: inline-block; margin: .2em 1.2em .2em 0; }
+@media (min-width: 75rem) {
+  main.contents { margin: 0; padding-left: 17rem; } nav li { display: block; margin: .4em 0; }
+  main.contents > nav { position: fixed; left: 1.5rem; top: 1.9rem; width: 13.5rem; max-height: 95vh;
+    overflow-y: auto; }
+}
 h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.25em; margin: 2em 0 .4em; }
 h3 { font-size: 1.1em; margin: 1.6em 0 .4em; }
 h1, h2, h3, a { overflow-wrap: anywhere; } a { color: #0060a0; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; padding: .5rem; background: #fff; border: 1px solid #ddd; max-width: 100%;
-  box-sizing: border-box; }
-figure svg { display: block; max-width: 100%; height: auto; }
-figcaption { color: #333; font-size: 12px; max-width: 46em; padding-top: .4em; }
+figure { margin: 0; padding: .5rem; background: #fff; border: 1px solid #ddd; width: 100%; box-sizing: border-box; }
+figure svg { display: block; width: 100%; height: auto; }
+figcaption { color: #333; font-size: 12px; padding-top: .4em; }
 @media (prefers-color-scheme: dark) {
   body { background: #16181c; color: #e6e6e6; } a { color: #6db3f2; }
   .infojax .reason { color: #ffb454; } figure { border-color: #444; }
 }
-@media print { section { break-inside: avoid-page; } }
+@media print {
+  body { background: #fff; color: #000; font-size: 10pt; } nav, details:not([open]) { display: none; }
+  main, main.contents { display: block; max-width: none; padding: 0; }
+  figure, table { break-inside: avoid-page; } h2, h3 { break-after: avoid-page; } figure { margin-bottom: 1em; }
+  a { color: inherit; text-decoration: none; } .infojax .scroll { overflow: visible; }
+}
 """
 CAPTIONS = {
     "spectrum": "Eigenvalues of the trace-one Gram density of the L2-normalised rows, by rank.",
@@ -39,22 +53,37 @@ CAPTIONS = {
 }
 
 
-def inline(svg: str, caption: str) -> str:
-    """An SVG file's text as a figure of the page, under its caption."""
+def inline(svg: str, caption: str, key: str = "") -> str:
+    """An SVG file's text as a figure of the page, at most as wide as it was drawn, above its caption."""
+    width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', svg)
+    style = f' style="max-width: calc({width[1]}pt + 1rem)"' if width else ""
+    name = f' id="{key}"' if key else ""
     label = f'<svg role="img" aria-label="{escape(caption)}"'
     svg = svg[svg.index("<svg") :].replace("<svg", label, 1).strip()
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure{name}{style}>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """The whole page as text: a title, and parts of HTML, of which empty ones are left out."""
+def found_box(sentences: Iterable[str]) -> str:
+    """What was found, in larger letters."""
+    return "".join(f'<p class="found">{escape(sentence)}</p>' for sentence in sentences)
+
+
+def document(title: str, parts: Iterable[str], contents: Mapping[str, str] | None = None) -> str:
+    """The whole page as text: a title, and parts of HTML, of which empty ones are left out.
+
+    contents: id -> name of what the page holds, listed at its side.
+    """
+    links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in (contents or {}).items())
+    side = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if links else ""
+    kind = "infojax contents" if links else "infojax"
     title = escape(one_line(title))
     head = [
         "<!DOCTYPE html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{TABLE_STYLE}{PAGE_STYLE}</style></head>",
-        f'<body><main class="infojax"><h1>{title}</h1>',
+        f'<body><main class="{kind}"><h1>{title}</h1>',
+        side,
     ]
     return "\n".join(part for part in [*head, *parts, "</main></body></html>"] if part) + "\n"
 
@@ -77,12 +106,17 @@ def _summary(
 ) -> str:
     """Every warning first; then what several reports have in common, one line each."""
     if len(reports) < 2:
-        return warnings_box([note for report in reports for note in report.warnings])
+        return "".join(map(_words, reports)) + warnings_box([note for report in reports for note in report.warnings])
     file, *others = map(one_line, files)
     heading = "Files" if others else "Layers" if file == title else f"Layers of {file}"
     header, rows, notes = comparison([(r.name, r) for r in reports], "file" if others else "layer")
     table = plain_table(header, rows, links=ids)
-    return f"{warnings_box(notes)}<section><h2>{escape(heading)}</h2>{table}</section>"
+    words = "".join(f"<h3>{escape(one_line(r.name))}</h3>{_words(r)}" for r in reports if in_words(r)) if others else ""
+    return f"{words}{warnings_box(notes)}<section><h2>{escape(heading)}</h2>{table}</section>"
+
+
+def _words(report):
+    return found_box(in_words(report))
 
 
 def _trajectory(steps: Sequence[float], reports_by_name: Mapping[str, Sequence[Report]]) -> str:

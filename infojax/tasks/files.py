@@ -1,12 +1,28 @@
 """Reads config files: calls `get_config` of a Python file, or says in one line why it cannot."""
 
 import runpy
+from importlib import metadata
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+import infojax.tasks
+from infojax.commands import say
 from infojax.data import near
 from infojax.tasks.config import ConfigError, Listing, one_line
+
+
+def shipped_configs() -> Path:
+    """The folder of the configs that came with infojax: of the checkout, or of the installed package."""
+    checkout = Path(infojax.tasks.__file__).parents[2] / "configs"
+    if (checkout / "quickstart.py").exists():
+        return checkout
+    try:
+        files = metadata.files("infojax") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    found = next((file for file in files if file.parts[-3:] == ("infojax", "configs", "quickstart.py")), None)
+    return checkout if found is None else Path(found.locate()).resolve().parent
 
 
 def read_config(given: str) -> ConfigDict:
@@ -17,6 +33,9 @@ def read_config(given: str) -> ConfigDict:
     """
     name, colon, string = given.partition(":")
     path = Path(name)
+    if path.parent == Path("configs") and not path.exists() and (shipped_configs() / path.name).is_file():
+        path = shipped_configs() / path.name
+        say("infojax.main", f"{name}: there is none here; taken from {path}")
     what = f"--config={name!r}" if not name.isprintable() else f"--config={name}"
     if not name:
         raise ConfigError(f"--config is {given!r}; give a file, as --config=configs/quickstart.py")

@@ -14,7 +14,7 @@ from infojax.models import MODELS
 from infojax.objectives import OBJECTIVES
 from infojax.tasks.build import OPTIMIZERS, SCHEDULES
 from infojax.tasks.config import ConfigError, Listing
-from infojax.tasks.files import read_config
+from infojax.tasks.files import read_config, shipped_configs
 
 FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "model.name": MODELS, "data.name": DATASETS, "optimizer.name": OPTIMIZERS, "optimizer.schedule": SCHEDULES,
@@ -22,12 +22,20 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
-def everything(folder: str = "configs") -> Iterator[str]:
-    """Lines of `python -m infojax.main --list`."""
+def configs(folder: str = "configs") -> Iterator[str]:
+    """Lines about the configs of a folder or, where it has none, about those that came with infojax."""
     paths = sorted(Path(folder).glob("*.py"))
-    yield f"configs in {folder}" if paths else f"no configs in {folder}: run this where the checkout is"
+    if not paths:
+        folder = str(shipped_configs())
+        paths = sorted(Path(folder).glob("*.py"))
+    yield f"configs in {folder}" if paths else f"no configs in {folder}"
     for path in paths:
         yield from of_config(path)
+
+
+def everything() -> Iterator[str]:
+    """Lines of `python -m infojax.main --list`."""
+    yield from configs()
     for title, family in FAMILIES.items():
         yield ""
         yield title

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from scipy import stats
@@ -14,6 +15,7 @@ from scipy import stats
 from infojax.measures.theory import nc_limits
 from infojax.report import __main__ as command
 from infojax.report import runs
+from infojax.report.figures import panels, time
 from infojax.report.runs import curves, figures, plans, tables
 from infojax.report.runs.rows import (
     closed_limits,
@@ -25,6 +27,7 @@ from infojax.report.runs.rows import (
     read_history,
     run_means,
 )
+from infojax.report.runs.verdict import verdict
 from infojax.train.runlog import RunFolderError
 
 STEPS = (0, 10, 20, 100)
@@ -371,9 +374,9 @@ def test_limits_need_the_classes():
 
 
 def test_ticks_are_plain():
-    assert figures.time_ticks(1.0, 60) == [0, 1, 2, 5, 10, 20, 50]
-    assert figures.time_ticks(1.0, 1e6) == [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6]
-    assert [figures.tick_name(x) for x in (0, 0.5, 200, 5000, 5e4, 2e6)] == ["0", "0.5", "200", "5000", "50k", "2M"]
+    assert time.time_ticks(1.0, 60) == [0, 1, 2, 5, 10, 20, 50]
+    assert time.time_ticks(1.0, 1e6) == [0, 1, 10, 100, 1e3, 1e4, 1e5, 1e6]
+    assert [time.tick_name(x) for x in (0, 0.5, 200, 5000, 5e4, 2e6)] == ["0", "0.5", "200", "5000", "50k", "2M"]
     axes, _ = figure("entropy", made(), report={"x_scale": "linear"})
     assert axes["Accuracy, test"].get_xscale() == "linear"
     axes, _ = figure("entropy", made(), steps_per_epoch=None)
@@ -569,3 +572,32 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
     assert command.main([str(path)]) == 0
     assert capsys.readouterr().err.splitlines() == [f"infojax.report: {note}" for note in found.notes]
     assert "lines are damaged and left out" in (path / "report.html").read_text()
+
+
+def test_the_page_begins_with_what_was_found(whole, tmp_path):
+    page = (whole / "report.html").read_text()
+    sentences = re.findall(r'<p class="found">([^<]*)', page)
+    assert sentences[0] == "Accuracy 100% on train, 61% on test."
+    assert sentences[1].startswith("Partly collapsed on train") or sentences[1].startswith("Not collapsed on train")
+    assert re.match(r"MIR 0\.18.* on train, 0\.7.* from its limit 0\.9000; HDR", sentences[2])
+    assert page.index("found") < page.index("<svg") < page.index("Last evaluation</h2>")
+    links = re.findall(r'<a href="#([^"]+)">', page)
+    assert links and all(f'id="{link}"' in page for link in links)
+    rows = made(seeds=2, swept=[0.1, 10.0])
+    assert verdict(history_of(rows, CONFIG | {"sweep": {"name": "temperature", "values": [0.1, 10.0]}}))[0].startswith(
+        "From temperature = 0.1 to 10.0: accuracy (test) from "
+    )
+
+
+def test_axes_of_few_epochs_have_whole_ticks():
+    _, axis = plt.subplots()
+    time.scale_time(axis, "linear", 1.0, 3.0)
+    assert all(float(tick).is_integer() for tick in axis.get_xticks())
+    plt.close()
+
+
+def test_what_is_zero_but_for_rounding_has_an_axis_of_its_own():
+    _, axis = plt.subplots()
+    panels.scale_y(axis, False, [0.0, 3e-17])
+    assert axis.get_ylim() == (-0.05, 1)
+    plt.close()

@@ -19,6 +19,7 @@ from infojax.report.tables.content import Report, format_value, worst
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 EDGE = {"x": 1.01, "fontsize": 7, "va": "center"}  # text just right of an axis
 DASHED = {"linestyle": "--", "linewidth": 1, "zorder": 1.5}
+NOTHING = 1e-12
 LARGEST = 1e250  # matplotlib's own arithmetic on the ends of an axis overflows near the largest float
 
 Numbers = Sequence[float] | np.ndarray
@@ -36,13 +37,15 @@ class Limit(NamedTuple):
 
 def scale_y(axis: Axes, wanted: bool, values: ArrayLike) -> bool:
     """Makes y logarithmic if that is wanted and values have a place there; whether it did."""
-    values = np.asarray(values, float)
-    values = values[(values > 0) & (values <= LARGEST)]
+    given = np.asarray(values, float)
+    values = given[(given > 0) & (given <= LARGEST)]
     # matplotlib widens an axis of one value; the margins of values that are only nearly equal vanish in rounding.
     least, most = values.min(initial=LARGEST), values.max(initial=0)
     log = bool(wanted and (least == most or most > (1 + 1e-9) * least))
     if log:
         axis.set_yscale("log", nonpositive="mask")
+    elif given.size and np.all(np.abs(given) < NOTHING):  # rounding errors, which would get an axis of 1e-17
+        axis.set_ylim(-0.05, 1)
     return log
 
 
@@ -137,17 +140,26 @@ def draw_lines(axis: Axes, x: Numbers, lines: Sequence[ReportLine], log: bool) -
 
 
 def draw_limits(axis: Axes, x: Numbers, lines: Sequence[ReportLine]) -> None:
-    """The limits of what `draw_lines` drew, when all else is drawn; in a line's colour if each has its own."""
+    """The limits of what `draw_lines` drew, when all else is drawn, named after what they belong to where they differ.
+
+    In a line's colour if each has its own.
+    """
     own = len({key for _, _, key, _ in lines}) < len(lines)
+    found = [(line, [row.get(f"{line[2]}_limit", math.nan) for row in line[3]]) for line in lines]
+    ends = {round(heights[-1], 9) for _, heights in found if heights and math.isfinite(heights[-1])}
     curves = [
-        Limit(x, [row.get(f"{key}_limit", math.nan) for row in rows], colour if own else "black")
-        for _, colour, key, rows in lines
+        # Of several quantities with limits of their own each limit says whose it is.
+        Limit(x, heights, colour if own else "black", f"{key} limit" if len(ends) > 1 and not own else "limit")
+        for (_, colour, key, _), heights in found
     ]
     draw_dashed(axis, curves)
 
 
 def draw_fit(axis: Axes, x: ArrayLike, values: ArrayLike) -> np.ndarray:
-    """The line through log10 of three or more values, with Pearson's r; NaN where none is."""
+    """The law of equi-separation: the line through log10 NC1 of three or more layers, its rate and Pearson's r.
+
+    NaN where none is.
+    """
     x, values = np.asarray(x, float), np.asarray(values)
     good, fit = (values > 0) & (values <= LARGEST), np.full(len(x), math.nan)
     if good.sum() >= 3:
@@ -155,7 +167,7 @@ def draw_fit(axis: Axes, x: ArrayLike, values: ArrayLike) -> np.ndarray:
         slope, offset = np.polyfit(depth, logs, 1)
         r = np.corrcoef(depth, logs)[0, 1] if np.ptp(logs) > 0 else math.nan
         fit[good] = 10 ** np.clip(offset + slope * depth, -300, 300)
-        text = f"fit: ×{10**slope:.3g} a layer, r = {r:.3f}"
+        text = f"equi-separation: ×{10**slope:.3g} per layer, r = {r:.3f} (log NC1, thesis)"
         axis.plot(depth, fit[good], ":", color=COLOURS[0], label=text)
     return fit
 

@@ -19,6 +19,7 @@ from infojax.report.figures.panels import (
     draw_renyi,
     draw_spectrum,
 )
+from infojax.report.figures.time import scale_time
 from infojax.report.tables.content import Report, by_step, class_values, headline
 
 # Panel -> (measures, log axis). One layer's measures share a panel; layers get a panel per measure.
@@ -162,6 +163,8 @@ def trajectory_figure(steps: Sequence[float], reports_by_layer: Mapping[str, Seq
         else:
             lines = [(k, COLOURS[i], k, r) for r in rows.values() for i, k in enumerate(keys)]
         draw_lines(axis, list(steps), lines, log)
+        if min(steps) >= 0 and max(steps) > 0:  # as in training
+            scale_time(axis, "symlog", min(step for step in steps if step > 0), max(steps))
         draw_limits(axis, list(steps), lines)
         if not split:
             axis.legend()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from infojax.report.figures.canvas import Drawn, plain, save
-from infojax.report.page import document, inline
+from infojax.report.page import document, found_box, inline
 from infojax.report.runs.curves import Method, compared, methods_of
 from infojax.report.runs.figures import draw
 from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
@@ -32,6 +32,7 @@ from infojax.report.runs.tables import (
     title_of,
     warnings_of,
 )
+from infojax.report.runs.verdict import verdict
 from infojax.report.tables.html import plain_table, warnings_box
 
 MAPS = (
@@ -73,8 +74,10 @@ ORDER = dict.fromkeys((*THESIS, *FIGURES))
 
 def run_page(history: RunHistory, figures: str | Path) -> str:
     """Draws every figure that has something to show into the folder `figures`; returns the page."""
-    methods, drawn = methods_of(history), []
-    for name in ORDER:
+    methods, drawn, contents = methods_of(history), [], {}
+    # What the study is about comes first.
+    of_task = sorted(ORDER, key=lambda name: (FIGURES.get(name) or PICTURES[name]).task == "")
+    for name in of_task:
         plan = FIGURES.get(name) or PICTURES[name]
         if plan.task not in ("", history.config.get("task")) or isinstance(plan, Plan) and _shown(history, plan):
             continue
@@ -84,32 +87,40 @@ def run_page(history: RunHistory, figures: str | Path) -> str:
             note = _convention([history], plan.quantities)
             found = plan.draw(methods, _lines(f"{plan.title}: {title_of(history)}\n{facts(history)}{note}"))
         if found is not None:
-            drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
+            drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption, f"figure-{name}"))
+            contents[f"figure-{name}"] = plan.title
     if history.maps:
-        drawn.append(inline(save(figures, "tsne", *draw_maps(history, _map_heading(history)), prefix="tsne")[1], MAPS))
+        found = draw_maps(history, _map_heading(history))
+        drawn.append(inline(save(figures, "tsne", *found, prefix="tsne")[1], MAPS, "figure-tsne"))
+        contents["figure-tsne"] = "t-SNE of the features"
     tables = [_titled(3, heading) + plain_table(header, rows) for heading, header, rows in summary_tables(history)]
     for heading, header, rows in layers_tables(history):
         tables.append(_titled(3, heading) + plain_table(header, rows))
     seeds = "".join(_titled(3, split) + plain_table(header, rows) for split, header, rows in seeds_tables(history))
     many = any(len(runs) > 1 for runs in history.groups.values()) or history.swept
+    contents |= {"last": "Last evaluation"} if any(tables) else {}
+    contents |= {"settings": "Settings"} | ({"environment": "Environment"} if history.environment else {})
     parts = [
+        found_box(verdict(history)),
         _paragraph(facts(history)),
         _paragraph(_steps(history)),
         _paragraph(hardware(history.environment)),
         warnings_box(warnings_of(history)),
-        f"<section><h2>Last evaluation</h2>{_paragraph(_note(history))}{''.join(tables)}" if any(tables) else "",
+        _gallery(drawn),
+        f'<section id="last"><h2>Last evaluation</h2>{_paragraph(_note(history))}{"".join(tables)}'
+        if any(tables)
+        else "",
         _folded("Each run", seeds) if many and seeds else "",
         _titled(3, "Phases, on test") + plain_table(*phases_table(history)) if phased(history) else "",
         _titled(3, "Error on test, by evaluation") + plain_table(*selections_table(history))
         if several(history)
         else "",
         "</section>" if any(tables) else "",
-        _gallery(drawn),
         papers_box(history),
-        _folded("Settings", _json(history.config)),
-        _folded("Environment", _json(history.environment)) if history.environment else "",
+        _folded("Settings", _json(history.config), "settings"),
+        _folded("Environment", _json(history.environment), "environment") if history.environment else "",
     ]
-    return document(title_of(history), parts)
+    return document(title_of(history), parts, contents)
 
 
 def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str:
@@ -209,7 +220,7 @@ def _steps(history: RunHistory) -> str:
     planned, per_epoch = history.config.get("steps"), history.config.get("steps_per_epoch")
     unfinished = isinstance(planned, int) and planned != history.last
     text = f"{history.last:,}{f' of {planned:,}' if unfinished else ''} steps"
-    return text + (f", {per_epoch:,} an epoch" if per_epoch else "")
+    return text + (f", {per_epoch:,.4g} an epoch" if per_epoch else "")
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
@@ -236,8 +247,9 @@ def _paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>" if text else ""
 
 
-def _folded(title: str, html: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{html}</details>"
+def _folded(title: str, html: str, key: str = "") -> str:
+    name = f' id="{key}"' if key else ""
+    return f"<details{name}><summary>{escape(title)}</summary>{html}</details>"
 
 
 def _gallery(drawn: Iterable[str]) -> str:

@@ -325,7 +325,8 @@ FIGURES = {
         "Neural collapse",
         "Papyan, Han and Donoho 2020: variability within classes (NC1), simplex ETF of class means and classifier "
         "(NC2), their alignment (NC3), mismatch with the nearest class mean (NC4); decomposition of the squared error "
-        "as in Han, Papyan and Donoho 2022. Of the training samples unless named otherwise; all limits are 0.",
+        "as in Han, Papyan and Donoho 2022. Of the training samples unless named otherwise. "
+        "Dashed limits are 0; the classifier's term of the squared error has none.",
         (
             Panel("Training loss", (Line("cross_entropy", "batch", "batch"), Line("loss", "whole sample")), True),
             Panel("Training error (%)", lines("error")),

@@ -13,12 +13,20 @@ from infojax.report.tables.content import (
     headline,
     one_line,
     sections,
+    side_by_side,
     sparkline,
     subsampling,
     worst,
 )
 from infojax.report.tables.html import html_table
-from infojax.report.tables.text import render_layers, render_table, render_trajectory, rich_table
+from infojax.report.tables.text import (
+    render_layers,
+    render_side_by_side,
+    render_table,
+    render_trajectory,
+    rich_table,
+)
+from infojax.report.tables.words import in_words
 
 __all__ = [
     "by_step",
@@ -28,12 +36,15 @@ __all__ = [
     "format_value",
     "headline",
     "html_table",
+    "in_words",
     "one_line",
     "render_layers",
+    "render_side_by_side",
     "render_table",
     "render_trajectory",
     "rich_table",
     "sections",
+    "side_by_side",
     "sparkline",
     "subsampling",
     "worst",

@@ -177,6 +177,25 @@ def comparison(pairs: Collection[tuple[Any, Report]], label: str) -> tuple[list[
     return header, rows, notes
 
 
+def side_by_side(reports: Mapping[str, Report], letters: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows, one of each measure, with a column of each report; of two also their difference, of B and A."""
+    keys = [key for key in CATALOGUE if any(key in report.measures for report in reports.values())]
+    header, rows = ["measure", *letters], []
+    if len(letters) == 2:
+        header.append("B - A")
+    limits = {k: {number_cell(r.limits, k) for r in reports.values() if k in r.measures} for k in keys}
+    limits = {key: found.pop() if len(found) == 1 else "varies" for key, found in limits.items()}
+    for key in keys:
+        values = [reports[name].measures.get(key) for name in letters.values()]
+        row = [key, *("" if value is None else format_value(value) for value in values)]
+        if len(letters) == 2:
+            row.append("" if None in values else format_value(values[1] - values[0], 3))
+        rows.append([*row, limits[key]])
+    if any(limits.values()):
+        return [*header, "limit"], rows
+    return header, [row[:-1] for row in rows]
+
+
 def by_step(steps: Iterable[float], reports: Iterable[Report]) -> list[tuple[Any, Report]]:
     """(step, report) pairs; ValueError where there is not one report per step."""
     steps, reports = list(steps), list(reports)

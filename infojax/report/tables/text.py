@@ -10,11 +10,14 @@ from infojax.report.tables.content import (
     by_step,
     class_table,
     comparison,
+    format_value,
     headline,
     one_line,
     sections,
+    side_by_side,
     subsampling,
 )
+from infojax.report.tables.words import in_words, lettered
 
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
@@ -143,6 +146,27 @@ def render_layers(reports: Mapping[str, Report], width: int = 100) -> str:
 def render_trajectory(steps: Sequence[float], reports: Sequence[Report], width: int = 100) -> str:
     """One line per step, for the reports of one layer."""
     return _comparison_text(by_step(steps, reports), "step", width)
+
+
+def render_side_by_side(reports: Mapping[str, Report], width: int = 100) -> str:
+    """`{name: report}`: each in words, then a column for each and, of two, their difference."""
+    letters = lettered(list(reports))
+    lines = []
+    for letter, name in letters.items():
+        report = reports[name]
+        sizes = headline(report).removeprefix(f"{one_line(report.name)}: ")
+        lines += _wrapped(f"{letter} = {one_line(name)}: {sizes}", width, "", "    ")
+        lines += [line for text in in_words(report) for line in _wrapped(text, width, "    ", "    ")]
+    header, rows = side_by_side(reports, letters)
+    lines += ["─" * width, *_grid_lines(header, rows, width)]
+    told: dict[str, list[str]] = {}
+    for letter, name in letters.items():
+        report = reports[name]
+        absent = [f"{key} {format_value(report.measures[key])} ({why})" for key, why in report.reasons.items()]
+        for note in [*absent, *report.warnings]:
+            told.setdefault(one_line(note), []).append(letter)
+    notes = [f"{', '.join(at)}: {note}" for note, at in told.items()]
+    return "\n".join([*lines, *(line for note in notes for line in _wrapped(note, width, "  ! ", "    "))])
 
 
 def rich_table(render: Callable[[int], str]) -> "ConsoleRenderable":

@@ -1,0 +1,174 @@
+"""Sums over the samples of each class in NumPy: what the passes of `moments` and `passes` do with concrete CPU arrays.
+
+Samples are visited in blocks that stay in the cache; to be summed, in the order of their classes: a block then holds
+few of these, however many there are. Samples of weight zero, or without a class, are not visited. Each core has its
+share of the blocks; a thread that waits for Python's lock costs more than it computes, so that a block is a handful of
+calls.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from infojax.measures import cores
+
+BLOCK_BYTES = 2**21  # of the rows of a block: with their deviations they stay in a core's cache
+CHAIN = 256  # rows summed in the type of the samples, before float64 takes over
+SHORT = 4  # rows of a chain, on average, up to which one call for all chains of a block is faster than one for each
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples that count: the rows z[order], or z itself, their labels, and their weights unless all are one."""
+
+    z: np.ndarray
+    order: np.ndarray | None
+    labels: np.ndarray
+    weights: np.ndarray | None
+    num_classes: int
+
+    @cached_property
+    def size(self) -> int:
+        """Rows of a block, whole chains."""
+        return max(BLOCK_BYTES // max(self.z.shape[1] * self.z.itemsize, 1) // CHAIN, 1) * CHAIN
+
+    def each_block(self, f: Callable[[slice, np.ndarray, np.ndarray], Any]) -> None:
+        """f(part, rows, buffer) for all blocks, shared by the cores: rows z[order][part], and room for as many."""
+        parts = [slice(i, min(i + self.size, len(self.labels))) for i in range(0, len(self.labels), self.size)]
+
+        def work(own: list[slice]) -> None:
+            room = np.empty((2, self.size, self.z.shape[1]), self.z.dtype)
+            with np.errstate(all="ignore"):
+                for part in own:
+                    rows, buffer = room[:, : part.stop - part.start]
+                    if self.order is None:
+                        rows = self.z[part]
+                    else:
+                        self.z.take(self.order[part], axis=0, out=rows, mode="clip")
+                    f(part, rows, buffer)
+
+        share = max(-(-len(parts) // cores.count()), 1)
+        cores.shared(work, [parts[i : i + share] for i in range(0, len(parts), share)])
+
+    def by_class(self) -> "Samples":
+        """The same in ascending order of their labels."""
+        if (self.labels[1:] >= self.labels[:-1]).all():
+            return self
+        # Integers of 16 bits are sorted by their digits, in a tenth of the time.
+        order = np.argsort(self.labels.astype(np.uint16) if self.num_classes <= 2**16 else self.labels, kind="stable")
+        return replace(
+            self,
+            order=order if self.order is None else self.order[order],
+            labels=self.labels[order],
+            weights=None if self.weights is None else self.weights[order],
+        )
+
+    def class_sums(self, values: np.ndarray) -> np.ndarray:
+        """(C,) float64 sums over the samples of each class of w times the values (M,)."""
+        values = values if self.weights is None else values * self.weights
+        return np.bincount(self.labels, weights=values, minlength=self.num_classes).astype(np.float64)
+
+
+def samples(z: np.ndarray, labels: np.ndarray, weights: np.ndarray, num_classes: int) -> Samples:
+    """`Samples` of z (N, D), labels (N,) and weights (N,)."""
+    counted = (labels >= 0) & (labels < num_classes) & (weights > 0)
+    order = None if counted.all() else np.flatnonzero(counted)
+    if order is not None:
+        labels, weights = labels[order], weights[order]
+    return Samples(z, order, labels, None if (weights == 1).all() else weights, num_classes)
+
+
+def means(x: Samples) -> tuple[np.ndarray, np.ndarray, float]:
+    """Sums of the weights (C,), weighted means (C, D), zeros for absent classes, and the longest row, in float64."""
+    x = x.by_class()
+    y, dim = x.labels, x.z.shape[1]
+    count, weights = x.class_sums(np.ones(len(y))), np.ones(len(y), x.z.dtype) if x.weights is None else x.weights
+    # Chains of rows: of one class, within a block.
+    new_class = np.r_[True, y[1:] != y[:-1]][: len(y)]
+    starts = np.flatnonzero(new_class | (np.arange(len(y)) % CHAIN == 0))
+    long = len(y) > SHORT * len(starts)
+    lengths = np.empty(len(y), x.z.dtype)
+
+    def add(part: slice, rows: np.ndarray, buffer: np.ndarray) -> None:
+        lengths[part] = squares_of(rows)
+        first, last = np.searchsorted(starts, (part.start, part.stop))
+        own = starts[first:last] - part.start
+        if long:
+            for k, (start, stop) in enumerate(zip(own, [*own[1:], len(rows)], strict=True), first):
+                chains[k] = weights[part][start:stop] @ rows[start:stop]
+        else:
+            rows = rows if x.weights is None else np.multiply(rows, weights[part, None], out=buffer)
+            _run_sums(rows, own, out=chains[first:last])
+
+    chains = np.empty((len(starts), dim), x.z.dtype)
+    x.each_block(add)
+    if not np.isfinite(chains).all():  # the sum of a chain may be too large for float32
+        chains, weights = chains.astype(np.float64), weights.astype(np.float64)
+        x.each_block(add)
+    own, mean = np.flatnonzero(new_class[starts]), np.zeros((x.num_classes, dim))
+    if len(own):
+        present = y[starts[own]]
+        mean[present] = _run_sums(chains, own, np.empty((len(own), dim))) / count[present, None]
+    return count, mean, float(np.sqrt(np.max(lengths, initial=0)))
+
+
+def _run_sums(rows: np.ndarray, starts: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Sums of the rows from each start to the next; faster than `np.add.reduceat` along rows where there are few."""
+    lengths = np.diff(starts, append=len(rows))
+    out[:] = rows[starts]
+    for j in range(1, lengths.max()):
+        longer = np.flatnonzero(lengths > j)
+        out[longer] += rows[starts[longer] + j]
+    return out
+
+
+def values_around(x: Samples, mean: np.ndarray, *values: Callable[..., np.ndarray]) -> np.ndarray:
+    """(k, C) sums over the samples of each class of w f(deviations, labels, rows) for each f of values."""
+    found = np.empty((len(values), len(x.labels)), x.z.dtype)
+
+    def add(part: slice, rows: np.ndarray, buffer: np.ndarray) -> None:
+        y = x.labels[part]
+        mean.take(y, axis=0, out=buffer, mode="clip")
+        np.subtract(rows, buffer, out=buffer)
+        for into, f in zip(found, values, strict=True):
+            into[part] = f(buffer, y, rows)
+
+    x.each_block(add)
+    return np.stack([x.class_sums(one) for one in found])
+
+
+def squares_of(rows: np.ndarray, *_: Any) -> np.ndarray:
+    """||d||^2 of each row."""
+    return np.linalg.vecdot(rows, rows)
+
+
+def squares(x: Samples, count: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """(C,) weighted sums of squared distances to the class means `exact` (C, D)."""
+    mean = exact.astype(x.z.dtype)
+    (found,) = values_around(x, mean, squares_of)
+    # About the mean before it was rounded, of which a collapsed class would tell.
+    found = found - count * squares_of(exact - mean)
+    return np.where(found < 0, 0, found)
+
+
+@dataclass(frozen=True)
+class Root:
+    """Energies ||T^T d||^2 of deviations d: T (D, r) as the rows of some of its columns that are not zero."""
+
+    pieces: tuple[np.ndarray, ...]
+
+    def energies(self, rows: np.ndarray, *_: Any) -> np.ndarray:
+        """||T^T d||^2 of each row d."""
+        return sum(squares_of(rows[:, : len(piece)] @ piece) for piece in self.pieces)
+
+
+def root_of(inverse: np.ndarray, width: int = 64) -> Root:
+    """`Root` of T (D, r): a triangular one takes half of the products."""
+    dim, rank = inverse.shape
+    if dim != rank or np.tril(inverse, -1).any():
+        return Root((inverse,))
+    parts = [slice(i, min(i + width, dim)) for i in range(0, dim, width)]
+    return Root(tuple(np.ascontiguousarray(inverse[: part.stop, part]) for part in parts))

@@ -1,0 +1,144 @@
+"""Unit rows, densities and spectra of concrete CPU arrays in NumPy: the numbers of `spectra` without its programs.
+
+For features of a few thousand rows the call of a compiled program, and the copy that it takes of an array, cost more
+than the work.
+"""
+
+import numpy as np
+
+from infojax.measures import cores
+from infojax.measures.by_class import squares_of
+
+# Lengths of rows in this range have squares that fit any float type.
+MODERATE = (2.0**-24, 2.0**24)
+# Side of a matrix up to which one thread decomposes it: more of them wait longer for each other than they save.
+ONE_THREAD = 512
+MOST_APART = 2048  # side up to which several matrices are decomposed at the same time, one on each core
+DIGITS = 1e-8  # relative, of singular values in float64: most have 12
+LOST = 1e-4  # of the square of a row, kept when the mean is subtracted: 12 digits are left
+ROUNDING = 8  # of the eigenvalues of a Gram matrix, in units of eps times the largest
+
+
+def unit_rows(z: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """`spectra.unit_rows`."""
+    with np.errstate(all="ignore"):
+        lengths = np.sqrt(squares_of(z))
+        if floor <= 0 and MODERATE[0] <= lengths.min(initial=1) and lengths.max(initial=1) <= MODERATE[1]:
+            return z / lengths[:, None], np.ones(len(z), bool)
+        info = np.finfo(z.dtype)
+        largest = np.maximum(z.max(axis=1, initial=0), -z.min(axis=1, initial=0))
+        live = ~(largest <= max(floor, info.tiny / info.eps))
+        s = np.where(np.isfinite(largest), np.exp2(np.floor(np.log2(np.where(live, largest, 1)))), largest)
+        y = z / s.astype(z.dtype)[:, None]
+        return np.where(live[:, None], y / np.where(live, np.sqrt(squares_of(y)), 1)[:, None], 0), live
+
+
+def directions(z: np.ndarray, weights: np.ndarray | None, center: bool) -> tuple[np.ndarray, np.ndarray]:
+    """`spectra.directions`; weights None for ones."""
+    w = np.ones(len(z), z.dtype) if weights is None else weights
+    if not w.all():
+        z = np.where(w[:, None] <= 0, 0, z)
+    floor = 0.0
+    if center:
+        largest = float(np.maximum(z.max(initial=0), -z.min(initial=0)))
+        s = 1.0 if MODERATE[0] <= largest <= MODERATE[1] else float(np.exp2(np.floor(np.log2(largest or 1))))
+        with np.errstate(all="ignore"):
+            z = z if s == 1 else z / z.dtype.type(s)
+            z = z - (w @ z / max(w.sum(), np.finfo(z.dtype).tiny))
+        floor = 16 * float(np.finfo(z.dtype).eps) * largest / s
+    u, live = unit_rows(z, floor)
+    mass = np.where(live, w, 0)
+    return u, mass / max(mass.sum(), np.finfo(z.dtype).tiny)
+
+
+def density(z: np.ndarray, weights: np.ndarray | None, center: bool) -> np.ndarray:
+    """`entropy.density_of_features`, in float64: its spectrum takes no longer and keeps small eigenvalues."""
+    u, p = directions(z, weights, center)
+    if not z.size:
+        return np.zeros((1, 1))
+    with np.errstate(all="ignore"):
+        rows = (u * np.sqrt(p)[:, None]).astype(np.float64, copy=False)
+        return rows.T @ rows if len(rows) >= rows.shape[1] else rows @ rows.T
+
+
+def eigenvalues(k: np.ndarray) -> np.ndarray:
+    """Ascending eigenvalues of a symmetric matrix, all nan if it is not finite."""
+    if not np.isfinite(k).all():
+        return np.full(k.shape[:1], np.nan, k.dtype)
+    if len(k) > ONE_THREAD:
+        return np.linalg.eigvalsh(k)
+    with cores.one_thread():
+        return np.linalg.eigvalsh(k)
+
+
+def noise_of(shape: tuple[int, ...]) -> float:
+    """The error of singular values in units of eps times the largest, as `spectra.support` has it of eigenvalues."""
+    return max(4, max(shape) ** 0.5)
+
+
+def gram(a: np.ndarray) -> np.ndarray:
+    """The Gram matrix of the smaller side, in float64."""
+    rows = a.astype(np.float64, copy=False)
+    return rows @ rows.T if len(a) <= a.shape[1] else rows.T @ rows
+
+
+def singular_values(a: np.ndarray) -> np.ndarray:
+    """Descending singular values of a finite matrix, those at rounding level set to exactly zero.
+
+    From its Gram matrix where that has the digits, else from an SVD, which is several times slower.
+    """
+    if not a.size:
+        return np.zeros(min(a.shape), a.dtype)
+    k = gram(a)
+    return singular_values_of_gram(a, eigenvalues(k), np.diagonal(k))
+
+
+def singular_values_of_gram(a: np.ndarray, w: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """`singular_values` from the ascending eigenvalues of `gram(a)` and its diagonal.
+
+    An error e s_1^2 in an eigenvalue, e = `ROUNDING` eps, is one of at most e s_1^2 / s_i in s_i. The sum of these must
+    be below `DIGITS`, or the rounding of their type, times that of the s_i; elsewhere they come from an SVD.
+    """
+    s, e = np.sqrt(np.maximum(w[::-1], 0)), ROUNDING * np.finfo(np.float64).eps
+    noise, least = noise_of(a.shape) * np.finfo(a.dtype).eps * s[0], e**0.5 * s[0]
+    resolved = s > max(noise, least)
+    error = np.sum(e * s[0] ** 2 / s[resolved])
+    if least > noise:
+        error += least * (np.sum(~resolved) - np.sum(squares == 0))  # rows of zeros have eigenvalues of exactly zero
+    if error > max(DIGITS, np.finfo(a.dtype).eps) * np.sum(s):
+        with cores.one_thread():  # two are no faster
+            s = np.linalg.svd(a, compute_uv=False)
+    s = s.astype(a.dtype, copy=False)
+    return np.where(s <= noise, 0, s)
+
+
+def three_spectra(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvalues of the densities of z and of centred z (ascending, noise included), and singular values of z.
+
+    Of z (N, D) with N <= D one product serves all: both densities are functions of Z Z^T, where that loses no digits.
+    """
+    k = gram(z)
+    raw, centred = _densities_of_gram(k) if len(z) <= z.shape[1] else (None, None)
+    raw = density(z, None, False) if raw is None else raw
+    centred = density(z, None, True) if centred is None else centred
+    matrices = (raw, centred, k)
+    if len(k) > MOST_APART:
+        found = [eigenvalues(matrix) for matrix in matrices]
+    else:
+        found = cores.shared(eigenvalues, matrices)
+    return found[0], found[1], singular_values_of_gram(z, found[2], np.diagonal(k))
+
+
+def _densities_of_gram(k):
+    """Those of the rows and of the centred rows; None where rows would lose more than four digits."""
+    found = []
+    mean = k.mean(axis=0)
+    largest = np.diagonal(k).max(initial=0)
+    for matrix in (k, k - mean[:, None] - mean[None, :] + mean.mean()):
+        squares = np.diagonal(matrix)
+        if squares.min(initial=np.inf) > LOST * largest > 0:
+            scale = 1 / np.sqrt(squares)
+            found.append(matrix * (scale[:, None] / len(k)) * scale[None, :])
+        else:
+            found.append(None)
+    return found

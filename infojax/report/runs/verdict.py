@@ -1,0 +1,104 @@
+"""What a run found, in one or two sentences of its last evaluation: for the top of its page and for the terminal."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from infojax.report.runs.rows import RunHistory, at_end, first_accurate, limits, num_classes, splits_of
+from infojax.report.tables.content import format_value
+from infojax.report.tables.words import SIGNS, SMALL
+
+INTERPLAY = {"mir": "MIR", "hdr": "HDR"}
+
+
+def verdict(history: RunHistory) -> list[str]:
+    """Sentences; of a sweep, how the quantities move from its first value to its last."""
+    if not history.groups:
+        return []
+    if history.swept and len(history.groups) > 1:
+        return [line for line in (_sweep(history),) if line]
+    runs = next(iter(history.groups.values()))
+    found = (f(history, runs) for f in (_accuracy, _separation, _collapse, _interplay))
+    return [line for line in found if line]
+
+
+def _split(history: RunHistory, quantity: str) -> str | None:
+    return next(iter(splits_of(history, [quantity])), None)
+
+
+def _mean(history, split, quantity, runs):
+    found = at_end(history, split, quantity, runs)
+    found = found[np.isfinite(found)]
+    return float(found.mean()) if found.size else math.nan
+
+
+def _accuracy(history: RunHistory, runs: Sequence[int]) -> str:
+    """Accuracy on each split; of a run that memorised first, when it did and when it generalised."""
+    found = {split: _mean(history, split, "accuracy", runs) for split in splits_of(history, ["accuracy"])}
+    shown = [f"{100 * value:.4g}% on {split}" for split, value in found.items() if math.isfinite(value)][:3]
+    if not shown:
+        return ""
+    text = f"Accuracy {', '.join(shown)}."
+    learned = [(first_accurate(history, run, "train"), first_accurate(history, run, "test")) for run in runs]
+    if history.config.get("task") == "grokking" and all(None not in pair for pair in learned):
+        memorised, generalised = (np.median([pair[k] for pair in learned]) for k in (0, 1))
+        text += f" 99% on train at step {memorised:,.0f} (memorised), on test at {generalised:,.0f} (generalised)."
+    return text
+
+
+def _separation(history: RunHistory, runs: Sequence[int]) -> str:
+    """Whether NC1 falls by the same factor at every layer: the law of equi-separation."""
+    found = {s: _mean(history, s, "equi_separation", runs) for s in splits_of(history, ["equi_separation"])}
+    shown = [f"r = {value:.3f} on {split}" for split, value in found.items() if math.isfinite(value)]
+    return (
+        f"Law of equi-separation (-1: every layer compresses by the same factor): {', '.join(shown)}." if shown else ""
+    )
+
+
+def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
+    """Collapsed or not, by the signs that the last evaluation has, on train where it is measured there."""
+    classes, split = num_classes(history), _split(history, "nc1")
+    if split is None or classes is None:
+        return ""
+    low, high = [], []
+    for key, name in SIGNS.items():
+        value = _mean(history, split, key, runs) / (classes - 1 if key == "nc1" else 1)
+        if math.isfinite(value):
+            (low if value < SMALL else high).append(f"{name} {format_value(value, 2)}")
+    if low and high:
+        return f"Partly collapsed on {split}: {', '.join(low)} below {SMALL}; {', '.join(high)} not."
+    if low:
+        return f"Collapsed on {split}: {', '.join(low)}, all below {SMALL}."
+    return f"Not collapsed on {split}: {', '.join(high)}, none below {SMALL}." if high else ""
+
+
+def _interplay(history: RunHistory, runs: Sequence[int]) -> str:
+    """How near MIR and HDR are to their limits at neural collapse."""
+    parts = []
+    for key, name in INTERPLAY.items():
+        split = _split(history, key)
+        value = math.nan if split is None else _mean(history, split, key, runs)
+        if split is None or not math.isfinite(value):
+            continue
+        limit = limits(history, split, key, runs)
+        end = math.nan if limit is None else float(limit[-1])
+        apart = (
+            f", {format_value(abs(value - end), 2)} from its limit {format_value(end, 4)}" if math.isfinite(end) else ""
+        )
+        parts.append(f"{name} {format_value(value, 4)} on {split}{apart}")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def _sweep(history: RunHistory) -> str:
+    """Accuracy, entropy and interplay at the first and at the last swept value."""
+    (first, runs), (last, others) = list(history.groups.items())[0], list(history.groups.items())[-1]
+    parts = []
+    for key, name in {"accuracy": "accuracy", "entropy_features": "H(features)", **INTERPLAY, "nc1": "NC1"}.items():
+        split = "test" if "test" in splits_of(history, [key]) else _split(history, key)
+        if split is None:
+            continue
+        one, other = (_mean(history, split, key, group) for group in (runs, others))
+        if math.isfinite(one) and math.isfinite(other):
+            parts.append(f"{name} ({split}) from {format_value(one, 3)} to {format_value(other, 3)}")
+    return f"From {history.swept} = {first} to {last}: {', '.join(parts)}." if parts else ""
