@@ -95,7 +95,8 @@ RANGES = {
     "objective.ratio": COUNT, "objective.weight": NOT_NEGATIVE, "objective.ramp_fraction": POSITIVE,
     "objective.threshold": NOT_NEGATIVE, "objective.entropy_weight": NOT_NEGATIVE, "objective.radius": POSITIVE,
     "objective.alpha": POSITIVE, "objective.mixed_weight": NOT_NEGATIVE, "objective.view_weight": NOT_NEGATIVE,
-    "objective.rotation_weight": NOT_NEGATIVE, "objective.model_decay": SHARE, "objective.growth": Range(1),
+    "objective.rotation_weight": NOT_NEGATIVE, "objective.epsilon": NOT_NEGATIVE, "objective.model_decay": SHARE,
+    "objective.growth": Range(1),
     "objective.least": NOT_NEGATIVE, "objective.most": NOT_NEGATIVE, "objective.warmup": STEPS,
     "objective.averaged": COUNT, "objective.period": COUNT, "objective.baseline_rate": Range(0, 1),
     "objective.wait": STEPS, "objective.uda_weight": NOT_NEGATIVE, "objective.uda_steps": STEPS,
@@ -131,7 +132,8 @@ WORDS = {
 }  # fmt: skip
 # Of numbers, each of which has the range; a sweep's values have that of the key they sweep.
 LISTS = ("sparsities", "knn.k", "projector.widths", "predictor.widths")
-OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may have no value
+# These may have no value.
+OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples", "data.labelled_seed")
 OPTIONS = ("data.options", "model.options")
 TEXTS = (
     "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "data.views", "model.name",

@@ -26,6 +26,7 @@ def draw(
     seeds: Seeds,
     step: int | jax.Array,
     fed: Mapping[str, Any] | None = None,
+    parts: Mapping[str, jax.Array] = {},
 ) -> dict[str, Batch]:
     """The batch of a step: view -> `Batch`.
 
@@ -36,6 +37,8 @@ def draw(
       transforms: name -> function of (key, samples as stored), by name in the views.
       seeds: `Seeds`; the order decides which samples, the noise how they are transformed.
       fed: view -> {"x", "labels", "index"} of this step, for views read by the host instead.
+      parts: source -> (P, n) rows of each of its parts, of which a run takes the one that its seeds name; a source that
+        is not mentioned is taken whole.
     """
     batch, noise = {}, jax.random.fold_in(stream("noise", seeds.noise), step)
     for place, view in enumerate(views):
@@ -43,8 +46,11 @@ def draw(
             rows = dict(fed[view.key])
         else:
             source = data[view.source]
-            chosen = indices(view, place, seeds, step, len(source["labels"]))
-            rows = {name: array if view.size == "all" else array[chosen] for name, array in source.items()}
+            part = parts[view.source][seeds.part] if view.source in parts else None
+            chosen = indices(view, place, seeds, step, len(source["labels"] if part is None else part))
+            whole = view.size == "all" and part is None
+            chosen = chosen if part is None else part[chosen]
+            rows = {name: array if whole else array[chosen] for name, array in source.items()}
             rows["index"] = chosen
         key, x = jax.random.fold_in(noise, place), rows.pop("x")
         transformed = {
