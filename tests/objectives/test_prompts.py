@@ -1,6 +1,7 @@
 """Prompts with learnt tokens and what is minimised of them, against loops in NumPy and jax.grad of plain formulas."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import optax
 import pytest
 
 from infojax.models import clip
-from infojax.objectives import Context, Facts, Model, Optimizer, Seeds, init_state, stream, with_settings
+from infojax.objectives import Context, Facts, Model, Net, Optimizer, Seeds, init_state, stream, with_settings
+from infojax.objectives.contract import Batch, State
 from infojax.objectives.crossmodal import (
     PromptLearning,
     ZeroShot,
@@ -20,6 +22,7 @@ from infojax.objectives.crossmodal import (
     prompt_features,
     prompt_net,
 )
+from infojax.objectives.nets import Nets
 from infojax.train.draw import draw
 from infojax.train.networks import as_net
 from infojax.train.step import make_step, map_runs, stack
@@ -119,6 +122,52 @@ def one_step(method, ctx, constants):
     before = init_state(method, Seeds(), ctx)
     after, metrics = jax.jit(make_step(ctx, TRANSFORMS).update)(method, before, constants, Seeds(), None)
     return before, after, metrics
+
+
+def precisions(function, *arguments):
+    """The precision of every product in the program of a function, as StableHLO states it."""
+    text = jax.jit(function).lower(*arguments).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    return [re.search(r"precision = \[(\w+)", line)[1] if "precision" in line else "DEFAULT" for line in lines]
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_products_of_features_are_float32_on_every_device(conditional):
+    """Logits and Gram matrices, with their derivatives; the text tower of this test has no products of its own."""
+    tower = Net(lambda key: ({"token_embedding": jnp.ones((32, 8)), "text_projection": jnp.eye(8)}, {}),
+                lambda params, state, x, end, **_: (x.sum(1), state))  # fmt: skip
+    prompt = prompt_net((3, 8), condition=0)
+    if conditional:  # one prompt per image, without a meta-network
+        prompt = prompt._replace(apply=lambda params, state, x, **_: (params["context"][None] + x[:, :1, None], state))
+    ctx = Context({"prompt": prompt, "text": tower}, {}, Facts(3, 10), frozen=("text",))
+    method = PromptLearning(weight=0.5, alignment="released", conditional=conditional)
+    frozen = tower.init(None)
+    constants = {"frozen": {"text": frozen}, "prompts": prompts_of(), "logit_scale": jnp.float32(SCALE)}
+    batch = {"train": Batch({"plain": jnp.asarray(FEATURES)}, jnp.asarray(LABELS), jnp.arange(8))}
+    params = prompt.init(jax.random.key(0))[0]
+
+    def loss(params):
+        state = State(jnp.int32(0), {"prompt": params}, {"prompt": {}}, {}, {})
+        return method.loss(Nets(state, constants, jax.random.key(0), ctx), state, constants, batch, (), ctx)[0]
+
+    def shown(params):
+        whole = params, frozen, prompts_of(), constants["logit_scale"]
+        return method.network(ctx).apply(whole, {}, FEATURES)[0].logits
+
+    for function in (jax.value_and_grad(loss), shown):
+        found = precisions(function, params)
+        assert found and set(found) == {"HIGHEST"}, found
+    fixed = ZeroShot().network(ctx)
+    texts = jnp.ones((3, 8))
+    assert precisions(lambda t: fixed.apply((t, jnp.float32(0)), {}, FEATURES)[0].logits, texts) == ["HIGHEST"]
+
+
+def test_clip_compares_in_float32_on_every_device():
+    """The projections into the joint space and the cosines; blocks compute at the default precision."""
+    model = clip.CLIP(dataclasses.replace(SIZES, image_layers=0, text_layers=0))
+    arguments = jnp.zeros((2, 4, 4, 3)), jnp.zeros((2, 3), jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *arguments)
+    assert precisions(model.apply, shapes, *arguments) == ["HIGHEST"] * 3
 
 
 def test_coop_with_cma(towers):

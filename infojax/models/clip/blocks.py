@@ -20,6 +20,11 @@ def layer_norm(name: str, dtype: jnp.dtype = jnp.float32) -> nn.LayerNorm:
     return nn.LayerNorm(EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
+def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Float32 outputs of a tower (n, width) in the joint space (n, E), in float32 on every device."""
+    return jnp.matmul(x, kernel, precision=jax.lax.Precision.HIGHEST)
+
+
 class Block(nn.Module):
     """x + attention(ln_1(x)), then x + mlp(ln_2(x)); (n, length, width) in and out.
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from infojax.models.clip.blocks import EPSILON, Block, layer_norm
+from infojax.models.clip.blocks import EPSILON, Block, layer_norm, project
 
 
 class ImageTransformer(nn.Module):
@@ -51,7 +51,7 @@ class ImageTransformer(nn.Module):
         for i in range(self.layers):
             x = Block(self.heads, activation=self.activation, dtype=self.dtype, name=f"block{i}")(x)
         x = layer_norm("ln_post")(x[:, 0].astype(jnp.float32))
-        return x @ self.param("proj", init, (self.width, self.features))
+        return project(x, self.param("proj", init, (self.width, self.features)))
 
 
 class ImageResNet(nn.Module):

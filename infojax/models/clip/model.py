@@ -95,8 +95,8 @@ class CLIP(nn.Module):
         self.logit_scale = self.param("logit_scale", lambda _: jnp.asarray(np.log(1 / 0.07), jnp.float32))
 
     def __call__(self, images: jax.Array, texts: jax.Array) -> jax.Array:
-        cosines = unit(self.encode_image(images)) @ unit(self.encode_text(texts)).T
-        return jnp.exp(self.logit_scale) * cosines
+        images, texts = unit(self.encode_image(images)), unit(self.encode_text(texts))
+        return jnp.exp(self.logit_scale) * jnp.matmul(images, texts.T, precision=jax.lax.Precision.HIGHEST)
 
     def encode_image(self, images: jax.Array) -> jax.Array:
         """(N, E) features, not normalised."""

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from infojax.models.clip.blocks import Block, layer_norm
+from infojax.models.clip.blocks import Block, layer_norm, project
 
 
 class TextTransformer(nn.Module):
@@ -56,7 +56,7 @@ class TextTransformer(nn.Module):
             x = block(self.heads, True, self.activation, self.dtype, name=f"block{i}")(x)
         x = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0].astype(jnp.float32)
         init = nn.initializers.normal(self.width**-0.5)
-        return layer_norm("ln_final")(x) @ self.param("text_projection", init, (self.width, self.features))
+        return project(layer_norm("ln_final")(x), self.param("text_projection", init, (self.width, self.features)))
 
 
 def embed(table: jax.Array, ids: jax.Array) -> jax.Array:

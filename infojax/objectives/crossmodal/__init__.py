@@ -5,6 +5,7 @@ from infojax.objectives.crossmodal.learning import (
     Matched,
     PromptLearning,
     ZeroShot,
+    cosines,
     fixed_texts,
     match,
     own_texts,
@@ -14,6 +15,6 @@ from infojax.objectives.crossmodal.prompts import POSITIONS, Prompts, assemble, 
 
 __all__ = [
     "FORMS", "GroupEntropies", "Matched", "POSITIONS", "PromptLearning", "Prompts", "TEXTS", "ZeroShot", "assemble",
-    "cross_modal_alignment", "fixed_texts", "group_entropies", "lay_out", "match", "own_texts", "prompt_features",
-    "prompt_net", "prompted",
+    "cosines", "cross_modal_alignment", "fixed_texts", "group_entropies", "lay_out", "match", "own_texts",
+    "prompt_features", "prompt_net", "prompted",
 ]  # fmt: skip

@@ -1,9 +1,10 @@
 """The cross-modal alignment loss (CMA): matrix entropy of the images of a class together with its text.
 
-With F_c the image features of class c in the batch and the text feature of c, and G the cosine Gram matrix:
+With F_c the image features of class c in the batch and the text feature of c, and G the cosine Gram matrix
+(the division by |F_c| is part of the paper's definition of H):
 
   "paper"     sum_c H(G(F_c) / |F_c|)                     in nats, over the classes present
-  "released"  mean_c H(G(F_c) / |F_c|) / ln |F_c|         in [0, 1], the code that made the paper's Table 1
+  "released"  mean_c H(G(F_c) / |F_c|) / ln |F_c|         in [0, 1], skingorz/CMA's trainer of CoOp
 
 A class with one image has H = h((1 + s) / 2), h the binary entropy and s the cosine of image and text; most classes
 are such in random batches of 32 of many classes. A class that is absent adds nothing: the entropy of its text alone is

@@ -32,6 +32,9 @@ class Matched(NamedTuple):
 class PromptLearning(Objective):
     """(1 - weight) CE(exp(s) cos(f(x), g([P, y])), y) + weight CMA; only the prompt P is trained.
 
+    exp(s) is CLIP's factor of the cosines, 100 in OpenAI's weights. The paper's softmax is written without it, but its
+    released code has it, as CoOp's.
+
     Nets: "prompt" (`prompt_net`), trained; "text" and, where images are not given as features, "image", frozen.
     Constants: "prompts", a `Prompts`; "logit_scale", s. Source "train"; with `per_class`, "classes", whose samples are
     the shots of a class, (C, K, ...).
@@ -146,9 +149,19 @@ def match(
 
     if not conditional:
         texts = texts_of(context)
-        return Matched(scale * features @ texts.T, features, texts)
+        return Matched(scale * cosines(features, texts), features, texts)
     texts = jax.lax.map(jax.checkpoint(texts_of), context)
-    return Matched(scale * jnp.einsum("ne,nce->nc", features, texts), features, texts)
+    return Matched(scale * cosines(features, texts), features, texts)
+
+
+def cosines(images: jax.Array, texts: jax.Array) -> jax.Array:
+    """(n, C) products of unit features: images (n, E) with texts (C, E) or (n, C, E), in float32 on every device.
+
+    The temperature multiplies errors by up to 100: at the default precision of a TPU (bfloat16) or GPU (TF32) a logit
+    would be off by 0.1 to 1.
+    """
+    pairs = "ne,ce->nc" if texts.ndim == 2 else "ne,nce->nc"
+    return jnp.einsum(pairs, images, texts, precision=jax.lax.Precision.HIGHEST)
 
 
 def own_texts(texts: jax.Array, labels: jax.Array) -> jax.Array:
@@ -217,7 +230,7 @@ def fixed_texts(texts: jax.Array) -> Net:
 def _matched(params, model_state, x, train=False, rngs=None, start=None, stop=None):
     texts, logit_scale = params
     features = unit_rows(x)[0]
-    return Matched(jnp.exp(logit_scale) * features @ texts.T, features, texts), model_state
+    return Matched(jnp.exp(logit_scale) * cosines(features, texts), features, texts), model_state
 
 
 def _fixed_head(params):
