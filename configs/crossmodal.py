@@ -3,22 +3,36 @@
   python -m infojax.main --config=configs/crossmodal.py                                   CoOp + CMA, digits, a CPU
   python -m infojax.main --config=configs/crossmodal.py:tiny,data=fashion_mnist,shots=4 --config.data.dir=FOLDER
   python -m infojax.main --config=configs/crossmodal.py:tiny,method=cocoop --config.data.classes=base_to_novel
-  python -m infojax.main --config=configs/crossmodal.py --config.sweep.name=weight --config.sweep.values='(0.,.5,.9)'
-  python -m infojax.main --config=configs/crossmodal.py:paper,method=coop_cma,data=folder,shots=16,seeds=1 \\
-    --config.weights=RN50.safetensors --config.data.dir=caltech-101 \\
-    --config.data.options.split_file=split_zhou_Caltech101.json --config.objective.weight=0.8
+  python -m infojax.main --config=configs/crossmodal.py:paper,data=caltech101,shots=1+2+4+8+16,seeds=3 \\
+    --config.weights=RN50.safetensors --config.data.dir=DATA --config.seed=1 \\
+    --config.sweep.name=weight --config.sweep.values='(0.,.8)' --workdir=runs/caltech101   a row of the table
+  python -m infojax.report --table crossmodal runs/*/*                                    beside the paper's
+  python -m infojax.main --config=configs/crossmodal.py:paper,method=features,data=dtd --config.weights=FILE \\
+    --config.data.dir=DATA --workdir=OUT          features and texts, for infojax.measure and configs/probe.py
 
-Choices: method = coop, coop_cma, cocoop, cocoop_cma, zero_shot; data, any set whose classes have names; shots; seeds.
-A folder of one's own has its class names from its folders, or from --config.data.names=FILE.
+Choices: method = coop, coop_cma, cocoop, cocoop_cma, zero_shot, features; data, any set whose classes have names;
+shots, several as 1+2+4; seeds. The eleven sets of the table are read as CoOp arranges them (`infojax.data.coop`); what
+is missing is named with where to get it. A folder of one's own has its class names from its folders, from a split file,
+or from --config.data.names=FILE.
+
+Seeds and weights of CMA are trained together in one program; --config.how=loop takes the memory of one of them, and a
+CPU calls one compiled step for each. Each number of shots is a run folder of its own, since runs of one shot are 16 to
+90 times shorter than those of 16. Every seed draws shots of its own, those that CoOp draws with the seeds
+data.few_shot_seed, data.few_shot_seed + 1, ...; few_shot.txt lists them. Weight 0 is CoOp, and the accuracy of
+zero-shot CLIP is measured beside it.
 
 Weights: safetensors by OpenAI's, open_clip's or Hugging Face's names; docs/clip_to_safetensors.py converts OpenAI's
 .pt files. Without any, small towers are first trained on every other training picture, with captions of all classes,
-and the shots are drawn from the rest: a study of the whole path, not of CLIP.
+and the shots are drawn from the rest: a study of the whole path, not of CLIP. A bridge of pretrained towers from PyPI's
+wheels (EfficientNet-Lite0 and MiniLM, joined by a regression) is not offered: its image tower is a PyTorch pickle, its
+wheels are 100 MB, and its space finds the right one of 100 classes in half of the cases, which says little about CLIP.
 
 paper: CoOp's recipe: 16 tokens at the end, SGD 0.002 in batches of 32 (CoCoOp 4 tokens "a photo of a", batches of 1, 10
-epochs), 50, 100 or 200 epochs by shots, random resized crops. The table's three seeds also draw three sets of shots:
---config.data.few_shot_seed=2 --config.seed=2. Differences: an epoch's last, smaller batch is not dropped but begins the
-next; towers compute in float32 and not in float16.
+epochs), 50, 100 or 200 epochs by shots, random resized crops. Base to novel: method=cocoop_cma,shots=16 with
+--config.data.classes=base_to_novel and ViT-B/16. Differences: an epoch's last, smaller batch is not dropped but begins
+the next; crops are of the centre square of a picture, as it was stored; towers compute in float32 and not in float16;
+ImageNet's shots are drawn from files in the order of their
+names, CoOp's from that of the file system. For 1,000 classes prompts go through the text tower in chunks of 100.
 tiny: the plain view of a picture, whose features are computed once.
 
 Weights of CMA in the released configs (its "released" form, the default here): Caltech .8; DTD .4, .4, .7, .7, .7 (1 to
@@ -37,7 +51,7 @@ def get_config(string=""):
         string,
         method=("coop_cma", *(name for name in crossmodal.METHODS if name != "coop_cma")),
         data="digits",
-        shots=16,
+        shots="16",
         seeds=1,
     )
     config = crossmodal.defaults("crossmodal", chosen)
@@ -49,7 +63,7 @@ def get_config(string=""):
         config.evaluate.update(points=2 if conditional else 8, test_samples=None if digits else 2000)
         if conditional:
             config.evaluate.test_samples = 200
-    elif chosen.method != "zero_shot":
+    elif chosen.method not in crossmodal.UNTRAINED:
         config.objective.transform = "crop"
         config.objective.chunk = 100
         config.evaluate.points = 4

@@ -4,6 +4,7 @@
   python -m infojax.main --config=configs/probe.py --config.checkpoint=RUN --config.frozen.weights=ema
   python -m infojax.main --config=configs/probe.py:paper,data=folder,model=mae_base --config.data.dir=DIR \\
     --config.model.weights=mae_pretrain_vit_base.safetensors                              a published checkpoint
+  python -m infojax.main --config=configs/probe.py:data=features --config.data.dir=DIR   features_train.npz, _test.npz
   python -m infojax.main --config=configs/probe.py                                       an untrained network, digits
 
 RUN is the folder of a run of any task that trains a network; its data set, normalisation and network are taken from

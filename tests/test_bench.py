@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import infojax as ij
-from infojax.bench import gpu, measures, peers, semisup
+from infojax.bench import crossmodal, gpu, measures, peers, semisup
 from infojax.bench.collectives import Collective, bytes_moved, collectives
 
 
@@ -153,3 +153,17 @@ def test_versions_take_turns_and_must_agree(monkeypatch, capsys):
         peers.taken({"infojax": lambda: 1.0, "numpy": lambda: 2.0}, 0)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert any("OPENBLAS_CORETYPE is set (Haswell)" in line for line in peers.warnings())
+
+
+def test_prompts_of_the_whole_context_give_the_same_features():
+    """What the bench compares: prompts at the length of the longest, and padded to 77 tokens."""
+    short, long = (crossmodal.prompts_of(crossmodal.TINY, 7, full) for full in (False, True))
+    assert short.tokens.shape == (7, 25) and long.tokens.shape == (7, 77)
+    np.testing.assert_array_equal(short.end, long.end)
+    np.testing.assert_array_equal(short.tokens, long.tokens[:, :25])
+    np.testing.assert_array_equal(long.slot[:, 25:], -1)
+
+
+def test_a_coop_step_is_planned_and_run():
+    row = crossmodal.coop_step(crossmodal.TINY, 4, False, 2, True, "float32", True)
+    assert row["tokens"] == 23 and row["plan_gib"] > 0 and row["seconds"] > 0

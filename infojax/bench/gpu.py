@@ -293,6 +293,14 @@ def measures(quick: bool) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def coop(quick: bool) -> Iterator[dict[str, Any]]:
+    """A CoOp step with the text tower of ViT-B/16; see `bench crossmodal`."""
+    from infojax.bench import crossmodal
+
+    found = crossmodal.steps(quick)
+    yield from ({name: value for name, value in row.items() if name != "kind"} for row in found)
+
+
 def _rate(images, seconds):
     median, least, most = seconds
     return {"images_per_s": images / median, "slowest": images / most, "fastest": images / least}
@@ -315,6 +323,7 @@ PARTS = {
     "few_labels": few_labels,
     "step": steps,  # half a minute of compilation each
     "seeds": seeds,
+    "coop": coop,
 }
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from infojax.data.augment import normalise, strong, transforms, weak
+from infojax.data.coop import SETS, open_coop
 from infojax.data.folders import folder
 from infojax.data.generated import digits, modular, synthetic
 from infojax.data.official import OFFICIAL, open_official
 from infojax.data.options import check_options
 from infojax.data.order import order, order_with_replacement
 from infojax.data.records import open_records
+from infojax.data.saved import saved_features
 from infojax.data.source import (
     Arrays,
     Chosen,
@@ -45,7 +47,9 @@ DATASETS = {
     "synthetic": synthetic,
     "modular": modular,
     "folder": folder,
+    "features": saved_features,
     **{name: partial(open_official, name) for name in OFFICIAL},
+    **{name: partial(open_coop, name) for name in SETS},
 }
 
 

@@ -65,6 +65,23 @@ def folder(
     if test_fraction:
         rows, held = _held_out(rows, train_split, test_split, test_fraction, seed)
         notes.append(held)
+    return of_rows(rows, names, notes, size, channels, train_split, test_split)
+
+
+def of_rows(
+    rows: dict[str, list[tuple[Path, int]]],
+    names: tuple[str, ...],
+    notes: list[str],
+    size: int | None = None,
+    channels: int = 3,
+    train_split: str = "",
+    test_split: str = "",
+) -> Dataset:
+    """The `Dataset` "folder" of listed pictures.
+
+    Args:
+      rows: split -> (path, label) of each picture; names: of the classes; notes: on where they come from.
+    """
     chosen, said = roles("folder", rows, train=train_split, test=test_split)
     shape, resized, scales, converted = _pixels([path for part in rows.values() for path, _ in part], size, channels)
     opened = {

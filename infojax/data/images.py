@@ -215,10 +215,11 @@ def _drafted(image, size):
 def _middle_square(image, size):
     from PIL import Image
 
-    width, height = image.size
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    left, top = (width - size) // 2, (height - size) // 2
+    # As torchvision's Resize(size) and CenterCrop(size): the longer side is cut to a whole number, halves of the border
+    # are rounded to even.
+    shorter = min(image.size)
+    width, height = (int(size * side / shorter) for side in image.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from infojax.data.coop import SETS
 from infojax.data.source import DataError, near
 
 
@@ -57,6 +58,7 @@ SEED, SIZE, CHANNELS = Whole(), Whole(1, 4096), OneOf((1, 3), "1 (grey) or 3 (RG
 SPLITS = {"train_split": Text(), "test_split": Text()}
 RANGES: dict[str, dict[str, Any]] = {  # data set -> option -> what it may be
     "digits": {},
+    "features": {},
     "synthetic": {
         "num_classes": Whole(1, 100_000), "size": SIZE, "channels": Whole(1, 4096), "num_train": Whole(1),
         "num_test": Whole(1), "noise": Number(), "seed": SEED,
@@ -66,6 +68,7 @@ RANGES: dict[str, dict[str, Any]] = {  # data set -> option -> what it may be
         "split_file": Text(), "size": SIZE, "channels": CHANNELS, **SPLITS, "test_fraction": Number(0.0, 0.9),
         "seed": SEED,
     },
+    **{name: {"size": SIZE} for name in SETS},
     "tfds": {"version": Text(), "size": SIZE, "image_key": Text(), "label_key": Text(), **SPLITS},
 }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Measurements of images together with the texts of their classes."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,11 @@ from infojax.evaluate.forward import Evaluation, Outputs, Sample, not_finite
 from infojax.measures import joint
 from infojax.measures.spectra import support, unit_rows
 from infojax.objectives import Model
-from infojax.objectives.crossmodal import own_texts
+from infojax.objectives.crossmodal import cosines, own_texts
 from infojax.parallel import local_copy
 
 MOST = 4096  # samples of a joint entropy if each image has its own texts
+MAPPED = 100  # classes, at most, of a map of similarities
 
 
 def cross_modal(
@@ -57,6 +58,47 @@ def cross_modal(
     return run
 
 
+def class_by_class(
+    sample: Sample, logit_scale: float, names: Sequence[str], batch_size: int = 512
+) -> Callable[[Mapping[str, Model]], Iterator[tuple[str, Any]]]:
+    """An evaluator's `run`: a row of lists with a number per class, and the map of similarities of all classes.
+
+    class_names, class_count; class_accuracy; class_entropy, H of a class's images with its text, nats; class_own and
+    class_hardest, mean cosines with the own and with the nearest other text. similarity_map, of at most MAPPED
+    classes: row c has the mean cosines of the images of class c with the text of every class. An absent class has None.
+    """
+
+    def run(models):
+        logits, z, own = matched(models["raw"], sample, batch_size)
+        yield "split", sample.split
+        yield "n", len(sample.labels)
+        cosines = np.asarray(logits, np.float64) / np.exp(logit_scale)
+        yield from by_class(cosines, *(np.asarray(x, np.float64) for x in (z, own)), sample.labels, names).items()
+
+    return run
+
+
+def by_class(
+    cosines: np.ndarray, images: np.ndarray, texts: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """The lists of `class_by_class`, for cosines (n, C), unit features (n, E) and own texts (n, E)."""
+    labels, count = np.asarray(labels), len(names)
+    others = np.where(labels[:, None] == np.arange(count), -np.inf, cosines)
+    of_image = {
+        "class_accuracy": np.argmax(cosines, axis=1) == labels, "class_own": cosines[np.arange(len(labels)), labels],
+        "class_hardest": others.max(axis=1) if count > 1 else np.full(len(labels), np.nan),
+    }  # fmt: skip
+    members = [np.flatnonzero(labels == c) for c in range(count)]
+    found: dict[str, Any] = {"class_names": list(names), "class_count": [len(rows) for rows in members]}
+    found |= {
+        name: [float(np.mean(x[rows])) if len(rows) else None for rows in members] for name, x in of_image.items()
+    }
+    found["class_entropy"] = [group_entropy(images[rows], texts[rows[0]]) if len(rows) else None for rows in members]
+    if count <= MAPPED:
+        found["similarity_map"] = [cosines[rows].mean(axis=0).tolist() if len(rows) else None for rows in members]
+    return found
+
+
 def matched(model: Model, sample: Sample, batch_size: int = 512) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(logits (n, C), unit image features (n, E), the text of each image's class (n, E)).
 
@@ -64,7 +106,7 @@ def matched(model: Model, sample: Sample, batch_size: int = 512) -> tuple[jax.Ar
     """
     if model.head is not None:
         head, z = model.head, unit_rows(sample.x)[0]
-        return z @ head.weights.T, z, unit_rows(head.weights)[0][sample.labels]
+        return cosines(z, head.weights), z, unit_rows(head.weights)[0][sample.labels]
     batch, count = _batch(model.net), len(sample.x)
     size = min(batch_size, count)
     parts = []
@@ -113,13 +155,16 @@ def alignment(images: Any, texts: Any, labels: np.ndarray) -> dict[str, float]:
       images, texts: (n, E) unit features; for each class the text of its first image is used.
     """
     images, texts = np.asarray(images, np.float64), np.asarray(texts, np.float64)
-    entropies, sizes = [], []
-    for c in np.unique(labels):
-        members = np.flatnonzero(labels == c)
-        group = np.concatenate([images[members], texts[members[:1]]])
-        small = group.T @ group if len(group) > group.shape[1] else group @ group.T
-        w = support(np.linalg.eigvalsh(small / len(group)))
-        w = w[w > 0]
-        entropies.append(-np.sum(w * np.log(w)))
-        sizes.append(len(group))
+    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    entropies = [group_entropy(images[rows], texts[rows[0]]) for rows in groups]
+    sizes = [len(rows) + 1 for rows in groups]
     return {"cma": float(np.mean(np.divide(entropies, np.log(sizes)))), "cma_sum": float(np.sum(entropies))}
+
+
+def group_entropy(images: np.ndarray, text: np.ndarray) -> float:
+    """H(G(F) / |F|) in nats of a class's unit image features (n, E) and its unit text (E,)."""
+    group = np.concatenate([images, text[None]])
+    small = group.T @ group if len(group) > group.shape[1] else group @ group.T
+    w = support(np.linalg.eigvalsh(small / len(group)))
+    w = w[w > 0]
+    return float(-np.sum(w * np.log(w)))

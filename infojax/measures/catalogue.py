@@ -205,6 +205,7 @@ CATALOGUE = {
         # Quantities that only runs measure.
         Measure("accuracy", "accuracy", TRAINING, colour=2, summary=1, brief=1),
         Measure("error", "error (%)", TRAINING, unit="%", colour=2),
+        Measure("accuracy_zero_shot", "accuracy, zero-shot CLIP", TRAINING, colour=0, summary=32, brief=23),
         Measure("accuracy_logistic", "accuracy, logistic regression", TRAINING, colour=2, summary=25, brief=17),
         Measure("accuracy_knn_20", "accuracy, 20 neighbours", TRAINING, colour=2, summary=26, brief=18),
         Measure("accuracy_knn_200", "accuracy, 200 neighbours", TRAINING, colour=2, summary=27, brief=19),

@@ -62,6 +62,8 @@ def run(args: argparse.Namespace) -> None:
     folders = list({Path(folder).resolve(): Path(folder) for folder in args.folders}.values())
     if args.select is not None and args.table is None:
         raise UsageError("--select is for --table, which says which evaluation counts")
+    if args.table == "crossmodal" and args.select is not None:
+        raise UsageError("--select is not for the table crossmodal, whose prompts are measured at their last step")
     if args.table is not None:
         out = Path("tables" if args.out is None else args.out)
         if problem := outputs.refusal(out, folder=True):

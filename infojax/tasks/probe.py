@@ -19,7 +19,8 @@ from infojax.evaluate.knn import knn_accuracies
 from infojax.evaluate.probe import LinearLoss, accuracy, frozen_features, logistic_regression, standard
 from infojax.measures.entropy import matrix_entropy, rankme
 from infojax.models import LinearProbe
-from infojax.objectives import Context, Model, Optimizer, with_settings
+from infojax.models.output import Output
+from infojax.objectives import Context, Model, Net, Optimizer, with_settings
 from infojax.tasks.build import (
     Study,
     arrays_of,
@@ -37,6 +38,9 @@ from infojax.tasks.config import ConfigError, buildable, training
 from infojax.tasks.train import train
 from infojax.train.loop import Evaluator, at
 from infojax.train.networks import as_net
+
+# The network of features that are given.
+GIVEN = Net(lambda key: ((), ()), lambda params, state, x, **_: (Output(None, x, {}), state))
 
 
 class Frozen(NamedTuple):
@@ -105,12 +109,14 @@ def frozen_of(config: Any) -> Frozen:
             f"{config.frozen.weights} weights, {config.frozen.layer}; config.model is not used",
             *found.notes,
         )
-        splits = splits or of.splits
+        splits = splits or {split: of.splits[split] for split in ("train", "test")}  # novel classes have other labels
         check_shapes(splits, of.splits["train"].shape)
         return Frozen(
             found.settings["model"]["name"], name, found.model, of.transforms["plain"], splits, classes, notes
         )
     assert dataset is not None
+    if name == "features":
+        return Frozen(name, name, Model((), (), GIVEN), lambda key, x: x, splits, dataset.num_classes, dataset.notes)
     source = splits["train"]
     mean, std, told = normalisation(dataset, source)
     net = network(config.model, dataset.num_classes, jax.ShapeDtypeStruct((2, *source.shape), jnp.float32))

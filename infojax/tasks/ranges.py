@@ -117,7 +117,7 @@ RANGES = {
     "sparsities": SHARE, "knn.k": COUNT, "projector.widths": COUNT, "predictor.widths": COUNT,  # each of them
     "frozen.run": STEPS, "frozen.batch_size": COUNT, "logistic.c": POSITIVE, "logistic.tolerance": POSITIVE,
     "logistic.steps": STEPS, "knn.temperature": POSITIVE, "spectrum.samples": STEPS,
-    "shots": COUNT, "data.few_shot_seed": STEPS, "prompt.tokens": COUNT, "objective.chunk": STEPS,
+    "data.few_shot_seed": STEPS, "prompt.tokens": COUNT, "objective.chunk": STEPS,
     "objective.per_class": STEPS, "towers.width": COUNT, "towers.layers": COUNT, "towers.head_width": COUNT,
     "towers.patch": COUNT, "towers.context": COUNT, "towers.steps": COUNT, "towers.batch_size": COUNT,
     "towers.lr": POSITIVE, "towers.seed": STEPS,
@@ -139,7 +139,7 @@ OPTIONS = ("data.options", "model.options")
 TEXTS = (
     "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "data.views", "model.name",
     "model.weights", "prompt.words", "sweep.name", "checkpoint.best", "checkpoint.run", "frozen.weights",
-    "frozen.layer", "weights",
+    "frozen.layer", "weights", "shots",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 from infojax.data import Source, normalise
 from infojax.models import clip
 from infojax.outputs import write
+from infojax.processes import share, together
 from infojax.tasks.build.saved import TOWERS
 from infojax.tasks.config import ConfigError
 
@@ -111,62 +112,83 @@ def published(file: str, activation: str, dtype: Any) -> Towers:
     return Towers(sizes, variables, dtype, (note,))
 
 
-def small(settings: Any, source: Source, chosen: np.ndarray, names: Sequence[str], workdir: Any, dtype: Any) -> Towers:
-    """Small towers, trained on samples of a source to match pictures with captions that name their class.
-
-    They are kept in the run folder, where the run finds them when it continues. Without one (a dry run) they stay
-    untrained.
+def small_sizes(settings: Any, shape: Sequence[int]) -> clip.Architecture:
+    """The sizes of small towers.
 
     Args:
-      settings: the config's section "towers"; chosen: the samples; names: of the classes.
+      settings: the config's section "towers"; shape: of a picture, (S, S, channels).
     Raises:
-      ConfigError: pictures are not square, or the patch does not tile them.
+      ConfigError: pictures are not square, the patch does not tile them, or heads do not share the width evenly.
     """
     if settings.width % settings.head_width:
         raise ConfigError(f"towers.width is {settings.width}, no multiple of towers.head_width, {settings.head_width}")
-    height, width = source.shape[:2]
+    height, width = shape[:2]
     if height != width or height % settings.patch:
         raise ConfigError(
             f"towers.patch is {settings.patch}, which must divide the square pictures of {height}x{width}"
         )
-    sizes = clip.Architecture(
+    return clip.Architecture(
         settings.width, height, settings.layers, settings.width, settings.patch, settings.width, settings.layers,
         settings.context, head_width=settings.head_width,
     )  # fmt: skip
-    if workdir is not None and (Path(workdir) / TOWERS).is_file():
-        try:
-            _, variables = clip.load(Path(workdir) / TOWERS, sizes=sizes)
-        except clip.WeightsError as error:
-            raise ConfigError(f"workdir: {error}; remove it, or choose another workdir") from None
-        return Towers(sizes, variables, dtype, (f"small towers: read from {TOWERS} in the run folder",))
-    ids = clip.Tokenizer(sizes.context)([c.format(name) for c in CAPTIONS for name in names], length=0)
-    ids = jnp.asarray(ids.reshape(len(CAPTIONS), len(names), -1))
-    key = jax.random.key(settings.seed)
-    like = jnp.zeros((1, height, width, 3))
-    variables = jax.jit(clip.CLIP(sizes).init)(key, like, ids[0])
-    towers = Towers(sizes, variables, dtype, ())
+
+
+def small(
+    settings: Any, sizes: clip.Architecture, source: Source, chosen: np.ndarray, names: Sequence[str], workdir: Any,
+    dtype: Any,
+) -> Towers:  # fmt: skip
+    """Small towers, trained on samples of a source to match pictures with captions that name their class.
+
+    Process 0 trains them and keeps them in the run folder, where all processes read them, and the run finds them when
+    it continues. Without a folder (a dry run) they stay untrained.
+
+    Args:
+      settings: the config's section "towers"; chosen: the samples; names: of the classes.
+    Raises:
+      ConfigError: the folder holds towers of another kind.
+    """
     if workdir is None:
-        return towers._replace(notes=("dry run: the small towers are not trained",))
-    images, labels = source.read(np.sort(chosen))
-    variables, accuracy = matched_pairs(settings, towers, jnp.asarray(images), jnp.asarray(labels), ids, key)
-    if jax.process_index() == 0:
-        write(Path(workdir) / TOWERS, save(clip.to_openai(variables)))
-    note = (
-        f"small towers: trained for {settings.steps:,} steps on {len(chosen):,} samples, none of them a shot, with "
-        f"captions of all {len(names)} classes; {accuracy:.1%} of the last batches right; kept in {TOWERS}"
-    )
-    return Towers(sizes, variables, dtype, (note,))
+        variables = _begun(settings, sizes, _captions(sizes, names))
+        return Towers(sizes, variables, dtype, ("dry run: the small towers are not trained",))
+    file, note = Path(workdir) / TOWERS, f"small towers: read from {TOWERS} in the run folder"
+    with together():
+        if jax.process_index() == 0 and not file.is_file():
+            variables, accuracy = matched_pairs(settings, sizes, *source.read(np.sort(chosen)), _captions(sizes, names))
+            write(file, save(clip.to_openai(variables)))
+            note = (
+                f"small towers: trained for {settings.steps:,} steps on {len(chosen):,} samples, none of them a shot, "
+                f"with captions of all {len(names)} classes; {accuracy:.1%} of the last batches right; kept in {TOWERS}"
+            )
+    try:
+        _, variables = clip.load(file, sizes=sizes)
+    except clip.WeightsError as error:
+        raise ConfigError(f"workdir: {error}; remove it, or choose another workdir") from None
+    return Towers(sizes, variables, dtype, (share(note)[0],))
+
+
+def _captions(sizes, names):
+    """(captions, classes, tokens) ids of CAPTIONS."""
+    ids = clip.Tokenizer(sizes.context)([c.format(name) for c in CAPTIONS for name in names], length=0)
+    return jnp.asarray(ids.reshape(len(CAPTIONS), len(names), -1))
+
+
+def _begun(settings, sizes, ids):
+    """Variables before the first step."""
+    like = jnp.zeros((1, sizes.image_size, sizes.image_size, 3))
+    return jax.jit(clip.CLIP(sizes).init)(jax.random.key(settings.seed), like, ids[0])
 
 
 def matched_pairs(
-    settings: Any, towers: Towers, images: jax.Array, labels: jax.Array, ids: jax.Array, key: jax.Array
+    settings: Any, sizes: clip.Architecture, images: np.ndarray, labels: np.ndarray, ids: jax.Array
 ) -> tuple[Any, float]:
     """(variables, accuracy over the last tenth of the steps) after training both towers and the temperature.
 
     Each step draws samples and a caption, and minimises the cross-entropy of the class whose caption belongs to a
     picture; AdamW with half a cosine, the temperature bounded by 100 as in CLIP.
     """
-    module = clip.CLIP(towers.sizes)
+    module, key = clip.CLIP(sizes), jax.random.key(settings.seed)
+    towers = Towers(sizes, _begun(settings, sizes, ids), jnp.float32, ())
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
     schedule = optax.warmup_cosine_decay_schedule(0.0, settings.lr, settings.steps // 10, settings.steps)
     tx = optax.adamw(schedule, weight_decay=0.01)
 

@@ -1,7 +1,7 @@
 """Optimisers and schedules as in the papers' code, composed from optax.
 
-Weight decay and layer-wise adaptation leave out every parameter with fewer than two axes: biases, and the scales and
-shifts of normalisation layers.
+Weight decay and layer-wise adaptation leave out every parameter with fewer than two axes, unless a mask says otherwise:
+biases, and the scales and shifts of normalisation layers.
 """
 
 from typing import Any
@@ -96,16 +96,18 @@ def sgd(
     nesterov: bool = True,
     weight_decay: float = 0.0,
     clip: float | None = None,
+    decayed: Any = matrices,
 ) -> optax.GradientTransformation:
     """SGD with coupled weight decay: g <- g + wd p; v <- momentum v + g; p <- p - lr (g + momentum v) (Nesterov).
 
     Args:
       lr: number or schedule (step -> number), evaluated at each step.
+      decayed: mask of the parameters with decay; None for all of them.
       clip: largest global norm of the gradient before the decay is added, or None.
     """
     return _chain(
         clip,
-        optax.add_decayed_weights(weight_decay, matrices),
+        optax.add_decayed_weights(weight_decay, decayed),
         optax.trace(momentum, nesterov) if momentum else optax.identity(),
         optax.scale_by_learning_rate(lr),
     )

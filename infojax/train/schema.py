@@ -19,6 +19,8 @@ TYPES = IDENTIFYING | OF_LAYER | ORIGIN
 SEVERAL_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of one name at a step
 # Points in the plane and in space: lists, each as long as "labels".
 POINTS = ("tsne_x", "tsne_y"), ("cloud_x", "cloud_y", "cloud_z")
+# Lists with a number for each of "class_names"; "similarity_map", where it is there, has such a list for each.
+BY_CLASS = ("class_count", "class_accuracy", "class_entropy", "class_own", "class_hardest")
 
 
 def quantities(row: dict) -> set[str]:

@@ -90,7 +90,7 @@ def test_an_optimiser_that_a_flag_names_has_its_own_keys(name):
     flags = [f"--config.optimizer.name={name}"] + ["--config.optimizer.b2=0.95"] * (name == "adamw")
     config = parse(["main", f"--config={CONFIGS[0].parent}/quickstart.py", *flags])[0].optimizer.to_dict()
     own = {
-        "sgd": {"momentum", "nesterov"},
+        "sgd": {"momentum", "nesterov", "decayed"},
         "adamw": {"b1", "b2", "eps", "decayed", "layer_decay"},
         "lars": {"momentum", "trust"},
     }[name]
@@ -286,7 +286,7 @@ def test_evaluations_are_spaced_in_one_way():
 
 
 def test_flags_that_would_change_nothing_or_the_wrong_thing(capsys):
-    with pytest.raises(ConfigError, match="optimizer.b1 is no key of sgd, which has momentum, nesterov"):
+    with pytest.raises(ConfigError, match="optimizer.b1 is no key of sgd, which has momentum, nesterov, decayed"):
         flags("--config.optimizer.b1=0.5")
     assert flags("--config.optimizer.name=adamw", "--config.optimizer.b1=0.5").optimizer.b1 == 0.5
     with pytest.raises(ConfigError, match="config.chosen.preset: is what the config string chose; write it there"):

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from infojax.data import Arrays
 from infojax.data.fewshot import few_shot
+from infojax.data.generated import digits
 from infojax.main import main
 from infojax.models import clip
-from infojax.tasks.config import ConfigError
-from infojax.tasks.crossmodal import by_class
-from infojax.tasks.towers import Towers
+from infojax.tasks.config import ConfigError, choices
+from infojax.tasks.crossmodal.recipe import defaults
+from infojax.tasks.crossmodal.samples import by_class
+from infojax.tasks.towers import Towers, _begun, small, small_sizes
 from infojax.train.optim import coop
 from infojax.train.runlog import read_rows
 
@@ -53,15 +54,27 @@ def on_folder(files, *more):
 
 
 def evaluated(folder):
-    """(split -> row) of the last evaluation."""
-    return {row["split"]: row for row in read_rows(folder) if row["kind"] == "eval"}
+    """(split -> row) of the last evaluation: what all evaluators found."""
+    found = {}
+    for row in read_rows(folder):
+        if row["kind"] == "eval":
+            found[row["split"]] = found.get(row["split"], {}) | row
+    return found
 
 
-def test_published_weights_on_a_folder(files, tmp_path, capsys):
-    """Augmented views through the image tower, base to novel; the pictures are resized as the tower takes them."""
+@pytest.fixture(scope="module")
+def cropped(files, tmp_path_factory):
+    """A run on augmented views, base to novel."""
+    folder = tmp_path_factory.mktemp("cropped") / "run"
     flags = on_folder(files, "--config.steps=2", "--config.objective.transform=crop", "--config.objective.batch_size=4")
-    assert main([f"{CONFIG},data=folder,shots=2", *flags, f"--workdir={tmp_path}"]) == 0
-    said = capsys.readouterr().out
+    assert main([f"{CONFIG},data=folder,shots=2", *flags, f"--workdir={folder}"]) == 0
+    return folder
+
+
+def test_published_weights_on_a_folder(cropped):
+    """Augmented views through the image tower, base to novel; the pictures are resized as the tower takes them."""
+    tmp_path = cropped
+    said = " ".join(json.loads((tmp_path / "config.json").read_text())["notes"])
     assert "4 few-shot samples, 2 of each of 2 classes" in said and "shorter side to 16" in said
     labels = np.repeat(np.arange(4), 5)
     drawn = few_shot(labels, 2, 1)[0]
@@ -82,7 +95,7 @@ def test_zero_shot_is_the_model(files, tmp_path):
     assert main([f"{CONFIG},data=folder,method=zero_shot,shots=1", *flags, f"--workdir={tmp_path}"]) == 0
     images = []
     for path, _, _ in split["test"][:6]:
-        picture = Image.open(root / path).resize((19, 16), Image.Resampling.BICUBIC).crop((1, 0, 17, 16))
+        picture = Image.open(root / path).resize((19, 16), Image.Resampling.BICUBIC).crop((2, 0, 18, 16))
         images.append((np.asarray(picture, np.float32) - np.float32(clip.MEAN)) / np.float32(clip.STD))
     texts = clip.Tokenizer()([f"a centered satellite photo of {name}." for name in ("cat", "sea lion")])
     logits = np.asarray(jax.jit(model.apply)(variables, jnp.asarray(np.stack(images)), jnp.asarray(texts)))
@@ -103,12 +116,12 @@ def test_pictures_of_another_size_are_resized_as_pillow_does():
 
 
 def test_shots_class_by_class():
-    few = Arrays(np.arange(12.0).reshape(6, 2), np.array([1, 0, 2, 0, 2, 1]))
-    classes = by_class(few, 2, 4, 3)["classes"]
+    few = np.arange(12.0).reshape(6, 2), np.array([1, 0, 2, 0, 2, 1])
+    classes = by_class(*few, 2, 4, 3)
     np.testing.assert_array_equal(classes["x"][:, :, 0], [[2, 6], [0, 10], [4, 8]])
     for per_class, batch in ((3, 6), (2, 8)):
         with pytest.raises(ConfigError, match="objective.per_class is"):
-            by_class(few, per_class, batch, 3)
+            by_class(*few, per_class, batch, 3)
 
 
 def test_small_towers_are_kept_in_the_run_folder(tmp_path, capsys):
@@ -122,6 +135,25 @@ def test_small_towers_are_kept_in_the_run_folder(tmp_path, capsys):
     assert main(command) == 0  # it is finished already
     assert "read from towers.safetensors" in capsys.readouterr().out
     assert {"mir", "cma", "modal_similarity"} <= evaluated(tmp_path)["test"].keys()
+
+
+def test_small_towers_are_trained_by_the_first_process(files, tmp_path, monkeypatch):
+    """The others read what it wrote, with the same note."""
+    source, settings = digits().split("train"), defaults("crossmodal", choices("tiny", data="digits")).towers
+    settings.update(width=32, layers=1, patch=4, steps=1)
+    sizes, names = small_sizes(settings, source.shape), [str(c) for c in range(10)]
+    begun = _begun(settings, sizes, jnp.zeros((1, 1, 3), jnp.int32))
+    monkeypatch.setattr("infojax.tasks.towers.matched_pairs", lambda *_: (begun, 0.5))
+    towers = small(settings, sizes, source, np.arange(20), names, tmp_path, jnp.float32)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr("infojax.tasks.towers.matched_pairs", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("infojax.tasks.towers.share", lambda value: [towers.notes[0], value])
+    again = small(settings, sizes, source, np.arange(20), names, tmp_path, jnp.float32)
+    jax.tree.map(np.testing.assert_array_equal, again.variables, towers.variables)
+    assert again.notes == towers.notes and "50.0% of the last batches right" in again.notes[0]
+    (tmp_path / "towers.safetensors").unlink()
+    with pytest.raises(ConfigError, match="found no file"):
+        small(settings, sizes, source, np.arange(20), names, tmp_path, jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +171,7 @@ def test_small_towers_are_kept_in_the_run_folder(tmp_path, capsys):
         (["--config.data.few_shot_seed=-1"], "data.few_shot_seed"),
         (["--config.objective.alignment=off"], "objective.weight is that of the alignment, which is off"),
         (["--config.towers.width=48"], "towers.width is 48, no multiple of towers.head_width, 32"),
+        (["--config.prompt.tokens=75"], "prompt.tokens is 75, and the prompt of class 0 has 79 tokens"),
     ],
 )
 def test_what_is_refused(flags, says, tmp_path, capsys):
@@ -161,3 +194,81 @@ def test_learning_rates_are_those_of_a_published_log():
     np.testing.assert_allclose([rate(3 * epoch) for epoch in range(5)], published, rtol=1e-6)
     np.testing.assert_array_equal([rate(3), rate(5)], [rate(4)] * 2)
     assert rate(149) == pytest.approx(0.001 * (1 + np.cos(np.pi * 48 / 50)), rel=1e-4)
+
+
+def test_every_seed_has_its_own_shots_in_one_program(files, tmp_path):
+    """Two seeds and two weights by vmap: shots are CoOp's lists of seeds 1 and 2, and one run alone gives its rows."""
+    flags = [f"--config.weights={files[0]}/weights.safetensors", f"--config.data.dir={files[0]}", *QUICK]
+    flags += ["--config.data.options.split_file=split_zhou.json", "--config.objective.batch_size=4", "--config.steps=3"]
+    sweep = ["--config.sweep.name=weight", "--config.sweep.values=(0.,.5)", "--config.how=vmap"]
+    command = [f"{CONFIG},data=folder,shots=1+2,seeds=2", *flags, *sweep, f"--workdir={tmp_path}/row"]
+    assert main(command) == 0
+    assert sorted(path.name for path in (tmp_path / "row").iterdir()) == ["shots_1", "shots_2"]
+    labels = np.repeat(np.arange(4), 5)
+    for shots in (1, 2):
+        drawn = np.loadtxt(tmp_path / f"row/shots_{shots}/few_shot.txt", dtype=int).T
+        np.testing.assert_array_equal(drawn, [few_shot(labels, shots, seed)[0] for seed in (1, 2)])
+        assert json.loads((tmp_path / f"row/shots_{shots}/config.json").read_text())["shots"] == str(shots)
+    alone = ["--config.seed=1", "--config.data.few_shot_seed=2", "--config.objective.weight=0.5"]
+    assert main([f"{CONFIG},data=folder,shots=2", *flags, *alone, f"--workdir={tmp_path}/one"]) == 0
+    rows = {}
+    for name in ("row/shots_2", "one"):
+        kept = [
+            row
+            for row in read_rows(tmp_path / name)
+            if name == "one" or (row.get("seed"), row.get("weight")) == (1, 0.5)
+        ]
+        rows[name] = [row for row in kept if row.get("evaluator") == "cross_modal" or row["kind"] == "train"]
+    both = list(zip(rows["row/shots_2"], rows["one"], strict=True))
+    assert len(both) == 3 + 3 * 2
+    for mine, other in both:
+        for key in {"loss", "cma", "accuracy", "class_similarity", "mir"} & other.keys():
+            assert mine[key] == pytest.approx(other[key], abs=1e-4), key
+
+
+def test_features_are_saved_measured_and_probed(files, tmp_path, capsys):
+    """The texts of the classes are the head: the accuracy of the measured features is that of zero-shot CLIP."""
+    from infojax import measure
+
+    root, split, model, variables = files
+    flags = [f"--config.weights={root}/weights.safetensors", f"--config.data.dir={root}"]
+    flags += ["--config.data.options.split_file=split_zhou.json"]
+    out = tmp_path / "features"
+    assert main([f"{CONFIG},data=folder,method=features", *flags, f"--workdir={out}"]) == 0
+    with np.load(out / "features_test.npz") as file:
+        saved = dict(file)
+    assert saved["features"].shape == (12, 16) and saved["class_names"].tolist() == [
+        "cat",
+        "sea lion",
+        "tea pot",
+        "zebra",
+    ]
+    np.testing.assert_allclose(np.linalg.norm(saved["features"], axis=1), 1, atol=1e-5)
+    texts = clip.Tokenizer()([f"a photo of a {name}." for name in saved["class_names"]])
+    expected = np.asarray(jax.jit(lambda v, x: model.apply(v, x, method="encode_text"))(variables, jnp.asarray(texts)))
+    np.testing.assert_allclose(saved["head"], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
+    capsys.readouterr()
+    assert measure.main([str(out / "features_test.npz")]) == 0
+    assert "labels (12,) int32 as labels, head (4, 16) float32 as head" in capsys.readouterr().out
+    probe = f"--config={Path(CONFIG.partition('=')[2]).parent}/probe.py:tiny,data=features"
+    short = [
+        "--config.objective.batch_size=10",
+        "--config.steps=2",
+        "--config.optimizer.warmup_steps=0",
+        "--config.knn.k=3",
+    ]
+    assert main([probe, f"--config.data.dir={out}", *short, *QUICK, f"--workdir={tmp_path}/probe"]) == 0
+    assert evaluated(tmp_path / "probe")["test"]["embedding_dim"] == 16
+    assert main([probe, f"--config.data.dir={tmp_path}", *QUICK, f"--workdir={tmp_path}/none"]) == 2
+    assert "found no" in capsys.readouterr().err
+
+
+def test_a_prompt_is_probed_with_a_batch_that_fits(cropped, tmp_path, capsys):
+    probe = [f"--config={Path(CONFIG.partition('=')[2]).parent}/probe.py", f"--config.checkpoint={cropped}", *QUICK]
+    assert main([*probe, f"--workdir={tmp_path}/no"]) == 2
+    said = capsys.readouterr().err
+    assert "objective.batch_size must be from 1 to 4" in said and said.count("\n") == 1
+    fitting = ["--config.objective.batch_size=4", "--config.knn.k=3", "--config.steps=1", "--config.logistic.steps=0"]
+    fitting += ["--config.optimizer.warmup_steps=0", "--config.spectrum.samples=0"]
+    assert main([*probe, *fitting, f"--workdir={tmp_path}/yes"]) == 0
+    assert evaluated(tmp_path / "yes").keys() == {"train", "test"}  # novel classes have other labels

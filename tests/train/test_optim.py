@@ -197,3 +197,13 @@ def test_average_starts_at_the_parameters():
     for _ in range(3):
         mean = optim.average(mean, target, 0.9)
     assert_close(mean, jax.tree.map(lambda p: p + 1 - 0.9**3, params))
+
+
+def test_sgd_decays_vectors_where_it_is_asked_to():
+    """As PyTorch's SGD with one group of parameters: CoOp's and CoCoOp's."""
+    params = {"b": jnp.array([1.0, -2.0])}
+    zero = {"b": jnp.zeros(2)}
+    for decayed, factor in ((None, 1 - 0.1 * DECAY), (optim.matrices, 1.0)):
+        tx = optim.sgd(0.1, nesterov=False, weight_decay=DECAY, decayed=decayed)
+        changes, _ = tx.update(zero, tx.init(params), params)
+        np.testing.assert_allclose(params["b"] + changes["b"], factor * params["b"], rtol=1e-6)

@@ -39,11 +39,13 @@ def write_comparison(folders: Iterable[str | Path], out: str | Path) -> Path:
 def write_table(name: str, folders: Iterable[str | Path], out: str | Path, select: str = "best") -> str:
     """Writes OUT/NAME.txt, .md, .csv and .html, a paper's table beside the runs, and OUT/figures; returns the text."""
     from infojax.report.page import document
-    from infojax.report.runs import published
-    from infojax.report.runs.error_rates import beside
+    from infojax.report.runs import by_class, error_rates, few_shot, published
 
     histories = [read_history(folder) for folder in folders]
-    found = published.grids(name, histories, select)
+    if name == "crossmodal":
+        found, beside = few_shot.grids(histories), by_class.beside
+    else:
+        found, beside = published.grids(name, histories, select), error_rates.beside
     shown = "\n".join(map(published.text, found))
     contents = {"txt": shown, "md": "\n".join(map(published.markdown, found)), "csv": published.rows_of(found)}
     drawn = beside(found[0], histories, Path(out) / "figures")

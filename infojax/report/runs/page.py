@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from infojax.report.figures.canvas import Drawn, plain, save
 from infojax.report.page import document, found_box, inline
+from infojax.report.runs.by_class import CLASSES, draw_classes, draw_similarity
+from infojax.report.runs.by_class import MAPS as SIMILAR
 from infojax.report.runs.curves import Method, compared, methods_of
 from infojax.report.runs.figures import draw
 from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
@@ -63,6 +65,8 @@ class Picture(NamedTuple):
 
 
 PICTURES = {
+    "classes": Picture("Class by class", CLASSES, draw_classes, "crossmodal"),
+    "similarity": Picture("Similarity of images and texts", SIMILAR, draw_similarity, "crossmodal"),
     "binning": Picture("Binning of a saturating unit", BINNING, lambda *_: draw_binning(), "compression"),
     "cloud": Picture("Features of three dimensions", CLOUDS, draw_clouds),
     "gaps": Picture("Compression and generalisation", GAPS, draw_gaps, "compression", True, ("nc1",)),
@@ -70,7 +74,7 @@ PICTURES = {
 }
 # The order of a page: that of Cheong 2025, then the others.
 THESIS = ("compression_curves", "binning", "cloud", "layers", "gaps", "separation", "usable", "planes")
-ORDER = dict.fromkeys((*THESIS, *FIGURES))
+ORDER = dict.fromkeys((*THESIS, *FIGURES, "classes", "similarity"))
 
 
 def run_page(history: RunHistory, figures: str | Path) -> str:

@@ -19,7 +19,7 @@ from infojax.report.runs.rows import RunHistory, mean_interval
 from infojax.report.runs.selection import errors_of, selected
 from infojax.report.tables.content import one_line
 
-TABLES = ("semisup",)
+TABLES = ("semisup", "crossmodal")
 OURS, PAPER = "here", "paper"
 EARLY = (5_000, 10_000, 25_000, 50_000, 100_000)  # steps at which nobody publishes the error
 NEAR = 0.1  # of such a step: the farthest evaluation that stands for it
@@ -95,8 +95,19 @@ def _labels(history: RunHistory, data: Mapping[str, Any]) -> int:
     return len(copy.read_text().split()) if data.get("labelled") and copy.is_file() else data.get("labels") or 0
 
 
+def deviation(cell: Cell) -> float:
+    """What stands behind ± where nothing else is said."""
+    return cell.std
+
+
 class Grid(NamedTuple):
-    """Rows and columns with their names, and `sources`: name -> {(row, column): `Cell`}."""
+    """Rows and columns with their names.
+
+    Attributes:
+      sources: name -> {(row, column): `Cell`}; notes: one line each, below the table.
+      ranked: whether the best of each column is marked; of: what a row is; half: cell -> what stands behind ±, NaN for
+        nothing; digits: after the point.
+    """
 
     title: str
     rows: list[str]
@@ -104,6 +115,17 @@ class Grid(NamedTuple):
     sources: dict[str, dict[Place, Cell]]
     notes: list[str]
     ranked: bool = True
+    of: str = "method"
+    half: Callable[[Cell], float] = deviation
+    digits: int = 2
+
+    def shown(self, cell: Cell | None) -> str:
+        """A cell as text, with † where it has a remark."""
+        if cell is None:
+            return ""
+        half = math.nan if cell.n == 1 else self.half(cell)
+        spread = f" ± {half:.{self.digits}f}" if math.isfinite(half) else ""
+        return f"{cell.mean:.{self.digits}f}{spread}" + "†" * bool(cell.note)
 
 
 def grids(name: str, histories: Sequence[RunHistory], select: str = "best") -> list[Grid]:
@@ -161,8 +183,10 @@ def error_near(step: int, used: set[int], errors: Mapping[int, float]) -> float:
     return errors[nearest]
 
 
-def named(column: tuple[str, int] | int) -> str:
+def named(column: tuple[str, int] | int | float | str) -> str:
     """A column's heading; 0 labels are all."""
+    if isinstance(column, str | float):
+        return one_line(column if isinstance(column, str) else f"{column:g}")
     return one_line(f"{column[0]} {column[1] or 'all'}" if isinstance(column, tuple) else f"{column:,}")
 
 
@@ -191,13 +215,11 @@ def cells_of(grid: Grid, kind: str) -> tuple[list[str], list[list[str]]]:
             rank = ranks(grid, source)
             shown = []
             for column in grid.columns:
-                cell = cells.get((row, column))
-                text = "" if cell is None else f"{cell.mean:.2f}" + f" ± {cell.std:.2f}" * (cell.n != 1)
-                text += "†" if cell is not None and cell.note else ""
+                text = grid.shown(cells.get((row, column)))
                 shown.append(MARKS[kind].get(rank.get((row, column), 0), "{}").format(text))
             if any(shown):
                 table.append([one_line(str(row)), source, *shown])
-    return ["method", "source", *map(named, grid.columns)], table
+    return [grid.of, "source", *map(named, grid.columns)], table
 
 
 def text(grid: Grid) -> str:
@@ -240,5 +262,6 @@ def rows_of(all_grids: Iterable[Grid]) -> str:
             rank = ranks(grid, source)
             for (row, column), c in cells.items():
                 place = rank.get((row, column), "")
-                writer.writerow([grid.title, row, named(column), source, c.mean, c.std, c.n or "", place, c.note])
+                std = c.std if math.isfinite(c.std) else ""
+                writer.writerow([grid.title, row, named(column), source, c.mean, std, c.n or "", place, c.note])
     return out.getvalue()

@@ -8,7 +8,7 @@ from typing import Any
 
 from infojax.measures.catalogue import LABELLED
 from infojax.train.runlog import RunFolderError
-from infojax.train.schema import NUMBER, POINTS, TYPES
+from infojax.train.schema import BY_CLASS, NUMBER, POINTS, TYPES
 
 MOST = 2**53  # whole numbers up to here are exact as floats
 DEEPEST = 50  # levels of nested settings; readers of JSON end at some depth, in an error of their own
@@ -103,7 +103,29 @@ def _row(line: str, swept: str) -> tuple[dict | None, str]:
         return None, "a map without split or n"
     if "cloud_x" in row and not _fits(row):
         return None, "means must be a list of three numbers per class, the labels positions in it"
+    if "class_names" in row and not _by_class(row):
+        return None, "what is told by class must be lists of numbers, as long as class_names; the map is square"
     return row, ""
+
+
+def _by_class(row: dict[str, Any]) -> bool:
+    """Whether lists by class have a number, or None, for each of the names, and the map one for each pair."""
+    names = row["class_names"]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return False
+
+    def fits(values):
+        return isinstance(values, list) and len(values) == len(names)
+
+    def numbers(values):
+        return fits(values) and all(value is None or _is(value, NUMBER) for value in values)
+
+    grid = row.get("similarity_map", [None] * len(names))
+    return (
+        all(numbers(row.get(name)) for name in BY_CLASS)
+        and fits(grid)
+        and all(own is None or numbers(own) for own in grid)
+    )
 
 
 def _fits(cloud: dict[str, Any]) -> bool:

@@ -42,6 +42,7 @@ class RunHistory:
       layers: {name: depth}, by depth; empty where nothing was measured by layer.
       dims: {name: numbers per sample}, as far as the rows tell.
       clouds: {(run, split): {step: row}} of three-dimensional features: "cloud_x", "cloud_y", "cloud_z", "labels".
+      classes: {(run, split): {step: row}} of numbers by class: "class_names" and lists of the same length.
       notes: what of the folder was left out, one line each.
     """
 
@@ -60,6 +61,7 @@ class RunHistory:
     layers: dict[str, int]
     dims: dict[str, int]
     clouds: dict[tuple[int, str], dict[int, dict[str, Any]]]
+    classes: dict[tuple[int, str], dict[int, dict[str, Any]]]
     notes: tuple[str, ...] = ()
 
 
@@ -105,6 +107,7 @@ def history_of(
     swept, value_of = _swept(rows, config)
     logged: dict[tuple[str, str, str], dict[int, dict[tuple[int, Any], float]]] = {}
     clouds: dict[tuple[int, str], dict[int, dict[str, Any]]] = {}
+    classes: dict[tuple[int, str], dict[int, dict[str, Any]]] = {}
     seeds: dict[int, int] = {}
     frozen: dict[int, int] = {}
     sizes: dict[str, int] = {}
@@ -128,6 +131,8 @@ def history_of(
             dims |= {row["layer"]: row["dim"]} if "dim" in row else {}
         if "cloud_x" in row:
             clouds.setdefault((run, split), {})[row["step"]] = row
+        if "class_names" in row:
+            classes.setdefault((run, split), {})[row["step"]] = row
         convention = row.get("convention") or convention
         along = (name for name in COORDINATES if name in row and name != swept and row["kind"] == "eval")
         axis = next(along, "step")
@@ -160,6 +165,7 @@ def history_of(
         layers=layers,
         dims=dims,
         clouds=clouds,
+        classes=classes,
     )
 
 

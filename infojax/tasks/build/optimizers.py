@@ -18,6 +18,7 @@ def sgd(settings: Any, rate: Any) -> optax.GradientTransformation:
         nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
         clip=settings.clip or None,
+        decayed=DECAYED[settings.get("decayed", "matrices")],
     )
 
 
@@ -86,7 +87,7 @@ SCHEDULES = {
 DECAYED = {"all": None, "matrices": optim.matrices, "kernels": optim.kernels}  # which parameters have weight decay
 # Keys of the section "optimizer" besides name, lr, weight_decay, clip (0: no clipping), schedule and warmup_steps.
 OWN: dict[str, dict[str, Any]] = {
-    "sgd": dict(momentum=0.9, nesterov=True),
+    "sgd": dict(momentum=0.9, nesterov=True, decayed="matrices"),
     "adamw": dict(b1=0.9, b2=0.999, eps=1e-8, decayed="matrices", layer_decay=1.0),
     "lars": dict(momentum=0.9, trust=1e-3),
 }
