@@ -52,7 +52,7 @@ def draw(
       fed: the rows of this step, for views that the host reads instead; `data` may still have other arrays of their
         sources, which are drawn along.
       parts: source -> (P, n) rows of each of its parts, of which a run takes the one that its seeds name; a source that
-        is not mentioned is taken whole. What the host reads has no parts.
+        is not mentioned is taken whole. What the host reads is of the right part already.
     """
     batch, noise = {}, jax.random.fold_in(stream("noise", seeds.noise), step)
     for place, view in enumerate(views):

@@ -33,6 +33,7 @@ class Feed:
       until: last step of the run.
       mesh: the same as for the step's transforms.
       steps: most that are asked for at once.
+      parts: as of `infojax.train.draw.draw`.
     """
 
     def __init__(
@@ -43,12 +44,13 @@ class Feed:
         until: int,
         mesh: Mesh | None = None,
         steps: int = 1,
+        parts: Mapping[str, jax.Array] = {},
     ) -> None:
         self.sources, self.mesh, self.until = sources, mesh, until
         self.views = [view for view in views if view.source in sources]
         self._seeds, self._runs = jax.device_get(seeds), np.shape(seeds.order)
         self._draw = [
-            _drawing(view, place, len(sources[view.source]), bool(self._runs))
+            _drawing(view, place, len(sources[view.source]), bool(self._runs), parts.get(view.source))
             for place, view in enumerate(views)
             if view.source in sources
         ]
@@ -131,11 +133,14 @@ class Feed:
         return rows
 
 
-def _drawing(view, place, num_samples, grouped):
+def _drawing(view, place, num_samples, grouped, parts):
     """(seeds, (k,) steps) -> samples (k, *runs, n)."""
 
     def one(seeds, step):
-        return indices(view, place, seeds.at(step), step, num_samples)
+        if parts is None:
+            return indices(view, place, seeds.at(step), step, num_samples)
+        own = parts[seeds.part]
+        return own[indices(view, place, seeds.at(step), step, len(own))]
 
     each = jax.vmap(one, (0, None)) if grouped else one
     return jax.jit(jax.vmap(each, (None, 0)))

@@ -21,11 +21,16 @@ from infojax.tasks.flags import parse
 from infojax.train.draw import draw
 from infojax.train.feed import Feed
 
-CONFIGS = {  # task -> config, further flags
+CONFIGS = {  # name -> config, further flags
     "supervised": ("interplay.py:tiny,model=mlp", "--config.objective.batch_size=8"),
     "semisup": ("semisup.py:tiny,model=mlp,method=fixmatch,labels=8",),
     "selfsup": ("selfsup.py:tiny,model=mlp,method=simclr", "--config.objective.batch_size=8"),
     "crossmodal": ("crossmodal.py:tiny,shots=4", "--config.objective.transform=weak", "--config.towers.patch=8"),
+    "crossmodal, two seeds": (
+        "crossmodal.py:tiny,shots=4,seeds=2",
+        "--config.objective.transform=weak",
+        "--config.towers.patch=8",
+    ),
 }
 
 
@@ -46,7 +51,7 @@ def study_of(task, pictures, *flags):
     config, *more = CONFIGS[task]
     argv = [f"--config=configs/{config},data=folder", f"--config.data.dir={pictures}", "--config.data.options.size=16"]
     config = parse(["infojax.main", *argv, *more, *flags])[0]
-    return load(task).study(config), config
+    return load(config.task).study(config), config
 
 
 @pytest.mark.parametrize("task", CONFIGS)
@@ -55,11 +60,13 @@ def test_a_streamed_study_draws_the_same_batches(task, pictures):
     read, _ = study_of(task, pictures, "--config.data.stream=always", "--config.data.workers=0")
     assert not held.streams and read.streams and held.data.keys() == read.data.keys() | read.streams.keys()
     assert any("read step by step" in note for note in read.notes)
-    views, seeds = held.objective.views, Seeds(0, 1, 2)
-    with closing(Feed(read.streams, read.objective.views, seeds, 2)) as feed:
+    views, parts = held.objective.views, held.constants.get("parts", {})
+    assert bool(parts) == ("two seeds" in task)
+    seeds = Seeds(0, 1, 2, part=1 if parts else 0)
+    with closing(Feed(read.streams, read.objective.views, seeds, 2, parts=read.constants.get("parts", {}))) as feed:
         for step in range(2):
-            expected = draw(held.data, views, held.transforms, seeds, step)
-            found = draw(read.data, read.objective.views, read.transforms, seeds, step, feed(step))
+            expected = draw(held.data, views, held.transforms, seeds, step, parts=parts)
+            found = draw(read.data, read.objective.views, read.transforms, seeds, step, feed(step), parts)
             jax.tree.map(np.testing.assert_array_equal, found, expected)
     for split in held.splits:
         whole = fixed_sample(split, held.splits[split])

@@ -70,7 +70,8 @@ class Prepared:
         if not study.streams:
             return None
         total = study.ctx.facts.total_steps
-        return Feed(study.streams, study.objective.views, self.seeds, total, self.mesh, steps)
+        parts = study.constants.get("parts", {})
+        return Feed(study.streams, study.objective.views, self.seeds, total, self.mesh, steps, parts)
 
     def first_models(self) -> dict[str, Model]:
         """The models of the first run that evaluators see."""

@@ -1,6 +1,6 @@
 """From a config to a study, and the studies of several numbers of shots one after the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from infojax.objectives import Facts, Seeds
 from infojax.outputs import write
 from infojax.tasks.build import Study, arrays_of, loaded, placed
 from infojax.tasks.build.saved import TOWERS
-from infojax.tasks.config import ConfigError, buildable
+from infojax.tasks.config import buildable
 from infojax.tasks.crossmodal.features import save_features
 from infojax.tasks.crossmodal.learning import Laid, prompt_learning, views, zero_shot
 from infojax.tasks.crossmodal.measured import Encoded, evaluators_of
@@ -76,21 +76,21 @@ def study(config: ConfigDict, workdir: str | Path | None = None, known: dict[str
         objective, ctx, constants = zero_shot(config, towers, encoded.templates["test"], facts)
     else:
         objective, ctx, constants = prompt_learning(config, towers, laid, facts, posed.per_epoch, posed.batch_size)
-    data, streams, reads = sources(config, objective, samples, encoded)
+    drawn = sources(config, objective, samples, encoded)
     part_of = range(len(encoded.shots)).__getitem__ if laid else lambda _: 0  # zero-shot CLIP draws once
     return Study(
         objective=objective,
         ctx=ctx,
         transforms=views(towers, posed.flip),
-        data=data,
-        streams=streams,
+        data=drawn.data,
+        streams=drawn.streams,
         splits=encoded.splits,
         evaluators=evaluators_of(encoded, config.evaluate.train_samples, posed.total, laid is not None),
         per_epoch=posed.per_epoch,
         members=lambda seed: [({"seed": seed}, Seeds(seed, seed, seed, part=part_of(seed - config.seed)))],
-        constants=constants | parts_of(data, len(encoded.shots)),
+        constants=constants | parts_of(drawn, len(encoded.shots)),
         files={"few_shot.txt": shots_file(samples)},
-        notes=(*posed.notes, *towers.notes, *posed.told, *reads),
+        notes=(*posed.notes, *towers.notes, *posed.told, *drawn.notes),
     )
 
 
@@ -122,21 +122,12 @@ class Sources(NamedTuple):
 
 
 def sources(config: ConfigDict, objective: Any, samples: Samples, encoded: Encoded) -> Sources:
-    """Features of the shots, with pictures or class by class where the objective asks for it.
-
-    Raises:
-      ConfigError: pictures of several seeds are to be read by the host.
-    """
+    """Features of the shots, with pictures or class by class where the objective asks for it."""
     features = in_one([arrays_of(part) for part in encoded.shots])
     if not getattr(objective, "cached", True):
         every = np.concatenate([part.chosen for part in samples.shots])
         labels = np.concatenate([part.labels for part in samples.shots])
         pictures, notes = loaded(config, Chosen(samples.shots[0].source, every, labels))
-        if len(samples.shots) > 1 and not isinstance(pictures, Arrays):
-            raise ConfigError(
-                "data.stream: shots of several seeds are drawn from memory; run the seeds one by one, or take "
-                "--config.data.stream=never"
-            )
         where = placed({"train": pictures})
         return Sources({"features": features, **where["data"]}, where["streams"], notes)
     data = {"train": features}
@@ -146,11 +137,13 @@ def sources(config: ConfigDict, objective: Any, samples: Samples, encoded: Encod
     return Sources(data, {}, ())
 
 
-def parts_of(data: Mapping[str, Any], draws: int) -> dict[str, Any]:
+def parts_of(drawn: Sources, draws: int) -> dict[str, Any]:
     """The constant that gives each seed its own part of every source (`infojax.train.draw`); nothing for one draw."""
     if draws == 1:
         return {}
-    return {"parts": {name: jnp.arange(len(source["labels"])).reshape(draws, -1) for name, source in data.items()}}
+    sizes = {name: len(arrays["labels"]) for name, arrays in drawn.data.items()}
+    sizes |= {name: len(source) for name, source in drawn.streams.items()}
+    return {"parts": {name: jnp.arange(size).reshape(draws, -1) for name, size in sizes.items()}}
 
 
 def shots_file(samples: Samples) -> str:
