@@ -1,5 +1,6 @@
 """Pure functions of arrays: information measures, collapse statistics, usable information and their theory."""
 
+from infojax.measures.activations import FeatureNorms, alignment, dormant_ratio, feature_norms, feature_std, uniformity
 from infojax.measures.collapse import NeuralCollapse, PerClass, collapse_from_passes, neural_collapse
 from infojax.measures.divergence import eigenspace_jsd, matrix_cross_entropy, matrix_jsd, spectrum_jsd
 from infojax.measures.entropy import (
@@ -21,6 +22,15 @@ from infojax.measures.estimate import (
     estimate_matrix_entropy,
     estimate_matrix_entropy_from_gram,
 )
+from infojax.measures.groups import (
+    ENTROPY_CONVENTIONS,
+    ENTROPY_NORMALIZATIONS,
+    GroupEntropy,
+    dataset_entropy,
+    diff_erank,
+    padded_groups,
+    prompt_entropy,
+)
 from infojax.measures.head_interplay import Interplay, head_rows, interplay, interplay_from_stats
 from infojax.measures.joint import (
     hdr,
@@ -34,11 +44,45 @@ from infojax.measures.joint import (
 )
 from infojax.measures.least_squares import SquaredError, squared_error, squared_error_from_stats
 from infojax.measures.moments import ClassStats, class_stats
+from infojax.measures.ood import nc5, nci, neco
+from infojax.measures.pairs import (
+    CKAMoments,
+    add_cka_moments,
+    cka_moments,
+    linear_cka,
+    linear_cka_from_moments,
+    linear_cka_map,
+)
 from infojax.measures.passes import SecondPass, nc4, second_pass
+from infojax.measures.ranks import (
+    AlphaReQ,
+    SpectralRanks,
+    alpha_req,
+    alpha_req_from_spectrum,
+    approximate_rank,
+    approximate_rank_from_spectrum,
+    covariance_rank,
+    covariance_rank_from_spectrum,
+    effective_rank_from_spectrum,
+    numerical_rank,
+    numerical_rank_from_spectrum,
+    participation_ratio,
+    participation_ratio_from_spectrum,
+    rankme_from_spectrum,
+    spectral_ranks,
+    spectral_ranks_from_spectrum,
+    srank,
+    srank_from_spectrum,
+    stable_rank_from_spectrum,
+)
+from infojax.measures.regression import NRC_CONVENTIONS, nrc1, nrc2, nrc3
 from infojax.measures.separation import cdnv, cdnv_from_stats, davies_bouldin, davies_bouldin_from_sums
 from infojax.measures.simplex import NC2, nc2, nc2_from_means, nc2_from_stats, nc3, nc3_from_stats
+from infojax.measures.singular import singular_values
 from infojax.measures.spectra import unit_rows
 from infojax.measures.theory import etf, nc_limits, random_head_entropy
+from infojax.measures.tiles import VocabularyCollapse, rhubarbwu_metrics, vocabulary_collapse
+from infojax.measures.trajectories import CURVATURE_CONVENTIONS, curvature
 from infojax.measures.usable import relabel, v_information
 from infojax.measures.variability import (
     NC1_CONVENTIONS,
@@ -51,31 +95,60 @@ from infojax.measures.variability import (
     nc1_one_pass,
     within_energy,
 )
-from infojax.measures.views import LIDAR_CONVENTIONS, lidar
+from infojax.measures.views import DIME_CONVENTIONS, INFONCE_CONVENTIONS, LIDAR_CONVENTIONS, dime, infonce_bound, lidar
+from infojax.measures.vocabulary import VocabularyStats, update_vocabulary, vocabulary_disagreement, vocabulary_stats
 
 __all__ = [
+    "AlphaReQ",
+    "CKAMoments",
+    "CURVATURE_CONVENTIONS",
     "ClassStats",
+    "DIME_CONVENTIONS",
+    "ENTROPY_CONVENTIONS",
+    "ENTROPY_NORMALIZATIONS",
     "Estimate",
+    "FeatureNorms",
+    "GroupEntropy",
+    "INFONCE_CONVENTIONS",
     "Interplay",
     "InterplayEstimate",
     "LIDAR_CONVENTIONS",
     "NC1_CONVENTIONS",
     "NC2",
+    "NRC_CONVENTIONS",
     "NeuralCollapse",
     "OnePass",
     "PerClass",
     "SecondPass",
+    "SpectralRanks",
     "SquaredError",
+    "VocabularyCollapse",
+    "VocabularyStats",
+    "add_cka_moments",
+    "alignment",
+    "alpha_req",
+    "alpha_req_from_spectrum",
+    "approximate_rank",
+    "approximate_rank_from_spectrum",
     "between_inverse",
     "cdnv",
     "cdnv_from_stats",
+    "cka_moments",
     "class_stats",
     "coding_rate",
     "collapse_from_passes",
+    "covariance_rank",
+    "covariance_rank_from_spectrum",
+    "curvature",
+    "dataset_entropy",
     "davies_bouldin",
     "davies_bouldin_from_sums",
+    "diff_erank",
+    "dime",
+    "dormant_ratio",
     "effective_rank",
     "effective_rank_from_gram",
+    "effective_rank_from_spectrum",
     "eigenspace_jsd",
     "equi_separation",
     "estimate_interplay",
@@ -84,15 +157,21 @@ __all__ = [
     "estimate_matrix_entropy",
     "estimate_matrix_entropy_from_gram",
     "etf",
+    "feature_norms",
+    "feature_std",
     "gram",
     "hdr",
     "hdr_from_gram",
     "head_rows",
+    "infonce_bound",
     "interplay",
     "interplay_from_stats",
     "joint_entropy",
     "joint_entropy_from_gram",
     "lidar",
+    "linear_cka",
+    "linear_cka_from_moments",
+    "linear_cka_map",
     "matrix_cross_entropy",
     "matrix_entropy",
     "matrix_entropy_from_gram",
@@ -111,17 +190,42 @@ __all__ = [
     "nc3",
     "nc3_from_stats",
     "nc4",
+    "nc5",
     "nc_limits",
+    "nci",
+    "neco",
     "neural_collapse",
+    "nrc1",
+    "nrc2",
+    "nrc3",
+    "numerical_rank",
+    "numerical_rank_from_spectrum",
+    "padded_groups",
+    "participation_ratio",
+    "participation_ratio_from_spectrum",
+    "prompt_entropy",
     "random_head_entropy",
     "rankme",
+    "rankme_from_spectrum",
     "relabel",
+    "rhubarbwu_metrics",
     "second_pass",
+    "singular_values",
+    "spectral_ranks",
+    "spectral_ranks_from_spectrum",
     "spectrum_jsd",
     "squared_error",
     "squared_error_from_stats",
+    "srank",
+    "srank_from_spectrum",
     "stable_rank",
+    "stable_rank_from_spectrum",
+    "uniformity",
     "unit_rows",
+    "update_vocabulary",
     "v_information",
+    "vocabulary_collapse",
+    "vocabulary_disagreement",
+    "vocabulary_stats",
     "within_energy",
 ]

@@ -23,6 +23,10 @@ WITHIN = ij.class_stats(Z, Y, C, scatter="within")
 UNIT = ij.class_stats(ij.unit_rows(Z)[0], Y, C, scatter="class")
 SUMS = ij.second_pass(STATS, Z, Y, W, inverse=ij.between_inverse(STATS))
 
+VOCABULARY = ij.update_vocabulary(ij.vocabulary_stats(C, D), Z, Y)
+SPECTRUM = np.array([3.0, 2.0, 1.0], np.float32)
+MOMENTS = ij.cka_moments(Z, Z[:, :2])
+
 # Function -> its arguments; names in capitals are replaced by wrong ones in turn.
 CALLS = {
     "between_inverse": {"stats": STATS},
@@ -79,16 +83,46 @@ CALLS = {
     "mutual_information": {"z1": Z, "z2": Z[:, :2], "weights": np.ones(N)},
     **{f"{name}_from_gram": {"k1": K, "k2": K} for name in ("hdr", "joint_entropy", "mir", "mutual_information")},
 }
+PAIR = {"z1": Z, "z2": Z + 1, "weights": np.ones(N)}
+ROWS = {"z": Z, "weights": np.ones(N)}
+PADDED = {"z": Z[None], "weights": np.ones((1, N))}
+RANKS = ("approximate_rank", "covariance_rank", "numerical_rank", "participation_ratio", "srank")
+CALLS |= dict.fromkeys((*RANKS, "alpha_req", "curvature", "dormant_ratio", "feature_norms", "feature_std"), ROWS)
+CALLS |= dict.fromkeys(("singular_values", "spectral_ranks", "uniformity"), ROWS)
+CALLS |= {
+    f"{name}_from_spectrum": {"s": SPECTRUM}
+    for name in (*RANKS, "alpha_req", "effective_rank", "rankme", "spectral_ranks", "stable_rank")
+}
+CALLS |= dict.fromkeys(("alignment", "cka_moments", "dime", "infonce_bound", "linear_cka"), PAIR)
+CALLS |= dict.fromkeys(("dataset_entropy", "padded_groups", "prompt_entropy"), PADDED)
+CALLS |= {
+    "add_cka_moments": {"first": MOMENTS, "second": MOMENTS},
+    "diff_erank": {"untrained": Z, "trained": Z, "weights": np.ones(N)},
+    "linear_cka_from_moments": {"moments": MOMENTS},
+    "linear_cka_map": {"layers": [Z, Z], "weights": np.ones(N)},
+    "nc5": {"z": Z, "labels": Y, "ood": Z, "weights": np.ones(N)},
+    "nci": {"z": Z, "train_mean": Z[0], "head": W, "bias": np.ones(C)},
+    "neco": {"z": Z, "train": Z, "dim": 2, "weights": np.ones(N)},
+    "nrc1": {"z": Z, "num_targets": 2, "weights": np.ones(N)},
+    "nrc2": {"z": Z, "head": W, "weights": np.ones(N)},
+    "nrc3": {"head": W, "targets": Z[:, :C], "weights": np.ones(N)},
+    "rhubarbwu_metrics": {"found": ij.vocabulary_collapse(VOCABULARY)},
+    "update_vocabulary": {"stats": VOCABULARY, "z": Z, "labels": Y},
+    "vocabulary_collapse": {"stats": VOCABULARY, "head": W},
+    "vocabulary_disagreement": {"stats": VOCABULARY, "z": Z, "labels": Y, "head": W, "bias": np.ones(C)},
+    "vocabulary_stats": {"num_classes": C, "dim": D},
+}
 # What a message may call an argument.
 ALIASES = {"z": "features", "a": "matrix", "k": "gram", "num_classes": "num_classes|dim", "energy": "stats"}
-ALIASES |= {"head": "bias"}
-COUNTS = ("num_classes", "dim")
+ALIASES |= {"head": "bias", "s": "singular_values", "untrained": "features", "trained": "features"}
+COUNTS = ("num_classes", "dim", "num_targets")
+TUPLES = ("stats", "sums", "moments", "first", "second", "found")
 WORDS_OF_LIBRARIES = ("jax", "JAX value", "Tracer", "hash", "broadcast", "dtype mismatch", "attribute", "interpret")
 
 
 def wrong(name, value):
     """(what, a wrong value) for an argument."""
-    if name in ("stats", "sums"):
+    if name in TUPLES:
         return [("an array", Z), ("none", None), ("a string", "stats"), ("a dict", {})]
     if name in COUNTS:
         return [("an array", W), ("zero", 0), ("a string", "ten"), ("a fraction", 2.5), ("a boolean", True)]
@@ -155,6 +189,8 @@ TAKEN = {
     ("head_rows", "head", "a column more"),
     *((name, "head", "a row more") for name in ("head_rows", "interplay", "estimate_interplay", "nc3")),
     ("head_rows", "head", "empty"),
+    ("nrc2", "head", "a row more"),
+    ("nrc3", "head", "a column more"),
 }
 
 

@@ -94,7 +94,32 @@ def of_passes(x):
     return streamed | {f"neural_collapse {key}": value for key, value in whole.items()} | per_class
 
 
-FAMILIES = (of_features, of_pair, of_head, of_gram, of_classes, of_passes)
+def of_spectrum(x):
+    found = ij.spectral_ranks(x.z, center=True, weights=x.w)._asdict()
+    s = ij.singular_values(x.z, center=True, weights=x.w)
+    fit = ij.alpha_req_from_spectrum(s, fit_range=(1, 5))
+    return {f"spectral {key}": value for key, value in found.items() if key != "alpha_req"} | {
+        "alpha_req": fit.alpha,
+        "alpha_req r2": fit.r2,
+    }
+
+
+def of_views(x):
+    other, points = x.z[::-1], jnp.concatenate([x.z, x.z[:2]])  # a sample at least twice: three tokens of one
+    return {
+        "uniformity": ij.uniformity(x.z, weights=x.w),
+        "alignment": ij.alignment(x.z, other, weights=x.w),
+        "infonce_bound": ij.infonce_bound(x.z, other, weights=x.w),
+        "linear_cka": ij.linear_cka(x.z, other, weights=x.w),
+        "linear_cka debiased": ij.linear_cka(x.z, other, debiased=True, weights=x.w),
+        "curvature": ij.curvature(points),
+        "dormant_ratio": ij.dormant_ratio(x.z, weights=x.w),
+        "feature_std": ij.feature_std(x.z, weights=x.w),
+        "nc5": ij.nc5(x.z, x.labels, other[:3], x.num_classes, weights=x.w),
+    }
+
+
+FAMILIES = (of_features, of_pair, of_head, of_gram, of_classes, of_passes, of_spectrum, of_views)
 
 
 class Arguments:

@@ -56,6 +56,14 @@ MEASURES = {
     "squared_error": lambda z, w: ij.squared_error(z, LABELS, HEAD, weights=w),
     "neural_collapse on a mesh": lambda z, w: parallel.neural_collapse(z, LABELS, HEAD, weights=w, mesh=make_mesh()),
     "class_stats on a mesh": lambda z, w: parallel.class_stats(z, LABELS, C, weights=w, mesh=make_mesh()),
+    "covariance_rank": lambda z, w: ij.covariance_rank(z, weights=w),
+    "curvature": lambda z, w: ij.curvature(z, weights=w),
+    "infonce_bound": lambda z, w: ij.infonce_bound(z[:, :3], OTHER, weights=w),
+    "linear_cka": lambda z, w: ij.linear_cka(z, OTHER, weights=w),
+    "linear_cka debiased": lambda z, w: ij.linear_cka(z, OTHER, debiased=True, weights=w),
+    "nc5": lambda z, w: ij.nc5(z, LABELS, z[:4], C, weights=w),
+    "prompt_entropy": lambda z, w: ij.prompt_entropy(z[None], weights=w[None]).mean,
+    "uniformity": lambda z, w: ij.uniformity(z, weights=w),
     "matrix_entropy on a mesh": lambda z, w: parallel.matrix_entropy(z, weights=w, mesh=make_mesh()),
 }
 

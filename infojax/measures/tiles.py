@@ -1,0 +1,330 @@
+"""Statistics over all pairs of classes of a vocabulary, summed tile by tile: CDNV, NC2, GNC2, NC3 and UNC3.
+
+Distances come from products of centred means, |a|^2 + |b|^2 - 2 <a, b>; those of near classes, which lose digits so,
+are computed again from differences. Sums run over at most a tile in float32 and over tiles in float64.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.measures import arrays
+from infojax.measures.arrays import ArrayLike
+from infojax.measures.vocabulary import NEAR, TILE, VocabularyStats, checked_head, checked_stats
+
+
+class VocabularyCollapse(NamedTuple):
+    """Collapse of a vocabulary; floats and ints. Of centred class means m_c = mu_c - mu_C, u_c = m_c / ||m_c||.
+
+    num_classes, left_out: classes that count, and classes with too few samples. coincident: pairs of equal means.
+    cdnv: mean over pairs of (v_c + v_c') / (2 ||mu_c - mu_c'||^(2 k)), v_c the mean squared distance to mu_c.
+    equinorm: std / mean of ||m_c||, std with C - 1. log_norm_mean, log_norm_std: of log ||m_c||, std with C - 1.
+    equiangularity: mean |cos + 1 / (C - 1)|. interference_mean, interference_std: of <m_c, m_c'> over pairs.
+    etf_distance: NC2, || M M^T / ||.||_F - (I - J / C) / sqrt(C - 1) ||_F.
+    gnc2_mean, gnc2_std: of log 1 / ||u_c - u_c'|| over pairs. distance_mean, distance_std: of ||u_c - u_c'||.
+    nc3: || W / ||W||_F - M / ||M||_F ||_F^2. nc3_etf: as etf_distance, of W M^T. None without a head, as the rest:
+    unc3_mean, unc3_std: UNC3, of <w_c, m_c>; unc3_cos_mean, unc3_cos_std: of their cosines. Stds over
+    classes divide by C - 1, those over pairs by the number of pairs.
+    """
+
+    num_classes: int
+    left_out: int
+    coincident: int
+    cdnv: float
+    equinorm: float
+    log_norm_mean: float
+    log_norm_std: float
+    equiangularity: float
+    interference_mean: float
+    interference_std: float
+    etf_distance: float
+    gnc2_mean: float
+    gnc2_std: float
+    distance_mean: float
+    distance_std: float
+    nc3: float | None = None
+    nc3_etf: float | None = None
+    unc3_mean: float | None = None
+    unc3_std: float | None = None
+    unc3_cos_mean: float | None = None
+    unc3_cos_std: float | None = None
+
+
+def vocabulary_collapse(
+    stats: VocabularyStats,
+    head: ArrayLike | None = None,
+    *,
+    min_count: int = 2,
+    distance_exponent: float = 1.0,
+    tile: int = TILE,
+    progress: Callable[[int, int], None] | None = None,
+) -> VocabularyCollapse:
+    """Neural collapse of all pairs of classes, in memory for a few tiles besides the statistics.
+
+    Args:
+      stats: `VocabularyStats` of all tokens; its arrays may be memory-mapped.
+      head: (C, D) classifier weights, the output embedding of a language model, or None.
+      min_count: classes with fewer samples are left out, and counted in `left_out`.
+      distance_exponent: k of the CDNV: 1 for Galanti et al.'s, 2 for the numbers of "Linguistic Collapse".
+      tile: classes on a side of a tile.
+      progress: called after each tile with (done, of).
+    Returns:
+      `VocabularyCollapse`; nan with fewer than two classes, inf where means with spread around them coincide.
+    References:
+      Wu and Papyan, "Linguistic Collapse: neural collapse in (large) language models", NeurIPS 2024.
+    """
+    stats = checked_stats(stats)
+    if any(isinstance(x, jax.core.Tracer) for x in stats):
+        raise ValueError("stats are traced: vocabularies are summed tile by tile outside jit, grad and vmap")
+    counts, (classes, dim) = np.asarray(stats.counts), np.shape(stats.mean)
+    if head is not None:
+        head = checked_head(head, classes, dim)
+    kept = np.flatnonzero(counts >= arrays.whole_number(min_count, "min_count", 1))
+    exponent = float(arrays.number(distance_exponent, "distance_exponent", "a positive number", lambda x: 0 < x <= 8))
+    tile = arrays.whole_number(tile, "tile", 1)
+    means = _Rows(stats.mean, kept, tile)
+    means.center = means.average()
+    weights = None if head is None else _Rows(head, kept, tile)
+    one = _of_classes(means, weights)
+    variances = np.asarray(stats.squares)[kept] / np.maximum(counts[kept], 1)
+    steps = (len(means) * (len(means) + 1)) // 2 + (0 if head is None else len(means) ** 2)
+    tick = _ticker(progress, steps)
+    pairs = _of_pairs(means, variances, one, exponent, tick)
+    own = {} if weights is None else {"nc3_etf": _etf_distance(weights, means, one.cross, tick)}
+    return VocabularyCollapse(len(kept), classes - len(kept), **pairs, **one.report, **own)
+
+
+def _ticker(progress, steps):
+    done = 0
+
+    def tick():
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, steps)
+
+    return tick
+
+
+class _Rows:
+    """Chosen rows of an array, minus a center, a tile at a time and in float32."""
+
+    def __init__(self, source: ArrayLike, kept: np.ndarray, tile: int) -> None:
+        self.source, self.kept, self.tile = source, kept, tile
+        self.center: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return -(-len(self.kept) // self.tile)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        index = self.kept[i * self.tile : (i + 1) * self.tile]
+        rows = np.asarray(self.source[index], np.float32)  # type: ignore[index]
+        return rows if self.center is None else rows - self.center
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[i] for i in range(len(self)))
+
+    def average(self) -> np.ndarray:
+        """The mean of the rows."""
+        total = sum((np.sum(rows, axis=0, dtype=np.float64) for rows in self), np.zeros(np.shape(self.source)[1]))
+        return (total / max(len(self.kept), 1)).astype(np.float32)
+
+
+class _OfClasses(NamedTuple):
+    norms: np.ndarray  # ||m_c||
+    frobenius: float  # ||M M^T||_F
+    cross: float  # ||W M^T||_F
+    report: dict
+
+
+def _of_classes(means, weights):
+    """What needs one pass over the classes, in O(C D + D^2)."""
+    dim = np.shape(means.source)[1]
+    norms, dots, heads = [], [], []
+    gram, head_gram = np.zeros((dim, dim)), np.zeros((dim, dim))
+    for i, rows in enumerate(means):
+        norms.append(np.linalg.norm(rows.astype(np.float64), axis=1))
+        gram += rows.T @ rows
+        if weights is not None:
+            w = weights[i]
+            head_gram += w.T @ w
+            heads.append(np.linalg.norm(w.astype(np.float64), axis=1))
+            dots.append(np.einsum("cd,cd->c", w, rows, dtype=np.float64))
+    norms = np.concatenate([np.zeros(0), *norms])
+    report = {"equinorm": _std(norms) / _mean(norms) if _mean(norms) > 0 else float("nan")}
+    with np.errstate(divide="ignore"):
+        logs = np.log(norms)
+    report |= {"log_norm_mean": _mean(logs), "log_norm_std": _std(logs)}
+    cross = 0.0
+    if weights is not None:
+        heads, dots = np.concatenate([np.zeros(0), *heads]), np.concatenate([np.zeros(0), *dots])
+        cross = float(np.sqrt(max(np.sum(gram * head_gram), 0)))
+        cosines = np.divide(dots, heads * norms, out=np.zeros_like(dots), where=heads * norms > 0)
+        report |= {"nc3": _duality(means, weights, norms, heads), "unc3_mean": _mean(dots), "unc3_std": _std(dots)}
+        report |= {"unc3_cos_mean": _mean(cosines), "unc3_cos_std": _std(cosines)}
+    return _OfClasses(norms, float(np.linalg.norm(gram)), cross, report)
+
+
+def _mean(x):
+    return float(np.mean(x)) if len(x) else float("nan")
+
+
+def _std(x):
+    return float(np.std(x, ddof=1)) if len(x) > 1 and np.isfinite(x).all() else float("nan")
+
+
+def _duality(means, weights, norms, heads):
+    """Papyan's NC3 from differences of the two, each over its Frobenius norm."""
+    m, w = np.linalg.norm(norms), np.linalg.norm(heads)
+    if not (m > 0 and w > 0):
+        return float("nan")
+    return float(sum(np.sum((weights[i] / w - rows / m) ** 2, dtype=np.float64) for i, rows in enumerate(means)))
+
+
+class _Sums:
+    """Mean and variance of many numbers from sums about a pilot value."""
+
+    def __init__(self) -> None:
+        self.pilot, self.first, self.second, self.number = 0.0, 0.0, 0.0, 0
+
+    def add(self, first: float, second: float, number: int) -> None:
+        self.first, self.second, self.number = self.first + first, self.second + second, self.number + number
+
+    def mean(self) -> float:
+        return self.pilot + self.first / self.number if self.number else float("nan")
+
+    def std(self) -> float:
+        if not self.number or not np.isfinite(self.second):
+            return float("nan")
+        return float(np.sqrt(max(self.second / self.number - (self.first / self.number) ** 2, 0.0)))
+
+
+def _of_pairs(means, variances, one, exponent, tick):
+    """Mean values over the pairs of classes, and the distance of M M^T to the simplex ETF."""
+    classes = len(means.kept)
+    kinds = {name: _Sums() for name in ("cdnv", "angle", "interference", "log", "distance")}
+    etf, coincident = _Etf(one.frobenius, classes), 0
+    for i, a in enumerate(means):
+        for j in range(i, len(means)):
+            b = a if i == j else means[j]
+            rows, columns = (slice(k * means.tile, k * means.tile + len(x)) for k, x in ((i, a), (j, b)))
+            products = np.asarray(arrays.matmul(a, b.T))
+            etf.add(products, i == j, twice=i != j)
+            given = (one.norms[rows], one.norms[columns], variances[rows], variances[columns])
+            pilots = np.array([kinds[name].pilot for name in kinds], np.float32)
+            square = _square_distances(a, b, products, *given[:2])
+            found = _tile_sums(
+                products, square, *(x.astype(np.float32) for x in given), pilots, classes, exponent, i == j
+            )
+            first, second, equal = (np.asarray(x, np.float64) for x in found)
+            number = len(a) * (len(a) - 1) // 2 if i == j else len(a) * len(b)
+            coincident += int(equal.sum())
+            for k, sums in enumerate(kinds.values()):
+                sums.add(first[k].sum(), second[k].sum(), number)
+            if i == j == 0:
+                for sums in kinds.values():
+                    _move_pilot(sums)
+            tick()
+    values = {
+        "cdnv": kinds["cdnv"].mean(), "equiangularity": kinds["angle"].mean(),
+        "interference_mean": kinds["interference"].mean(), "interference_std": kinds["interference"].std(),
+        "gnc2_mean": kinds["log"].mean(), "gnc2_std": kinds["log"].std(),
+        "distance_mean": kinds["distance"].mean(), "distance_std": kinds["distance"].std(),
+    }  # fmt: skip
+    return {"coincident": coincident, "etf_distance": etf.value()} | {k: float(v) for k, v in values.items()}
+
+
+def _move_pilot(sums):
+    """About the mean of the first tile, so that later tiles' squares do not cancel."""
+    if not sums.number or not np.isfinite(sums.first):
+        return
+    pilot = float(np.float32(sums.mean()))
+    shift = pilot - sums.pilot
+    sums.second += sums.number * shift**2 - 2 * shift * sums.first
+    sums.first -= sums.number * shift
+    sums.pilot = pilot
+
+
+def _square_distances(a, b, products, norms_a, norms_b):
+    """||a_i - b_j||^2 in float32; those of near pairs from differences."""
+    both = (norms_a**2)[:, None] + (norms_b**2)[None, :]
+    square = (both - 2 * products.astype(np.float64)).astype(np.float32)
+    near_a, near_b = np.nonzero(square < NEAR * both)
+    for start in range(0, len(near_a), 4096):
+        i, j = near_a[start : start + 4096], near_b[start : start + 4096]
+        square[i, j] = np.sum((a[i] - b[j]) ** 2, axis=1)
+    return np.maximum(square, 0)
+
+
+@partial(jax.jit, static_argnums=(7, 8, 9))
+def _tile_sums(products, square, norms_a, norms_b, spread_a, spread_b, pilots, classes, exponent, diagonal):
+    """Sums over the columns of a tile of (x - pilot) and its square, for each quantity; and equal pairs of each row."""
+    i, j = jnp.arange(len(norms_a))[:, None], jnp.arange(len(norms_b))[None, :]
+    pair = (i < j) if diagonal else jnp.ones(products.shape, bool)
+    both = spread_a[:, None] + spread_b[None, :]
+    equal = square <= 0
+    safe = jnp.where(equal, 1, square)
+    cdnv = jnp.where(equal, jnp.where(both > 0, jnp.inf, jnp.nan), both / (2 * safe**exponent))
+    norms = norms_a[:, None] * norms_b[None, :]
+    cosine = jnp.where(norms > 0, products / jnp.where(norms > 0, norms, 1), 0)
+    # ||u - v||^2 = (||a - b||^2 - (|a| - |b|)^2) / (|a| |b|), exact where 2 - 2 cos cancels.
+    gap = (norms_a[:, None] - norms_b[None, :]) ** 2
+    apart = jnp.where(norms > 0, jnp.maximum(square - gap, 0) / jnp.where(norms > 0, norms, 1), 2 - 2 * cosine)
+    quantities = (
+        cdnv, jnp.abs(cosine + 1 / max(classes - 1, 1)), products, -0.5 * jnp.log(apart), jnp.sqrt(apart)
+    )  # fmt: skip
+    moved = [jnp.where(pair, x - pilots[k], 0) for k, x in enumerate(quantities)]
+    first, second = (jnp.stack([jnp.sum(f(x), axis=1) for x in moved]) for f in (lambda x: x, jnp.square))
+    return first, second, jnp.sum(pair & equal, axis=1)
+
+
+class _Etf:
+    """|| A / norm - (I - J / C) / sqrt(C - 1) ||_F of a C x C matrix A given in tiles."""
+
+    def __init__(self, norm: float, classes: int) -> None:
+        self.norm, self.classes, self.total = norm, classes, 0.0
+
+    def add(self, products: np.ndarray, diagonal: bool, twice: bool = False) -> None:
+        root = np.sqrt(max(self.classes - 1, 1))
+        gap = products * np.float32(1 / self.norm if self.norm > 0 else 0) + np.float32(1 / self.classes / root)
+        if diagonal:
+            gap[np.arange(len(gap)), np.arange(len(gap))] -= np.float32(1 / root)
+        self.total += (1 + twice) * float(np.sum(np.einsum("ij,ij->i", gap, gap, dtype=np.float32), dtype=np.float64))
+
+    def value(self) -> float:
+        return float(np.sqrt(self.total)) if self.norm > 0 and self.classes > 1 else float("nan")
+
+
+def _etf_distance(weights, means, norm, tick):
+    """NC3 in the form of Zhu et al.: of W M^T, over all tiles."""
+    etf = _Etf(norm, len(means.kept))
+    for i, rows in enumerate(weights):
+        for j, columns in enumerate(means):
+            etf.add(np.asarray(arrays.matmul(rows, columns.T)), i == j)
+            tick()
+    return etf.value()
+
+
+def rhubarbwu_metrics(found: VocabularyCollapse) -> dict[str, float]:
+    """The numbers that rhubarbwu's neural-collapse package prints, under the names of its README.
+
+    Variances where `VocabularyCollapse` has standard deviations; the other values are the same. Its nc1_cdnv takes
+    distance_exponent = 1, "Linguistic Collapse" 2; it keeps classes of one sample (min_count = 1).
+    """
+    if not isinstance(found, VocabularyCollapse):
+        raise TypeError(
+            f"found must be a VocabularyCollapse, as vocabulary_collapse makes it; got {arrays.described(found)}"
+        )
+    values = {
+        "nc1_cdnv": found.cdnv,
+        "nc2_etf_err": found.etf_distance,
+        "nc2g_dist": found.distance_std**2,
+        "nc2g_log": found.gnc2_std**2,
+    }
+    if found.nc3_etf is not None and found.unc3_std is not None:
+        values |= {"nc3_dual_err": found.nc3_etf, "nc3u_uni_dual": found.unc3_std**2}
+    return values

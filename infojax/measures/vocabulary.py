@@ -1,0 +1,184 @@
+"""Neural collapse of vocabularies: hundreds of thousands of classes, hundreds of millions of tokens.
+
+Nothing of size C x C is ever held. Moments stream batch by batch and touch only the classes of a batch; statistics over
+pairs of classes are summed tile by tile from host arrays, which may be memory-mapped. A run may stop after any batch:
+the state is a plain tuple of arrays.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from infojax.measures import arrays
+from infojax.measures.arrays import AnyArray, ArrayLike
+
+TILE = 2048  # classes on a side of a tile: 16 MiB of products in float32
+NEAR = 1e-3  # of |a|^2 + |b|^2: squared distances below lose digits in |a|^2 + |b|^2 - 2 <a, b>, and are taken again
+
+
+class VocabularyStats(NamedTuple):
+    """Moments of C classes in D dimensions. `numpy.savez(path, **stats._asdict())` saves them.
+
+    counts: (C,) integers. mean: (C, D). squares: (C,) sums of squared distances to the class mean.
+    """
+
+    counts: AnyArray
+    mean: AnyArray
+    squares: AnyArray
+
+
+def vocabulary_stats(num_classes: int, dim: int) -> VocabularyStats:
+    """Empty `VocabularyStats`, float32."""
+    num_classes, dim = arrays.whole_number(num_classes, "num_classes", 1), arrays.whole_number(dim, "dim", 1)
+    arrays.check_size(f"the means of {num_classes:,} classes", num_classes, dim)
+    return VocabularyStats(
+        jnp.zeros(num_classes, jnp.int32),
+        jnp.zeros((num_classes, dim), jnp.float32),
+        jnp.zeros(num_classes, jnp.float32),
+    )
+
+
+def update_vocabulary(
+    stats: VocabularyStats, z: ArrayLike, labels: ArrayLike, where: ArrayLike | None = None
+) -> VocabularyStats:
+    """The statistics with a batch of tokens added, merged by Chan's formula, so that no digits of a variance are lost.
+
+    Only the rows of the classes in the batch are read and written: `jax.jit(update_vocabulary, donate_argnums=0)`
+    updates in place, in O(N D) time.
+
+    Args:
+      stats: as `vocabulary_stats` makes them, or as loaded from a file.
+      z: (N, D) features; labels: (N,) integers; those outside [0, C) are left out.
+      where: (N,) booleans, which tokens count, or None for all: padding, the attention mask.
+    """
+    stats = checked_stats(stats)
+    z = arrays.as_rows(z)
+    labels = arrays.as_labels(labels, len(z))
+    if z.shape[1] != stats.mean.shape[1]:
+        raise ValueError(f"features have {z.shape[1]} columns, the statistics {stats.mean.shape[1]}")
+    if where is None:
+        return _updated(stats, z, labels, jnp.ones(len(z), bool))
+    where = jnp.asarray(arrays.as_array(where, "where"))
+    if where.shape != (len(z),) or (where.dtype != bool and not _zeros_and_ones(where)):
+        raise ValueError(
+            f"where must be ({len(z)},) booleans, which tokens count; got shape {where.shape}, {where.dtype}"
+        )
+    return _updated(stats, z, labels, where.astype(bool))
+
+
+def _zeros_and_ones(x):
+    return isinstance(x, jax.core.Tracer) or bool(np.isin(np.asarray(x), (0, 1)).all())
+
+
+@jax.jit
+def _updated(stats, z, labels, where):
+    counts, mean, squares = stats
+    n, classes = len(z), len(counts)
+    if not n:
+        return stats
+    key = jnp.where(where & (labels >= 0) & (labels < classes), labels, classes)
+    order = jnp.argsort(key, stable=True)
+    key, rows = key[order], jnp.where((key[order] < classes)[:, None], z[order].astype(mean.dtype), 0)
+    segment = jnp.cumsum(jnp.concatenate([jnp.zeros(1, bool), key[1:] != key[:-1]]))  # 0, ..., classes in the batch - 1
+    owner = jnp.full(n, classes, key.dtype).at[segment].set(key)  # classes, out of range, where there is no segment
+    sums = partial(jax.ops.segment_sum, segment_ids=segment, num_segments=n, indices_are_sorted=True)
+    added = sums((key < classes).astype(counts.dtype))
+    share = arrays.safe_divide(1.0, added.astype(mean.dtype))
+    first = rows[jnp.searchsorted(segment, jnp.arange(n))]  # a reference near the class: sums of small numbers
+    moved = rows - first[segment]
+    center = first + share[:, None] * sums(moved)
+    spread = sums(jnp.sum((rows - center[segment]) ** 2, axis=1) * (key < classes))
+    old = counts.at[owner].get(mode="fill", fill_value=0)
+    before = mean.at[owner].get(mode="fill", fill_value=0)
+    total = (old + added).astype(mean.dtype)
+    part = arrays.safe_divide(added.astype(mean.dtype), total)
+    delta = jnp.where((old > 0)[:, None], center - before, 0)
+    new = jnp.where((old > 0)[:, None], before + part[:, None] * delta, center)
+    growth = spread + old.astype(mean.dtype) * part * jnp.sum(delta**2, axis=1)
+    return VocabularyStats(
+        counts.at[owner].add(added, mode="drop"),
+        mean.at[owner].set(new, mode="drop"),
+        squares.at[owner].add(growth, mode="drop"),
+    )
+
+
+def checked_stats(stats: VocabularyStats) -> VocabularyStats:
+    """`VocabularyStats` whose fields fit each other; memory-mapped arrays are not read."""
+    try:
+        counts, mean, squares = stats
+        shapes = np.shape(counts), np.shape(mean), np.shape(squares)
+    except (TypeError, ValueError):
+        shapes = ((), (), ())
+    if len(shapes[1]) != 2 or shapes[0] != shapes[1][:1] or shapes[2] != shapes[0]:
+        found = arrays.described(stats)
+        raise TypeError(f"stats must be VocabularyStats, counts (C,), mean (C, D), squares (C,); got {found} {shapes}")
+    return VocabularyStats(counts, mean, squares)
+
+
+def vocabulary_disagreement(
+    stats: VocabularyStats,
+    z: ArrayLike,
+    labels: ArrayLike,
+    head: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    min_count: int = 2,
+    where: ArrayLike | None = None,
+    tile: int = 16384,
+) -> tuple[np.ndarray, np.ndarray]:
+    """NC4 of a batch of tokens: how many of each class the head and the nearest class mean disagree on, and how many
+    count.
+
+    Classes with fewer than `min_count` samples have no mean and are no choice of the head; tokens of such classes are
+    left out. Add the results of all batches; their sums' quotient is NC4, and 1 - NC4 the agreement that rhubarbwu's
+    package prints (without a bias, which its code drops).
+
+    Args:
+      stats: of all tokens (the first pass); head: (C, D); bias: (C,) or None.
+      z: (N, D); labels: (N,) integers; where: (N,) booleans or None.
+      tile: classes scored at a time.
+    Returns:
+      (C,) and (C,) integers.
+    """
+    stats, z = checked_stats(stats), np.asarray(arrays.as_rows(z))
+    labels = np.asarray(arrays.as_labels(labels, len(z)))
+    counts, (classes, dim) = np.asarray(stats.counts), np.shape(stats.mean)
+    head = checked_head(head, classes, dim)
+    if bias is not None:
+        bias = np.asarray(arrays.as_float(bias, "bias"), np.float32)
+        if bias.shape != (classes,):
+            raise ValueError(f"bias must have shape ({classes},); got {bias.shape}")
+    kept = np.flatnonzero(counts >= arrays.whole_number(min_count, "min_count", 1))
+    usable = np.isin(labels, kept) & (np.ones(len(z), bool) if where is None else np.asarray(where, bool))
+    rows, owners = z[usable].astype(np.float32), labels[usable]
+    best = np.full((2, len(rows)), -np.inf, np.float32)
+    choice = np.zeros((2, len(rows)), np.int64)
+    center = np.mean(rows, axis=0, dtype=np.float64).astype(np.float32) if len(rows) else 0
+    for start in range(0, len(kept), arrays.whole_number(tile, "tile", 1)):
+        index = kept[start : start + tile]
+        means = np.asarray(stats.mean[index], np.float32) - center
+        scores = np.asarray(arrays.matmul(rows, np.asarray(head[index], np.float32).T))
+        scores = scores if bias is None else scores + bias[index][None]
+        nearness = np.asarray(arrays.matmul(rows - center, means.T)) - np.sum(means * means, axis=1)[None] / 2
+        for i, table in enumerate((scores, nearness)):
+            at = np.argmax(table, axis=1) if len(rows) else np.zeros(0, int)
+            value = table[np.arange(len(rows)), at]
+            better = value > best[i]
+            best[i][better], choice[i][better] = value[better], index[at[better]]
+    differ = choice[0] != choice[1]
+    return np.bincount(owners[differ], minlength=classes), np.bincount(owners, minlength=classes)
+
+
+def checked_head(head: ArrayLike, classes: int, dim: int) -> ArrayLike:
+    """The head (C, D), not read where it is an array with a shape and a type: it may be memory-mapped."""
+    if hasattr(head, "detach") or not (hasattr(head, "shape") and hasattr(head, "dtype")):
+        head = arrays.as_array(head, "head")
+    arrays.refuse_masked(head, "head")
+    if np.shape(head) != (classes, dim):
+        raise ValueError(f"head must be (C, D) = ({classes}, {dim}); got shape {np.shape(head)}")
+    if not (jnp.issubdtype(head.dtype, jnp.floating) or jnp.issubdtype(head.dtype, jnp.integer)):
+        raise ValueError(f"head must be an array of real numbers; got {head.dtype}")
+    return head
