@@ -30,6 +30,7 @@ import numpy as np
 from infojax import outputs, processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, Report, analyze
 from infojax.analysis.rows import KeptRows
+from infojax.analysis.sums import DIRECT_ROWS
 from infojax.analysis.weights import weight_report
 from infojax.commands import (
     NO_CACHE,
@@ -101,10 +102,10 @@ def progress_bar(shown: bool, files: int) -> Iterator[Callable]:
         yield start
 
 
-def check_memory(opened: Opened, chunk: int) -> None:
+def check_memory(opened: Opened, chunk: int, exact: int) -> None:
     """Raises FeatureFileError where the least that `analyze` needs, in float64, is more than what is free.
 
-    That is up to 4096 rows and a block of them, the means of the classes, and a few matrices over pairs of classes.
+    That is up to `exact` rows and a block of them, the means of the classes, and a few matrices over pairs of classes.
     """
     classes = 1
     if opened.head is not None:
@@ -116,7 +117,7 @@ def check_memory(opened: Opened, chunk: int) -> None:
     fewer = "save fewer columns, pooled or projected", "measure some of the classes: their rows, and of the head theirs"
     for rows in opened.layers.values():
         n, dim = rows.shape if opened.kept is None else (len(opened.kept), rows.shape[1])
-        needs = 16 * dim * (min(n, 4096) + min(n, chunk)), 24 * classes * (classes + dim)
+        needs = 16 * dim * (min(n, exact) + min(n, chunk)), 24 * classes * (classes + dim)
         size, fix = max(zip(needs, fewer, strict=True))
         check_fits(f"{opened.path}: {opened.used}: measuring it", size, fix)
 
@@ -132,10 +133,11 @@ def measure_file(
     # Wide rows come in smaller blocks; `analyze` pads each block to `chunk`, so it is told the true size.
     chunk = min(rows.block_rows(args.chunk) for rows in opened.layers.values())
     with processes.together():
-        check_memory(opened, chunk)
+        check_memory(opened, chunk, args.exact or DIRECT_ROWS)
     common = {"ci": args.ci, "chunk": chunk, "seed": args.seed, "progress": progress, "distributed": args.distributed}
     common |= {"labels": opened.labels, "head": opened.head, "bias": opened.bias, "ignore_index": args.ignore_index}
     layers = {k: rows if opened.kept is None else KeptRows(rows, opened.kept) for k, rows in opened.layers.items()}
+    common["exact"] = args.exact
     try:
         if list(layers) == ["features"]:
             reports = {"features": analyze(layers["features"], name=opened.path, **common)}
@@ -342,6 +344,7 @@ def make_parser() -> Parser:
     add("--figures", type=named, metavar="DIR", help="write figures, and curves over steps for a folder")
     add("--ci", type=whole(20), metavar="N", help="95%% intervals from N resamples (200 is usual)")
     add("--chunk", type=whole(1), default=4096, metavar="N", help="rows read at once (4096)")
+    add("--exact", type=whole(1), metavar="N", help="rows held at once, up to which nothing is estimated (4096)")
     add("--seed", type=whole(0, 2**32 - 1), default=0, metavar="N", help="of the resamples (0)")
     add("--ignore-index", type=label, metavar="LABEL", help="leave out rows of this label, as those of negative ones")
     parser.add_argument("--version", action="version", version=versions())

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "processes": (),
     "outputs": (),
     "commands": (),
+    "__main__": ("commands",),
     "models": (),
     "data": ("parallel",),
     "objectives": ("measures", "parallel"),

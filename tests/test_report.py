@@ -320,7 +320,7 @@ def test_depth_draws_its_rows_with_the_fit_of_log_nc1():
     assert panels["NC1: variability"].get_yscale() == "log"
     assert limit_lines(panels["MIR and HDR"]) == [0.0, 0.9524]
     texts = [text.get_text() for text in panels["MIR and HDR"].texts]
-    assert texts.count("nan") == 1 and "limit 0.9524" in texts
+    assert texts.count("nan") == 1 and "mir limit 0.9524" in texts
     assert "↓ limit 0" in [text.get_text() for text in panels["NC1: variability"].texts]
     (bars,) = (c for c in panels["MIR and HDR"].collections if len(c.get_segments()))
     np.testing.assert_array_equal(bars.get_segments()[3], [(4, 0.05), (4, 0.2)])
@@ -684,6 +684,6 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 def test_limits_that_differ_say_whose_they_are():
     figure, _ = figures.reports.trajectory_figure([0, 10, 100], {"features": [full(), full(), full()]})
-    texts = {axis.get_title(): [text.get_text() for text in axis.texts] for axis in figure.axes}
+    texts = {axis.get_title("left"): [text.get_text() for text in axis.texts] for axis in figure.axes}
     assert "mir limit 0.9524" in texts["MIR and HDR"] and "hdr limit 0" in texts["MIR and HDR"]
     assert figure.axes[0].get_xscale() == "symlog"

@@ -36,6 +36,7 @@ def analyze(
     seed: int = 0,
     distributed: bool = False,
     ignore_index: Any = None,
+    exact: int | None = None,
 ) -> LayerReports: ...
 
 
@@ -53,6 +54,7 @@ def analyze(
     seed: int = 0,
     distributed: bool = False,
     ignore_index: Any = None,
+    exact: int | None = None,
 ) -> Report: ...
 
 
@@ -69,6 +71,7 @@ def analyze(
     seed: int = 0,
     distributed: bool = False,
     ignore_index: Any = None,
+    exact: int | None = None,
 ) -> Report | LayerReports:
     """Measure features: entropies and ranks; with labels neural collapse; with a head MIR, HDR and duality.
 
@@ -87,12 +90,14 @@ def analyze(
       distributed: every process of jax.distributed calls this with the same rows; each reads a part of them, and all
         return the same report.
       ignore_index: another label whose rows are left out, such as 255 or "unknown", or a list of several.
+      exact: rows (or columns) up to which everything is held at once and exact; 4,096 by default. Of more rows, what
+        cannot be summed block by block is measured on so many of them, or estimated; the report says what.
     Returns:
       `Report`, or `LayerReports` for a dict.
     Raises:
       InputError: (a ValueError) one line that names the argument, what it was, what was expected, and the fix.
     """
-    options = options_of(ci, chunk, progress, seed, distributed, ignore_index)
+    options = options_of(ci, chunk, progress, seed, distributed, ignore_index, exact)
     if isinstance(features, Mapping):
         return _of_layers(features, labels, head, bias, options)
     return _of_array(features, labels, head, bias, name, options)

@@ -45,6 +45,7 @@ class Options:
     """How it is measured, as in `analyze`.
 
     Attributes:
+      exact: rows, or the side of a matrix, up to which nothing is sampled or estimated; None for the default.
       thorough: whether to measure the silhouette, and what would have to be estimated.
     """
 
@@ -54,6 +55,7 @@ class Options:
     seed: int
     distributed: bool
     ignore_index: Any
+    exact: int | None = None
     thorough: bool = True
 
 
@@ -68,6 +70,7 @@ def options_of(
     seed: int,
     distributed: bool,
     ignore_index: Any,
+    exact: int | None = None,
 ) -> Options:
     """The checked options of `analyze`.
 
@@ -80,12 +83,14 @@ def options_of(
         if arrays.whole_number(chunk, "chunk") < 1:
             raise InputError(f"chunk is {chunk}; expected at least 1 row")
         arrays.whole_number(seed, "seed", 0)
+        if exact is not None:
+            arrays.whole_number(exact, "exact", 1)
         arrays.flag(distributed, "distributed")
     except ValueError as error:
         raise InputError(str(error)) from error
     if progress is not None and not callable(progress):
         raise InputError(f"progress is {progress!r}; expected a function of (rows done, rows in all, phase)")
-    return Options(ci, chunk, progress or silent, seed, distributed, ignore_index)
+    return Options(ci, chunk, progress or silent, seed, distributed, ignore_index, exact)
 
 
 def to_numpy(x: Any, name: str) -> np.ndarray:

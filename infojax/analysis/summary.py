@@ -5,6 +5,7 @@ import numpy as np
 from infojax.analysis.inputs import Inputs
 from infojax.analysis.measured import Measured, spectrum_entropy
 from infojax.analysis.reports import Report
+from infojax.analysis.sums import SCATTER_BUDGET
 from infojax.measures.catalogue import CATALOGUE
 from infojax.measures.limits import geometry_at_collapse, has_simplex, limits_at_collapse
 
@@ -113,13 +114,19 @@ def _warnings(found):
             "measures, and limits only at this s"
         )
     for family, rows in found.sampled.items():
-        warnings.append(f"{family}: measured on {rows} of {n} rows drawn at random; all of them would not fit")
+        warnings.append(
+            f"{family}: measured on {rows} of {n} rows drawn at random, since no more are held at once; exact={n} "
+            f"(--exact {n}) holds all"
+        )
     if unmet := [key for key, e in found.estimated.items() if not e.met]:
         warnings.append(f"estimates wider than asked for: {', '.join(unmet)}; the bounds beside them hold")
     if found.counts is None:
         return warnings
     if "entropy" not in found.per_class:
-        warnings.append("per-class entropies left out: one scatter matrix for each class would not fit")
+        warnings.append(
+            f"per-class entropies left out: scatter matrices of classes take {len(found.counts) * dim**2:,} numbers, "
+            f"and the budget is {SCATTER_BUDGET:,}; exact={n} (--exact {n}) holds all rows instead"
+        )
     if found.coinciding:
         one, other = found.coinciding
         warnings.append(

@@ -21,8 +21,8 @@ from infojax.measures.moments import ClassStats
 from infojax.parallel import over_processes
 from infojax.processes import together
 
-# Up to this many rows (or this side of a matrix) everything is exact in one go: a float64 eigenvalue problem of
-# this size takes seconds. Larger sets stream; what cannot stream uses a random sample of this many rows.
+# Up to this many rows (or this side of a matrix) everything is exact in one go, unless asked for more: a float64
+# eigenvalue problem of this size takes seconds. Larger sets stream; what cannot stream uses a random sample of so many.
 DIRECT_ROWS = 4096
 # Floats that the scatter matrices of all classes may take together (32 MiB; a pass holds about ten copies).
 SCATTER_BUDGET = 2**22
@@ -67,14 +67,15 @@ class Sums(NamedTuple):
     energies: dict[str, Any]
 
 
-def route_of(inputs: Inputs, seed: int) -> Route:
+def route_of(inputs: Inputs, options: Options) -> Route:
     """What fits of these rows."""
     n, dim = inputs.rows.shape
-    direct = n <= DIRECT_ROWS
-    scatter = "within" if dim <= DIRECT_ROWS and not direct else None
+    most = options.exact or DIRECT_ROWS
+    direct = n <= most
+    scatter = "within" if dim <= most and not direct else None
     per_class = scatter is not None and inputs.num_classes * dim * dim <= SCATTER_BUDGET
     unit_scatter = "class" if per_class else scatter
-    return Route(direct, per_class, scatter, unit_scatter, sample_of(n, DIRECT_ROWS, seed))
+    return Route(direct, per_class, scatter, unit_scatter, sample_of(n, most, options.seed))
 
 
 def sample_of(n: int, size: int, seed: int) -> np.ndarray:
@@ -90,7 +91,7 @@ def accumulate(inputs: Inputs, options: Options) -> Sums:
     Raises:
       InputError: a row is not finite, or there are fewer rows than announced.
     """
-    route, scale = route_of(inputs, options.seed), _scale(inputs.rows, options.chunk)
+    route, scale = route_of(inputs, options), _scale(inputs.rows, options.chunk)
     part = _Part(inputs, options, scale, *own_part(inputs.rows.shape[0], options.distributed))
     raw, unit, zero_rows = merged(partial(_first_pass, part, route), options.distributed)
     if route.direct and inputs.labels is None:  # spectra are of the rows themselves

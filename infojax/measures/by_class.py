@@ -150,7 +150,8 @@ def squares(x: Samples, count: np.ndarray, exact: np.ndarray) -> np.ndarray:
     mean = exact.astype(x.z.dtype)
     (found,) = values_around(x, mean, squares_of)
     # About the mean before it was rounded, of which a collapsed class would tell.
-    found = found - count * squares_of(exact - mean)
+    with np.errstate(all="ignore"):
+        found = found - count * squares_of(exact - mean)
     return np.where(found < 0, 0, found)
 
 

@@ -131,7 +131,7 @@ class ClassStats:
         return ClassStats(count, mean, jax.lax.psum(local.squares, axis_name), scatter)
 
 
-def check_size(num_classes, dim, scatter, itemsize):
+def check_size(num_classes: int, dim: int, scatter: str | None, itemsize: int) -> None:
     """Refuses what does not fit into memory: three tables of the classes at once, and their scatter matrices."""
     columns = 3 * (dim + 2) + (dim * dim if scatter == "class" else 0)
     arrays.check_size(

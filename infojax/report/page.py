@@ -106,17 +106,15 @@ def _summary(
 ) -> str:
     """Every warning first; then what several reports have in common, one line each."""
     if len(reports) < 2:
-        return "".join(map(_words, reports)) + warnings_box([note for report in reports for note in report.warnings])
+        return found_box(line for report in reports for line in in_words(report)) + warnings_box(
+            [note for report in reports for note in report.warnings]
+        )
     file, *others = map(one_line, files)
     heading = "Files" if others else "Layers" if file == title else f"Layers of {file}"
     header, rows, notes = comparison([(r.name, r) for r in reports], "file" if others else "layer")
     table = plain_table(header, rows, links=ids)
-    words = "".join(f"<h3>{escape(one_line(r.name))}</h3>{_words(r)}" for r in reports if in_words(r)) if others else ""
+    words = found_box(f"{one_line(r.name)}: {line}" for r in reports for line in in_words(r)) if others else ""
     return f"{words}{warnings_box(notes)}<section><h2>{escape(heading)}</h2>{table}</section>"
-
-
-def _words(report):
-    return found_box(in_words(report))
 
 
 def _trajectory(steps: Sequence[float], reports_by_name: Mapping[str, Sequence[Report]]) -> str:

@@ -31,7 +31,8 @@ class Cost(NamedTuple):
             parts.append(f"{steps * sum(sizes) * runs:,} images")
         if self.flops:
             parts.append(f"{self.flops:.2g} FLOPs a step, {self.flops * steps:.2g} in all")
-        rate = f" ({1e3 * self.seconds:.3g} ms a step, without evaluations; compiled in {self.compile_seconds:.0f} s)"
+        rate = f" ({1e3 * self.seconds:.3g} ms a step, compiled in {self.compile_seconds:.0f} s)"
+        rate += "; evaluations come on top, and are told after the second of them"
         return "cost: " + ", ".join(parts) + f", about {duration(steps * self.seconds)}" + rate
 
 

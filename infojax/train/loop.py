@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -27,10 +27,13 @@ import numpy as np
 from infojax.objectives import Objective, Seeds, State
 from infojax.processes import asked_to_stop, heard
 from infojax.train.checkpoint import Checkpoints
+from infojax.train.cost import duration
 from infojax.train.feed import Feed
 from infojax.train.runlog import RunFolder
 from infojax.train.schema import COORDINATES, SEVERAL_A_SPLIT
 from infojax.train.step import Step, all_finite, pick, swept
+
+TOLD = 30  # seconds of evaluations to come, from which they are worth a line
 
 
 class NonFiniteError(RuntimeError):
@@ -125,9 +128,7 @@ def fit(
     """
     one = step.compiled()
     many: Any = step.compiled(steps_per_call) if steps_per_call > 1 else None
-    keeper = _Keeper(
-        objective, constants, step.ctx, evaluators, rows, checkpoints, log, save, progress, runs, Counter(), set(), {}
-    )
+    keeper = _Keeper(objective, constants, step.ctx, evaluators, rows, checkpoints, log, save, progress, runs)
     begun = time.perf_counter()
     restored, state = keeper.restore(state)
     k, metrics = restored or 0, None
@@ -176,9 +177,12 @@ class _Keeper:
     save: Callable
     progress: Callable
     runs: Sequence[Mapping[str, Any]]
-    seconds: Counter  # spent on each kind of work beside the steps
-    called: set  # evaluators, whose first call compiles
-    measured: dict  # "test accuracy" -> values of the runs, of this step
+    # Spent on each kind of work beside the steps; evaluators, whose first call compiles; "test accuracy" -> values of
+    # the runs, of this step; place among the evaluators -> seconds of each of their calls.
+    seconds: Counter = field(default_factory=Counter)
+    called: set = field(default_factory=set)
+    measured: dict = field(default_factory=dict)
+    taken: dict = field(default_factory=dict)
 
     def due(self, k):
         return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
@@ -238,9 +242,9 @@ class _Keeper:
     def _evaluate(self, k, state, place, frozen):
         """The rows of the evaluators that are due; marks the runs whose network is not finite as frozen."""
         models = None
-        for evaluator in self.evaluators:
+        for place_of, evaluator in enumerate(self.evaluators):
             if evaluator.due(k) or evaluator.due(place):
-                models = models or self._models(state)
+                models, begun = models or self._models(state), time.perf_counter()
                 self.progress(k, {"phase": evaluator.name})
                 for values in self._evaluated(evaluator, models):
                     run = values.pop("run", 0)
@@ -256,6 +260,17 @@ class _Keeper:
                     for name, value in values.items():
                         if isinstance(value, float) and not mark and not SEVERAL_A_SPLIT & values.keys():
                             self.measured.setdefault(f"{values.get('split', '')} {name}", []).append(value)
+                self.taken.setdefault(place_of, []).append(time.perf_counter() - begun)
+        if models is not None and max(map(len, self.taken.values())) == 2:  # the first ones compile
+            self._tell_evaluations(place)
+
+    def _tell_evaluations(self, k):
+        """What the evaluations to come will take, decoders that they train included."""
+        steps = range(k + 1, self.ctx.facts.total_steps + 1)
+        left = {place: sum(map(self.evaluators[place].due, steps)) for place in self.taken}
+        seconds = sum(min(self.taken[place]) * count for place, count in left.items())
+        if seconds > TOLD:
+            self.progress(k, {"note": f"the evaluations to come take about {duration(seconds)}"})
 
     def _models(self, state):
         """What evaluators see of each run."""
