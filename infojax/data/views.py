@@ -245,33 +245,41 @@ def jitter(x: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
     Brightness, contrast and saturation blend with black, the mean luminance, and the luminance of each pixel:
     base + factor (x - base). Saturation and hue leave a single channel alone.
     """
+    colours = x.shape[-1] == 3
 
-    def one(x, operation):
-        which, own = operation[:, None, None, None], jnp.take_along_axis(factors, operation[:, None], 1)
-        own = own[:, :, None, None]
-        grey = luminance(x)
-        base = jnp.where(which == 1, jnp.mean(grey, axis=(1, 2), keepdims=True), jnp.where(which == 2, grey, 0.0))
-        blends = which < (2 if x.shape[-1] == 1 else 3)
-        blended = jnp.where(blends, jnp.clip(base + own * (x - base), 0, 255), x)
-        return (blended if x.shape[-1] == 1 else jnp.where(which == 3, turned(x, own), blended)), None
+    def one(planes, operation):  # channels first: loops over whole planes are several times faster on a CPU
+        which, own = operation[:, None, None], jnp.take_along_axis(factors, operation[:, None], 1)[:, :, None]
+        grey = sum(share * plane for share, plane in zip(LUMINANCE, planes, strict=True)) if colours else planes[0]
+        mean = jnp.mean(grey, axis=(1, 2), keepdims=True)
+        base = jnp.where(which == 1, mean, jnp.where(which == 2, grey, 0.0))
+        blended = jnp.clip(base[None] + own[None] * (planes - base[None]), 0, 255)
+        if colours:
+            return jnp.where(which[None] == 3, _turned(planes, own), blended), None
+        return jnp.where(which[None] < 2, blended, planes), None
 
-    return jax.lax.scan(one, x, order.T)[0]
+    return jnp.moveaxis(jax.lax.scan(one, jnp.moveaxis(x, -1, 0), order.T)[0], 0, -1)
 
 
 def turned(x: jax.Array, shift: jax.Array) -> jax.Array:
     """RGB with hues shifted by `shift` turns of the colour circle, (n, 1, 1, 1); value and saturation are kept."""
-    value, least = jnp.max(x, -1, keepdims=True), jnp.min(x, -1, keepdims=True)
-    chroma = value - least
-    r, g, b = (x[..., i : i + 1] for i in range(3))
-    safe = jnp.where(chroma > 0, chroma, 1)
-    sector = jnp.where(value == r, (g - b) / safe, jnp.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe))
-    sector = sector + 6 * shift
+    return jnp.moveaxis(_turned(jnp.moveaxis(x, -1, 0), shift[..., 0]), 0, -1)
+
+
+def _turned(planes, shift):
+    """`turned` of (3, n, H, W)."""
+    r, g, b = planes
+    value = jnp.maximum(jnp.maximum(r, g), b)
+    chroma = value - jnp.minimum(jnp.minimum(r, g), b)
+    red, green = value == r, value == g
+    over = jnp.where(red, g - b, jnp.where(green, b - r, r - g)) / jnp.where(chroma > 0, chroma, 1)
+    sector = jnp.where(red, 0.0, jnp.where(green, 2.0, 4.0)) + over + 6 * shift
 
     def channel(offset):
-        k = jnp.mod(offset + sector, 6)
+        k = offset + sector
+        k = k - 6 * jnp.floor(k / 6)  # the remainder, of which there is no fast instruction
         return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
-    return jnp.concatenate([channel(offset) for offset in (5, 3, 1)], axis=-1)
+    return jnp.stack([channel(offset) for offset in (5, 3, 1)])
 
 
 def blur_radius(size: int) -> int:

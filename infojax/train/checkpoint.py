@@ -35,23 +35,26 @@ class Checkpoints:
       folder: created if missing; every process must see it.
       keep: number of recent checkpoints kept.
       best: name of a measurement such as "test accuracy"; the checkpoint with its largest value is kept too.
+      read_only: nothing in the folder is made, renamed or removed: it belongs to a run that may still be writing to it.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2, best: str | None = None) -> None:
+    def __init__(self, folder: str | Path, keep: int = 2, best: str | None = None, *, read_only: bool = False) -> None:
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
 
-        self._ocp, self.folder = ocp, Path(folder).absolute()
+        self._ocp, self.folder, self._read_only = ocp, Path(folder).absolute(), read_only
         self._newest: int | None = None  # the last saved step
         if os.path.lexists(self.folder) and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is no folder; remove it, or choose another workdir")
         preserved = [policies.LatestN(keep)]
         if best:
             preserved.append(policies.BestN(get_metric_fn=lambda found: (found or {}).get(best, -math.inf), n=1))
-        options = ocp.CheckpointManagerOptions(
-            save_decision_policy=policies.FixedIntervalPolicy(1),  # the caller of `save` decides
-            preservation_policy=policies.AnyPreservationPolicy(preserved),
-        )
+        of_run = {
+            "save_decision_policy": policies.FixedIntervalPolicy(1),  # the caller of `save` decides
+            "preservation_policy": policies.AnyPreservationPolicy(preserved),
+        }
+        of_reader = {"read_only": True, "create": False, "save_interval_steps": 0}
+        options = ocp.CheckpointManagerOptions(**(of_reader if read_only else of_run))
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
@@ -141,7 +144,7 @@ class Checkpoints:
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """(step, state) of the newest readable checkpoint, or None if there is none.
 
-        A checkpoint that cannot be read is skipped with a warning and put aside.
+        A checkpoint that cannot be read is skipped with a warning and, unless the folder is read only, put aside.
 
         Args:
           like: a State whose leaves have the shapes, types and shardings to restore to.
@@ -157,14 +160,19 @@ class Checkpoints:
             damage = damage or self._damage(step, lambda step=step, read=read: read.append(self._read(step, abstract)))
             if damage is None:
                 return step, read[0]
+            if self._read_only and not (self.folder / str(step)).exists():  # its run has moved on
+                self._manager.reload()
+                return self.restore(like)
             _warn(f"{self.folder}: checkpoint {step} is damaged, skipped ({damage})")
+            if self._read_only:
+                continue
             with together():
                 if jax.process_index() == 0:
                     names = (f"damaged.{step}{f'.{n}' * (n > 0)}" for n in itertools.count())
                     free = next(name for name in names if not (self.folder / name).exists())
                     (self.folder / str(step)).rename(self.folder / free)
             self._manager.reload()
-        if list(self.folder.glob("damaged.*")):
+        if self.steps() or list(self.folder.glob("damaged.*")):
             raise CheckpointError(f"{self.folder}: no checkpoint can be read; choose another workdir")
         return None
 

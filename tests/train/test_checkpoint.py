@@ -100,6 +100,29 @@ def test_an_unfinished_one_is_ignored(tmp_path):
     assert Checkpoints(tmp_path).restore(state())[0] == 1 and store.steps() == [1]
 
 
+def test_a_reader_leaves_everything_in_its_place(tmp_path, monkeypatch):
+    """What is damaged is skipped, what its run removes meanwhile looked for anew, a missing folder not made."""
+    written(tmp_path, [1, 2])
+    (tmp_path / "2" / "default" / "_METADATA").write_text("{")
+    files = sorted(map(str, tmp_path.rglob("*")))
+    with pytest.warns(UserWarning, match="checkpoint 2 is damaged, skipped"):
+        assert Checkpoints(tmp_path, read_only=True).restore(state())[0] == 1
+    assert sorted(map(str, tmp_path.rglob("*"))) == files
+    reader, removed = Checkpoints(tmp_path, read_only=True), tmp_path.parent / "removed"
+    look = reader._known
+
+    def known(step):
+        if step == 2 and not removed.exists():
+            written(tmp_path, [3])
+            (tmp_path / "2").rename(removed)
+        return look(step)
+
+    monkeypatch.setattr(reader, "_known", known)
+    assert reader.restore(state())[0] == 3
+    assert Checkpoints(tmp_path / "none", read_only=True).restore(state()) is None
+    assert not (tmp_path / "none").exists()
+
+
 def test_none_can_be_read(tmp_path):
     store = written(tmp_path, [1])
     for path in (tmp_path / "1" / "default").rglob("*"):
