@@ -6,9 +6,10 @@
   python -m infojax.main --config=configs/semisup.py:paper,method=freematch_hd,data=cifar100,labels=400
   python -m infojax.report runs/semisup/*                                                   one comparison of all
 
-Choices: method; data; labels, in all (40), a multiple of the classes; model; seeds. Other labelled samples:
---config.data.labelled_seed=1, or a list of one's own, --config.data.labelled=FILE; the indices are in the run folder.
-CIFAR-10 with 10 labels takes TorchSSL's published index sets; STL-10 its 105,000 unlabelled pictures.
+Choices: method; data; labels, in all (40), a multiple of the classes; model; seeds. Each seed draws labelled samples of
+its own, as TorchSSL does; --config.data.labelled_seed=1 takes one draw for all of them, --config.data.labelled=FILE a
+list of one's own; the indices are in the run folder. CIFAR-10 with 10 labels takes TorchSSL's published index sets;
+STL-10 its 105,000 unlabelled pictures.
 
 Every method as TorchSSL runs it, which made the table; what its paper or Google's code does otherwise is a field of the
 objective (`infojax.objectives.semisup`, one file each). paper: WRN-28-2 (WRN-28-8 for CIFAR-100, WRN-37-2 for STL-10),

@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -82,8 +84,22 @@ def test_the_bench_of_one_gpu_runs_on_a_cpu():
 
 def test_parts_of_a_semi_supervised_step():
     found = semisup.parts("freematch_mi", quick=True)
-    shares = [value for key, value in found.items() if key.endswith("_share")]
+    shares = [found[f"{part}_share"] for part in ("views", "forward", "backward", "average", "rest")]
     assert found["rows"] == 8 * (1 + 2 * 7) and sum(shares) == pytest.approx(1) and found["steps_per_s"] > 0
+    assert found["convolution_share"] == 0  # of an MLP
+
+
+def test_the_convolutions_of_a_program_are_found(monkeypatch):
+    """Two equal ones in a compiled part and their three derivatives, that for the data left out: five, of which each is
+    timed once with those like it."""
+    monkeypatch.setattr(semisup, "best", lambda run, repeats: run() is None or 1.0)
+
+    def loss(kernel, x):
+        once = jax.jit(lambda x: jax.lax.conv(x, kernel, (1, 1), "SAME"))
+        return jnp.sum(once(once(x)) ** 2)
+
+    program = jax.make_jaxpr(jax.grad(loss))(jnp.ones((2, 2, 3, 3)), jnp.ones((1, 2, 4, 4)))
+    assert semisup.convolutions(program.jaxpr, 1) == 5
 
 
 @pytest.mark.parametrize("name", semisup.BESIDE)

@@ -29,7 +29,7 @@ from infojax.models import build
 from infojax.objectives import Context, Facts, Optimizer, Seeds, State, Supervised, init_state
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
-from infojax.train.step import Step, make_step, map_runs
+from infojax.train.step import Step, make_step, map_runs, stack
 
 CLASSES = 10
 NETWORKS = {"wrn_28_2": {}, "resnet18": {}, "vit_tiny": {"patch": 4}}
@@ -238,7 +238,7 @@ def seeds(quick: bool) -> Iterator[dict[str, Any]]:
     batch = 8 if quick else 64
     case = Case("wrn_28_2", "bf16", batch, quick)
     for count in (2,) if quick else (1, 3, 8):
-        of_all = Seeds(*[jnp.arange(count)] * 3, trunk=jnp.zeros(count, int), fork=jnp.zeros(count, int))
+        of_all = stack([Seeds(seed, seed, seed) for seed in range(count)])
         state = jax.jit(jax.vmap(lambda s: init_state(case.task, s, case.ctx)))(of_all)
         mapped = map_runs(Step(case.step, case.ctx), "vmap")
         repeats = 1 if quick else 20
@@ -298,6 +298,13 @@ def _rate(images, seconds):
     return {"images_per_s": images / median, "slowest": images / most, "fastest": images / least}
 
 
+def few_labels(quick: bool) -> Iterator[dict[str, Any]]:
+    """Steps/s of semi-supervised steps of 64 labelled pictures and two views of 448 unlabelled ones."""
+    from infojax.bench import semisup
+
+    yield from semisup.on_gpu(quick)
+
+
 PARTS = {
     "machine": machine,
     "correctness": correctness,
@@ -305,6 +312,7 @@ PARTS = {
     "augmentation": augmentation,
     "eigensolver": eigensolver,
     "resume": resume,
+    "few_labels": few_labels,
     "step": steps,  # half a minute of compilation each
     "seeds": seeds,
 }

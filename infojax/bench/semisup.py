@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from infojax.bench.data import best
-from infojax.objectives import Context, Seeds, init_state
+from infojax.objectives import Seeds, init_state
 from infojax.objectives.semisup import METHODS
 from infojax.tasks import semisup
 from infojax.tasks.build.study import Study
@@ -25,22 +25,26 @@ from infojax.train.step import make_step
 
 QUICK = ("fixmatch", "freematch_mi")
 BESIDE = ("fixmatch", "freematch")  # written in PyTorch, too
+ON_GPU = ("fixmatch", "freematch", "freematch_mi", "freematch_hd")
 
 
-def study(name: str, quick: bool) -> Study:
+def study(name: str, quick: bool, dtype: str = "float32") -> Study:
     """The study of a method on synthetic pictures of 32 x 32 x 3."""
     model = "mlp" if quick else "wrn_28_2"
     chosen = choices("small", method=(name,), data="synthetic", labels=40, model=model, seeds=1)
     config = semisup.defaults("bench", chosen)
     config.objective.batch_size = 8 if quick or jax.default_backend() == "cpu" else 64
-    config.steps = 2**16
+    config.steps, config.model.dtype = 2**16, dtype
     if quick:
         config.model.options = dict(widths=(16,))
     return semisup.study(config)
 
 
 def parts(name: str, quick: bool) -> dict[str, Any]:
-    """Steps/s, and the shares of a step that its views, one pass of all rows and the averages take by themselves."""
+    """Steps/s, and the shares of a step that its views, one pass of all rows and the averages take by themselves.
+
+    Of the pass, forward and backward, "convolution_share" is what the convolutions take by themselves.
+    """
     one, repeats = study(name, quick), 3 if quick else 10
     task, constants = one.objective, {"data": one.data}
     state = init_state(task, Seeds(), one.ctx)
@@ -56,12 +60,12 @@ def parts(name: str, quick: bool) -> dict[str, Any]:
     seconds = best(advance, repeats)
     views = jax.jit(lambda data, k: draw(data, task.views, one.transforms, Seeds(), k))
     rows = sum(len(x) for source in views(one.data, 0).values() for x in source.views.values())
-    forward, both = network(one.ctx, rows, repeats)
+    passed = network(rows, repeats, quick)
     averaged = jax.jit(lambda old, new: optax.incremental_update(new, old, 0.001))
     alone = {
         "views": best(lambda: jax.block_until_ready(views(one.data, 0)), repeats),
-        "forward": forward,
-        "backward": both - forward,
+        "forward": passed["forward"],
+        "backward": passed["backward"],
         "average": best(lambda: jax.block_until_ready(averaged(state.params, state.params)), repeats),
     }
     shares = {f"{part}_share": taken / seconds for part, taken in alone.items()}
@@ -69,36 +73,92 @@ def parts(name: str, quick: bool) -> dict[str, Any]:
         "method": name,
         "batch": task.batch_size,  # type: ignore[attr-defined]  # every method has one
         "rows": rows, "steps_per_s": 1 / seconds, **shares,
-        "rest_share": 1 - sum(shares.values()), "first_call_s": first,
+        "rest_share": 1 - sum(shares.values()), "convolution_share": passed["convolution"] / seconds,
+        "first_call_s": first,
     }  # fmt: skip
 
 
+def rate(name: str, dtype: str, per_call: int, quick: bool) -> dict[str, Any]:
+    """Steps/s of a method, `per_call` steps in one device call; the batch is drawn and augmented in the step."""
+    one = study(name, quick, dtype)
+    task, constants, step = one.objective, {"data": one.data}, make_step(one.ctx, one.transforms)
+
+    @jax.jit
+    def call(state, constants):
+        return jax.lax.fori_loop(0, per_call, lambda _, state: step(task, state, constants, Seeds())[0], state)
+
+    state = init_state(task, Seeds(), one.ctx)
+    begun = time.perf_counter()
+    jax.block_until_ready(call(state, constants))
+    first = time.perf_counter() - begun
+    seconds = best(lambda: jax.block_until_ready(call(state, constants)), 1 if quick else 5) / per_call
+    return {"method": name, "steps_per_call": per_call, "steps_per_s": 1 / seconds, "first_call_s": first}
+
+
+def on_gpu(quick: bool) -> Iterator[dict[str, Any]]:
+    """Steps/s in bf16 and TF32, the latter beside PyTorch's: rows of `bench gpu`."""
+    for name in ON_GPU[:1] if quick else ON_GPU:
+        for precision, dtype, products in (("bf16", "bfloat16", "bfloat16"), ("TF32", "float32", "tensorfloat32")):
+            with jax.default_matmul_precision(products):
+                row = {"precision": precision} | rate(name, dtype, 1 if quick else 20, quick)
+            if not quick and precision == "TF32" and name in BESIDE:
+                theirs = [found["steps_per_s"] for found in beside(name, 64, METHODS[name].ratio)]
+                row |= {"torch": max(theirs), "ratio": row["steps_per_s"] / max(theirs)} if theirs else {}
+            yield row
+
+
 @cache
-def _passes(net: Any) -> tuple[Callable, Callable]:
-    """A forward pass in training mode, and its gradient, compiled for every number of rows once."""
+def network(rows: int, repeats: int, quick: bool) -> dict[str, float]:
+    """Seconds of a pass of `rows` samples in training mode: forward, backward, and the convolutions of both."""
+    net = study("fixmatch", quick).ctx.nets["net"]  # that of every method
+    params, model_state = net.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (rows, 32, 32, 3))
 
     def loss(params, model_state, x):
         output, after = net.apply(params, model_state, x, train=True)
         return jnp.mean(jax.nn.logsumexp(output.logits, -1) - output.logits[:, 0]), after
 
-    return jax.jit(loss), jax.jit(jax.grad(loss, has_aux=True))
+    both = jax.grad(loss, has_aux=True)
+    passes = jax.jit(loss), jax.jit(both)
+    seconds = [best(lambda f=f: jax.block_until_ready(f(params, model_state, x)), repeats) for f in passes]
+    convolved = convolutions(jax.make_jaxpr(both)(params, model_state, x).jaxpr, repeats)
+    return {"forward": seconds[0], "backward": seconds[1] - seconds[0], "convolution": convolved}
 
 
-def network(ctx: Context, rows: int, repeats: int) -> tuple[float, float]:
-    """Seconds of a forward pass of `rows` samples, and of the same pass with its derivatives."""
-    net = ctx.nets["net"]
-    params, model_state = net.init(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (rows, 32, 32, 3))
-    forward, both = (best(lambda f=f: jax.block_until_ready(f(params, model_state, x)), repeats) for f in _passes(net))
-    return forward, both
+def convolutions(jaxpr: Any, repeats: int) -> float:
+    """Seconds that the convolutions of a program take, each compiled and timed by itself."""
+    alike: dict[str, list[Any]] = {}
+    for equation in equations(jaxpr):
+        if equation.primitive.name == "conv_general_dilated":
+            shapes = [variable.aval for variable in equation.invars]
+            alike.setdefault(f"{shapes} {equation.params}", []).append(equation)
+    total = 0.0
+    for first, *others in alike.values():
+        inputs = [jax.random.normal(jax.random.key(i), v.aval.shape, v.aval.dtype) for i, v in enumerate(first.invars)]
+        call = jax.jit(lambda *inputs, first=first: first.primitive.bind(*inputs, **first.params))
+        seconds = best(lambda call=call, inputs=inputs: jax.block_until_ready(call(*inputs)), repeats)
+        total += seconds * (1 + len(others))
+    return total
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Those of a program and of the programs inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
 
 
 def beside(name: str, batch: int, ratio: int) -> Iterator[dict[str, Any]]:
-    """Steps/s of the same step in PyTorch, in both memory formats; nothing where it is not installed."""
+    """Steps/s of the same step in PyTorch, in both memory formats, with TF32 on a GPU as XLA has it; nothing where
+    PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         return
     import torch
 
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     for layout in ("contiguous_format", "channels_last"):
         run = torch_step(name, batch, ratio, getattr(torch, layout))
         yield {"layout": layout, "steps_per_s": 1 / best(run)}

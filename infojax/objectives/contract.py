@@ -86,6 +86,7 @@ class Seeds(NamedTuple):
       init, order, noise: one seed each.
       trunk, fork: before step `fork`, order and noise are those of the seed `trunk`: runs that share init, trunk and
         fork are identical up to that step.
+      part: which part of a source that has several (a labelled draw for each run) the run takes, from 0 on.
     """
 
     init: Any = 0
@@ -93,6 +94,7 @@ class Seeds(NamedTuple):
     noise: Any = 0
     trunk: Any = 0
     fork: Any = 0
+    part: Any = 0
 
     def at(self, step: jax.Array) -> "Seeds":
         """The seeds of a step, a traced number."""

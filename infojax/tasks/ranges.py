@@ -96,7 +96,8 @@ RANGES = {
     "objective.ratio": COUNT, "objective.weight": NOT_NEGATIVE, "objective.ramp_fraction": POSITIVE,
     "objective.threshold": NOT_NEGATIVE, "objective.entropy_weight": NOT_NEGATIVE, "objective.radius": POSITIVE,
     "objective.alpha": POSITIVE, "objective.mixed_weight": NOT_NEGATIVE, "objective.view_weight": NOT_NEGATIVE,
-    "objective.rotation_weight": NOT_NEGATIVE, "objective.model_decay": SHARE, "objective.growth": Range(1),
+    "objective.rotation_weight": NOT_NEGATIVE, "objective.epsilon": NOT_NEGATIVE, "objective.model_decay": SHARE,
+    "objective.growth": Range(1),
     "objective.least": NOT_NEGATIVE, "objective.most": NOT_NEGATIVE, "objective.warmup": STEPS,
     "objective.averaged": COUNT, "objective.period": COUNT, "objective.baseline_rate": Range(0, 1),
     "objective.wait": STEPS, "objective.uda_weight": NOT_NEGATIVE, "objective.uda_steps": STEPS,
@@ -132,7 +133,8 @@ WORDS = {
 }  # fmt: skip
 # Tuples of numbers, each of which must be in the range; values of a sweep have the range of the key they sweep.
 LISTS = ("sparsities", "knn.k", "projector.widths", "predictor.widths")
-OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples")  # these may be None
+# These may have no value.
+OPTIONAL = ("steps", "epochs", "evaluate.train_samples", "evaluate.test_samples", "data.labelled_seed")
 OPTIONS = ("data.options", "model.options")
 TEXTS = (
     "name", "data.name", "data.dir", "data.labelled", "data.names", "data.template", "data.views", "model.name",

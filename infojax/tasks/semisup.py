@@ -1,18 +1,18 @@
 """Semi-supervised classification: few labels, all pictures, one of the methods of `infojax.objectives.semisup`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
-from infojax.data import Chosen, DataError, Dataset, Source, in_memory, labelled, open_dataset, transforms
+from infojax.data import Arrays, Chosen, DataError, Dataset, Source, in_memory, labelled, open_dataset, transforms
 from infojax.evaluate import selection
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import Linear
-from infojax.objectives import Context, Facts, Net, Optimizer, flat_settings, with_settings
+from infojax.objectives import Context, Facts, Net, Optimizer, Seeds, flat_settings, with_settings
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.semisup import METHODS, SemiSupervised
 from infojax.tasks.build import (
@@ -52,7 +52,7 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
     config.data = dict(
         name=chosen.data, dir="", options=dict(),
         labels=chosen.get("labels", 40),  # in all; 0: all that there are
-        labelled_seed=0,  # of the draw of the labelled samples
+        labelled_seed=config_dict.placeholder(int),  # one draw for all runs; without it each run's is that of its seed
         labelled="",  # a file of their indices instead, one per line
         protocol="torchssl",  # or "fold", the official folds of STL-10
         pad=4,
@@ -78,15 +78,15 @@ def study(config: ConfigDict) -> Study:
     dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
     every, reads = loaded(config, with_unlabelled(dataset, dataset.split("train")))
     source, test, classes = labelled_part(every, dataset.split("train")), dataset.split("test"), dataset.num_classes
-    chosen, how = labelled_samples(config.data, dataset, source)
-    few = in_memory(Chosen(source, chosen))
-    check(config, len(few))
+    draws, how = labelled_samples(config.data, range(config.seed, config.seed + config.seeds), dataset, source)
+    few, parts = united(source, draws)
+    check(config, parts.shape[1])
     method = with_settings(METHODS[config.method], config.objective)
     batch = method.batch_size
     total = total_steps(config, len(every) / (batch * method.ratio))
     mean, std, notes = normalisation(dataset, source)
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
-    counts = tuple(np.bincount(few.labels, minlength=classes).tolist())
+    counts = label_counts(few.labels[parts], classes)
     nets, optimizers = networks(config, method, classes, source.shape, total)
     sources: dict[str, Source] = {"labelled": few}
     if any(view.source == UNLABELLED for view in method.views):
@@ -99,28 +99,76 @@ def study(config: ConfigDict) -> Study:
         splits={"train": source, "test": test} | ({UNLABELLED: every} if UNLABELLED in sources else {}),
         evaluators=lambda tools, due: evaluators(tools, due, config),
         per_epoch=len(every) / (batch * method.ratio),
-        files={"labelled.txt": "".join(f"{index}\n" for index in chosen)},
+        members=lambda seed: [member(seed, list(draws))],
+        constants={"parts": {"labelled": parts}} if len(draws) > 1 else {},
+        files={file_of(seed, draws): "".join(f"{index}\n" for index in chosen) for seed, chosen in draws.items()},
         notes=(*notes, *reads, how, *note_fewer(config, train=source, test=test)),
     )
 
 
-def labelled_samples(settings: ConfigDict, dataset: Dataset, source: Source) -> tuple[np.ndarray, str]:
-    """(indices of the labelled samples of train, a note on where they come from).
+# Labelled samples: one draw for all runs, or one for each
+
+
+def labelled_samples(
+    settings: ConfigDict, seeds: Sequence[int], dataset: Dataset, source: Source
+) -> tuple[dict[int, np.ndarray], str]:
+    """({seed of the draw: indices of the labelled samples of train}, a note on where they come from).
+
+    A single draw is that of all runs; otherwise there is one for each of `seeds`, which are those of the runs.
 
     Raises:
       ConfigError: the file is not one of indices, or the numbers do not fit.
     """
     if settings.labelled:
         chosen = indices_of(settings.labelled, len(source))
-        return chosen, f"{dataset.name}: {len(chosen):,} labelled samples, as listed in {settings.labelled}"
+        return {0: chosen}, f"{dataset.name}: {len(chosen):,} labelled samples, as listed in {settings.labelled}"
     if not settings.labels:
-        return np.arange(len(source)), f"{dataset.name}: all {len(source):,} training samples are labelled"
+        return {0: np.arange(len(source))}, f"{dataset.name}: all {len(source):,} training samples are labelled"
+    own = settings.labelled_seed is None
     try:
-        chosen = labelled(dataset, settings.labels, settings.labelled_seed, protocol=settings.protocol)
+        draws = {
+            seed: np.asarray(labelled(dataset, settings.labels, seed, protocol=settings.protocol))
+            for seed in (seeds if own else [settings.labelled_seed])
+        }
     except DataError as error:
         raise ConfigError(f"data.labels: {str(error).removeprefix('num_labels ')}") from None
-    drawn = f"drawn with data.labelled_seed {settings.labelled_seed}, the same ones for all seeds of this command"
-    return np.asarray(chosen), f"{dataset.name}: {len(chosen):,} labelled samples, {drawn}"
+    first, last = min(draws), max(draws)
+    how = f"for each of the seeds {first} to {last} its own draw" if len(draws) > 1 else f"drawn with seed {first}"
+    how += ", the same ones for all runs" * (not own and len(seeds) > 1)
+    return draws, f"{dataset.name}: {settings.labels:,} labelled samples, {how}"
+
+
+def united(source: Source, draws: dict[int, np.ndarray]) -> tuple[Arrays, np.ndarray]:
+    """(the samples of all draws, each once; (P, n) the rows of each draw among them, in its own order)."""
+    if len(draws) == 1:
+        (chosen,) = draws.values()
+        return in_memory(Chosen(source, chosen)), np.arange(len(chosen))[None]
+    chosen, rows = np.unique(np.stack(list(draws.values())), return_inverse=True)
+    return in_memory(Chosen(source, chosen)), rows.reshape(len(draws), -1).astype(np.int32)
+
+
+def label_counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:
+    """How many labelled samples each class has, of the labels (P, n) of all draws.
+
+    Raises:
+      ConfigError: not equally many in every draw; methods that align with them compile one program for all runs.
+    """
+    found = {tuple(np.bincount(of_draw, minlength=classes).tolist()) for of_draw in labels}
+    if len(found) > 1:
+        raise ConfigError("seeds: the draws differ in how many samples of a class they have; run them one by one")
+    return found.pop()
+
+
+def member(seed: int, draws: list[int]) -> tuple[dict[str, int], Seeds]:
+    """(facts, seeds) of the run of a seed: where each run has a draw of its own, its rows say which."""
+    if len(draws) == 1:
+        return {"seed": seed}, Seeds(seed, seed, seed)
+    return {"seed": seed, "labelled_seed": seed}, Seeds(seed, seed, seed, part=draws.index(seed))
+
+
+def file_of(seed: int, draws: dict[int, np.ndarray]) -> str:
+    """The file of the run folder with the indices of a draw."""
+    return f"labelled_{seed}.txt" if len(draws) > 1 else "labelled.txt"
 
 
 def indices_of(file: str, count: int) -> np.ndarray:

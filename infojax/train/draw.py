@@ -39,6 +39,7 @@ def draw(
     seeds: Seeds,
     step: int | jax.Array,
     fed: Fed | None = None,
+    parts: Mapping[str, jax.Array] = {},
 ) -> dict[str, Batch]:
     """The batch of a step: view -> `Batch`.
 
@@ -50,13 +51,22 @@ def draw(
       seeds: `Seeds`; the order decides which samples, the noise how they are transformed.
       fed: the rows of this step, for views that the host reads instead; `data` may still have other arrays of their
         sources, which are drawn along.
+      parts: source -> (P, n) rows of each of its parts, of which a run takes the one that its seeds name; a source that
+        is not mentioned is taken whole.
     """
     batch, noise = {}, jax.random.fold_in(stream("noise", seeds.noise), step)
     for place, view in enumerate(views):
         given = fed.rows.get(view.key, {}) if fed is not None else {}
         source = data.get(view.source, {}) if given else data[view.source]
-        chosen = given["index"] if given else indices(view, place, seeds, step, len(source["labels"]))
-        rows = {name: array if view.size == "all" else array[chosen] for name, array in source.items()}
+        part = parts[view.source][seeds.part] if view.source in parts else None
+        if given:
+            chosen = given["index"]
+        elif part is None:
+            chosen = indices(view, place, seeds, step, len(source["labels"]))
+        else:
+            chosen = part[indices(view, place, seeds, step, len(part))]
+        whole = view.size == "all" and part is None
+        rows = {name: array if whole else array[chosen] for name, array in source.items()}
         rows |= {"index": chosen, **given}
         key, x = jax.random.fold_in(noise, place), rows.pop("x")
         transformed = {

@@ -12,8 +12,8 @@ IDENTIFYING = {"kind": str, "step": int, "run": int, "split": str, "layer": str,
 OF_LAYER = {"layer": str, "depth": NUMBER, "dim": int}  # the other two only in rows that have "layer"
 # Keys that say how a row came about; None allows anything.
 ORIGIN = {
-    "time": None, "seed": int, "evaluator": str, "n": int, "convention": str, "frozen": bool, "of_frozen": bool,
-    "end": None, "not_finite": str,
+    "time": None, "seed": int, "labelled_seed": int, "evaluator": str, "n": int, "convention": str, "frozen": bool,
+    "of_frozen": bool, "end": None, "not_finite": str,
 }  # fmt: skip
 TYPES = IDENTIFYING | OF_LAYER | ORIGIN
 SEVERAL_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of one name at a step

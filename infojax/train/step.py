@@ -95,8 +95,9 @@ class Step:
 def make_step(ctx: Context, transforms: Mapping[str, Callable[..., jax.Array]]) -> Step:
     """The `Step` of one run.
 
-    constants["data"] holds the sources, constants["frozen"] the variables of frozen nets; whatever else it holds
-    (cached encodings, entropies) is the objective's.
+    constants["data"] holds the sources, constants["parts"] the rows of those that have a part for each run,
+    constants["frozen"] the variables of frozen nets; whatever else it holds (cached encodings, entropies) is the
+    objective's.
 
     Args:
       ctx: `Context`.
@@ -105,7 +106,8 @@ def make_step(ctx: Context, transforms: Mapping[str, Callable[..., jax.Array]]) 
 
     def update(objective, state, constants, seeds, fed=None):
         seeds = seeds.at(state.step)
-        batch = draw(constants["data"], objective.views, transforms, seeds, state.step, fed)
+        parts = constants.get("parts", {})
+        batch = draw(constants["data"], objective.views, transforms, seeds, state.step, fed, parts)
         key = jax.random.fold_in(jax.random.fold_in(stream("noise", seeds.noise), state.step), STEP_NOISE)
         return objective.update(state, constants, batch, key, ctx)
 

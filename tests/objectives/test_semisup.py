@@ -193,7 +193,7 @@ def mixmatch(o, p, p0):
 def remixmatch(o, p, p0):
     q = softmax(o.z(p0, o.u["weak"]))
     model = q.mean(0) if o.k == 0 else 0.5 * o.state + 0.5 * q.mean(0)
-    q = q * (np.array([4, 2, 3]) / 9 + 1e-6) / (model + 1e-6)
+    q = q * (np.array([4, 2, 3]) / 9 + o.m.epsilon) / (model + o.m.epsilon)
     q = sharpen(q / q.sum(1, keepdims=True), 0.5)
     x = mix(o, np.concatenate([o.xl, o.u["strong1"], o.u["strong2"], o.u["weak"]]))
     t = mix(o, np.concatenate([np.eye(CLASSES)[o.y], q, q, q]))

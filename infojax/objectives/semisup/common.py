@@ -101,6 +101,11 @@ def sharpened(p: jax.Array, temperature: float | jax.Array) -> jax.Array:
     return powered / jnp.sum(powered, -1, keepdims=True)
 
 
+def inverse(x: jax.Array) -> jax.Array:
+    """1 / x, with 1 / 0 = 0."""
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
+
+
 def guessed(logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(probabilities, their maximum, its class) of logits, without a gradient."""
     p = jax.nn.softmax(jax.lax.stop_gradient(logits))

@@ -9,7 +9,7 @@ import optax
 from infojax.objectives.contract import Aux, State
 from infojax.objectives.objective import objective
 from infojax.objectives.regularizers import InformationTerm
-from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, joint, judged, masked
+from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, inverse, joint, judged, masked
 from infojax.objectives.semisup.fixmatch import selected_term
 
 
@@ -92,11 +92,6 @@ def fairness_of(logits: jax.Array, mask: jax.Array, confidence: Confidence) -> j
     a = normalised(confidence.p_model * inverse(confidence.histogram))
     b = normalised(mean * jax.lax.stop_gradient(inverse(shares)))
     return jnp.where(jnp.any(mask), jnp.sum(a * jnp.log(b + 1e-12)), 0)
-
-
-def inverse(x: jax.Array) -> jax.Array:
-    """1 / x, with 1 / 0 = 0."""
-    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
 def normalised(x: jax.Array) -> jax.Array:

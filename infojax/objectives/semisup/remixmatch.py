@@ -10,6 +10,7 @@ from infojax.objectives.semisup.common import (
     apart,
     hard,
     interleaved,
+    inverse,
     judged,
     mixed,
     mixing,
@@ -28,8 +29,10 @@ class ReMixMatch(SemiSupervised):
     Attributes:
       mixed_weight, view_weight, rotation_weight: of the three unsupervised losses.
       model_decay: of p_model, which begins at the first batch's mean.
+      epsilon: added to both sides of the quotient, 0 as in TorchSSL, or 1e-6 in Google's code and USB; with 0 a class
+        whose p_model is 0 is not guessed.
     References:
-      Berthelot et al. 2020; TorchSSL models/remixmatch. 1e-6 in the quotient is Google's and USB's.
+      Berthelot et al. 2020; TorchSSL models/remixmatch.
     """
 
     ratio: int = 1
@@ -40,6 +43,7 @@ class ReMixMatch(SemiSupervised):
     temperature: float = 0.5
     alpha: float = 0.75
     model_decay: float = 0.999
+    epsilon: float = 0.0
 
     unlabelled = {"weak": "weak", "strong1": "strong", "strong2": "strong"}
 
@@ -64,7 +68,7 @@ class ReMixMatch(SemiSupervised):
         moved = self.model_decay * state.method + (1 - self.model_decay) * batch_mean
         p_model = jnp.where(state.step == 0, batch_mean, moved)
         counts = jnp.asarray(ctx.facts.label_counts, p.dtype)
-        q = p * (counts / jnp.sum(counts) + 1e-6)[None] / (p_model + 1e-6)[None]
+        q = p * ((counts / jnp.sum(counts) + self.epsilon) * inverse(p_model + self.epsilon))[None]
         q = sharpened(q / jnp.sum(q, -1, keepdims=True), self.temperature)
 
         x = jnp.concatenate([labelled.views["weak"], one, two, weak])

@@ -37,14 +37,17 @@ def write_comparison(folders: Iterable[str | Path], out: str | Path) -> Path:
 
 
 def write_table(name: str, folders: Iterable[str | Path], out: str | Path, select: str = "best") -> str:
-    """Writes OUT/NAME.txt, .md, .csv and .html, a paper's table beside the runs; returns the text."""
+    """Writes OUT/NAME.txt, .md, .csv and .html, a paper's table beside the runs, and OUT/figures; returns the text."""
     from infojax.report.page import document
     from infojax.report.runs import published
+    from infojax.report.runs.error_rates import beside
 
-    found = published.grids(name, [read_history(folder) for folder in folders], select)
+    histories = [read_history(folder) for folder in folders]
+    found = published.grids(name, histories, select)
     shown = "\n".join(map(published.text, found))
     contents = {"txt": shown, "md": "\n".join(map(published.markdown, found)), "csv": published.rows_of(found)}
-    contents["html"] = document(f"Table: {name}", list(map(published.html, found)))
+    drawn = beside(found[0], histories, Path(out) / "figures")
+    contents["html"] = document(f"Table: {name}", [*map(published.html, found), *drawn])
     for kind, content in contents.items():
         outputs.write(Path(out) / f"{name}.{kind}", content)
     return shown

@@ -11,6 +11,7 @@ from infojax.measures.catalogue import measure_of
 from infojax.report.figures.panels import COLOURS
 from infojax.report.runs.plans import Line, Panel, Plan
 from infojax.report.runs.rows import BATCH, RunHistory, RunMeans, limits, run_means, splits_of
+from infojax.report.runs.selection import several
 from infojax.train.schema import COORDINATES
 
 PALE = "#bbbbbb"  # batches
@@ -191,4 +192,6 @@ def unit_of(methods: Sequence[Method], along: str) -> str:
     """What the x axis counts."""
     if along != "step":
         return methods[0].history.swept if along == "swept" else COORDINATES[along]
+    if any(several(method.history) for method in methods):  # labelled and unlabelled samples have epochs of their own
+        return "step"
     return "epoch" if all(method.history.config.get("steps_per_epoch") for method in methods) else "step"

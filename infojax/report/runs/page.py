@@ -39,6 +39,7 @@ MAPS = (
     "classes. Distances between clusters mean little in t-SNE."
 )
 BANDS = "bands: 95% intervals of the mean"
+ERRORS = ("error_ema", "error")  # what semi-supervised runs are compared by
 
 
 class Picture(NamedTuple):
@@ -126,10 +127,11 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
             drawn.append(
                 inline(save(figures, name, *found, prefix=name)[1], f"{split}: {COMPARISON.caption}".lstrip(": "))
             )
-        tables.append(_titled(3, split) + plain_table(*final_table(methods, split, COMPARED)))
+        shown = (*ERRORS, *COMPARED) if any(map(several, histories)) else COMPARED
+        tables.append(_titled(3, split) + plain_table(*final_table(methods, split, shown)))
     for name in ORDER:
         plan = FIGURES.get(name) or PICTURES[name]
-        if not plan.compared:
+        if not plan.compared or plan.task not in ("", *(history.config.get("task") for history in histories)):
             continue
         if isinstance(plan, Plan):
             title = _lines(f"{plan.title}\n{BANDS} over seeds{_convention(histories, _measured(plan))}")

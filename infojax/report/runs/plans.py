@@ -403,12 +403,20 @@ FIGURES = {
         compared=True,
     ),
     "semisup_error": Plan(
-        "Test error",
-        "Of the raw weights and of their moving average, by which the field reports.",
-        (Panel("Test error (%)", (Line("error", "raw", "test"), Line("error_ema", "average", "test", ":")), True),),
-        columns=1,
+        "Test error, and the interplay of features and classifier",
+        "The error of the raw weights and of their moving average, by which the field reports; MIR and HDR on test and "
+        "of the unlabelled samples that the method selects (Song et al. 2024, Fig. 2, for few labels).",
+        (
+            Panel("Test error (%)", (Line("error", "raw", "test"), Line("error_ema", "average", "test", ":")), True),
+            *(
+                Panel(name.upper(), (Line(name, "test", "test"), Line(name, "selected", "unlabelled_selected", ":")))
+                for name in ("mir", "hdr")
+            ),
+        ),
+        columns=3,
         task="semisup",
         limits="",
+        compared=True,
         height=2.8,
     ),
     "swept": Plan(

@@ -8,19 +8,23 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from html import escape
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from infojax.report.runs.rows import RunHistory
+from infojax.report.runs.rows import RunHistory, mean_interval
 from infojax.report.runs.selection import errors_of, selected
 from infojax.report.tables.content import one_line
 
 TABLES = ("semisup",)
 OURS, PAPER = "here", "paper"
 EARLY = (5_000, 10_000, 25_000, 50_000, 100_000)  # steps at which nobody publishes the error
+NEAR = 0.1  # of such a step: the farthest evaluation that stands for it
+BASES = ("supervised", "freematch")  # what the others are compared with, seed by seed
+Place = tuple[str, Any]  # a row and a column
 
 
 class Cell(NamedTuple):
@@ -35,7 +39,7 @@ class Cell(NamedTuple):
 SAME = ("steps", "model", "objective", "optimizer")  # settings that runs of one cell should share
 
 
-def expected(name: str) -> tuple[str, dict[tuple[str, Any], Cell]]:
+def expected(name: str) -> tuple[str, dict[Place, Cell]]:
     """(source, {(method, (data, labels)): `Cell`}) of a paper's table."""
     found = json.loads((files("infojax.report") / "expected" / f"{name}.json").read_text(encoding="utf-8"))
     cells = {(c["method"], (c["data"], c["labels"])): Cell(c["error"], c["std"], None, c.get("note", ""))
@@ -43,16 +47,17 @@ def expected(name: str) -> tuple[str, dict[tuple[str, Any], Cell]]:
     return found["source"], cells
 
 
-def measured(
+def errors_by_seed(
     histories: Sequence[RunHistory], number: Callable[[dict[int, float]], float]
-) -> tuple[dict[tuple[str, Any], Cell], list[str]]:
-    """({(method, (data, labels)): `Cell`}, notes) of runs; `number` makes one of {step: error}, NaN for none.
+) -> tuple[dict[Place, dict[tuple, float]], list[str]]:
+    """({(method, (data, labels)): {seed and draw: error}}, notes) of runs; `number` makes one of {step: error}.
 
-    Of two runs with the same seed and draw of labels in one cell the later folder counts, which the notes say.
+    NaN, for none, is left out. Of two runs with the same seed and draw of labels in one cell the later folder counts,
+    which the notes say.
     """
-    errors: dict[tuple[str, Any], dict[tuple, float]] = {}
+    errors: dict[Place, dict[tuple, float]] = {}
     notes: list[str] = []
-    first: dict[tuple[str, Any], RunHistory] = {}
+    first: dict[Place, RunHistory] = {}
     for history in histories:
         data, method = history.config.get("data"), history.config.get("method")
         if history.config.get("task") != "semisup" or not isinstance(data, dict) or not isinstance(method, str):
@@ -67,14 +72,21 @@ def measured(
             notes.append(f"{history.folder}: {', '.join(different)} differ from {one.folder}, in the same cell")
         for run in (run for runs in history.groups.values() for run in runs):
             value = number(errors_of(history, run))
-            key = history.seeds.get(run, run), data.get("labelled_seed"), data.get("labelled")
+            seed = history.seeds.get(run, history.config.get("seed", run))
+            draw = data.get("labelled_seed")
+            key = seed, data.get("labelled") or (seed if draw is None else draw)
             if not math.isfinite(value):
                 continue
             if key in errors.setdefault(place, {}):
                 notes.append(f"{history.folder}: seed {key[0]} of {method} is there already; this one counts")
             errors[place][key] = value
-    return {place: Cell(float(np.mean(list(v.values()))), float(np.std(list(v.values()))), len(v))
-            for place, v in errors.items() if v}, notes  # fmt: skip
+    return {place: found for place, found in errors.items() if found}, notes
+
+
+def cell_of(errors: Iterable[float]) -> Cell:
+    """Mean and population standard deviation, as the papers report them."""
+    values = np.array(list(errors))
+    return Cell(float(values.mean()), float(values.std()), len(values))
 
 
 def _labels(history: RunHistory, data: Mapping[str, Any]) -> int:
@@ -89,14 +101,16 @@ class Grid(NamedTuple):
     title: str
     rows: list[str]
     columns: list[Any]
-    sources: dict[str, dict[tuple[str, Any], Cell]]
+    sources: dict[str, dict[Place, Cell]]
     notes: list[str]
+    ranked: bool = True
 
 
 def grids(name: str, histories: Sequence[RunHistory], select: str = "best") -> list[Grid]:
-    """The paper's table beside the runs, and the error of the runs by step."""
+    """The paper's table beside the runs; their differences seed by seed; their error by step."""
     source, paper = expected(name)
-    ours, notes = measured(histories, lambda errors: selected(errors, select))
+    by_seed, notes = errors_by_seed(histories, lambda errors: selected(errors, select))
+    ours = {place: cell_of(found.values()) for place, found in by_seed.items()}
     methods = list(dict.fromkeys(method for method, _ in [*paper, *ours]))
     columns = list(dict.fromkeys(column for _, column in [*paper, *ours]))
     notes = [
@@ -105,16 +119,46 @@ def grids(name: str, histories: Sequence[RunHistory], select: str = "best") -> l
         f"{OURS}: error on test, selection {select!r}, mean and deviation over runs",
     ]
     notes += [f"{PAPER}, {m}, {named(c)}: {cell.note}" for (m, c), cell in paper.items() if cell.note]
-    early: dict[tuple[str, Any], Cell] = {}
+    table = Grid("Error, %", methods, columns, {OURS: ours, PAPER: paper}, notes)
+    return [table, *(grid for grid in (differences(by_seed), by_step(histories)) if grid.rows)]
+
+
+def differences(by_seed: Mapping[Place, Mapping[tuple, float]]) -> Grid:
+    """How much a method's error differs from that of each of BASES: mean and half of the 95% interval over seeds."""
+    found: dict[str, dict[Place, Cell]] = {f"minus {base}": {} for base in BASES}
+    for base in BASES:
+        for (method, column), errors in by_seed.items():
+            other = by_seed.get((base, column), {})
+            pairs = [errors[key] - other[key] for key in errors if key in other and method != base]
+            if pairs:
+                [mean], [half], _ = mean_interval(np.array(pairs)[:, None])
+                found[f"minus {base}"][method, column] = Cell(float(mean), float(half), len(pairs))
+    places = [place for cells in found.values() for place in cells]
+    rows, columns = (list(dict.fromkeys(part)) for part in (zip(*places, strict=True) if places else ((), ())))
+    note = "mean ± half of the 95% interval (Student's t) of the differences of runs with the same seed and labels"
+    return Grid("Difference in error, points", rows, columns, found, [note], ranked=False)
+
+
+def by_step(histories: Sequence[RunHistory]) -> Grid:
+    """The error early in training, at the evaluation nearest to each step of EARLY, which the notes name."""
+    early: dict[Place, Cell] = {}
+    notes = []
     for step in EARLY:
+        used: set[int] = set()
+        for (method, column), found in errors_by_seed(histories, partial(error_near, step, used))[0].items():
+            early[f"{method}, {named(column)}", step] = cell_of(found.values())
+        if used - {step}:
+            notes.append(f"{step:,}: evaluated at {', '.join(f'{k:,}' for k in sorted(used))}")
+    return Grid("Error by step", list(dict.fromkeys(row for row, _ in early)), list(EARLY), {OURS: early}, notes)
 
-        def at_step(errors, step=step):
-            return errors.get(step, math.nan)
 
-        cells, _ = measured(histories, at_step)
-        early |= {(f"{method}, {named(column)}", step): cell for (method, column), cell in cells.items()}
-    steps = Grid("Error by step", list(dict.fromkeys(row for row, _ in early)), list(EARLY), {OURS: early}, [])
-    return [Grid("Error, %", methods, columns, {OURS: ours, PAPER: paper}, notes), *[steps] * bool(early)]
+def error_near(step: int, used: set[int], errors: Mapping[int, float]) -> float:
+    """The error at the evaluation nearest to a step, which is added to `used`; NaN where that is too far."""
+    nearest = min(errors, key=lambda k: (abs(k - step), k), default=-1)
+    if abs(nearest - step) > NEAR * step:
+        return math.nan
+    used.add(nearest)
+    return errors[nearest]
 
 
 def named(column: tuple[str, int] | int) -> str:
@@ -122,11 +166,11 @@ def named(column: tuple[str, int] | int) -> str:
     return one_line(f"{column[0]} {column[1] or 'all'}" if isinstance(column, tuple) else f"{column:,}")
 
 
-def ranks(cells: Mapping[tuple[str, Any], Cell], columns: Iterable[Any]) -> dict[tuple[str, Any], int]:
-    """{place: 1 or 2} of the least and the next mean of every column; equal means share a rank."""
-    found: dict[tuple[str, Any], int] = {}
-    for column in columns:
-        of_column = {place: cell.mean for place, cell in cells.items() if place[1] == column}
+def ranks(grid: Grid, source: str) -> dict[Place, int]:
+    """{place: 1 or 2} of the least and the next mean of every column of a source; equal means share a rank."""
+    found: dict[Place, int] = {}
+    for column in grid.columns if grid.ranked else ():
+        of_column = {place: cell.mean for place, cell in grid.sources[source].items() if place[1] == column}
         for rank, mean in enumerate(sorted(set(of_column.values()))[:2], 1):
             found |= {place: rank for place, value in of_column.items() if value == mean}
     return found
@@ -144,13 +188,11 @@ def cells_of(grid: Grid, kind: str) -> tuple[list[str], list[list[str]]]:
     table = []
     for row in grid.rows:
         for source, cells in grid.sources.items():
-            rank = ranks(cells, grid.columns)
+            rank = ranks(grid, source)
             shown = []
             for column in grid.columns:
                 cell = cells.get((row, column))
-                text = (
-                    "" if cell is None else f"{cell.mean:.2f} ± {cell.std:.2f}" if cell.n != 1 else f"{cell.mean:.2f}"
-                )
+                text = "" if cell is None else f"{cell.mean:.2f}" + f" ± {cell.std:.2f}" * (cell.n != 1)
                 text += "†" if cell is not None and cell.note else ""
                 shown.append(MARKS[kind].get(rank.get((row, column), 0), "{}").format(text))
             if any(shown):
@@ -163,8 +205,9 @@ def text(grid: Grid) -> str:
     header, rows = cells_of(grid, "text")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (header, *rows)]
-    legend = "* best, ' second of the source; † see below" if grid.notes else "* best, ' second"
-    return "\n".join([grid.title, *lines, legend, *(f"  {note}" for note in grid.notes)]) + "\n"
+    doubtful = any(cell.note for cells in grid.sources.values() for cell in cells.values())
+    legend = ["* best, ' second of the source" + "; † see below" * doubtful] if grid.ranked else []
+    return "\n".join([grid.title, *lines, *legend, *(f"  {note}" for note in grid.notes)]) + "\n"
 
 
 def markdown(grid: Grid) -> str:
@@ -194,7 +237,7 @@ def rows_of(all_grids: Iterable[Grid]) -> str:
     writer.writerow(["table", "method", "column", "source", "mean", "std", "n", "rank", "note"])
     for grid in all_grids:
         for source, cells in grid.sources.items():
-            rank = ranks(cells, grid.columns)
+            rank = ranks(grid, source)
             for (row, column), c in cells.items():
                 place = rank.get((row, column), "")
                 writer.writerow([grid.title, row, named(column), source, c.mean, c.std, c.n or "", place, c.note])

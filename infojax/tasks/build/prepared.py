@@ -172,7 +172,7 @@ def assembled(study: Study, runs: Sequence[Run], how: str = "auto") -> tuple[Ste
     step, seeds = make_step(study.ctx, study.transforms), [run.seeds for run in runs]
     objectives = [with_settings(study.objective, run.floats) for run in runs]
     states = [init_state(own, seed, study.ctx) for own, seed in zip(objectives, seeds, strict=True)]
-    if len(runs) == 1 and len(runs[0].facts) == 1:  # one run, without a swept value
+    if len(runs) == 1 and not runs[0].floats:  # one run, without a swept value
         return step, objectives[0], states[0], seeds[0]
     if how == "auto":
         how = "dispatch" if jax.default_backend() == "cpu" else "vmap"
