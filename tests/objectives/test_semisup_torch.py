@@ -68,7 +68,7 @@ class Loop:
         self.m, self.s, self.k = method, {}, 0
         self.nets = {name: tensors(params) for name, params in state.params.items()}
         self.ema = {name: tensors(state.params[name]) for name in self.nets if name != "teacher"}
-        self.running = {name: tensors(found["bn"], False) for name, found in state.model_state.items() if found}
+        self.running = {name: tensors(found, False) for name, found in statistics(state).items()}
         self.load(batch, draws)
 
     def load(self, batch, draws):
@@ -120,6 +120,11 @@ class Loop:
             for key in params:
                 params[key] = KEPT * params[key] + (1 - KEPT) * self.nets[name][key].detach()
         self.k += 1
+
+
+def statistics(state):
+    """Net -> its running mean and variance."""
+    return {name: found["batch_stats"]["bn"] for name, found in state.model_state.items() if found}
 
 
 def tensors(tree, grad=True):
@@ -314,7 +319,7 @@ def test_three_steps_are_those_of_a_loop_in_pytorch(name):
             assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-10)
         same(state.params, loop.nets)
         same(state.averages["ema"], loop.ema)
-        same({name: found["bn"] for name, found in state.model_state.items() if found}, loop.running)
+        same(statistics(state), loop.running)
         assert "mix" in name or any(0 < ratio < 1 for ratio in ratios)  # some are left out
 
 
