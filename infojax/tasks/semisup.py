@@ -79,14 +79,14 @@ def study(config: ConfigDict) -> Study:
     every, reads = loaded(config, with_unlabelled(dataset, dataset.split("train")))
     source, test, classes = labelled_part(every, dataset.split("train")), dataset.split("test"), dataset.num_classes
     draws, how = labelled_samples(config.data, range(config.seed, config.seed + config.seeds), dataset, source)
-    check(config, len(next(iter(draws.values()))))
+    few, parts = united(source, draws)
+    check(config, parts.shape[1])
     method = with_settings(METHODS[config.method], config.objective)
     batch = method.batch_size
     total = total_steps(config, len(every) / (batch * method.ratio))
     mean, std, notes = normalisation(dataset, source)
     views = transforms(mean, std, pad=config.data.pad, flip=dataset.flip)
-    few, parts = together(source, draws)
-    counts = label_counts(source, draws, classes)
+    counts = label_counts(few.labels[parts], classes)
     nets, optimizers = networks(config, method, classes, source.shape, total)
     sources: dict[str, Source] = {"labelled": few}
     if any(view.source == UNLABELLED for view in method.views):
@@ -138,7 +138,7 @@ def labelled_samples(
     return draws, f"{dataset.name}: {settings.labels:,} labelled samples, {how}"
 
 
-def together(source: Source, draws: dict[int, np.ndarray]) -> tuple[Arrays, np.ndarray]:
+def united(source: Source, draws: dict[int, np.ndarray]) -> tuple[Arrays, np.ndarray]:
     """(the samples of all draws, each once; (P, n) the rows of each draw among them, in its own order)."""
     if len(draws) == 1:
         (chosen,) = draws.values()
@@ -147,13 +147,13 @@ def together(source: Source, draws: dict[int, np.ndarray]) -> tuple[Arrays, np.n
     return in_memory(Chosen(source, chosen)), rows.reshape(len(draws), -1).astype(np.int32)
 
 
-def label_counts(source: Source, draws: dict[int, np.ndarray], classes: int) -> tuple[int, ...]:
-    """How many labelled samples each class has.
+def label_counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:
+    """How many labelled samples each class has, of the labels (P, n) of all draws.
 
     Raises:
       ConfigError: not equally many in every draw; methods that align with them compile one program for all runs.
     """
-    found = {tuple(np.bincount(source.labels[chosen], minlength=classes).tolist()) for chosen in draws.values()}
+    found = {tuple(np.bincount(of_draw, minlength=classes).tolist()) for of_draw in labels}
     if len(found) > 1:
         raise ConfigError("seeds: the draws differ in how many samples of a class they have; run them one by one")
     return found.pop()

@@ -58,12 +58,13 @@ def draw(
     for place, view in enumerate(views):
         given = fed.rows.get(view.key, {}) if fed is not None else {}
         source = data.get(view.source, {}) if given else data[view.source]
-        part = None if given or view.source not in parts else parts[view.source][seeds.part]
+        part = parts[view.source][seeds.part] if view.source in parts else None
         if given:
             chosen = given["index"]
+        elif part is None:
+            chosen = indices(view, place, seeds, step, len(source["labels"]))
         else:
-            chosen = indices(view, place, seeds, step, len(source["labels"] if part is None else part))
-        chosen = chosen if part is None else part[chosen]
+            chosen = part[indices(view, place, seeds, step, len(part))]
         whole = view.size == "all" and part is None
         rows = {name: array if whole else array[chosen] for name, array in source.items()}
         rows |= {"index": chosen, **given}
