@@ -98,17 +98,17 @@ def _result(history: RunHistory, run: int, value: Any) -> Result | None:
 
 
 def _end(history, split, quantity, run):
-    found = at_end(history, split, quantity, [run])
-    return found[0] if found else math.nan
+    return float(at_end(history, split, quantity, [run])[0])
 
 
 def cell_name(one: Result) -> str:
+    """A cell in words."""
     return f"{one.data}, {one.family}, {one.shots} shots, weight {one.weight:g}"
 
 
 def gathered(
     found: Iterable[Result], number: tuple[str, str], place: Callable[[Result], Any], scale: float = 100
-) -> dict:
+) -> dict[Any, Cell]:
     """{place: `Cell`} of one number of the results that have it."""
     values: dict[Any, list[float]] = {}
     for one in found:
@@ -131,6 +131,7 @@ def paper_cell(cell: Mapping[str, Any]) -> Cell:
 
 
 def column_of(method: str, shots: int) -> str:
+    """The column of a method in the table of few shots."""
     return "zero-shot" if method == "zero_shot" else f"{'CMA' if method == 'coop_cma' else 'CoOp'} {shots}"
 
 
@@ -189,11 +190,8 @@ def in_distribution(found: Sequence[Result], record: Mapping[str, Any], notes: S
         return f"{OURS}{family}" + f", weight {one.weight:g}" * (one.weight > 0 and len(weights) > 1)
 
     def place(one):
-        zero = one.family == "zero-shot"
-        return source(one), (
-            one.data,
-            column_of("zero_shot" if zero else "coop_cma" if one.weight else "coop", one.shots),
-        )
+        method = "zero_shot" if one.family == "zero-shot" else "coop_cma" if one.weight else "coop"
+        return source(one), (one.data, column_of(method, one.shots))
 
     ours: dict[str, dict[tuple[str, Any], Cell]] = {}
     free = gathered(found, ("test", "accuracy_zero_shot"), lambda one: (OURS, (one.data, "zero-shot")))
@@ -234,9 +232,8 @@ def by_weight(
     every = [*ours.values(), *([paper] if paper else [])]
     rows = list(dict.fromkeys(row for cells in every for row, _ in cells if row != AVERAGE))
     columns = sorted({column for cells in every for _, column in cells})
-    sources = {name: averaged(cells) for name, cells in sorted(ours.items())} | (
-        {PAPER: averaged(paper)} if paper else {}
-    )
+    sources = {name: averaged(cells) for name, cells in sorted(ours.items())}
+    sources |= {PAPER: averaged(paper)} if paper else {}
     rows += [AVERAGE] * any((AVERAGE, column) in cells for cells in sources.values() for column in columns)
     return [Grid(title, rows, columns, sources, [*notes, FORMULA], False, "data", interval)]
 
@@ -271,11 +268,8 @@ def differences(found: Sequence[Result], record: Mapping[str, Any]) -> list[Grid
         return []
     half = {place: mean_interval(np.array(own)[:, None])[1][0] for place, own in pairs.items()}
     cells = {place: cell_of(own) for place, own in pairs.items()}
-    printed = {
-        (c["data"], c["method"], c["shots"]): c["accuracy"]
-        for c in record["cells"]
-        if "shots" in c and "weight" not in c
-    }
+    table = [cell for cell in record["cells"] if cell["table"] == "in_distribution"]
+    printed = {(cell["data"], cell["method"], cell["shots"]): cell["accuracy"] for cell in table}
     notes = ["± is half of Student's 95% interval of the differences of pairs with one seed and the same shots"]
     notes += [
         f"{PAPER}, mean over the eleven sets, {k} shots: "
