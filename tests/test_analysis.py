@@ -518,6 +518,18 @@ def test_rich_prints_reports_as_wide_as_the_console(report):
 
 def test_progress_reaches_the_end(data):
     seen = []
-    ij.analyze(data[0], chunk=50, progress=lambda done, total, phase: seen.append((done, total, phase)))
+    told = lambda done, total, phase: seen.append((done, total, phase))  # noqa: E731
+    ij.analyze(data[0], chunk=50, progress=told)
+    assert seen == [(120, 120, "directions")]  # all rows are held at once
+    ij.analyze(data[0], np.arange(120) % 3, chunk=50, progress=told)
     assert [done for done, _, phase in seen if phase == "class means"] == [50, 100, 120]
     assert seen[-1] == (120, 120, "around the means")
+
+
+def test_more_rows_are_exact_if_asked_for(data, monkeypatch):
+    monkeypatch.setattr(sums, "DIRECT_ROWS", 64)
+    sampled, exact = (ij.analyze(data[0], data[1], exact=n) for n in (None, 120))
+    assert any("on 64 of 120 rows" in line and "--exact 120" in line for line in sampled.warnings)
+    monkeypatch.undo()
+    assert not any("drawn at random" in line for line in exact.warnings)
+    assert exact.measures == ij.analyze(data[0], data[1]).measures

@@ -16,7 +16,7 @@ import numpy as np
 
 from infojax.analysis.inputs import Inputs, Options
 from infojax.analysis.rows import InputError
-from infojax.measures import arrays, passes, spectra, variability
+from infojax.measures import arrays, host, passes, spectra, variability
 from infojax.measures.moments import ClassStats
 from infojax.parallel import over_processes
 from infojax.processes import together
@@ -92,13 +92,30 @@ def accumulate(inputs: Inputs, options: Options) -> Sums:
       InputError: a row is not finite, or there are fewer rows than announced.
     """
     route, scale = route_of(inputs, options), _scale(inputs.rows, options.chunk)
+    if route.direct and inputs.labels is None and not options.distributed:
+        return _of_held_rows(inputs, options, route, scale)
     part = _Part(inputs, options, scale, *own_part(inputs.rows.shape[0], options.distributed))
     raw, unit, zero_rows = merged(partial(_first_pass, part, route), options.distributed)
-    if route.direct and inputs.labels is None:  # spectra are of the rows themselves
-        none = jnp.zeros(1)
-        return Sums(route, scale, raw, unit, int(zero_rows), passes.SecondPass(none, none, none), unit, {})
     second = merged(partial(_second_pass, part, raw, route.unit_scatter), options.distributed)
     return Sums(route, scale, raw, unit, int(zero_rows), *second)
+
+
+def _of_held_rows(inputs, options, route, scale):
+    """What rows without labels need, which are all held: spectra are of the rows themselves."""
+    z = inputs.rows.take(route.sample).astype(np.float64) / scale
+    if len(z) < inputs.rows.shape[0]:
+        raise InputError(f"read {len(z)} rows where {inputs.rows.shape[0]} were announced: the file is truncated")
+    if not (finite := np.isfinite(z.sum(axis=1)) | np.isfinite(z).all(axis=1)).all():
+        raise _not_finite(inputs.name, int(np.argmin(finite)))
+    u, live = host.unit_rows(z)
+    none = np.zeros(1)
+    unit = ClassStats(np.array([float(len(z))]), u.mean(axis=0, keepdims=True), none)
+    options.progress(len(z), len(z), "directions")
+    return Sums(route, scale, unit, unit, int(np.sum(~live)), passes.SecondPass(none, none, none), unit, {})
+
+
+def _not_finite(name, row):
+    return InputError(f"{name}: row {row} holds nan or inf; expected finite numbers: drop such rows")
 
 
 # Rows that several processes share
@@ -182,7 +199,7 @@ def _first_pass(part, route):
         raw, unit, zero_rows, worst, finite = _first_block(raw, unit, zero_rows, z, y, w)
         if not finite:
             row = part.start + k * len(z) + int(worst)
-            raise InputError(f"{inputs.name}: row {row} holds nan or inf; expected finite numbers: drop such rows")
+            raise _not_finite(inputs.name, row)
     return raw, unit, zero_rows
 
 

@@ -57,8 +57,9 @@ def density(z: np.ndarray, weights: np.ndarray | None, center: bool) -> np.ndarr
     if not z.size:
         return np.zeros((1, 1))
     with np.errstate(all="ignore"):
-        rows = (u * np.sqrt(p)[:, None]).astype(np.float64, copy=False)
-        return rows.T @ rows if len(rows) >= rows.shape[1] else rows @ rows.T
+        if weights is None:  # all rows that have a direction count alike
+            return gram(u) * float(p.max())
+        return gram(u * np.sqrt(p)[:, None])
 
 
 def eigenvalues(k: np.ndarray) -> np.ndarray:
