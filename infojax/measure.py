@@ -240,7 +240,7 @@ def arrays_line(argument: Argument, used: dict[str, str]) -> str:
 def check_outputs(arguments: list[Argument], args: argparse.Namespace) -> None:
     """Raises UsageError where an output cannot be written, before the long work."""
     inputs = [file for argument in arguments for file in argument.files]
-    for key in filter(None, (args.labels, args.head, args.bias)):
+    for key in filter(None, (args.labels, args.head, args.bias, args.mask)):
         inputs += [key, key.rpartition(":")[0]]
     if args.html and len({tuple(argument.steps) for argument in arguments if argument.steps is not None}) > 1:
         raise UsageError("--html: the folders have different steps; write a page for each")

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from infojax import measure
-from infojax.features import sources
+from infojax.features import layouts
 from infojax.features.arrays import open_features
 from infojax.features.axes import axes
 from infojax.features.files import open_arrays
@@ -83,10 +83,10 @@ def test_every_kind_of_file_has_axes(hidden, suffix):
 
 def test_rows_that_lie_far_apart_are_read_piece_by_piece(hidden, monkeypatch):
     np.save("h.npy", hidden)
-    monkeypatch.setattr(sources, "GAP_BYTES", 4)
+    monkeypatch.setattr(layouts, "GAP_BYTES", 4)
     fetched = []
-    real = sources._fill
-    monkeypatch.setattr(sources, "_fill", lambda stream, n: fetched.append(n) or real(stream, n))
+    real = layouts._fill
+    monkeypatch.setattr(layouts, "_fill", lambda stream, n: fetched.append(n) or real(stream, n))
     rows = open_features("h.npy", axes="bnld").layers["layer 2"]
     assert rows.shape == (L * B, D)
     np.testing.assert_array_equal(np.concatenate(list(rows.blocks(5))), hidden[:, :, 2].reshape(-1, D))

@@ -200,11 +200,13 @@ def test_files_of_a_folder_that_are_left_out_are_said(capsys, data, steps):
     assert line.endswith("; not read: epoch_3.npz")
 
 
-def test_convolution_maps_are_flattened_and_it_is_told(capsys, data):
+def test_convolution_maps_are_flattened_when_asked_for_and_it_is_told(capsys, data):
     np.savez("f.npz", **data)
     np.savez("g.npz", **(data | {"z": data["z"].reshape(NUM_ROWS, 3, 2, 1)}))
-    found = run_json(capsys, "f.npz", "g.npz")
-    flat, maps = (found[name]["features"] for name in ("f.npz", "g.npz"))
+    asked = refused(capsys, "g.npz")
+    assert "g.npz: z has shape (60, 3, 2, 1); pass --axes " in asked and "'n d d d' (60 rows x 6 columns)" in asked
+    flat = run_json(capsys, "f.npz")["f.npz"]["features"]
+    maps = run_json(capsys, "g.npz", "--axes", "n d d d")["g.npz"]["features"]
     assert maps["measures"] == flat["measures"]
     assert maps["warnings"] == ["each sample is an array of 3 x 2 x 1, flattened to 6 columns", *flat["warnings"]]
 
@@ -293,7 +295,7 @@ def test_a_page_goes_file_by_file(data, steps, monkeypatch):
 
 def test_bad_folders(capsys, data, steps):
     Path("empty").mkdir()
-    assert "empty: a folder without step files; expected step_NUMBER" in refused(capsys, "empty")
+    assert "empty: a folder without feature files; infojax reads .npy" in refused(capsys, "empty")
     np.savez("run/step_5.0.npz", **data)
     assert "run/step_5.0.npz: no step number in the name" in refused(capsys, "run")
     Path("run/step_5.0.npz").rename("run/step_005.npz")

@@ -63,13 +63,13 @@ def test_the_ring_holds_the_last_samples_in_order(rng):
         ({"": (3, 2)}, None, "labels of the monitor: given with some batches and not with others"),
         ({"": (3, 4)}, 3, "the features has 4 columns, and had 2 before"),
         ({"": (3, 2), "deep": (2, 2)}, 3, "deep has 2 rows, the features has 3"),
-        ({"deep": (3, 2)}, 3, "deep, the features: given with some batches"),
+        ({"deep": (3, 2)}, 3, "the features, deep: given with some batches"),
     ],
 )
 def test_batches_that_do_not_fit(second, labels, said):
     ring = buffer.Buffer(10)
     ring.add({"": np.ones((3, 2))}, np.arange(3))
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError) as caught:
         ring.add({k: np.ones(s) for k, s in second.items()}, None if labels is None else np.arange(labels))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
@@ -87,7 +87,7 @@ def test_arrays_of_every_library(rng):
     np.testing.assert_allclose(buffer.to_host(maps[:, 0], "", "last"), maps[:, 0, -1], rtol=1e-6)
     np.testing.assert_allclose(buffer.to_host(maps, "", lambda x: x[:, 0, 0]), maps[:, 0, 0], rtol=1e-6)
     for bad, said in ((np.ones(3), "has shape (3,)"), (np.array([["a"]]), "dtype <U1"), (np.ones((0, 2)), "(0, 2)")):
-        with pytest.raises(ValueError, match="") as caught:
+        with pytest.raises(ValueError) as caught:
             buffer.to_host(bad, "", "mean")
         assert said in str(caught.value)
     with pytest.raises(ValueError, match="labels has shape .* whole numbers"):
@@ -129,7 +129,7 @@ def test_values_against_numpy(rng):
         assert found[name] == pytest.approx(value, rel=1e-4), name
     assert found["nc4"] == np.mean((z @ w.T).argmax(1) != np.argmin(
         [np.linalg.norm(z - z[y == c].mean(0), axis=1) for c in range(3)], axis=0))  # fmt: skip
-    assert found["limit_hdr"] == pytest.approx(0, abs=1e-6) and 0 < found["limit_mir"] <= 2
+    assert 0 <= found["limit_hdr"] < 1 and 0 < found["limit_mir"] <= 2
     assert {"nc1", "nc3", "cdnv", "mean_energy", "stable_rank"} <= found.keys()
     assert not {"mir", "nc3", "limit_mir"} & values.measured(None, z, y).keys()
 
@@ -272,17 +272,20 @@ def test_boards(monkeypatch, tmp_path):
     run = types.SimpleNamespace(define_metric=lambda *a, **k: logged.append((a, k)), log=logged.append)
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(run=run))
     monkeypatch.setitem(sys.modules, "trackio", types.SimpleNamespace(log=logged.append))
-    for writer in writers.open_writers(["wandb", "trackio"], None):
-        writer.write(7, {"mir": 0.5})
-        writer.close()
+    boards = writers.Boards(["wandb", "trackio"], None)
+    assert not logged
+    boards.write(7, {"mir": 0.5})
+    boards.close()
     assert logged == [(("infojax/*",), {"step_metric": "infojax/step"}), *[{"infojax/step": 7, "infojax/mir": 0.5}] * 2]
-    monkeypatch.setitem(sys.modules, "trackio", None)
-    with pytest.raises(ValueError, match="writers: trackio needs a package that is not installed"):
-        writers.open_writers("trackio", None)
+    monkeypatch.delitem(sys.modules, "trackio")
+    monkeypatch.setattr(writers, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="writers: trackio needs trackio: pip install trackio"):
+        ij.Monitor(writers="trackio")
+    monkeypatch.undo()
     pytest.importorskip("tensorboardX")
-    [board] = writers.open_writers("tensorboard", str(tmp_path))
-    board.write(1, {"mir": 0.5})
-    board.close()
+    with ij.Monitor(str(tmp_path), every=1, capacity=4, measures=CHEAP, writers=["tensorboard"]) as monitor:
+        monitor.add(np.eye(4))
+        monitor.step()
     assert list((tmp_path / "tensorboard").iterdir())
 
 
@@ -362,6 +365,23 @@ def test_modules_that_there_are_not(network):
         ij.Monitor().watch(network, head="layer1")
     with pytest.raises(ValueError, match="model is a dict; expected a torch.nn.Module"):
         ij.Monitor().watch({}, head="fc")
+
+
+def test_names_of_wrapped_modules(network):
+    import torch
+
+    class DistributedDataParallel(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *args, **kwargs):
+            return self.module(*args, **kwargs)
+
+    monitor = ij.Monitor(every=1, capacity=4, measures=CHEAP).watch(DistributedDataParallel(network), head="fc")
+    network(torch.randn(4, 1, 8, 8))
+    labels = torch.tensor([0, -1, 2, 1])  # a negative label leaves its sample out
+    assert list(monitor.pending) == [""] and monitor.step(labels=labels)["effective_rank"] <= 3
 
 
 def test_half_precision_of_torch_and_tensors_that_need_gradients():

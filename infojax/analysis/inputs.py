@@ -155,7 +155,7 @@ def read(
 
 def _flattened(rows):
     """A line where more than one axis of each sample became its columns: pooling would have left fewer."""
-    axes = tuple(getattr(rows, "full_shape", rows.shape))[1:]
+    axes = tuple(getattr(rows, "column_sizes", rows.shape[1:]))
     if sum(size > 1 for size in axes) < 2:
         return []
     return [f"each sample is an array of {' x '.join(map(str, axes))}, flattened to {rows.shape[1]} columns"]

@@ -29,7 +29,7 @@ class ArrayRows:
     """`Rows` of an array; further axes are flattened to columns."""
 
     def __init__(self, array: np.ndarray) -> None:
-        self.full_shape = array.shape
+        self.column_sizes = array.shape[1:]
         self.array = array if array.ndim == 2 else array.reshape(len(array), math.prod(array.shape[1:]))
         self.shape, self.dtype = self.array.shape, self.array.dtype
         self.in_memory = not isinstance(array, np.memmap)

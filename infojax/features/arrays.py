@@ -83,6 +83,7 @@ def open_features(
     prompts = prompts_of(first, together.rows)
     declined = [role for role in Roles._fields if keys.get(role) == "none" and getattr(roles, role) is None]
     told = [together.told, _used(path, chosen, found, roles), repeated, masked]
+    told += [] if prompts is None else [f"{prompts[-1] + 1} prompts"]
     return Opened(
         path,
         found,

@@ -94,7 +94,7 @@ def _by_names(
         rest = "l" * (len(shape) - 1 - len(rows))
         for letters in sorted({"".join(p) for p in itertools.permutations(rows + rest)}):
             sizes = tuple(size for letter, size in zip(letters, shape, strict=False) if letter in ROW_AXES)
-            if "t" not in letters.partition("b")[0] and len(rest) < 2 and sizes == tokens[0]:
+            if letters.replace("l", "") == rows and len(rest) < 2 and sizes == tokens[0]:
                 yield letters + "d"
 
 

@@ -21,18 +21,8 @@ import ml_dtypes
 import numpy as np
 
 from infojax.features.columns import open_table
-from infojax.features.sources import (
-    Checksum,
-    FeatureFileError,
-    Layout,
-    Read,
-    StoredArray,
-    compressed_parts,
-    data_of,
-    held,
-    one_line_errors,
-    raw_parts,
-)
+from infojax.features.layouts import Checksum, Layout, compressed_parts, data_of, raw_parts
+from infojax.features.sources import FeatureFileError, Read, StoredArray, held, one_line_errors
 from infojax.features.torch_files import open_torch
 
 DIGITS = "digits"  # the name of the bundled set: scikit-learn's 8x8 digits

@@ -161,7 +161,9 @@ def same_name(name: str, path: str) -> bool:
     """Whether `path` is `name`, or one of the files of the folder or glob that it names."""
     if not os.path.exists(path):
         return False
-    inside = glob.glob(name) if not os.path.isdir(name) else [str(file) for file in Path(name).rglob("*")]
-    return any(
-        os.path.exists(file) and os.path.samefile(file, path) for file in [name, *inside] if os.path.exists(file)
-    )
+    inside = [name]
+    if os.path.isdir(name):
+        inside += [str(file) for file in Path(name).rglob("*") if file.suffix.lower() in OPENERS]
+    elif not os.path.exists(name):
+        inside += glob.glob(name)
+    return any(os.path.exists(file) and os.path.samefile(file, path) for file in inside)

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from infojax.features.sources import Checksum, FeatureFileError, Layout, StoredArray, data_of, held, raw_parts
+from infojax.features.layouts import Checksum, Layout, data_of, raw_parts
+from infojax.features.sources import FeatureFileError, StoredArray, held
 
 MOST_PICKLE = 2**26  # bytes; that of a network of 100,000 tensors has about 20 MB
 DEEPEST = 50  # levels of nested dicts and lists

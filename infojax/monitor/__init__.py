@@ -17,7 +17,7 @@ import numpy as np
 from infojax.monitor import hooks, values
 from infojax.monitor.buffer import Buffer, layers_of, to_host
 from infojax.monitor.rules import ThresholdError, parse
-from infojax.monitor.writers import Rows, open_writers
+from infojax.monitor.writers import Boards, Rows
 
 __all__ = ["Monitor", "ThresholdError"]
 
@@ -86,10 +86,8 @@ class Monitor:
             (parse(text), stop) for texts, stop in ((warn_if, False), (stop_if, True)) for text in _listed(texts)
         ]
         self.buffer = Buffer(capacity)
-        self.rank, self.ranks = hooks.place()
-        self._writes = self.rank == 0
-        self._rows = Rows(folder) if folder is not None and self._writes else None
-        self._writers = open_writers(writers, folder) if self._writes else []
+        self._rows = None if folder is None else Rows(folder)
+        self._boards = Boards(writers, folder)
         self._head: Callable[[], tuple[Any, Any]] = lambda: (None, None)
         self._per_step: int | None = None
         self._added, self._measured = 0, 0
@@ -106,13 +104,20 @@ class Monitor:
     @property
     def wants(self) -> bool:
         """Whether features of the coming step are needed: False costs nothing, on other ranks than those measured."""
-        if not (self._writes or self.gather):
+        if not self._takes_part():
             return False
         if not self._measured or not self._per_step:
             return True
-        ranks = self.ranks if self.gather else 1
-        needed = -(-self.buffer.capacity // (self._per_step * ranks))
+        needed = -(-self.buffer.capacity // (self._per_step * self._shared_by()))
         return self.every - self.now % self.every <= needed
+
+    def _takes_part(self) -> bool:
+        """Whether features of this process are measured. Asked anew: ranks may be given later."""
+        return self.gather or hooks.place()[0] == 0
+
+    def _shared_by(self) -> int:
+        """The number of processes whose features are measured together."""
+        return hooks.place()[1] if self.gather else 1
 
     def watch(
         self,
@@ -127,7 +132,7 @@ class Monitor:
           model: a torch.nn.Module.
           head: the last linear layer, as a module or its name ("fc"): its input are the features, its weight and bias
             the head of MIR, HDR, NC3 and NC4.
-          layers: names or patterns of modules ("layer*"), whose outputs are measured as layers.
+          layers: names or patterns of modules ("layer*", "encoder.*.mlp"), whose outputs are measured as layers.
           labels: the name of an argument of `model.forward` that holds the labels, as "labels" in Hugging Face models;
             None where `step` or `add` is given them.
         Raises:
@@ -146,7 +151,8 @@ class Monitor:
         Args:
           features: (n, D), or with further axes, which `pool` turns into one row; torch (any device and type), JAX,
             NumPy; or a dict, nested dict or Flax state of layers. None where hooks capture them.
-          labels: (n,) whole numbers, or None for all batches.
+          labels: (n,) whole numbers, of all features since the last labels, negative to leave samples out; None where
+            `step` is given them, or nobody has any.
           head: (C, D), for Flax `kernel.T`; bias: (C,). Those of the last call count.
         Raises:
           ValueError: shapes that do not fit together.
@@ -157,11 +163,12 @@ class Monitor:
         if self.wants:
             for name, value in layers_of(features).items():
                 self.pending.setdefault(name, []).append(to_host(value, name, self.pool))
-            self._pair(labels)
+            if labels is not None:
+                self._pair(labels)
         self.seconds += time.perf_counter() - begun
 
     def _pair(self, labels: Any) -> None:
-        """Puts what was captured since the last call into the buffer, with its labels."""
+        """Puts what is pending into the buffer, with its labels."""
         if self.pending:
             batch = {
                 name: parts[0] if len(parts) == 1 else np.concatenate(parts) for name, parts in self.pending.items()
@@ -175,15 +182,15 @@ class Monitor:
         """Counts a step of the training; call it after the optimiser's. Returns the results if it was time to measure.
 
         Args:
-          labels: of the batches that hooks captured since the last step, as in `add`.
+          labels: of the features since the last labels, as in `add`.
           step: its number, where it is not one more than the last, as after resuming.
         Raises:
           ThresholdError: a `stop_if` holds; rows are written first.
         """
         begun = time.perf_counter()
         before, self.now = self.now, self.now + 1 if step is None else int(step)
-        wanted = self._writes or self.gather
-        if wanted and self.pending:
+        wanted = self._takes_part()
+        if wanted:
             self._pair(labels)
         if self._added:
             self._per_step, self._added = self._added, 0
@@ -197,18 +204,17 @@ class Monitor:
 
     def _full(self) -> bool:
         """Whether the buffers hold enough; the same on every rank, which see batches of one size."""
-        ranks = self.ranks if self.gather else 1
-        return self.buffer.count * ranks >= self.buffer.capacity
+        return self.buffer.count * self._shared_by() >= self.buffer.capacity
 
     def measure(self) -> dict[str, float]:
         """Measures what is in the buffer now, writes it and checks the thresholds; {} if it is empty."""
+        self._pair(None)
         layers, labels = self.buffer.take()
-        if self.gather and self.ranks > 1:
+        several = self._shared_by() > 1
+        if several:
             layers, labels = hooks.gathered(layers, labels)
-        found: dict[str, float] = {}
-        if self._writes and layers:
-            found = self._results(layers, labels)
-        if self.gather and self.ranks > 1:
+        found = self._results(layers, labels) if layers else {}
+        if several:
             found = hooks.from_first(found)
         if not found:
             return {}
@@ -221,15 +227,16 @@ class Monitor:
         begun, found = time.perf_counter(), {}
         head, bias = (None if part is None else to_host(part, "head", None) for part in self._head())
         for depth, (name, z) in enumerate(layers.items()):
-            finite = np.isfinite(z).all(1)
-            if not finite.all():
+            kept = np.isfinite(z).all(1)
+            if not kept.all():
                 warnings.warn(
-                    f"infojax.Monitor: step {self.now}: {np.sum(~finite)} of {len(z)} rows of {name or 'the features'} "
+                    f"infojax.Monitor: step {self.now}: {np.sum(~kept)} of {len(z)} rows of {name or 'the features'} "
                     "hold nan or inf, and are left out",
                     RuntimeWarning,
                     stacklevel=4,
                 )
-            z, y = z[finite], None if labels is None else labels[finite]
+            kept &= True if labels is None else labels >= 0
+            z, y = z[kept], None if labels is None else labels[kept]
             if not len(z):
                 continue
             of_head = (head, bias) if name == "" else (None, None)
@@ -241,8 +248,7 @@ class Monitor:
         if self._rows is not None:
             self._rows.settings(None if head is None else len(head), labels)
             self._rows.row("timing", self.now, monitor_seconds=round(time.perf_counter() - begun, 4))
-        for writer in self._writers:
-            writer.write(self.now, found)
+        self._boards.write(self.now, found)
         return found
 
     def _check(self, found: Mapping[str, float]) -> None:
@@ -297,9 +303,7 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        for writer in self._writers:
-            writer.close()
-        self._writers = []
+        self._boards.close()
         if self._rows is not None:
             self._rows.close()
 

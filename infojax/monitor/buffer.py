@@ -28,7 +28,8 @@ class Buffer:
         for other, rows in batch.items():
             if len(rows) != n:
                 raise ValueError(
-                    f"{_named(other)} has {len(rows)} rows, {_named(name)} has {n}; expected one per sample"
+                    f"{_named(other)} has {len(rows)} rows, {_named(name)} has {n}; expected one per "
+                    "sample: a module that is called several times in a forward pass cannot be a layer"
                 )
         if labels is not None and labels.shape != (n,):
             raise ValueError(

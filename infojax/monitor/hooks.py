@@ -6,6 +6,7 @@ They are there already when somebody hands over a module; what is needed of a pa
 import difflib
 import fnmatch
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from infojax.monitor import Monitor
 
 
+WRAPPER = re.compile(r"^(?:(?:module|_orig_mod)\.)+")  # of DistributedDataParallel and torch.compile
+
 # PyTorch
 
 
@@ -31,7 +34,7 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
         linear = [name for name, module in model.named_modules() if type(module).__name__ == "Linear"]
         raise ValueError(f"pass head= or layers=; the linear layers are {', '.join(linear[-5:]) or 'none'}")
     _leave_the_accelerator()
-    modules = dict(model.named_modules())
+    modules = {WRAPPER.sub("", name): module for name, module in model.named_modules()}
     last = None if head is None else _module(modules, head)
     chosen = {name: modules[name] for pattern in layers for name in _matching(modules, pattern)}
     of_call: dict[str, Any] = {}
@@ -74,7 +77,13 @@ def _module(modules: Mapping[str, Any], head: Any) -> Any:
 
 
 def _matching(modules: Mapping[str, Any], pattern: str) -> list[str]:
-    found = [name for name in modules if name and fnmatch.fnmatchcase(name, pattern)]
+    """The modules of a pattern, in which * stays within one level: layer* is layer1, and not layer1.0.conv."""
+
+    def matches(name: str) -> bool:
+        parts, patterns = name.split("."), pattern.split(".")
+        return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
+
+    found = [name for name in modules if name and matches(name)]
     if not found:
         close = difflib.get_close_matches(pattern, list(modules), n=3, cutoff=0.3) or list(modules)[1:6]
         raise ValueError(f"{pattern!r} matches no module of the model; there are {', '.join(close)}")

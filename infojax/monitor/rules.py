@@ -44,6 +44,8 @@ class Rule(NamedTuple):
         Raises:
           ValueError: its name is not measured.
         """
+        if self.name not in found and self.name in history:
+            return ""  # its features held nothing finite, which is told
         if self.name not in found:
             raise ValueError(f"{self.text!r}: {self.name} is not measured; measured are {', '.join(found)}")
         value, before = found[self.name], history.get(self.name, ())

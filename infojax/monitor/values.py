@@ -50,7 +50,8 @@ def _table() -> dict[str, tuple[str, Callable[[Sample], Any]]]:
     """{name: (what it needs, function of a sample)}."""
     table: dict[str, tuple[str, Callable[[Sample], Any]]] = {}
     for name in dir(measures):
-        if name.startswith("_") or not inspect.isfunction(function := getattr(measures, name)):
+        function = getattr(measures, name)
+        if name.startswith("_") or not callable(function) or inspect.isclass(function):
             continue
         needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
         if needed in (["z"], ["a"]) and name in CATALOGUE:

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -101,18 +103,33 @@ def _named(step, results):
 WRITERS = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
 
 
-def open_writers(names: Sequence[str], folder: str | None) -> list[Writer]:
-    """The writers of these names.
+PACKAGES = {"tensorboard": ("tensorboardX", "tensorboard")}  # one of these; others are named as their package
+
+
+class Boards:
+    """Writers by name, opened at the first results, so only by the process that has any.
 
     Raises:
-      ValueError: one that there is not, or whose package is not installed.
+      ValueError: there is no such writer, or its package is not installed.
     """
-    found = []
-    for name in [names] if isinstance(names, str) else names:
-        if name not in WRITERS:
-            raise ValueError(f"writers: {name!r} is none of {', '.join(WRITERS)}")
-        try:
-            found.append(WRITERS[name](folder))
-        except ImportError as error:
-            raise ValueError(f"writers: {name} needs a package that is not installed: {error}") from error
-    return found
+
+    def __init__(self, names: str | Sequence[str], folder: str | None) -> None:
+        self._names, self._folder = [names] if isinstance(names, str) else list(names), folder
+        self._open: list[Writer] | None = None
+        for name in self._names:
+            if name not in WRITERS:
+                raise ValueError(f"writers: {name!r} is none of {', '.join(WRITERS)}")
+            packages = PACKAGES.get(name, (name,))
+            if not any(package in sys.modules or find_spec(package) for package in packages):
+                raise ValueError(f"writers: {name} needs {' or '.join(packages)}: pip install {packages[0]}")
+
+    def write(self, step: int, results: Mapping[str, float]) -> None:
+        if self._open is None:
+            self._open = [WRITERS[name](self._folder) for name in self._names]
+        for writer in self._open:
+            writer.write(step, results)
+
+    def close(self) -> None:
+        for writer in self._open or []:
+            writer.close()
+        self._open = None
