@@ -107,7 +107,7 @@ class Loop:
         value = loss(self)
         self.descend(value, self.nets)
         self.follow()
-        return float(value)
+        return float(value.detach())
 
     def descend(self, value, nets):
         leaves = [p for params in nets.values() for p in params.values()]
@@ -267,7 +267,7 @@ def adamatch(t):
 def dash(t):
     if t.k == 0:  # the warm-up, whose loss is rho_0
         value = supervised(t)
-        t.s["rho"] = float(value)
+        t.s["rho"] = float(value.detach())
         return value
     known, weak, strong = t.joint()
     rho = max(1.0001 * t.s["rho"] * 1.5 ** -(t.k - 1), 0.3)
@@ -297,7 +297,7 @@ def mpl(t):
     teacher = F.cross_entropy(known, t.y, label_smoothing=0.15) + 8 * min(t.k / 2, 1) * uda
     t.descend(teacher + (h - t.s["h"]) * F.cross_entropy(strong, guess), {"teacher": t.nets["teacher"]})
     t.follow()
-    return float(value)
+    return float(value.detach())
 
 
 @pytest.mark.parametrize("name", [*LOSSES, "mpl"])
@@ -326,7 +326,7 @@ def test_three_steps_are_those_of_a_loop_in_pytorch(name):
 def same(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name, tree in ours.items():
-        found = tensors(tree, False)
+        found = {key: x.numpy() for key, x in tensors(tree, False).items()}
         assert found.keys() == theirs[name].keys()
         for key, value in found.items():
             np.testing.assert_allclose(
