@@ -33,6 +33,9 @@ class Feed:
       until: last step of the run.
       mesh: the same as for the step's transforms.
       steps: most that are asked for at once.
+
+    Attributes:
+      waited: seconds for which the devices had nothing to do because rows were not there yet, after the first step.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Feed:
         mesh: Mesh | None = None,
         steps: int = 1,
     ) -> None:
-        self.sources, self.mesh, self.until = sources, mesh, until
+        self.sources, self.mesh, self.until, self.waited = sources, mesh, until, 0.0
         self.views = [view for view in views if view.source in sources]
         self._seeds, self._runs = jax.device_get(seeds), np.shape(seeds.order)
         self._draw = [
