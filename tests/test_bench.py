@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import infojax as ij
-from infojax.bench import crossmodal, gpu, measures, peers, semisup
+from infojax.bench import crossmodal, gpu, images, measures, peers, pods, semisup
 from infojax.bench.collectives import Collective, bytes_moved, collectives
+from infojax.data import open_dataset
 
 
 class Program:
@@ -167,3 +169,25 @@ def test_prompts_of_the_whole_context_give_the_same_features():
 def test_a_coop_step_is_planned_and_run():
     row = crossmodal.coop_step(crossmodal.TINY, 4, False, 2, True, "float32", True)
     assert row["tokens"] == 23 and row["plan_gib"] > 0 and row["seconds"] > 0
+
+
+def test_made_up_pictures_have_the_spectra_of_photographs(tmp_path):
+    images.write(tmp_path, classes=2, images=80)
+    train, test = (open_dataset("folder", tmp_path, size=64).split(split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (76, 4) and np.bincount(train.labels).tolist() == [38, 38]
+    sizes = {Image.open(path).size[::-1] for path in train.paths}
+    assert sizes == set(images.SIZES)
+    grey = images.texture(np.random.default_rng(0))[..., 1]
+    power = np.abs(np.fft.rfft2(grey - grey.mean())) ** 2
+    frequency = np.hypot(np.fft.fftfreq(1024)[:, None], np.fft.rfftfreq(1024)[None])
+    low, high = (np.mean(power[(frequency > f) & (frequency < 1.2 * f)]) for f in (0.01, 0.08))
+    assert np.log(low / high) / np.log(8) == pytest.approx(2.2, abs=0.2)  # amplitudes 1 / f^1.1
+
+
+def test_seconds_of_a_step_on_paper():
+    """Arithmetic or memory, then the ring; beyond 256 chips their share of the reduced bytes in the network."""
+    inside = pods.seconds_on_paper(197e10, 819e6, 100e6, 50e6, 8)
+    assert inside == pytest.approx(0.01 + (2 * 100e6 + 50e6) * 7 / 8 / 200e9)
+    assert pods.seconds_on_paper(0, 819e7, 0, 0, 1) == pytest.approx(0.01)
+    between = pods.seconds_on_paper(0, 0, 256e6, 0, 512)
+    assert between == pytest.approx(2 * 256e6 * 255 / 256 / 200e9 + 2 * 1e6 * 0.5 / 3.125e9)

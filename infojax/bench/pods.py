@@ -100,8 +100,8 @@ def compiled_step(study: Study, mesh: Mesh, batch: int | None = None) -> tuple[A
     objective = with_settings(study.objective, {"batch_size": batch}) if batch else study.objective
     state = jax.eval_shape(lambda seeds: init_state(objective, seeds, study.ctx), Seeds())
 
-    def placed(tree, spec=P()):
-        return jax.tree.map(lambda x: abstract(mesh, jnp.shape(x), jnp.result_type(x), spec), tree)
+    def placed(tree):
+        return jax.tree.map(lambda x: abstract(mesh, jnp.shape(x), jnp.result_type(x), P()), tree)
 
     fed = None
     if study.streams:

@@ -64,7 +64,7 @@ class Workers:
             process.stdin.flush()
             found = pickle.load(process.stdout)
         except (OSError, EOFError, pickle.UnpicklingError):
-            code, process = process and process.wait(), None
+            code, process = process and _ended(process), None
             raise DataError(
                 f"a worker that decodes pictures ended with code {code}; where memory is short, take fewer: "
                 "--config.data.workers"
@@ -80,8 +80,7 @@ class Workers:
         self._threads.shutdown(wait=True)
         while not self._idle.empty():
             if (process := self._idle.get()) is not None:
-                process.stdin.close()
-                process.wait()
+                _ended(process)
 
 
 @contextmanager
@@ -133,6 +132,14 @@ def _started():
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", "from infojax.data.workers import serve; serve()"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+
+
+def _ended(process):
+    """The exit code of a worker, once its input has ended."""
+    with suppress(OSError):  # there is nobody to read what is left
+        process.stdin.close()
+    process.stdout.close()
+    return process.wait()
 
 
 def serve() -> None:

@@ -104,7 +104,9 @@ def train(
             steps_per_call=calls,
             runs=[run.facts for run in runs] if prepared.grouped else (),
         )  # fmt: skip
-    say(f"trained in {time.perf_counter() - begun:.0f} s; rows in {folder.metrics}")
+    taken = time.perf_counter() - begun
+    waited = f", {feed.waited / taken:.1%} of it waiting for samples to be read" if feed else ""
+    say(f"trained in {taken:.0f} s{waited}; rows in {folder.metrics}")
     if prepared.grouped:
         say_frozen(runs, state, say)
     if config.report.draw and jax.process_index() == 0:

@@ -34,6 +34,9 @@ class Feed:
       mesh: the same as for the step's transforms.
       steps: most that are asked for at once.
       parts: as of `infojax.train.draw.draw`.
+
+    Attributes:
+      waited: seconds for which the devices had nothing to do because rows were not there yet, after the first step.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class Feed:
         steps: int = 1,
         parts: Mapping[str, jax.Array] = {},
     ) -> None:
-        self.sources, self.mesh, self.until = sources, mesh, until
+        self.sources, self.mesh, self.until, self.waited = sources, mesh, until, 0.0
         self.views = [view for view in views if view.source in sources]
         self._seeds, self._runs = jax.device_get(seeds), np.shape(seeds.order)
         self._draw = [

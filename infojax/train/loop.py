@@ -207,10 +207,15 @@ class _Keeper:
 
     def fed(self, feed, k, count, metrics):
         """The rows of some steps. Timed is how long the devices have nothing to do, from the end of the last step."""
-        if metrics is not None and not feed.ready(count):
+        if metrics is None:
+            with self._timed("first_calls"):
+                return feed(k, count)
+        if not feed.ready(count):
             jax.block_until_ready(metrics)
-        with self._timed("first_calls" if metrics is None else "data"):
-            return feed(k, count)
+        with self._timed("data"):
+            found = feed(k, count)
+        feed.waited = self.seconds["data"]
+        return found
 
     def compiling(self, k, step, arguments):
         """The first call of a process, timed."""

@@ -1,11 +1,13 @@
 """Real processes on loopback, for tests: started together, waited for together, killed if they hang."""
 
 import contextlib
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +31,7 @@ def started(*commands, devices=2):
             running.append(
                 subprocess.Popen(
                     [sys.executable, *command, "--distributed", *flags],
+                    stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -56,3 +59,30 @@ def finished(running):
 def run(*commands, devices=2):
     with started(*commands, devices=devices) as running:
         return finished(running)
+
+
+@contextlib.contextmanager
+def serving(count=2):
+    """A function of the arguments of a command for each of some joined processes -> [(exit code, stdout, stderr), ...].
+
+    They are started once; see `serving.py`.
+    """
+    with started(*[[str(Path(__file__).parent / "serving.py")]] * count) as running:
+
+        def ask(*commands):
+            for process, command in zip(running, commands, strict=True):
+                process.stdin.write(json.dumps([str(word) for word in command]) + "\n")
+                process.stdin.flush()
+            return [tuple(json.loads(answer(process))) for process in running]
+
+        yield ask
+
+
+def answer(process):
+    """The line that a process prints next."""
+    found = []
+    reader = threading.Thread(target=lambda: found.append(process.stdout.readline()), daemon=True)
+    reader.start()
+    reader.join(TIMEOUT)
+    assert found and found[0], f"no answer within {TIMEOUT} s, or the process ended"
+    return found[0]

@@ -15,4 +15,4 @@ def program():
 
 if __name__ == "__main__":
     settings, rest = processes.split_flags(sys.argv[1:])
-    sys.exit(processes.run(program, settings, "waiting", stops=0.5 * ("deaf" in rest)))
+    sys.exit(processes.run(program, settings, "waiting", stops=3.0 * ("deaf" in rest)))

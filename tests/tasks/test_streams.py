@@ -133,7 +133,7 @@ def test_a_worker_that_fails_or_is_killed_is_one_line(pictures, two_workers, tmp
 def test_large_jpegs_are_decoded_at_a_part_of_their_size(tmp_path):
     """Within the rounding that resizing from a half has; small ones, and other formats, as before."""
     rng = np.random.default_rng(0)
-    smooth = np.asarray(Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).resize((480, 320)))
+    smooth = np.asarray(Image.fromarray(rng.integers(0, 256, (10, 15, 3), np.uint8)).resize((480, 320)))
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
     Image.open(tmp_path / "a.jpg").save(tmp_path / "a.png")  # the pixels of the whole
     for size, drafted in ((40, True), (80, True), (81, False), (160, False)):

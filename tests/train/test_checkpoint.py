@@ -68,12 +68,21 @@ def test_donated_after_save(tmp_path):
     same(Checkpoints(tmp_path).restore(state())[1], state(1))
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove"])
+DAMAGES = {
+    "truncated": lambda path, i: path.write_bytes(path.read_bytes()[:7]),
+    "removed": lambda path, i: path.unlink(),
+    "zeroed": lambda path, i: path.write_bytes(bytes(path.stat().st_size)),
+    "half removed": lambda path, i: path.unlink() if i % 2 else None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_newest_one_is_skipped(tmp_path, damage):
     store = written(tmp_path, [1, 2])
-    for path in (tmp_path / "2" / "default").rglob("*"):
-        if path.is_file():
-            path.write_bytes(path.read_bytes()[:7]) if damage == "truncate" else path.unlink()
+    files = sorted(path for path in (tmp_path / "2" / "default").rglob("*") if path.is_file())
+    assert len(files) > 3
+    for i, path in enumerate(files):
+        DAMAGES[damage](path, i)
     with pytest.warns(UserWarning, match="checkpoint 2 is damaged, skipped"):
         step, found = store.restore(state())
     assert step == 1
