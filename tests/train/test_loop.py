@@ -250,7 +250,7 @@ def test_what_evaluations_to_come_will_take_is_told_once(tmp_path, monkeypatch):
             tmp_path / name,
             10,
             evaluators=[Evaluator("slow", every(interval, 100), slow)],
-            progress=lambda *x: seen.append(x),
+            progress=lambda *x, seen=seen: seen.append(x),
         )
         notes = [(step, values["note"]) for step, values in seen if "note" in values]
         assert [(step, note[:38]) for step, note in notes] == [(step, note[:38]) for step, note in told]
