@@ -147,7 +147,8 @@ def test_a_limit_of_threads_ends_with_the_last_who_asked(monkeypatch):
         def restore_original_limits(self):
             told.append("restored")
 
-    monkeypatch.setattr(cores, "_blas", lambda library=Library(): library)
+    library = Library()
+    monkeypatch.setattr(cores, "_blas", lambda: library)
     with cores.one_thread():
         with cores.one_thread():
             pass
