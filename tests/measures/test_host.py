@@ -90,6 +90,12 @@ def test_the_root_of_an_inverse_is_triangular_where_the_rank_is_full():
     np.testing.assert_allclose(by_class.root_of(full, width=4).energies(rows), np.sum((rows @ full) ** 2, axis=1))
 
 
+def test_a_small_singular_value_that_the_diagonal_hides_is_cut_off():
+    a = np.eye(12) - np.triu(np.ones((12, 12)), 1)  # of condition 2^11, with a diagonal of ones
+    root = roots.host_inverse(a, np.array(1e-2))
+    np.testing.assert_allclose(root @ root.T, np.linalg.pinv(a.T @ a, rcond=1e-4), atol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(30, 80), (80, 30)], ids=["wide", "tall"])
 @pytest.mark.parametrize("spread", [1.0, 1e-3, 0.0], ids=["even", "decaying", "without a column"])
@@ -130,14 +136,26 @@ def test_small_eigenvalues_keep_their_digits_in_float32():
     np.testing.assert_allclose(ij.matrix_entropy(z), -np.sum(w[w > 0] * np.log(w[w > 0])), rtol=1e-5)
 
 
-def test_a_limit_of_threads_ends_with_the_last_who_asked(workers):
-    limits = [one["num_threads"] for one in cores._blas().info()]
+def test_a_limit_of_threads_ends_with_the_last_who_asked(monkeypatch):
+    told = []
+
+    class Library:
+        def limit(self, limits, user_api):
+            told.append(limits)
+            return self
+
+        def restore_original_limits(self):
+            told.append("restored")
+
+    library = Library()
+    monkeypatch.setattr(cores, "_blas", lambda: library)
     with cores.one_thread():
         with cores.one_thread():
             pass
-        assert {one["num_threads"] for one in cores._blas().info()} == {1}
-    assert [one["num_threads"] for one in cores._blas().info()] == limits
+        assert told == [1]
+    assert told == [1, "restored"]
     assert cores.shared(lambda x: x * x, range(7)) == [x * x for x in range(7)]
+    assert told == [1, "restored"] * 2
 
 
 def test_arrays_stay_on_the_host_where_jax_computes_there():

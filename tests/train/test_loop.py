@@ -20,6 +20,7 @@ import pytest
 from infojax.data import channel_moments, open_dataset, transforms
 from infojax.models import MLP
 from infojax.objectives import Aux, Context, Facts, Objective, Optimizer, Seeds, Supervised, View, init_state, objective
+from infojax.train import loop
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.feed import Feed
 from infojax.train.loop import Evaluator, NonFiniteError, Preempted, at, every, fit, log_spaced
@@ -233,6 +234,26 @@ def test_several_runs_give_a_row_each(tmp_path):
     found = [(row["step"], row["run"]) for row in rows_of(tmp_path)]
     assert found == [(step, i) for step in (1, 2) for i in range(3)]
     assert len({row["loss"] for row in rows_of(tmp_path)}) == 6
+
+
+def test_what_evaluations_to_come_will_take_is_told_once(tmp_path, monkeypatch):
+    """After the second, since the first compiles; that of a step, which is told before, does not hold them."""
+    monkeypatch.setattr(loop, "TOLD", 3.0)
+
+    def slow(run):
+        yield "split", "test"
+        time.sleep(0.05)
+
+    for name, interval, told in (("often", 1, [(1, "the evaluations to come take about 5 s")]), ("rarely", 5, [])):
+        seen = []
+        train(
+            tmp_path / name,
+            10,
+            evaluators=[Evaluator("slow", every(interval, 100), slow)],
+            progress=lambda *x, seen=seen: seen.append(x),
+        )
+        notes = [(step, values["note"]) for step, values in seen if "note" in values]
+        assert [(step, note[:38]) for step, note in notes] == [(step, note[:38]) for step, note in told]
 
 
 def test_an_evaluator_of_all_runs_writes_rows_of_its_own(tmp_path):
