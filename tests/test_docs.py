@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from infojax.bench.__main__ import BENCHES
 from infojax.data.official import OFFICIAL
 from infojax.processes import split_flags
 from infojax.report import __main__ as report
-from infojax.report.runs.statements import statements
+from infojax.report.runs.statements import papers_box, statements
 from infojax.tasks.config import ConfigError
 from infojax.tasks.flags import parse
 
@@ -119,7 +120,8 @@ def test_the_papers_statements_belong_to_configs_and_files():
     assert all((folder / f"{figure['cells']}.json").is_file() for figure in figures if "cells" in figure)
     (where, text), *_ = statements("temperature")
     assert where == "Song et al., Fig. 2b" and "falls with the temperature" in text
-    assert statements("smoke") == []
+    assert statements("smoke") == [] and papers_box(SimpleNamespace(config={"name": "smoke"})) == ""
+    assert "<b>Song et al., Fig. 2b</b>: The accuracy" in papers_box(SimpleNamespace(config={"name": "temperature"}))
 
 
 def test_every_measure_has_its_formula():
