@@ -23,6 +23,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # docstrings tell shapes and units, which types do not
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 default_role = "code"
 
 # Code below docs/ is not part of the site; links to it are links to files.

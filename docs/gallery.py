@@ -31,14 +31,14 @@ VERDICTS = {
 LARGEST = 90_000  # bytes of a picture
 HEAD = """# Gallery
 
-Every figure and table of the papers with the paper's statement, and what this code found. Most of ours are small: bundled
-digits, Fashion-MNIST, two CPU cores. **Reproduces** and **does not** speak of the statement at that scale, not of the
-paper's figure at its own; **cannot be run here** names the command and what it is expected to cost.
+Every figure and table of the papers with the paper's statement, and what this code found. Most of ours are small:
+bundled digits, Fashion-MNIST, two CPU cores. **Reproduces** and **does not** speak of the statement at that scale, not
+of the paper's figure at its own; **cannot be run here** names the command and what it is expected to cost.
 
-`python docs/gallery.py ID` runs a row again, with its picture. [What was run](results.md) has all numbers; pictures without
-a commit draw those. The papers' sides are in `infojax/report/expected`, in one place for this page and for the pages of
-runs. Costs on one GPU are estimated from the steps/s measured on one H200 ([bench gpu](results.md)); `--dry_run` prints
-FLOPs and time for yours.
+`python docs/gallery.py ID` runs a row again, with its picture. [What was run](results.md) has all numbers; pictures
+without a commit draw those. The papers' sides are in `infojax/report/expected`, in one place for this page and for the
+pages of runs. Costs on one GPU are estimated from the steps/s measured on one H200 ([bench gpu](results.md));
+`--dry_run` prints FLOPs and time for yours.
 """
 
 
