@@ -29,7 +29,9 @@ class Source(Protocol):
     """
 
     shape: tuple[int, ...]
-    labels: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray: ...
 
     def __len__(self) -> int: ...
 

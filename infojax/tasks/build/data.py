@@ -67,7 +67,7 @@ def loaded(config: Any, source: Source) -> tuple[Source, tuple[str, ...]]:
     return source, (note,)
 
 
-def placed(sources: Mapping[str, Source]) -> dict[str, dict[str, Any]]:
+def placed(sources: Mapping[str, Source]) -> dict[str, Any]:
     """The fields data and streams of a `Study`: sources in memory go to the devices, others are read by the host."""
     return {
         "data": {name: arrays_of(source) for name, source in sources.items() if isinstance(source, Arrays)},

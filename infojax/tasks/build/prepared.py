@@ -94,7 +94,7 @@ def prepare(study: Study, config: Any) -> Prepared:
     prepared = Prepared(study, runs, mesh, step, objective, state, constants, seeds)
     with buildable("the network or its step"):
         feed = prepared.feed()
-        step.check(objective, state, constants, seeds, feed and feed.like())
+        step.check(objective, state, constants, seeds, None if feed is None else feed.like())
     return prepared
 
 
