@@ -307,11 +307,11 @@ def text_of(html):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>", "", html, flags=re.S)))
 
 
-def test_the_page_has_the_figures_in_the_order_of_the_thesis(whole):
+def test_the_page_has_what_the_thesis_asks_about_the_layers_first(whole):
     page = (whole / "report.html").read_text()
     assert page.count("<svg") == 8 == len(list((whole / "figures").glob("*.svg")))
     figures = re.findall(r"Cheong 2025, Figs?\. (\d\.\d)", text_of(page))
-    assert figures == ["1.1", "1.2", "1.3", "3.2", "3.3", "3.4", "3.5", "3.6"]
+    assert figures == ["3.2", "3.4", "3.5", "3.6", "3.3", "1.1", "1.2", "1.3"]
     ids = re.findall(r'\bid="([^"]*)"', page)
     assert len(ids) == len(set(ids))
 

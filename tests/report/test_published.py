@@ -114,7 +114,7 @@ def test_the_command_writes_every_form(tmp_path, capsys):
     written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
     assert written == {f"semisup.{k}" for k in ("txt", "md", "csv", "html")} | drawn
     assert "25.00" in (tmp_path / "out" / "semisup.md").read_text()
-    assert (tmp_path / "out" / "semisup.html").read_text().count("<figure>") == 2
+    assert (tmp_path / "out" / "semisup.html").read_text().count("<figure") == 2
     assert command.main([str(folder), "--select", "last"]) == 2
 
 

@@ -10,6 +10,7 @@ from infojax import outputs
 from infojax.report.runs.rows import read_history
 from infojax.report.runs.selection import selection_lines, several
 from infojax.report.runs.tables import text_lines
+from infojax.report.runs.verdict import verdict
 
 
 def write_run(folder: str | Path) -> Path:
@@ -58,4 +59,4 @@ def write_table(name: str, folders: Iterable[str | Path], out: str | Path, selec
 def summary_lines(folder: str | Path) -> list[str]:
     """The last evaluation as a table of fixed width: mean ± half of the 95% interval over seeds, and limits."""
     history = read_history(folder)
-    return text_lines(history) + (selection_lines(history) if several(history) else [])
+    return [*text_lines(history), *(selection_lines(history) if several(history) else []), *verdict(history)]

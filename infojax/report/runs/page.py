@@ -72,8 +72,8 @@ PICTURES = {
     "gaps": Picture("Compression and generalisation", GAPS, draw_gaps, "compression", True, ("nc1",)),
     "planes": Picture("Information planes", PLANES, draw_planes, "compression", True),
 }
-# The order of a page: that of Cheong 2025, then the others.
-THESIS = ("compression_curves", "binning", "cloud", "layers", "gaps", "separation", "usable", "planes")
+# The order of a page: what Cheong 2025 asks about the layers, then the others.
+THESIS = ("layers", "separation", "usable", "planes", "gaps", "compression_curves", "binning", "cloud")
 ORDER = dict.fromkeys((*THESIS, *FIGURES, "classes", "similarity"))
 
 
@@ -133,15 +133,15 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
     labels = labels_of([history.folder for history in histories])
     methods = compared(histories, labels)
     splits = list(dict.fromkeys(split for history in histories for split in splits_of(history, COMPARED)))
-    drawn, tables = [], []
+    drawn, tables, contents = [], [], {}
     for split in splits:
         title = _compared_heading(histories, methods, split)
         found = draw(COMPARISON, methods, title, split)
         if found is not None:
             name = f"comparison_{split or 'sample'}"
-            drawn.append(
-                inline(save(figures, name, *found, prefix=name)[1], f"{split}: {COMPARISON.caption}".lstrip(": "))
-            )
+            caption = f"{split}: {COMPARISON.caption}".lstrip(": ")
+            drawn.append(inline(save(figures, name, *found, prefix=name)[1], caption, f"figure-{name}"))
+            contents[f"figure-{name}"] = f"{COMPARISON.title}{f', {split}' * bool(split)}"
         shown = (*ERRORS, *COMPARED) if any(map(several, histories)) else COMPARED
         tables.append(_titled(3, split) + plain_table(*final_table(methods, split, shown)))
     for name in ORDER:
@@ -154,23 +154,27 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
         else:
             found = plan.draw(methods, _lines(f"{plan.title}{_convention(histories, plan.quantities)}"))
         if found is not None:
-            drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption))
+            drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption, f"figure-{name}"))
+            contents[f"figure-{name}"] = plan.title
     header, rows = differing(histories, labels)
     notes = [
         f"{label}: {note}" for history, label in zip(histories, labels, strict=True) for note in warnings_of(history)
     ]
     settings = plain_table(header, rows) if rows else "<p>None.</p>"
+    contents = {"last": "Last evaluations"} | contents | {"differing": "Settings that differ"}
+    said = zip(labels, map(verdict, histories), strict=True)
     parts = [
+        found_box(f"{label}: {' '.join(sentences)}" for label, sentences in said if sentences),
         warnings_box(notes),
-        f"<section><h2>Settings that differ</h2>{settings}</section>",
-        f"<section><h2>Last evaluations</h2>{_paragraph(MEANING)}{''.join(tables)}</section>",
+        f"<section id='last'><h2>Last evaluations</h2>{_paragraph(MEANING)}{''.join(tables)}</section>",
         _gallery(drawn),
+        f'<section id="differing"><h2>Settings that differ</h2>{settings}</section>',
         *(
             _folded(f"{label}: settings", _json(history.config))
             for history, label in zip(histories, labels, strict=True)
         ),
     ]
-    return document("Comparison of " + ", ".join(labels), parts)
+    return document("Comparison of " + ", ".join(labels), parts, contents)
 
 
 MEANING = "Mean ± half of the 95% interval over seeds (Student's t); a number alone is one run's."
