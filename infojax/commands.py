@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 BAD_INPUT, INTERRUPTED = 2, 130  # 128 + SIGINT, as a shell reports it
 CACHE_BYTES = 1 << 29  # of compiled programs; those unused for longest go first
+KEPT_IN = "jax_compilation_cache_dir"
 NO_CACHE = ("--no-cache", "--no_cache")
 
 
@@ -148,7 +149,8 @@ def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
     if len(rest) < len(argv):
         jax.config.update("jax_enable_compilation_cache", False)
         return rest
-    if jax.config.jax_compilation_cache_dir is not None or find_spec("filelock") is None:  # JAX bounds it with that
+    told = getattr(jax.config, KEPT_IN)
+    if told is not None or find_spec("filelock") is None:  # JAX bounds it with that
         return rest
     folder = cache_folder()
     try:
@@ -160,7 +162,7 @@ def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
         return rest
     if new and sys.stderr is not None and sys.stderr.isatty():
         say(name, f"compiling, once on this machine: programs are kept in {folder}; --no-cache keeps none")
-    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    jax.config.update(KEPT_IN, os.fspath(folder))
     jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     return rest

@@ -14,7 +14,7 @@ from infojax import outputs
 BENCHES = {
     "scale": "joint entropies of up to a million samples, streamed moments, bytes and work a device of a pod",
     "measures": "speed, memory and float32 error of the measures against the dense N x N route",
-    "peers": "the measures beside NumPy and PyTorch as people paste them, taking turns in one run",
+    "peers": "the measures beside NumPy and PyTorch as people paste them: medians, taking turns in one run",
     "file": "measuring a 2,000,000 x 256 float32 .npy file in bounded memory",
     "models": "forward pass and training step of the classifiers, beside PyTorch where it is installed",
     "train": "images/s of training, cost of the information terms and of measuring, seeds together and apart",

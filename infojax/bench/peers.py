@@ -26,6 +26,8 @@ import numpy as np
 import infojax as ij
 from infojax.bench.measures import features
 
+Calls = dict[str, Callable[[], Any]]  # who -> work
+
 BUDGET = 12.0  # seconds for the rounds of one row, after the first
 ROUNDS = (3, 15)
 TURN = 0.05  # seconds of a turn: short calls are repeated, the first of them on cold caches
@@ -142,9 +144,11 @@ def effective_rank_torch(z: np.ndarray) -> float:
     return float(torch.exp(-(p * p.log()).sum()))
 
 
-def cases(quick: bool = False) -> list[tuple[str, dict[str, Callable[[], Any]], float]]:
+def cases(quick: bool = False) -> list[tuple[str, Calls, float]]:
     """(work, who -> call, goal) of each row; `quick` keeps small ones."""
-    found: list[tuple[str, dict[str, Callable[[], Any]], float]] = []
+    found: list[tuple[str, Calls, float]] = []
+    ours: Calls
+    pasted: Calls
     for n, entropy_goal, information_goal in ((4_000, 1000, 100), (1_000, 50, 10))[quick:]:
         z, labels, head, _ = features(n, 10, 128)
         ours = {"infojax": lambda z=z: ij.matrix_entropy(z)}
@@ -179,7 +183,7 @@ def cases(quick: bool = False) -> list[tuple[str, dict[str, Callable[[], Any]], 
     return found
 
 
-def taken(calls: dict[str, Callable[[], Any]], budget: float) -> dict[str, float]:
+def taken(calls: Calls, budget: float) -> dict[str, float]:
     """Median seconds of each call; all take turns, as often as the budget allows after one turn to warm up.
 
     Raises:

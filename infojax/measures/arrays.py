@@ -410,7 +410,7 @@ def stays_on_host(*arrays: Any) -> bool:
 
     It is several times faster there than XLA, which copies NumPy's arrays and has slower matrix products and spectra.
     """
-    device = jax.config.jax_default_device
+    device = getattr(jax.config, "jax_default_device")  # noqa: B009  # the type checker does not know it
     platform = jax.default_backend() if device is None else getattr(device, "platform", device)
     return platform == "cpu" and on_host(*arrays)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from infojax.measures import cores
+from infojax.measures.arrays import AnyArray
 
 BLOCK_BYTES = 2**21  # of the rows of a block: with their deviations they stay in a core's cache
 CHAIN = 256  # rows summed in the type of the samples, before float64 takes over
@@ -72,8 +73,9 @@ class Samples:
         return np.bincount(self.labels, weights=values, minlength=self.num_classes).astype(np.float64)
 
 
-def samples(z: np.ndarray, labels: np.ndarray, weights: np.ndarray, num_classes: int) -> Samples:
-    """`Samples` of z (N, D), labels (N,) and weights (N,)."""
+def samples(z: AnyArray, labels: AnyArray, weights: AnyArray, num_classes: int) -> Samples:
+    """`Samples` of z (N, D), labels (N,) and weights (N,), which are on the host."""
+    z, labels, weights = (np.asarray(x) for x in (z, labels, weights))
     counted = (labels >= 0) & (labels < num_classes) & (weights > 0)
     order = None if counted.all() else np.flatnonzero(counted)
     if order is not None:
@@ -163,7 +165,7 @@ class Root:
 
     def energies(self, rows: np.ndarray, *_: Any) -> np.ndarray:
         """||T^T d||^2 of each row d."""
-        return sum(squares_of(rows[:, : len(piece)] @ piece) for piece in self.pieces)
+        return np.sum([squares_of(rows[:, : len(piece)] @ piece) for piece in self.pieces], axis=0)
 
 
 def root_of(inverse: np.ndarray, width: int = 64) -> Root:

@@ -275,7 +275,7 @@ def fold_blocks(f: Callable[..., Any], carry: Any, block: int, *samples: AnyArra
 
 
 def known_samples(
-    z: jax.Array, labels: jax.Array, w: jax.Array, num_classes: int
+    z: AnyArray, labels: AnyArray, w: AnyArray, num_classes: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Labels in [0, C), with weights and rows zero where the label is unknown; rows of weight zero (padding) too."""
     known = (labels >= 0) & (labels < num_classes)

@@ -61,7 +61,8 @@ def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
     classes, split = num_classes(history), _split(history, "nc1")
     if split is None or classes is None:
         return ""
-    low, high = [], []
+    low: list[str] = []
+    high: list[str] = []
     for key, name in SIGNS.items():
         value = _mean(history, split, key, runs) / (classes - 1 if key == "nc1" else 1)
         if math.isfinite(value):

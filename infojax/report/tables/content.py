@@ -189,7 +189,8 @@ def side_by_side(reports: Mapping[str, Report], letters: Mapping[str, str]) -> t
         values = [reports[name].measures.get(key) for name in letters.values()]
         row = [key, *("" if value is None else format_value(value) for value in values)]
         if len(letters) == 2:
-            row.append("" if None in values else format_value(values[1] - values[0], 3))
+            one, other = values
+            row.append("" if one is None or other is None else format_value(other - one, 3))
         rows.append([*row, limits[key]])
     if any(limits.values()):
         return [*header, "limit"], rows
