@@ -621,8 +621,8 @@ def test_bad_files(capsys, data):
     whole = Path("f.npz").read_bytes()
     Path("g.npz").write_bytes(whole[:500])
     assert "g.npz: cannot be read: File is not a zip file" in refused(capsys, "f.npz", "g.npz")
-    Path("f.pt").write_bytes(whole)
-    assert "f.pt: unknown kind of file '.pt'" in refused(capsys, "f.pt")
+    Path("f.txt").write_bytes(whole)
+    assert "f.txt: unknown kind of file '.txt'" in refused(capsys, "f.txt")
     assert refused(capsys, "g.npy") == "g.npy: no such file; did you mean g.npz or f.npz?"
 
 

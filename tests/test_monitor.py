@@ -254,10 +254,10 @@ def test_thresholds_warn_and_stop_after_the_row_is_written(rng, tmp_path):
     monitor.add({"embedding": z, "deep": z})
     monitor.step()
     monitor.add({"embedding": flat, "deep": z})
-    with pytest.warns(RuntimeWarning, match=r"step 2: effective_rank < 0.9 \* start \(1 < 3"):
+    with pytest.warns(RuntimeWarning, match=r"step 2: effective_rank < 0.9 \* start \(1(\.0\d*)? < 3"):
         monitor.step()
     monitor.add({"embedding": z, "deep": flat})
-    with pytest.raises(ThresholdError, match=r"step 3: effective_rank@deep < 0.5 \* start \(1 < "):
+    with pytest.raises(ThresholdError, match=r"step 3: effective_rank@deep < 0.5 \* start \(1(\.0\d*)? < "):
         monitor.step()
     assert read_history(tmp_path).last == 3
     with pytest.raises(ValueError, match="mir is not measured; measured are effective_rank"):

@@ -11,7 +11,7 @@ from infojax.features.axes import HIDDEN, axes_of, spaced
 from infojax.features.folders import Argument, Together, open_together
 from infojax.features.roles import ROLE_NAMES, find, listed, match_layers
 from infojax.features.sources import FeatureFileError, StoredArray
-from infojax.features.tokens import kept_rows, labels_of_rows, prompts_of, stored_labels
+from infojax.features.tokens import kept_rows, labels_of_rows, prompts_of
 
 HIDDEN_TUPLE = re.compile(rf"(?:.*\.)?(?:{'|'.join(HIDDEN)})\.\d+")  # a tuple with an array for each layer
 
@@ -79,7 +79,7 @@ def open_features(
     labels, repeated = None, ""
     if roles.labels is not None:
         per_file = together.rows if "t" in first.axes else ()
-        labels, repeated = labels_of_rows(stored_labels(roles.labels), first, roles.labels.where, per_file)
+        labels, repeated = labels_of_rows(roles.labels, first, per_file)
     prompts = prompts_of(first, together.rows)
     declined = [role for role in Roles._fields if keys.get(role) == "none" and getattr(roles, role) is None]
     told = [together.told, _used(path, chosen, found, roles), repeated, masked]

@@ -87,6 +87,9 @@ def _by_names(
             yield "lnd"
         return
     tokens = [array.full_shape for other, array in arrays.items() if other.lower().rpartition(".")[2] in TOKENS]
+    if "token_ids" in arrays and len(shape) == 3 and tokens == [shape[:1]]:  # vLLM's layout, whatever the sizes
+        yield "tld"
+        return
     if last.startswith("last") and len(shape) == 3:
         yield "btd"
     elif tokens:

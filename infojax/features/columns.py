@@ -47,7 +47,7 @@ def _column(path: Path, name: str, kind: Any, shape: tuple[int, ...]) -> StoredA
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     refusal = "" if text or number else f"is of the type {kind}, and not of numbers"
-    dtype = np.dtype(kind.to_pandas_dtype()) if number else np.dtype(str)
+    dtype = np.dtype(kind.to_pandas_dtype() if number else str if text else "V1")
 
     @contextmanager
     def opener() -> Iterator[Read]:

@@ -49,32 +49,32 @@ def _by_token(mask: StoredArray) -> bool:
     return mask.where.lower().endswith("mask")
 
 
-def labels_of_rows(
-    labels: np.ndarray, rows: StoredArray, where: str, per_file: tuple[int, ...] = ()
-) -> tuple[np.ndarray, str]:
+def labels_of_rows(array: StoredArray, rows: StoredArray, per_file: tuple[int, ...] = ()) -> tuple[np.ndarray, str]:
     """Labels (N,), one per row, and in words whether those of prompts were repeated for their tokens.
 
     Args:
-      labels: one per row, in the shape of the rows' axes or flat; or one per prompt.
-      rows: the features; where: names the labels, for messages.
+      array: the labels: one per row, in the shape of the rows' axes or flat; or one per prompt.
+      rows: the features.
       per_file: number of rows from each file, where several were joined.
+    Raises:
+      FeatureFileError: they have another shape, before they are read; or are no labels.
     """
-    sizes, total = rows.row_sizes, rows.shape[0]
-    if labels.shape in (sizes, (total,), (total, 1)):
-        return labels.reshape(-1), ""
+    sizes, total, shape = rows.row_sizes, rows.shape[0], array.full_shape
+    if shape in (sizes, (total,), (total, 1)):
+        return stored_labels(array).reshape(-1), ""
     repeats: tuple[int, ...] = per_file if len(sizes) == 1 else (math.prod(sizes[1:]),) * sizes[0]
-    if repeats and labels.shape == (len(repeats),):
-        return np.repeat(labels, repeats), "each label for all tokens of its prompt"
-    transposed = rows.axes == "nd" and labels.shape[:1] == rows.full_shape[1:]
-    if transposed:
+    if repeats and shape == (len(repeats),):
+        return np.repeat(stored_labels(array), repeats), "each label for all tokens of its prompt"
+    axes = "" if rows.axes == "nd" else f" (axes {spaced(rows.axes)})"
+    if not axes and shape[:1] == rows.full_shape[1:]:
         fix = f"the features are stored transposed, (D, N): pass --axes {spaced('dn')}"
-    elif labels.ndim == 2 and len(labels) == total:
+    elif len(shape) == 2 and shape[0] == total:
         fix = "if its rows are one-hot, save labels.argmax(axis=1)"
     else:
         fix = "pass another array with --labels, or --labels none"
     raise FeatureFileError(
-        f"{where} has shape {labels.shape}, the labels must be ({total},), one per row of {rows.where} {rows} (axes "
-        f"{spaced(rows.axes)}); {fix}"
+        f"{array.where} has shape {shape}, the labels must be ({total},), one per row of {rows.where} {rows}{axes}; "
+        f"{fix}"
     )
 
 

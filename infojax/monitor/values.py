@@ -1,4 +1,4 @@
-"""Measures of a buffer by name: those of the catalogue that features, labels and a head give in one call."""
+"""Measures of a buffer by name: collapse, the interplay with a head, and every public function of features alone."""
 
 import difflib
 import inspect
@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from infojax import measures
-from infojax.measures.catalogue import CATALOGUE
 from infojax.measures.theory import Limits, nc_limits
 
 OF_FEATURES = ("entropy_features", "effective_rank", "effective_rank_from_gram", "stable_rank")
 OF_LABELS = ("nc1", "nc2_equiangularity", "cdnv")
+# Functions of z that give no number, or whose z are views or a trajectory.
+OTHERS = ("gram", "unit_rows", "singular_values", "lidar", "curvature")
 OF_HEAD = ("mir", "hdr", "mean_energy", "entropy_head_weights", "nc3", "nc4")
 
 
@@ -54,7 +55,7 @@ def _table() -> dict[str, tuple[str, Callable[[Sample], Any]]]:
         if name.startswith("_") or not callable(function) or inspect.isclass(function):
             continue
         needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-        if needed in (["z"], ["a"]) and name in CATALOGUE:
+        if needed in (["z"], ["a"]) and name not in OTHERS and not name.startswith("estimate"):
             table[name] = ("features", lambda sample, function=function: function(sample.z))
     for name in measures.NeuralCollapse._fields:
         if name != "per_class":
