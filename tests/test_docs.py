@@ -136,7 +136,10 @@ def test_every_measure_has_its_formula():
 def test_the_tour_is_whole():
     """Every cell ran, in order, and left what a code host shows; it is run again in .ci/run."""
     path = DOCS / "tour.ipynb"
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    every = json.loads(path.read_text())["cells"]
+    said = "".join("".join(cell["source"]) for cell in every if cell["cell_type"] == "markdown")
+    assert [link for link in re.findall(r"\]\(([^)\s]+)\)", said) if not (DOCS / link).exists()] == []
+    cells = [cell for cell in every if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert not any(output["output_type"] == "error" for output in outputs)
