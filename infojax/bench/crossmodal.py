@@ -38,7 +38,14 @@ def towers(sizes: clip.Architecture, name: str, batch: int, repeats: int) -> Ite
     for kind, x, length in (("image", images, None), ("text", ids, 25), ("text", ids, sizes.context)):
         x = jnp.asarray(x if length is None else x[:, :length])
         taken = best(lambda x=x, kind=kind: encode(variables, x, kind).block_until_ready(), repeats)
-        row = {"kind": "towers", "model": name, "tower": kind, "tokens": length, "batch": batch, "per_s": batch / taken}
+        row: dict[str, Any] = {
+            "kind": "towers",
+            "model": name,
+            "tower": kind,
+            "tokens": length,
+            "batch": batch,
+            "per_s": batch / taken,
+        }
         if other:
             seconds = other(kind, None if length is None else np.asarray(x))
             row |= {"transformers_per_s": batch / seconds, "ratio": seconds / taken}
@@ -108,7 +115,12 @@ def coop_step(
     step = make_step(ctx, {"plain": lambda key, x: x}).compiled()
     begun = time.perf_counter()
     program = step.lower(method, state, constants, Seeds()).compile()
-    row = {"classes": classes, "tokens": constants["prompts"].tokens.shape[1], "chunk": chunk, "remat": remat}
+    row: dict[str, Any] = {
+        "classes": classes,
+        "tokens": constants["prompts"].tokens.shape[1],
+        "chunk": chunk,
+        "remat": remat,
+    }
     row |= {"dtype": jnp.dtype(dtype).name, "compile_s": time.perf_counter() - begun}
     planned = program.memory_analysis()
     if planned is not None:

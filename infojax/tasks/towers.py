@@ -179,7 +179,7 @@ def _begun(settings, sizes, ids):
 
 
 def matched_pairs(
-    settings: Any, sizes: clip.Architecture, images: np.ndarray, labels: np.ndarray, ids: jax.Array
+    settings: Any, sizes: clip.Architecture, images: Any, labels: Any, ids: jax.Array
 ) -> tuple[Any, float]:
     """(variables, accuracy over the last tenth of the steps) after training both towers and the temperature.
 

@@ -77,7 +77,7 @@ def study(config: ConfigDict, workdir: str | Path | None = None, known: dict[str
     else:
         objective, ctx, constants = prompt_learning(config, towers, laid, facts, posed.per_epoch, posed.batch_size)
     drawn = sources(config, objective, samples, encoded)
-    part_of = range(len(encoded.shots)).__getitem__ if laid else lambda _: 0  # zero-shot CLIP draws once
+    draws = len(encoded.shots)  # one for each seed; zero-shot CLIP draws once
     return Study(
         objective=objective,
         ctx=ctx,
@@ -87,7 +87,7 @@ def study(config: ConfigDict, workdir: str | Path | None = None, known: dict[str
         splits=encoded.splits,
         evaluators=evaluators_of(encoded, config.evaluate.train_samples, posed.total, laid is not None),
         per_epoch=posed.per_epoch,
-        members=lambda seed: [({"seed": seed}, Seeds(seed, seed, seed, part=part_of(seed - config.seed)))],
+        members=lambda seed: [({"seed": seed}, Seeds(seed, seed, seed, part=(seed - config.seed) % draws))],
         constants=constants | parts_of(drawn, len(encoded.shots)),
         files={"few_shot.txt": shots_file(samples)},
         notes=(*posed.notes, *towers.notes, *posed.told, *drawn.notes),
