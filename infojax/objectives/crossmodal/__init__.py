@@ -1,6 +1,6 @@
 """Prompts learnt on frozen CLIP towers: CoOp, CoCoOp, and the cross-modal alignment loss with either."""
 
-from infojax.objectives.crossmodal.alignment import FORMS, TEXTS, GroupEntropies, cross_modal_alignment, group_entropies
+from infojax.objectives.crossmodal.cma import FORMS, TEXTS, GroupEntropies, cross_modal_alignment, group_entropies
 from infojax.objectives.crossmodal.learning import (
     Matched,
     PromptLearning,

@@ -10,7 +10,7 @@ import optax
 
 from infojax.measures.spectra import unit_rows
 from infojax.objectives.contract import Aux, Batches, Constants, Context, Head, Metrics, Model, Net, State, View
-from infojax.objectives.crossmodal.alignment import cross_modal_alignment
+from infojax.objectives.crossmodal.cma import cross_modal_alignment
 from infojax.objectives.crossmodal.prompts import Prompts, prompt_features
 from infojax.objectives.nets import Nets
 from infojax.objectives.objective import Objective, objective
