@@ -25,8 +25,9 @@ COUNTS = (3, 2, 1)
 LIKE = jax.ShapeDtypeStruct((2, 4, 4, 1), jnp.float64)
 CHANGES = {
     "pseudo_label": dict(threshold=0.5), "uda": dict(threshold=0.5), "fixmatch": dict(threshold=0.5),
-    "flexmatch": dict(threshold=0.5), "freematch": dict(decay=0.9, fairness=0.5), "softmatch": dict(decay=0.9),
-    "adamatch": dict(decay=0.9, threshold=0.9), "dash": dict(warmup=1, averaged=1, period=1, least=0.3, growth=1.5),
+    "flexmatch": dict(threshold=0.7, warm=False), "freematch": dict(decay=0.9, fairness=0.5),
+    "softmatch": dict(decay=0.9), "adamatch": dict(decay=0.9, threshold=0.9),
+    "dash": dict(warmup=1, averaged=1, period=1, least=0.3, growth=1.5),
     "remixmatch": dict(model_decay=0.9), "vat": dict(radius=0.5), "mpl": dict(threshold=0.45, uda_steps=2),
 }  # fmt: skip
 
@@ -59,6 +60,9 @@ def batch_of(method, step):
         "labelled": Batch({"weak": means[y] + rng.normal(size=(N, 4, 4, 1))}, y, np.arange(N)),
         "unlabelled": Batch(views, seen, index),
     }
+
+
+WHOLE = ("mixmatch", "remixmatch", "flexmatch")  # all samples count; FlexMatch has hardly learnt in three steps
 
 
 class Loop:
@@ -223,12 +227,12 @@ def flexmatch(t):
     last, effect = t.s.setdefault("last", np.full(20, -1)), t.s.setdefault("effect", torch.zeros(CLASSES))
     counts = np.array([(last == c).sum() for c in range(-1, CLASSES)])
     if counts.max() < 20:
-        effect = t.s["effect"] = torch.tensor(counts[1:] / counts.max())
+        effect = t.s["effect"] = torch.tensor(counts[1:] / max(counts[1:].max(), 1))
     top, guess = weak.softmax(-1).max(-1)
-    for place, sure, c in zip(t.index, top >= 0.5, guess, strict=True):
+    for place, sure, c in zip(t.index, top >= 0.7, guess, strict=True):
         if sure:
             last[place] = c
-    return F.cross_entropy(known, t.y) + masked_ce(strong, guess, top >= 0.5 * (effect / (2 - effect))[guess])
+    return F.cross_entropy(known, t.y) + masked_ce(strong, guess, top >= 0.7 * (effect / (2 - effect))[guess])
 
 
 def freematch(t):
@@ -320,7 +324,7 @@ def test_three_steps_are_those_of_a_loop_in_pytorch(name):
         same(state.params, loop.nets)
         same(state.averages["ema"], loop.ema)
         same(statistics(state), loop.running)
-        assert "mix" in name or any(0 < ratio < 1 for ratio in ratios)  # some are left out
+        assert name in WHOLE or any(0 < ratio < 1 for ratio in ratios)  # some are left out
 
 
 def same(ours, theirs):
