@@ -9,7 +9,8 @@
 
 RUN is the folder of a run of any task that trains a network; its data set, normalisation and network are taken from
 there, and data=NAME probes the same network on another set of the same shape. Choices: data; model, where there is no
-RUN; seeds, of the probe. --config.frozen.layer=group3 takes a layer before the last, averaged over positions;
+RUN; seeds, of the probe. --config.frozen.layer=group3 takes a layer before the last, averaged over positions,
+--config.frozen.layer=projection the output of a self-supervised run's projector; a run that still trains is only read.
 --config.frozen.run=2 the third of several runs that were trained together.
 
 Features of both splits are computed once, of the pictures as they are: unlike MAE's probe, which crops and mirrors at

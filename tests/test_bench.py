@@ -1,6 +1,7 @@
 """What the benches read from compiled programs, and what a bench of limited time keeps."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import pytest
 from PIL import Image
 
 import infojax as ij
-from infojax.bench import crossmodal, gpu, images, measures, peers, pods, semisup
+from infojax.bench import crossmodal, gpu, images, measures, peers, pods, selfsup, semisup, torch_selfsup
 from infojax.bench.collectives import Collective, bytes_moved, collectives
 from infojax.data import open_dataset
+from infojax.objectives.selfsup import barlow_twins, nt_xent, spectral_contrastive, vicreg
 
 
 class Program:
@@ -103,6 +105,36 @@ def test_the_convolutions_of_a_program_are_found(monkeypatch):
 
     program = jax.make_jaxpr(jax.grad(loss))(jnp.ones((2, 2, 3, 3)), jnp.ones((1, 2, 4, 4)))
     assert semisup.convolutions(program.jaxpr, 1) == 5
+
+
+def test_parts_of_a_self_supervised_step():
+    """M-MAE has the share of its determinant; one of 4 patches is seen, with the class token."""
+    found = selfsup.parts("mmae", quick=True, reached=1e9)
+    assert 0 < found["views_share"] and 0 < found["logdet_share"] and 0 < found["share_of_peak"]
+    assert found["encoder_tokens_per_s"] / found["images_per_s"] == pytest.approx(17)
+    assert found["decoder_tokens_per_s"] / found["images_per_s"] == pytest.approx(65)
+
+
+@pytest.mark.parametrize("name", torch_selfsup.LOSSES[:4])
+def test_losses_of_pytorch_are_ours(name):
+    """Otherwise the two steps that are compared do different work."""
+    torch = pytest.importorskip("torch")
+    ours = {"barlow": barlow_twins, "simclr": nt_xent, "vicreg": partial(vicreg, form="paper"),
+            "spectral": partial(spectral_contrastive, form="haochen")}[name]  # fmt: skip
+    z = np.random.default_rng(0).normal(size=(2, 12, 5)).astype(np.float32)
+    z = z / np.linalg.norm(z, axis=-1, keepdims=True)
+    found = float(torch_selfsup.branches(name, *torch.tensor(z)))
+    assert found == pytest.approx(float(ours(*jnp.asarray(z))), rel=1e-5)
+
+
+def test_a_masked_step_of_pytorch_learns():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    step = torch_selfsup.masked("mmae", selfsup.sizes(quick=True))
+    parts = step.__closure__[step.__code__.co_freevars.index("parts")].cell_contents
+    before = parts["embed"].weight.detach().clone()
+    step()
+    assert torch.isfinite(parts["embed"].weight).all() and not torch.equal(parts["embed"].weight, before)
 
 
 @pytest.mark.parametrize("name", semisup.BESIDE)

@@ -20,6 +20,7 @@ BENCHES = {
     "train": "images/s of training, cost of the information terms and of measuring, seeds together and apart",
     "semisup": "steps/s of the semi-supervised methods and what a step is made of, beside PyTorch",
     "crossmodal": "CLIP's towers beside transformers', a CoOp step at 100 and 1,000 classes: time and memory",
+    "selfsup": "images/s of the self-supervised methods with their views, beside PyTorch, and parts of a step",
     "layers": "tr(S_W S_B^+) of every layer of f+, and minimality of the layers of f-",
     "gpu": "what one GPU gives in a few minutes: correctness, steps, measures, augmentation, beside PyTorch",
     "images": "training from a folder of JPEGs that is not held in memory, beside PyTorch's loader",

@@ -108,7 +108,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
         taken = best(lambda step=step: jax.block_until_ready(step(data, 1)))
         beside = best(lambda theirs=theirs: [view(x) for view in theirs for x in pictures], 3)
         rows.append(_row(f"draw, {name}, normalise", BATCH * len(ours), taken, beside, first))
-    return rows + _two_views(train, quick) + [_records(train, 1000 if quick else 5000)]
+    return rows + two_views(train, quick) + [_records(train, 1000 if quick else 5000)]
 
 
 def pillow_view(image: Any, recipe: Recipe, size: int) -> Any:
@@ -143,7 +143,7 @@ def pillow_view(image: Any, recipe: Recipe, size: int) -> Any:
     return np.asarray(image)
 
 
-def _two_views(train, quick):
+def two_views(train, quick):
     """Two SimCLR views of each picture, of 32 x 32 and of 224 x 224, on the device and by Pillow."""
     rows, large = [], np.random.default_rng(0).integers(0, 256, (16 if quick else 64, 256, 256, 3), dtype=np.uint8)
     for name, data, size in (("simclr_small", train.x[:BATCH], SIZE), ("simclr", large, 224)):

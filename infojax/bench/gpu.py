@@ -233,6 +233,13 @@ def steps(quick: bool) -> Iterator[dict[str, Any]]:
         yield row
 
 
+def selfsup(quick: bool) -> Iterator[dict[str, Any]]:
+    """Barlow Twins of ViT-S/16 and MAE of ViT-B/16, 224 x 224, with their views."""
+    from infojax.bench.selfsup import large
+
+    yield from large(quick)
+
+
 def seeds(quick: bool) -> Iterator[dict[str, Any]]:
     """Several seeds of one step by vmap against one seed."""
     batch = 8 if quick else 64
@@ -324,6 +331,7 @@ PARTS = {
     "step": steps,  # half a minute of compilation each
     "seeds": seeds,
     "coop": coop,
+    "selfsup": selfsup,
 }
 
 

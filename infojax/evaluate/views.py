@@ -18,6 +18,7 @@ from infojax.evaluate.forward import Evaluation, Sample
 from infojax.measures.divergence import eigenspace_jsd, matrix_jsd, spectrum_jsd
 from infojax.measures.entropy import coding_rate, gram, matrix_entropy, matrix_entropy_from_gram, rankme
 from infojax.measures.joint import joint_entropy_from_gram, mi_of
+from infojax.measures.views import lidar
 from infojax.objectives import Model
 from infojax.parallel import local_copy
 
@@ -77,6 +78,35 @@ def view_information(
         yield from between_grams(*(gram(correlated(z)) for z in (z1, z2)), "_features")
         yield from divergences(gram(z1), gram(z2))
         yield from bounds(z1, z2)
+
+    return run
+
+
+def view_lidar(
+    transform: Callable[..., jax.Array], sample: Sample, count: int, seed: int = 0
+) -> Callable[[Mapping[str, Model]], Row]:
+    """An evaluator's `run`: `infojax.lidar` of the embeddings of `count` views of each sample, drawn once.
+
+    Args:
+      transform: of a view, (key, samples as stored) -> what the network takes.
+      sample: `Sample`, each view of which is processed in one batch.
+      seed: of the draws.
+    """
+
+    @jax.jit
+    def embedding(model, x, i):
+        return model(transform(jax.random.fold_in(jax.random.key(seed), i), x)).embedding.astype(jnp.float32)
+
+    def run(models):
+        model = replace(models["raw"], extra={})
+        z = jnp.stack([local_copy(embedding(model, sample.x, i)) for i in range(count)], axis=1)
+        yield "split", sample.split
+        yield "lidar_samples", len(sample.x)  # "n" is for the split
+        yield "lidar_views", count
+        if jnp.all(jnp.isfinite(z)):
+            yield "lidar", float(lidar(z))
+        else:
+            yield "not_finite", "embedding"
 
     return run
 

@@ -246,6 +246,7 @@ CATALOGUE = {
         Measure("loss_method", "loss of the method", TRAINING, colour=5),
         Measure("uniformity", "mean squared cosine of class tokens", VIEWS),
         # Of the projections of two views (the prediction of one and the target's projection of the other for BYOL).
+        Measure("lidar", "LiDAR", group=VIEWS),
         Measure("view_mutual_information", "MI of views", summary=30, brief=21, colour=3, **_OF_VIEWS),
         Measure("view_mutual_information_alpha_2", "MI of views, order 2", colour=3, **_OF_VIEWS),
         Measure("view_joint_entropy", "joint entropy of views", summary=31, brief=22, **_OF_VIEWS),

@@ -10,7 +10,7 @@ import numpy as np
 from infojax.models.cnn import ThesisCNN
 from infojax.models.heads import Projector
 from infojax.models.linear import Linear, LinearProbe
-from infojax.models.mae import MAE, MAEOutput, patchify, unpatchify
+from infojax.models.mae import MAE, MAEOutput
 from infojax.models.mlp import MLP
 from infojax.models.output import Output
 from infojax.models.resnet import ResNet
@@ -34,8 +34,6 @@ __all__ = [
     "WideResNet",
     "build",
     "options_of",
-    "patchify",
-    "unpatchify",
 ]
 
 MODELS: dict[str, Any] = {

@@ -9,6 +9,7 @@ Linear kernels are transposed, convolutions go from (out, in, H, W) to (H, W, in
 matrix, in this order. Arrays are read elsewhere, for instance by `safetensors.numpy.load_file`.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from infojax.models.mae import MAE
-from infojax.models.vit import ViT, sincos_positions
+from infojax.models.vit import ViT, resized_positions, sincos_positions
 
 Arrays = Mapping[str, Any]
 # Our names -> published names, for whole parts of a path; \1 is the number of a block, from 0 there and from 1 here.
@@ -71,9 +72,17 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
     found: dict[tuple[str, ...], np.ndarray] = {}
     missing: list[str] = []
     fresh: list[tuple[str, ...]] = []
+    told: list[str] = []
     for path, leaf in flat.items():
         names = published_names(path[1:], style)
         may_stay = path[1] == "head" or (path[1] == "norm" and getattr(module, "pool", "") == "mean")
+        if path[1:] == ("position",):
+            table, note = _positions(names[0], arrays, leaf.shape, style)
+            found |= {} if table is None else {path: table}
+            missing += names * (table is None)
+            told += [note] if note else []
+            used.update(names)
+            continue
         if not all(name in arrays for name in names):
             fresh += [path] * may_stay
             missing += names[:1] * (not may_stay)
@@ -84,9 +93,7 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
             fresh.append(path)
             used.difference_update(names)
             continue
-        if value.shape != leaf.shape:
-            what = f"here {value.shape}, but this model needs {leaf.shape}"
-            raise ValueError(f"{names[0]} has the shape {np.shape(arrays[names[0]])}, {what}")
+        _check_shape(names[0], np.shape(arrays[names[0]]), value.shape, leaf.shape)
         found[path] = value.astype(leaf.dtype)
     unused = [name for name in arrays if name not in used]
     if isinstance(module, ViT):
@@ -96,6 +103,7 @@ def from_published(arrays: Arrays, module: Any, variables: Any) -> tuple[Any, li
         lists = (("lacks", missing), ("has unknown", unknown))
         raise ValueError(f"the checkpoint {'; it '.join(f'{what} {_some(names)}' for what, names in lists if names)}")
     notes = [f"initial values stay in: {_some(sorted({'.'.join(path[1:-1]) for path in fresh}))}"] if fresh else []
+    notes += told
     notes += [f"left out of the checkpoint: {_some(unused)}"] if unused else []
     return unflatten_dict(flat | found), notes
 
@@ -176,6 +184,32 @@ def _here(path, values, style):
     if path[-1] == "kernel" and style != "infojax":
         return value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
     return value
+
+
+def _positions(name, arrays, shape, style):
+    """(learned positions of a shape, a note): resized for another square grid; those of an MAE of infojax begin fixed.
+
+    Raises:
+      ValueError: they do not fit.
+    """
+    new = math.isqrt(shape[1] - 1)
+    square = new * new == shape[1] - 1
+    if name not in arrays and style == "infojax" and square:
+        sines = np.pad(sincos_positions(new, new, shape[2]), ((1, 0), (0, 0)))[None]
+        return sines, "positions begin as fixed sines and cosines"
+    if name not in arrays:
+        return None, ""
+    value = np.asarray(arrays[name])
+    old = math.isqrt(max(value.shape[1] - 1, 0)) if value.ndim == 3 else 0
+    if value.shape != shape and square and value.shape == (1, 1 + old * old, shape[2]):
+        return resized_positions(value, new), f"positions of {old} x {old} patches are resized to {new} x {new}"
+    _check_shape(name, value.shape, value.shape, shape)
+    return value.astype(np.float32), ""
+
+
+def _check_shape(name, there, here, needed):
+    if here != needed:
+        raise ValueError(f"{name} has the shape {there}, here {here}, but this model needs {needed}")
 
 
 def _fixed_positions(name, arrays, module, style):

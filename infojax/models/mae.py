@@ -12,7 +12,6 @@ References:
   He et al. 2022, Masked autoencoders are scalable vision learners; facebookresearch/mae models_mae.py.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -28,7 +27,8 @@ class MAEOutput(NamedTuple):
     """The result of a masked forward pass, for N images of L patches.
 
     Attributes:
-      prediction: (N, L, patch^2 * channels) float32, the pixels of every patch in the layout of `patchify`.
+      prediction: (N, L, patch^2 * channels) float32, the pixels of every patch row by row, each as rows, columns,
+        channels: `infojax.objectives.selfsup.patchify`.
       mask: (N, L) float32, 1 where a patch was removed.
       latent: (N, 1 + kept, width) float32, the encoder's output after its last norm, the class token first.
       restore: (N, L) the rank of each patch in order of noise: kept patch j of a sample is latent[1 + restore[j]] where
@@ -134,31 +134,3 @@ class MAE(ViT):
             x = Block(heads, init, dtype=self.dtype, name=f"decoder_block{i + 1}")(x)
         x = nn.LayerNorm(1e-6, name="decoder_norm")(x.astype(jnp.float32))
         return dense(pixels, "prediction", jnp.float32)(x[:, 1:])
-
-
-def patchify(images: jax.Array, patch: int) -> jax.Array:
-    """(N, H, W, channels) to (N, L, patch^2 * channels): patches row by row, each as rows, columns, channels.
-
-    Raises:
-      ValueError: patches do not tile the images.
-    """
-    n, channels = len(images), images.shape[-1]
-    rows, columns = grid(images.shape, patch)
-    tiles = images.reshape(n, rows, patch, columns, patch, channels).swapaxes(2, 3)
-    return tiles.reshape(n, rows * columns, patch * patch * channels)
-
-
-def unpatchify(patches: jax.Array, patch: int, rows: int | None = None) -> jax.Array:
-    """The inverse of `patchify`; `rows` of patches, by default as many as columns.
-
-    Raises:
-      ValueError: L patches do not fill that many rows, or the last axis is not patch^2 numbers per channel.
-    """
-    n, count, pixels = patches.shape
-    side = math.isqrt(count) if rows is None else rows
-    columns = side if rows is None else count // max(side, 1)
-    if side < 1 or side * columns != count or pixels % patch**2:
-        what = "a square" if rows is None else f"{rows} rows"
-        raise ValueError(f"{count} patches of {pixels} numbers are not {what} of patches of {patch} x {patch} pixels")
-    tiles = patches.reshape(n, side, columns, patch, patch, pixels // patch**2).swapaxes(2, 3)
-    return tiles.reshape(n, side * patch, columns * patch, pixels // patch**2)

@@ -7,6 +7,7 @@ References:
   Dosovitskiy et al. 2021; Touvron et al. 2021 (tiny and small); facebookresearch/mae models_mae.py, models_vit.py.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -39,6 +40,29 @@ def sincos_positions(rows: int, columns: int, width: int) -> np.ndarray:
     row, column = np.divmod(np.arange(rows * columns), columns)
     angles = [np.outer(place, frequencies) for place in (column, row)]
     return np.concatenate([part for a in angles for part in (np.sin(a), np.cos(a))], axis=1).astype(np.float32)
+
+
+def resized_positions(table: np.ndarray, side: int) -> np.ndarray:
+    """Learned positions (1, 1 + L, width) of a square grid for one of side x side: bicubic, as PyTorch (a = -0.75).
+
+    The class token keeps its own. No antialiasing where the grid shrinks, pixels at the border are repeated: that of
+    `torch.nn.functional.interpolate(size=..., mode="bicubic")`, which MAE's and timm's code use.
+
+    Raises:
+      ValueError: L is no square.
+    """
+    old = math.isqrt(table.shape[1] - 1)
+    if old * old != table.shape[1] - 1:
+        raise ValueError(f"positions of {table.shape[1] - 1} patches, which are no square grid, cannot be resized")
+    place = (np.arange(side) + 0.5) * old / side - 0.5
+    first = np.floor(place).astype(int)[:, None] + np.arange(-1, 3)  # four taps
+    x, a = np.abs(place[:, None] - first), -0.75
+    near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    weights = np.zeros((side, old))
+    np.add.at(weights, (np.arange(side)[:, None], np.clip(first, 0, old - 1)), np.where(x <= 1, near, far))
+    grid = np.asarray(table, np.float64)[0, 1:].reshape(old, old, -1)
+    found = np.einsum("ip,jq,pqd->ijd", weights, weights, grid).reshape(1, side * side, -1)
+    return np.concatenate([np.asarray(table)[:, :1], found], axis=1).astype(np.float32)
 
 
 class Block(nn.Module):

@@ -67,7 +67,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        changes = x.shape[-1] != self.channels
+        changes = x.shape[-1] != self.channels or self.stride > 1
         y = _normalised(self, x, train, "bn1")
         if self.very_first and (changes or self.variant == "google"):
             x = y

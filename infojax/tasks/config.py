@@ -28,6 +28,7 @@ CHOSEN = {
     "term": "objective.term",
     "labels": "data.labels",
     "method": "method",
+    "weights": "model.weights",
     "variant": "variant",
     "seeds": "seeds",
     "init": "path.init",

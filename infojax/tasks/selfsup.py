@@ -1,7 +1,7 @@
 """Self-supervised learning: a method of `infojax.objectives.selfsup`, and what matrix information sees of it."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,17 @@ import optax
 from ml_collections import ConfigDict
 
 from infojax.data import RECIPES, Recipe, Source, open_dataset, view_transforms
-from infojax.evaluate import fixed_sample, interplay, neural_collapse, on_sample, online, spectrum, view_information
+from infojax.evaluate import (
+    fixed_sample,
+    interplay,
+    neural_collapse,
+    on_sample,
+    online,
+    reconstructions,
+    spectrum,
+    view_information,
+    view_lidar,
+)
 from infojax.measures.variability import NC1_CONVENTIONS
 from infojax.models import Linear, Projector, options_of
 from infojax.objectives import Context, Facts, Net, Optimizer, flat_settings, with_settings
@@ -38,7 +48,7 @@ from infojax.tasks.build import (
 )
 from infojax.tasks.config import ConfigError, training
 from infojax.tasks.train import run_of
-from infojax.train.loop import Evaluator
+from infojax.train.loop import Evaluator, at
 from infojax.train.networks import as_net
 
 MASKED = tuple(name for name in METHODS if "mae" in name)  # these have one view, and no projector
@@ -66,10 +76,11 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
     config.online = dict(lr=0.1)  # of the linear classifier beside the method; 0: none
     settings = flat_settings(METHODS[method])
     config.objective = {key: value for key, value in settings.items() if key not in DERIVED}
-    config.optimizer = optimizer_settings(
-        "lars", lr=0.4, weight_decay=1e-4, schedule="cosine", trust=0.02, momentum=0.0
-    )
+    config.optimizer = optimizer_settings("larc", lr=0.4, weight_decay=1e-4, schedule="cosine_linspace")
     config.evaluate.views = 512  # held-out samples, of which two views each are compared; 0: none
+    config.evaluate.lidar_views = 10  # of each of these samples, for LiDAR; below 2: none
+    if method in MASKED:
+        config.evaluate.pictures = 6  # held-out samples whose reconstructions are drawn at the end; 0: none
     return config
 
 
@@ -91,13 +102,17 @@ def study(config: ConfigDict) -> Study:
     method = method_of(config, total)
     nets = networks(config, classes, source.shape)
     views = view_transforms(mean, std, recipes(config.data), flip=dataset.flip)
+    moments = (mean, std)
     return Study(
         objective=method,
         ctx=Context(nets, {"main": Optimizer(optimizers(config, total, nets))}, Facts(classes, total)),
         transforms=views,
         **placed({"train": every}),
         splits={"train": source, "test": test},
-        evaluators=lambda tools, due: evaluators(config, tools, due, test, (views["view1"], views["view2"])),
+        evaluators=lambda tools, due: (
+            *evaluators(config, tools, due, test, views),
+            *pictures(config, nets["net"], at(total), test, views["plain"], moments),
+        ),
         per_epoch=per_epoch,
         notes=(*notes, *reads, *note_fewer(config, train=source, test=test), *note_views(config, len(test))),
     )
@@ -161,22 +176,37 @@ def optimizers(config: ConfigDict, total: int, nets: dict[str, Net]) -> optax.Gr
 
 
 def evaluators(
-    config: ConfigDict, tools: Tools, due: Any, test: Source, views: Sequence[Callable]
+    config: ConfigDict, tools: Tools, due: Any, test: Source, views: Mapping[str, Callable]
 ) -> Iterator[Evaluator]:
-    """Features of both splits, the online classifier, and two views of one held-out batch."""
+    """Features of both splits, the online classifier, and views of one held-out batch."""
     measures = (online, interplay, partial(neural_collapse, convention=config.evaluate.convention), spectrum)
     for split in ("train", "test"):
         run = on_sample(tools.through, tools.sample(split), measures)
         yield Evaluator("features", due, lambda models, run=run: run({"raw": models["raw"]}))
-    if config.method not in MASKED and config.evaluate.views:
-        sample = fixed_sample("test", test, config.evaluate.views, seed=1)
+    if not config.evaluate.views:
+        return
+    sample = fixed_sample("test", test, config.evaluate.views, seed=1)
+    if config.evaluate.lidar_views > 1:
+        yield Evaluator("lidar", due, view_lidar(views["view1"], sample, config.evaluate.lidar_views))
+    if config.method not in MASKED:
         branches = BRANCHES.get(config.method, (("raw", "projection"),) * 2)
-        yield Evaluator("views", due, view_information(views, sample, branches))
+        yield Evaluator("views", due, view_information((views["view1"], views["view2"]), sample, branches))
+
+
+def pictures(
+    config: ConfigDict, net: Net, due: Any, test: Source, plain: Callable, moments: Any
+) -> Iterator[Evaluator]:
+    """What a masked auto-encoder predicts of a few held-out samples."""
+    if config.evaluate.get("pictures"):
+        sample, patch = fixed_sample("test", test, config.evaluate.pictures, seed=1), patch_of(config.model)
+        ddof = config.objective.norm_ddof if config.objective.norm_pix else None
+        found = reconstructions(net, plain, sample, patch, ddof, moments)
+        yield Evaluator("pictures", due, found)
 
 
 def note_views(config: ConfigDict, count: int) -> Iterator[str]:
     """A line where fewer samples are compared than the config asks for."""
-    if config.method not in MASKED and config.evaluate.views > count:
+    if config.evaluate.views > count:
         yield f"config.evaluate.views is {config.evaluate.views:,}, more than the {count:,} test samples: all are used"
 
 

@@ -89,6 +89,27 @@ def warmup_cosine(lr: float, total_steps: int, warmup_steps: int = 0, end: float
     return optax.warmup_cosine_decay_schedule(0.0 if warmup_steps else lr, lr, warmup_steps, total_steps, end)
 
 
+def linspace_cosine(
+    lr: float, total_steps: int, warmup_steps: int, start: float = 0.0, end: float = 0.0
+) -> optax.Schedule:
+    """linspace(start, lr, warmup_steps), then half a cosine: lr is reached at step warmup_steps - 1, and kept for one.
+
+    `warmup_cosine` reaches it a step later; its rates in between are lower.
+
+    References:
+      solo-learn, with start = 3e-5; HaoChen's spectral_contrastive_learning.
+    """
+    last = max(warmup_steps - 1, 1)
+
+    def schedule(step):
+        rising = start + (lr - start) * jnp.minimum(step / last, 1)
+        done = jnp.clip((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0, 1)
+        falling = end + (lr - end) * (1 + jnp.cos(jnp.pi * done)) / 2
+        return jnp.where(step < warmup_steps, rising, falling)
+
+    return schedule
+
+
 def sgd(
     lr: float | optax.Schedule,
     *,
@@ -152,6 +173,45 @@ def lars(
         clip,
         optax.add_decayed_weights(weight_decay, matrices),
         optax.masked(optax.scale_by_trust_ratio(trust_coefficient=trust), matrices),
+        optax.trace(momentum) if momentum else optax.identity(),
+        optax.scale_by_learning_rate(lr),
+    )
+
+
+def larc(
+    lr: float | optax.Schedule,
+    *,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    trust: float = 0.02,
+    clip: float | None = None,
+) -> optax.GradientTransformation:
+    """LARS with a bound, as in solo-learn: v <- momentum v + min(s / lr, 1) (g + wd p); p <- p - lr v.
+
+    s = trust |p| / (|g| + wd |p|). Where s < lr, without momentum, the step is s (g + wd p), whatever lr is: the
+    schedule is only a bound. A matrix with |p| = 0 or |g| = 0 has neither decay nor adaptation.
+
+    References:
+      solo-learn's LARS with clip_lr, which its recipes for CIFAR have, with momentum 0; NVIDIA's LARC.
+    """
+
+    def update(updates, state, params=None):
+        rate = lr(state.count) if callable(lr) else lr
+
+        def one(g, p):
+            norm_p, norm_g = jnp.linalg.norm(p), jnp.linalg.norm(g)
+            apply = (p.ndim > 1) & (norm_p > 0) & (norm_g > 0)
+            s = trust * norm_p / jnp.where(apply, norm_g + weight_decay * norm_p, 1)
+            return jnp.where(apply, jnp.minimum(s / rate, 1) * (g + weight_decay * p), g)
+
+        return jax.tree.map(one, updates, params), optax.ScaleByScheduleState(state.count + 1)
+
+    def start(params):
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    return _chain(
+        clip,
+        optax.GradientTransformation(start, update),
         optax.trace(momentum) if momentum else optax.identity(),
         optax.scale_by_learning_rate(lr),
     )

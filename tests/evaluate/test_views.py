@@ -1,10 +1,11 @@
 """Matrix information of two views against NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infojax.evaluate import Sample, view_information
+from infojax.evaluate import Sample, view_information, view_lidar
 from infojax.models import Output
 from infojax.objectives import Model, Net
 
@@ -53,6 +54,28 @@ def test_rows_of_two_branches():
     assert found["effective_rank_view2"] == pytest.approx(np.exp(entropy(k2)), rel=1e-4)
     assert found["limit_view_information"] == pytest.approx(np.log(N)) and found["view_samples"] == N
     assert dict(run(models)) == found  # the views are drawn once
+
+
+def test_lidar_of_drawn_views():
+    """Views of each sample along the second axis, the same at every call; the measure has tests of its own."""
+    net = Net(None, lambda params, model_state, x, train, stop=None: (Output(None, x, {}), {}))
+
+    def transform(key, x):
+        return x + 0.1 * jax.random.normal(key, x.shape)
+
+    run = view_lidar(transform, Sample("test", jnp.asarray(X), jnp.zeros(N, int)), 3)
+    found = dict(run({"raw": Model({}, {}, net)}))
+    views = [X + 0.1 * np.asarray(jax.random.normal(jax.random.fold_in(jax.random.key(0), i), X.shape)) for i in
+             range(3)]  # fmt: skip
+    z = np.stack(views, 1).astype(np.float64)
+    means = z.mean(1)
+    within, between = (z - means[:, None]).reshape(-1, 5), means - means.mean(0)
+    s_w, s_b = within.T @ within / len(within) + 1e-4 * np.eye(5), between.T @ between / N
+    p = np.linalg.eigvals(np.linalg.solve(s_w, s_b)).real
+    p = p / p.sum() + 1e-7
+    assert found["lidar"] == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-4)
+    assert (found["split"], found["lidar_views"], found["lidar_samples"]) == ("test", 3, N)
+    assert dict(run({"raw": Model({}, {}, net)})) == found
 
 
 def test_the_bound_is_the_highest_over_the_strength_of_the_loss():

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infojax.models import MAE, ResNet, ViT, patchify
+from infojax.models import MAE, ResNet, ViT
 from infojax.models.convert import STYLES, from_published, style_of, to_published
+from infojax.models.vit import resized_positions
+from infojax.objectives.selfsup import patchify
 
 KEY = jax.random.key(0)
 NET = MAE(size=(24, 2, 3), patch=6, mask_ratio=0.7, decoder=(16, 1, 2))
@@ -162,6 +164,29 @@ def test_the_norm_of_the_mean_and_classes(golden):
     other = vit.copy(num_classes=3)
     _, notes = from_published(dict(sorted(there.items())), other, like(other, golden["images"]))
     assert notes == ["initial values stay in: head", "left out of the checkpoint: head.bias, head.weight"]
+
+
+@pytest.mark.parametrize(("old", "new"), [(14, 16), (4, 7), (16, 14)])
+def test_positions_for_another_grid_are_pytorchs(old, new):
+    torch = pytest.importorskip("torch")
+    table = np.random.default_rng(0).normal(size=(1, 1 + old * old, 8)).astype(np.float32)
+    grid = torch.tensor(table[:, 1:], dtype=torch.float64).reshape(1, old, old, 8).permute(0, 3, 1, 2)
+    theirs = torch.nn.functional.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    found = resized_positions(table, new)
+    np.testing.assert_array_equal(found[:, :1], table[:, :1])
+    np.testing.assert_allclose(found[0, 1:], theirs.permute(0, 2, 3, 1).reshape(-1, 8).numpy(), atol=1e-6)
+
+
+def test_learned_positions_are_resized():
+    """A ViT of 4 x 4 patches begins with the weights of one of 2 x 2."""
+    small, large = (like(ViT(3, size=(8, 1, 2), patch=4), jnp.zeros((1, side, side, 3))) for side in (8, 16))
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), small)
+    module = ViT(3, size=(8, 1, 2), patch=4)
+    found, notes = from_published(to_published(module, drawn, "timm"), module, large)
+    assert notes == ["positions of 2 x 2 patches are resized to 4 x 4"]
+    table = resized_positions(drawn["params"]["position"], 4)
+    np.testing.assert_array_equal(found["params"]["position"], table)
 
 
 def test_what_does_not_fit(golden):

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from infojax.models import MAE, ViT, build, patchify, unpatchify
+from infojax.models import MAE, ViT, build
+from infojax.objectives.selfsup import patchify, unpatchify
 
 KEY = jax.random.key(0)
 NET = MAE(size=(24, 2, 3), patch=4, mask_ratio=0.5, decoder=(16, 1, 2))

@@ -18,13 +18,14 @@ from infojax.objectives.selfsup import (
     byol,
     masked_error,
     nt_xent,
+    patchify,
     spectral_contrastive,
     total_coding_rate,
     uniformity,
     vicreg,
 )
 from infojax.objectives.selfsup.byol import momentum
-from infojax.objectives.selfsup.mae import normalised, patches
+from infojax.objectives.selfsup.mae import normalised
 from infojax.train.networks import as_net
 from infojax.train.step import make_step
 
@@ -285,18 +286,19 @@ def test_no_loss_is_all_information():
 # Masked autoencoders
 
 
-def test_patches_and_their_normalisation():
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_patches_and_their_normalisation(ddof):
     images = RNG.normal(size=(2, 6, 4, 3))
     with jax.enable_x64(True):
-        found, flat = patches(jnp.asarray(images), 2), normalised(patches(jnp.asarray(images), 2))
+        found, flat = patchify(jnp.asarray(images), 2), normalised(patchify(jnp.asarray(images), 2), ddof)
     assert found.shape == (2, 6, 12)
     for i, (row, column) in enumerate((r, c) for r in range(3) for c in range(2)):
         tile = images[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(2, -1)
         np.testing.assert_array_equal(found[:, i], tile)
-        scaled = (tile - tile.mean(1, keepdims=True)) / np.sqrt(tile.var(1, ddof=1, keepdims=True) + 1e-6)
+        scaled = (tile - tile.mean(1, keepdims=True)) / np.sqrt(tile.var(1, ddof=ddof, keepdims=True) + 1e-6)
         np.testing.assert_allclose(flat[:, i], scaled, rtol=1e-12)
     with pytest.raises(ValueError, match="do not tile"):
-        patches(jnp.asarray(images, jnp.float32), 5)
+        patchify(jnp.asarray(images, jnp.float32), 5)
 
 
 def test_masked_error():
@@ -342,9 +344,8 @@ class SmallMAE(nn.Module):
     @nn.compact
     def __call__(self, x, noise=None, train=False, start=None, stop=None):
         from infojax.models import Output
-        from infojax.objectives.selfsup.mae import patches
 
-        tokens = nn.Dense(6, name="embed")(patches(x, 2))
+        tokens = nn.Dense(6, name="embed")(patchify(x, 2))
         if noise is None:
             return Output(None, jnp.mean(tokens, 1), {})
         restore = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
@@ -502,7 +503,7 @@ def test_recorded_masks_and_the_released_gradient():
         return jax.tree.map(lambda a, b: (b - a) / 0.05, after.params["net"], state.params["net"]), metrics
 
     output = ctx.nets["net"].apply(state.params["net"], {}, batch["train"].views["view1"], noise, train=True)[0]
-    tiles = np.asarray(patches(jnp.asarray(PICTURES[:16]), 2))
+    tiles = np.asarray(patchify(jnp.asarray(PICTURES[:16]), 2))
     hidden = np.argsort(np.argsort(noise, 1), 1) >= 1
     pixels = ((np.asarray(output.prediction) - tiles) ** 2).mean(2)[hidden].mean()
     token = unit(np.asarray(output.token, np.float64))

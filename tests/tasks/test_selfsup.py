@@ -1,14 +1,17 @@
-"""Self-supervised studies: a run of each kind leaves the rows of its figures; what is refused."""
+"""Self-supervised studies: a run of each kind leaves the rows of its figures and can be probed; what is refused."""
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from infojax.main import main
+from infojax.tasks.build.saved import saved
 from infojax.train.runlog import read_rows
 
-CONFIG = f"--config={Path(__file__).parents[2]}/configs/selfsup.py:tiny"
+CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIG = f"--config={CONFIGS}/selfsup.py:tiny"
 SHORT = [
     "--config.steps=2", "--config.evaluate.points=0", "--config.evaluate.every=2", "--config.log.every=1",
     "--config.evaluate.views=20", "--config.evaluate.train_samples=40", "--config.evaluate.test_samples=40",
@@ -23,11 +26,17 @@ def rows_of(folder, evaluator=""):
     return [row for row in read_rows(folder) if row.get("evaluator", row["kind"]) == evaluator]
 
 
-def test_a_run_of_two_branches_leaves_the_rows_of_its_figures(tmp_path):
-    """BYOL: the views' row at the first and the last step, the online classifier's on both splits."""
+@pytest.fixture(scope="module")
+def byol(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("byol")
     flags = [f"{CONFIG},method=byol,model=mlp", *SMALL, "--config.predictor.widths=(8,6)", "--config.data.views=mae"]
-    assert main([*flags, f"--workdir={tmp_path}"]) == 0
-    views = rows_of(tmp_path, "views")
+    assert main([*flags, f"--workdir={folder}"]) == 0
+    return folder
+
+
+def test_a_run_of_two_branches_leaves_the_rows_of_its_figures(byol):
+    """BYOL: the views' row at the first and the last step, the online classifier's on both splits."""
+    views = rows_of(byol, "views")
     assert [row["step"] for row in views] == [0, 2]
     names = ["view_mutual_information", "view_joint_entropy"]
     names = [
@@ -38,11 +47,42 @@ def test_a_run_of_two_branches_leaves_the_rows_of_its_figures(tmp_path):
         assert row["view_samples"] == 20 and row["limit_view_information"] == pytest.approx(np.log(20))
         assert 0 <= row["view_mutual_information"] <= np.log(20) + 1e-4
         assert 0 < row["matrix_jsd"] < np.log(2)  # two networks: their branches differ
-    features = rows_of(tmp_path, "features")
+    features = rows_of(byol, "features")
     assert {row["split"] for row in features} == {"train", "test"}
     assert all({"accuracy_online", "rankme", "effective_rank_from_gram", "nc1"} <= row.keys() for row in features)
     assert not any("accuracy" in row for row in features)
-    assert {"loss_method", "accuracy_online"} <= rows_of(tmp_path, "train")[0].keys()
+    assert {"loss_method", "accuracy_online"} <= rows_of(byol, "train")[0].keys()
+
+
+def test_the_heads_of_a_run_are_probed(byol, tmp_path, capsys):
+    """The target's projection: the neighbours are those of the averaged networks, by hand; the run stays as it was."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    before = {path: path.stat().st_mtime_ns for path in byol.rglob("*")}
+    flags = ["--config.frozen.layer=projection", "--config.frozen.weights=target", "--config.knn.k=(3,)"]
+    flags += ["--config.steps=1", "--config.optimizer.warmup_steps=0", "--config.logistic.steps=0", *SHORT[-2:]]
+    flags += [f"--config={CONFIGS}/probe.py", f"--config.checkpoint={byol}", f"--workdir={tmp_path}/probe"]
+    assert main(flags) == 0
+    assert {path: path.stat().st_mtime_ns for path in byol.rglob("*")} == before
+    found = {key: value for row in rows_of(tmp_path / "probe", "features") for key, value in row.items()}
+    of = saved(str(byol), weights="target")
+    of_net = of.model.params, of.model.model_state
+    own = jax.tree.map(np.asarray, {**of_net[0]["projector"], **of_net[1]["projector"]})
+
+    def features(source):
+        net = of.study.ctx.nets["net"]
+        x, variables = of.study.transforms["plain"](None, source.x), (part["net"] for part in of_net)
+        x = net.apply(*variables, x, train=False)
+        z, norm = np.asarray(x[0].embedding) @ own["layer1"]["kernel"], own["norm1"]
+        statistics = own["batch_stats"]["norm1"]
+        z = (z - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5) * norm["scale"] + norm["bias"]
+        z = np.maximum(z, 0) @ own["layer2"]["kernel"]
+        return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+    train, test = of.study.splits["train"], of.study.splits["test"]
+    nearest = KNeighborsClassifier(3, weights=lambda d: np.exp(-(d**2) / 2 / 0.07)).fit(features(train), train.labels)
+    assert found["embedding_dim"] == 6
+    assert found["accuracy_knn_3"] == pytest.approx(nearest.score(features(test), test.labels), abs=0.006)
 
 
 def test_a_masked_run_has_one_branch(tmp_path):
@@ -50,6 +90,10 @@ def test_a_masked_run_has_one_branch(tmp_path):
     assert rows_of(tmp_path, "views") == []
     assert {"coding_rate", "loss_pixels", "loss_method"} <= rows_of(tmp_path, "train")[0].keys()
     assert all("effective_rank_from_gram" in row for row in rows_of(tmp_path, "features"))
+    (pictures,) = rows_of(tmp_path, "pictures")
+    assert pictures["step"] == 2 and pictures["pictures_shape"] == [6, 8, 8, 3]
+    lidar = rows_of(tmp_path, "lidar")
+    assert [row["step"] for row in lidar] == [0, 2] and all(1 <= row["lidar"] <= 8.1 for row in lidar)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,27 @@ def test_lars_takes_the_gradient_of_a_zero_matrix_as_it_is():
     np.testing.assert_array_equal(run(optim.lars(0.5), gradient, [params])["kernel"], 1)
 
 
+@pytest.mark.parametrize("rate", [1e-3, 10.0])
+def test_larc_is_bounded_by_the_learning_rate(rate):
+    """A matrix moves by trust |p| / (|g| + wd |p|), or by the learning rate where that is less."""
+
+    def step(k, p, g, v):
+        lr = rate / (1 + k)
+        if p.ndim > 1:
+            s = 0.02 * np.linalg.norm(p) / (np.linalg.norm(g) + DECAY * np.linalg.norm(p))
+            assert (s < lr) == (rate > 1)
+            g = min(s / lr, 1) * (g + DECAY * p)
+        v = 0.9 * v + g
+        return p - lr * v, v
+
+    tx = optim.larc(lambda k: rate / (1 + k), momentum=0.9, weight_decay=DECAY)
+    assert_close(run(tx, *problem()), by_hand(*problem(), step))
+    params, gradient = {"kernel": np.zeros((2, 2))}, {"kernel": np.ones((2, 2))}
+    for p, g in ((params, gradient), (gradient, params)):  # neither decay nor adaptation
+        found = run(optim.larc(0.5, weight_decay=DECAY), p, [g])["kernel"]
+        np.testing.assert_allclose(found, p["kernel"] - 0.5 * g["kernel"])
+
+
 def test_adamw():
     def step(k, p, g, buffer):
         m, v = buffer if buffer.ndim > p.ndim else np.zeros((2, *p.shape))
@@ -189,6 +210,13 @@ def test_warmup_cosine():
     lr = optim.warmup_cosine(2.0, 110, 10, end=0.5)
     assert [float(lr(k)) for k in (0, 5, 10, 60, 110, 200)] == pytest.approx([0, 1, 2, 1.25, 0.5, 0.5])
     assert float(optim.warmup_cosine(2.0, 100)(0)) == 2
+
+
+def test_linspace_cosine():
+    lr = optim.linspace_cosine(2.0, 14, 4, start=0.5, end=0.1)
+    assert [float(lr(k)) for k in range(5)] == pytest.approx([*np.linspace(0.5, 2, 4), 2])
+    assert [float(lr(k)) for k in (9, 14, 20)] == pytest.approx([1.05, 0.1, 0.1])
+    assert [float(optim.linspace_cosine(2.0, 10, w)(0)) for w in (0, 1)] == [2, 0]
 
 
 def test_average_starts_at_the_parameters():

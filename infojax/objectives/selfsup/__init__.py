@@ -10,6 +10,7 @@ from infojax.objectives.selfsup.byol import BYOL, byol
 from infojax.objectives.selfsup.common import HEADS, SelfSupervised
 from infojax.objectives.selfsup.mae import MAE, masked_error
 from infojax.objectives.selfsup.mmae import MMAE, total_coding_rate
+from infojax.objectives.selfsup.patches import patchify, unpatchify
 from infojax.objectives.selfsup.simclr import SimCLR, nt_xent
 from infojax.objectives.selfsup.spectral import Spectral, spectral_contrastive
 from infojax.objectives.selfsup.umae import UMAE, uniformity
@@ -31,5 +32,5 @@ METHODS = {
 
 __all__ = [
     "HEADS", "METHODS", "SelfSupervised", "barlow_twins", "byol", "cross_correlation", "masked_error", "nt_xent",
-    "spectral_contrastive", "total_coding_rate", "uniformity", "vicreg",
+    "patchify", "spectral_contrastive", "total_coding_rate", "uniformity", "unpatchify", "vicreg",
 ]  # fmt: skip

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.arrays import matmul
-from infojax.objectives.contract import Aux
 from infojax.objectives.objective import objective
-from infojax.objectives.selfsup.common import SelfSupervised, branches, off_diagonal, online, pair
+from infojax.objectives.selfsup.common import TwoBranches, off_diagonal, pair
 
 
 def standardised(z: jax.Array) -> jax.Array:
@@ -37,7 +36,7 @@ def barlow_twins(z1: jax.Array, z2: jax.Array, strength: float | jax.Array = 0.0
 
 
 @objective
-class BarlowTwins(SelfSupervised):
+class BarlowTwins(TwoBranches):
     """scale `barlow_twins` of the projections.
 
     Attributes:
@@ -48,8 +47,5 @@ class BarlowTwins(SelfSupervised):
     strength: float = 0.0051
     scale: float = 1.0
 
-    def loss(self, nets, state, constants, batch, draws, ctx):
-        (one, two), embedding = branches(nets, batch["train"])
-        value = self.scale * barlow_twins(one, two, self.strength)
-        linear, metrics = online(nets, ctx, embedding, batch["train"].labels)
-        return value + linear, Aux(metrics={"loss_method": value} | metrics)
+    def compared(self, one, two):
+        return self.scale * barlow_twins(one, two, self.strength)

@@ -13,7 +13,7 @@ import optax
 
 from infojax.measures.arrays import as_rows
 from infojax.measures.spectra import unit_rows
-from infojax.objectives.contract import Batch, Context, Model, Net, View
+from infojax.objectives.contract import Aux, Batches, Constants, Context, Model, Net, State, View
 from infojax.objectives.nets import Nets
 from infojax.objectives.objective import Objective, objective
 
@@ -64,33 +64,48 @@ def with_heads(nets: tuple[tuple[str, Net], ...]) -> Net:
     """A net and its heads as one, whose variables are those of the state.
 
     Its output is the embedding and the features of "net", to which "projection" and "prediction" are added; the logits
-    are those of "online", or None.
+    are those of "online", or None. It can stop at these two as at any feature.
     """
     by_name = dict(nets)
+    outputs = {HEADS[name][1]: name for name in by_name if name in HEADS and name != "online"}
 
     def apply(params, model_state, x, train=False, start=None, stop=None, **options):
         def call(name, *inputs, **cut):
             return by_name[name].apply(params[name], model_state[name], *inputs, train=train, **options, **cut)[0]
 
-        output = call("net", x, start=start, stop=stop)
-        if stop is not None:
+        output = call("net", x, start=start, stop=None if stop in outputs else stop)
+        if stop is not None and stop not in outputs:
             return output, model_state
         found: dict[str, Any] = {"embedding": output.embedding}
         for name, (of, result) in HEADS.items():
             if name in by_name:
                 found[result] = call(name, found[of])
-        own = {name: found[name] for name in ("projection", "prediction") if name in found}
+        if stop is not None:
+            return found[stop], model_state
+        own = {name: found[name] for name in outputs}
         features = {**output.features, **own}
         return output._replace(logits=found.get("online"), features=features), model_state
 
     return Net(None, apply)  # type: ignore[arg-type]  # it is never initialised
 
 
-def branches(nets: Nets, batch: Batch) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """((projection of view 1, of view 2), embedding of view 1); each view passes by itself, with its own statistics."""
-    outputs = [nets("net", batch.views[view]).embedding for view in VIEWS]
-    one, two = (nets("projector", embedding) for embedding in outputs)
-    return (one, two), outputs[0]
+@objective
+class TwoBranches(SelfSupervised):
+    """Base of the methods that compare the projections of two views, which share "net" and "projector"."""
+
+    def compared(self, one: jax.Array, two: jax.Array) -> jax.Array:
+        """The loss of two (n, D) projections."""
+        raise NotImplementedError
+
+    def loss(
+        self, nets: Nets, state: State, constants: Constants, batch: Batches, draws: Any, ctx: Context
+    ) -> tuple[jax.Array, Aux]:
+        """Each view passes by itself, with batch statistics of its own; "online" learns from the first one."""
+        views, labels = batch["train"].views, batch["train"].labels
+        embeddings = [nets("net", views[view]).embedding for view in VIEWS]
+        value = self.compared(*(nets("projector", embedding) for embedding in embeddings))
+        linear, metrics = online(nets, ctx, embeddings[0], labels)
+        return value + linear, Aux(metrics={"loss_method": value} | metrics)
 
 
 def online(nets: Nets, ctx: Context, embedding: jax.Array, labels: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -6,21 +6,13 @@ import jax.numpy as jnp
 from infojax.objectives.contract import Aux, Context, Metrics, View
 from infojax.objectives.objective import objective
 from infojax.objectives.selfsup.common import SelfSupervised, online
+from infojax.objectives.selfsup.patches import patchify
 
 
-def patches(images: jax.Array, patch: int) -> jax.Array:
-    """(n, H, W, c) -> (n, L, patch patch c): patches in reading order, their pixels as rows, columns, channels."""
-    n, height, width, channels = images.shape
-    if height % patch or width % patch:
-        raise ValueError(f"patches of {patch} do not tile images of {height} x {width}")
-    grid = images.reshape(n, height // patch, patch, width // patch, patch, channels)
-    return jnp.swapaxes(grid, 2, 3).reshape(n, -1, patch * patch * channels)
-
-
-def normalised(target: jax.Array) -> jax.Array:
-    """(t - mean) / sqrt(var + 1e-6) of each patch, unbiased variance: what MAE predicts with norm_pix."""
+def normalised(target: jax.Array, ddof: int = 1) -> jax.Array:
+    """(t - mean) / sqrt(var + 1e-6) of each patch, which MAE predicts with norm_pix; var divides by pixels - ddof."""
     deviation = target - jnp.mean(target, axis=-1, keepdims=True)
-    variance = jnp.sum(deviation**2, axis=-1, keepdims=True) / (target.shape[-1] - 1)
+    variance = jnp.sum(deviation**2, axis=-1, keepdims=True) / (target.shape[-1] - ddof)
     return deviation / jnp.sqrt(variance + 1e-6)
 
 
@@ -46,10 +38,13 @@ class MAE(SelfSupervised):
     Attributes:
       patch: side of a patch of the net.
       norm_pix: whether the target is `normalised`.
+      norm_ddof: 1 as in MAE's code, unbiased; 0 in JAX ports of it (scenic, KAIST), whose targets of patches of 4 x 4 x
+        3 pixels are larger by 1%.
     """
 
     patch: int = 16
     norm_pix: bool = True
+    norm_ddof: int = 1
 
     @property
     def views(self):
@@ -67,8 +62,8 @@ class MAE(SelfSupervised):
     def loss(self, nets, state, constants, batch, draws, ctx):
         images = batch["train"].views["view1"]
         output = nets("net", images, draws)
-        target = patches(images.astype(jnp.promote_types(images.dtype, jnp.float32)), self.patch)
-        target = normalised(target) if self.norm_pix else target
+        target = patchify(images.astype(jnp.promote_types(images.dtype, jnp.float32)), self.patch)
+        target = normalised(target, self.norm_ddof) if self.norm_pix else target
         value = masked_error(output.prediction, target, output.mask)
         term, metrics = self.regulariser(output.token, ctx)
         linear, found = online(nets, ctx, output.latent[:, 0], batch["train"].labels)

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import optax
 
 from infojax.measures.arrays import matmul
-from infojax.objectives.contract import Aux
 from infojax.objectives.objective import objective
-from infojax.objectives.selfsup.common import SelfSupervised, branches, online, pair, unit
+from infojax.objectives.selfsup.common import TwoBranches, pair, unit
 
 
 def nt_xent(z1: jax.Array, z2: jax.Array, temperature: float | jax.Array = 0.5) -> jax.Array:
@@ -33,17 +32,16 @@ def nt_xent(z1: jax.Array, z2: jax.Array, temperature: float | jax.Array = 0.5) 
 
 
 @objective
-class SimCLR(SelfSupervised):
-    """`nt_xent` of the projections.
+class SimCLR(TwoBranches):
+    """scale `nt_xent` of the projections.
 
     Attributes:
       temperature: 0.5 in SimCLR's recipe for CIFAR, 0.2 in solo-learn's.
+      scale: of the loss: 2 in Google's code.
     """
 
     temperature: float = 0.5
+    scale: float = 1.0
 
-    def loss(self, nets, state, constants, batch, draws, ctx):
-        (one, two), embedding = branches(nets, batch["train"])
-        value = nt_xent(one, two, self.temperature)
-        linear, metrics = online(nets, ctx, embedding, batch["train"].labels)
-        return value + linear, Aux(metrics={"loss_method": value} | metrics)
+    def compared(self, one, two):
+        return self.scale * nt_xent(one, two, self.temperature)

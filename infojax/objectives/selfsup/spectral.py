@@ -4,14 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.arrays import matmul
-from infojax.objectives.contract import Aux
 from infojax.objectives.objective import objective
 from infojax.objectives.selfsup.common import (
-    SelfSupervised,
-    branches,
+    TwoBranches,
     choice,
     off_diagonal,
-    online,
     pair,
     unit,
 )  # fmt: skip
@@ -63,7 +60,7 @@ def clipped(z: jax.Array, radius: float | jax.Array) -> jax.Array:
 
 
 @objective
-class Spectral(SelfSupervised):
+class Spectral(TwoBranches):
     """`spectral_contrastive` of the projections.
 
     It trains with HaoChen's form, whose recipe is published; "paper" is about batch_size times as steep.
@@ -73,8 +70,5 @@ class Spectral(SelfSupervised):
     strength: float = 1.0
     radius: float = 1.0
 
-    def loss(self, nets, state, constants, batch, draws, ctx):
-        (one, two), embedding = branches(nets, batch["train"])
-        value = spectral_contrastive(one, two, form=self.form, strength=self.strength, radius=self.radius)
-        linear, metrics = online(nets, ctx, embedding, batch["train"].labels)
-        return value + linear, Aux(metrics={"loss_method": value} | metrics)
+    def compared(self, one, two):
+        return spectral_contrastive(one, two, form=self.form, strength=self.strength, radius=self.radius)

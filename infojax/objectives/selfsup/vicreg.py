@@ -4,14 +4,11 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.arrays import matmul
-from infojax.objectives.contract import Aux
 from infojax.objectives.objective import objective
 from infojax.objectives.selfsup.common import (
-    SelfSupervised,
-    branches,
+    TwoBranches,
     choice,
     off_diagonal,
-    online,
     pair,
 )  # fmt: skip
 
@@ -55,7 +52,7 @@ def vicreg(
 
 
 @objective
-class VICReg(SelfSupervised):
+class VICReg(TwoBranches):
     """scale `vicreg` of the projections.
 
     Attributes:
@@ -69,9 +66,6 @@ class VICReg(SelfSupervised):
     scale: float = 1.0
     form: str = "paper"
 
-    def loss(self, nets, state, constants, batch, draws, ctx):
-        (one, two), embedding = branches(nets, batch["train"])
+    def compared(self, one, two):
         weights = self.invariance, self.variance, self.covariance
-        value = self.scale * vicreg(one, two, *weights, form=self.form)
-        linear, metrics = online(nets, ctx, embedding, batch["train"].labels)
-        return value + linear, Aux(metrics={"loss_method": value} | metrics)
+        return self.scale * vicreg(one, two, *weights, form=self.form)

@@ -15,6 +15,7 @@ from infojax.report.runs.figures import draw
 from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
 from infojax.report.runs.pictures import BINNING, CLOUDS, draw_binning, draw_clouds, draw_maps
 from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN, Plan
+from infojax.report.runs.reconstructions import RECONSTRUCTIONS, draw_reconstructions
 from infojax.report.runs.rows import RunHistory, splits_of
 from infojax.report.runs.selection import selections_table, several
 from infojax.report.runs.statements import papers_box
@@ -70,11 +71,12 @@ PICTURES = {
     "binning": Picture("Binning of a saturating unit", BINNING, lambda *_: draw_binning(), "compression"),
     "cloud": Picture("Features of three dimensions", CLOUDS, draw_clouds),
     "gaps": Picture("Compression and generalisation", GAPS, draw_gaps, "compression", True, ("nc1",)),
+    "reconstructions": Picture("Hidden patches", RECONSTRUCTIONS, draw_reconstructions, "selfsup", True),
     "planes": Picture("Information planes", PLANES, draw_planes, "compression", True),
 }
 # The order of a page: what Cheong 2025 asks about the layers, then the others.
 THESIS = ("layers", "separation", "usable", "planes", "gaps", "compression_curves", "binning", "cloud")
-ORDER = dict.fromkeys((*THESIS, *FIGURES, "classes", "similarity"))
+ORDER = dict.fromkeys((*THESIS, *FIGURES, "classes", "similarity", "reconstructions"))
 
 
 def run_page(history: RunHistory, figures: str | Path) -> str:

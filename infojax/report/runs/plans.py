@@ -268,11 +268,12 @@ FIGURES = {
     "ranks": Plan(
         "Effective rank during training",
         "Tan et al. 2024 (Information Flow in Self-Supervised Learning), Fig. 4: exp H(G(Z)). RankMe is of the "
-        "singular values of the embedding as it is (Garrido et al. 2023); accuracy of a linear classifier that is "
+        "singular values of the embedding as it is (Garrido et al. 2023), LiDAR of several views of each sample of one "
+        "held-out batch (Thilak et al. 2024); accuracy of a linear classifier that is "
         "trained beside the method and has no part in it.",
         (
             Panel("Effective rank of the embedding", splits("effective_rank_from_gram")),
-            Panel("RankMe of the embedding", splits("rankme")),
+            Panel("RankMe and LiDAR of the embedding", (*splits("rankme"), Line("lidar", "LiDAR, test", "test", ":"))),
             Panel(
                 "Effective rank of the branches", lines("effective_rank_view1", "effective_rank_view2", split="test")
             ),

@@ -1,5 +1,6 @@
 """The files of a run folder, as they may be found after years: what cannot be used is left out, with a note."""
 
+import base64
 import json
 import math
 from collections.abc import Sequence
@@ -105,6 +106,8 @@ def _row(line: str, swept: str) -> tuple[dict | None, str]:
         return None, "means must be a list of three numbers per class, the labels positions in it"
     if "class_names" in row and not _by_class(row):
         return None, "what is told by class must be lists of numbers, as long as class_names; the map is square"
+    if "pictures" in row and not _pictured(row):
+        return None, "pictures are not the bytes of pictures_shape (n, H, W, 3 or 7)"
     return row, ""
 
 
@@ -126,6 +129,17 @@ def _by_class(row: dict[str, Any]) -> bool:
         and fits(grid)
         and all(own is None or numbers(own) for own in grid)
     )
+
+
+def _pictured(row: dict[str, Any]) -> bool:
+    """Whether pictures are base64 of as many bytes as their shape says: picture, prediction, and what was hidden."""
+    shape = row.get("pictures_shape")
+    if not (isinstance(shape, list) and len(shape) == 4 and all(_is(x, int) and 0 < x < 10**5 for x in shape)):
+        return False
+    try:
+        return shape[3] in (3, 7) and len(base64.b64decode(row["pictures"], validate=True)) == math.prod(shape)
+    except (TypeError, ValueError):
+        return False
 
 
 def _fits(cloud: dict[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,7 @@ class RunHistory:
       clouds: {(run, split): {step: row}} of three-dimensional features: "cloud_x", "cloud_y", "cloud_z", "labels".
       classes: {(run, split): {step: row}} of numbers by class: "class_names" and lists of the same length.
       notes: what of the folder was left out, one line each.
+      pictures: {run: row} of the last reconstructions: "pictures", "pictures_shape", "split".
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class RunHistory:
     clouds: dict[tuple[int, str], dict[int, dict[str, Any]]]
     classes: dict[tuple[int, str], dict[int, dict[str, Any]]]
     notes: tuple[str, ...] = ()
+    pictures: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 class RunMeans(NamedTuple):
@@ -166,6 +168,7 @@ def history_of(
         dims=dims,
         clouds=clouds,
         classes=classes,
+        pictures={row.get("run", 0): row for row in rows if "pictures" in row},
     )
 
 

@@ -47,6 +47,17 @@ def lars(settings: Any, rate: Any) -> optax.GradientTransformation:
     )
 
 
+def larc(settings: Any, rate: Any) -> optax.GradientTransformation:
+    """LARS whose layer-wise rate is bounded by the learning rate, as in solo-learn."""
+    return optim.larc(
+        rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        trust=settings.trust,
+        clip=settings.clip or None,
+    )
+
+
 def constant(settings: Any, total: int) -> Any:
     """A constant learning rate."""
     return settings.lr
@@ -55,6 +66,11 @@ def constant(settings: Any, total: int) -> Any:
 def cosine(settings: Any, total: int) -> Any:
     """Half a cosine down to 0, after a linear warm-up."""
     return optim.warmup_cosine(settings.lr, total, settings.warmup_steps)
+
+
+def cosine_linspace(settings: Any, total: int) -> Any:
+    """Half a cosine down to 0, after a warm-up from 3e-5 whose last step has the full rate: solo-learn's."""
+    return optim.linspace_cosine(settings.lr, total, settings.warmup_steps, start=min(3e-5, settings.lr))
 
 
 def cosine_7_16(settings: Any, total: int) -> Any:
@@ -79,17 +95,19 @@ def warmup(settings: Any, total: int) -> Any:
     return optim.warmup(settings.lr, settings.warmup_steps)
 
 
-OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "lars": lars}
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw, "lars": lars, "larc": larc}
 SCHEDULES = {
-    "constant": constant, "coop": coop, "cosine": cosine, "cosine_7_16": cosine_7_16, "exponential": exponential,
-    "warmup": warmup,
+    "constant": constant, "coop": coop, "cosine": cosine, "cosine_7_16": cosine_7_16,
+    "cosine_linspace": cosine_linspace, "exponential": exponential, "warmup": warmup,
 }  # fmt: skip
+WARMING = ("cosine", "cosine_linspace", "warmup")
 DECAYED = {"all": None, "matrices": optim.matrices, "kernels": optim.kernels}  # which parameters have weight decay
 # Keys of the section "optimizer" besides name, lr, weight_decay, clip (0: no clipping), schedule and warmup_steps.
 OWN: dict[str, dict[str, Any]] = {
     "sgd": dict(momentum=0.9, nesterov=True, decayed="matrices"),
     "adamw": dict(b1=0.9, b2=0.999, eps=1e-8, decayed="matrices", layer_decay=1.0),
     "lars": dict(momentum=0.9, trust=1e-3),
+    "larc": dict(momentum=0.0, trust=0.02),
 }
 
 
@@ -119,9 +137,9 @@ def optimizer(settings: Any, total: int, updates: int = 1, factor: float = 1.0) 
     for key, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
         if settings[key] not in known:
             raise ConfigError(f"optimizer.{key} cannot be {settings[key]!r}{near(settings[key], known)}")
-    if settings.warmup_steps and settings.schedule not in ("cosine", "warmup"):
+    if settings.warmup_steps and settings.schedule not in WARMING:
         raise ConfigError(
-            f"optimizer.warmup_steps is {settings.warmup_steps}; only the schedules cosine and warmup have a warm-up"
+            f"optimizer.warmup_steps is {settings.warmup_steps}; only the schedules {', '.join(WARMING)} have a warm-up"
         )
     if not 0 <= settings.warmup_steps < total:
         raise ConfigError(f"optimizer.warmup_steps must be from 0 to below {total}, got {settings.warmup_steps}")

@@ -45,14 +45,8 @@ def saved(folder: str, run: int = 0, weights: str = "raw") -> Saved:
     Raises:
       ConfigError, RunFolderError, CheckpointError: there is no such run, checkpoint or average.
     """
-    where = Path(folder).expanduser()
-    settings = read_settings(where / "config.json")
-    if not settings or not (where / "checkpoints").is_dir():
-        missing = "config.json" if not settings else "checkpoints"
-        raise ConfigError(f"checkpoint.run: {folder} has no {missing}; give the folder of a run")
-    task = settings.get("task")
-    if task not in TASKS or not hasattr(load(task), "study"):
-        raise ConfigError(f"checkpoint.run: {folder} is of the task {task!r}, which trains no network")
+    where, settings = Path(folder).expanduser(), settings_of(folder)
+    task = settings["task"]
     # As the run was built, on one device; its steps are known, so that no epochs are.
     config = ConfigDict(_tuples(settings) | {"epochs": None, "devices": 1, "how": "auto"})
     if "weights" in config.model:
@@ -65,7 +59,7 @@ def saved(folder: str, run: int = 0, weights: str = "raw") -> Saved:
         own = {"workdir": where}
     with buildable(f"the run of {folder}"):
         prepared = prepare(study(config, **own), config)
-    with Checkpoints(where / "checkpoints", keep=2**20) as store:
+    with Checkpoints(where / "checkpoints", read_only=True) as store:
         found = store.restore(prepared.state)
     if found is None:
         raise ConfigError(f"checkpoint.run: {folder} has no finished checkpoint")
@@ -80,6 +74,37 @@ def saved(folder: str, run: int = 0, weights: str = "raw") -> Saved:
     facts = ", ".join(f"{name} {value}" for name, value in prepared.runs[run].facts.items())
     notes = (f"{folder}: run {run} of {count} ({facts})",) if count > 1 else ()
     return Saved(settings, prepared.study, models[weights], step, notes)
+
+
+def settings_of(folder: str, key: str = "checkpoint.run") -> dict[str, Any]:
+    """The config of a run folder that has checkpoints of a network.
+
+    Raises:
+      ConfigError, RunFolderError: it is no such folder; `key` is named.
+    """
+    where = Path(folder).expanduser()
+    settings = read_settings(where / "config.json")
+    if not settings or not (where / "checkpoints").is_dir():
+        missing = "config.json" if not settings else "checkpoints"
+        raise ConfigError(f"{key}: {folder} has no {missing}; give the folder of a run")
+    task = settings.get("task")
+    if task not in TASKS or not hasattr(load(task), "study"):
+        raise ConfigError(f"{key}: {folder} is of the task {task!r}, which trains no network")
+    return settings
+
+
+def encoder_of(folder: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sections "data" and "model" of a run, to train its network further; of an MAE the ViT of its encoder.
+
+    Raises:
+      ConfigError, RunFolderError: as of `settings_of`.
+    """
+    settings = _tuples(settings_of(folder, "weights"))
+    data, model = settings["data"], settings["model"]
+    if model["name"].startswith("mae"):
+        options = {key: model["options"][key] for key in ("size", "patch") if key in model["options"]}
+        model = model | {"name": model["name"].replace("mae", "vit"), "options": options}
+    return data, model
 
 
 def _tuples(value):
