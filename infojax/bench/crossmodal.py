@@ -107,12 +107,12 @@ def coop_step(
     ctx = Context(nets, {"main": Optimizer(sgd(0.002))}, Facts(classes, 10), frozen=("text",))
     method = PromptLearning(weight=0.5, alignment="released", chunk=chunk, batch_size=batch)
     x = jax.random.normal(jax.random.key(1), (batch, sizes.features))
-    constants = {
+    constants: dict[str, Any] = {
         "data": {"train": {"x": x, "labels": jnp.arange(batch)}}, "logit_scale": jnp.log(100.0),
         "prompts": prompts_of(sizes, classes, full), "frozen": {"text": net.init(jax.random.key(0))},
     }  # fmt: skip
     state = init_state(method, Seeds(), ctx)
-    step = make_step(ctx, {"plain": lambda key, x: x}).compiled()
+    step: Any = make_step(ctx, {"plain": lambda key, x: x}).compiled()
     begun = time.perf_counter()
     program = step.lower(method, state, constants, Seeds()).compile()
     row: dict[str, Any] = {

@@ -40,7 +40,7 @@ def texture(rng: np.random.Generator, slope: float = 1.1) -> np.ndarray:
     noise = np.fft.rfft2(rng.normal(size=(3, TEXTURE, TEXTURE)).astype(np.float32), axes=(1, 2))
     planes = np.fft.irfft2(noise / frequency**slope, axes=(1, 2))
     planes /= planes.std(axis=(1, 2), keepdims=True)
-    mixed = np.einsum("chw,cd->hwd", planes, [[1, 1, 1], [0.3, 0, -0.3], [0.1, -0.2, 0.1]])
+    mixed = np.einsum("chw,cd->hwd", planes, np.array([[1, 1, 1], [0.3, 0, -0.3], [0.1, -0.2, 0.1]]))
     return np.clip(rng.uniform(90, 150, 3) + 45 * mixed, 0, 255).astype(np.float32)
 
 

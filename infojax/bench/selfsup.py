@@ -34,6 +34,7 @@ PATCH = 4
 
 def sizes(quick: bool) -> dict[str, Any]:
     """Names and options of the networks, widths of the projector, and the batch."""
+    found: dict[str, Any]
     if quick:
         found = {
             "net": ("mlp", {"widths": (16,)}),

@@ -266,7 +266,7 @@ class Pictures(Encoded):
         scales: Mapping[str, tuple[float, float]] | None,
     ) -> None:
         super().__init__(shape, size, scales)
-        self.paths, self.labels = list(map(os.fspath, paths)), np.asarray(labels, np.int32)
+        self.paths, self.labels = [os.fspath(path) for path in paths], np.asarray(labels, np.int32)
 
     def __len__(self) -> int:
         return len(self.paths)

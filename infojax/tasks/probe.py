@@ -40,7 +40,7 @@ from infojax.train.loop import Evaluator, at
 from infojax.train.networks import as_net
 
 # The network of features that are given.
-GIVEN = Net(lambda key: ((), ()), lambda params, state, x, **_: (Output(None, x, {}), state))
+GIVEN = Net(lambda key: ((), ()), lambda params, state, x, **_: (Output(None, x, {}), state))  # type: ignore[arg-type]  # no head
 
 
 class Frozen(NamedTuple):

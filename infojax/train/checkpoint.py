@@ -172,7 +172,7 @@ class Checkpoints:
                     free = next(name for name in names if not (self.folder / name).exists())
                     (self.folder / str(step)).rename(self.folder / free)
             self._manager.reload()
-        if self.steps() or list(self.folder.glob("damaged.*")):
+        if self.steps() or any(self.folder.glob("damaged.*")):
             raise CheckpointError(f"{self.folder}: no checkpoint can be read; choose another workdir")
         return None
 

@@ -22,13 +22,13 @@ class Laid(NamedTuple):
     """Prompts before there are weights.
 
     Attributes:
-      words: ids of the words to begin with, or none; count: learnt tokens.
+      words: ids of the words to begin with, or none; tokens: number of those that are learnt.
       base, novel: `Prompts`; novel is None without such classes.
       notes: one line each.
     """
 
     words: list[int]
-    count: int
+    tokens: int
     base: Prompts
     novel: Prompts | None
     notes: tuple[str, ...]
@@ -74,7 +74,7 @@ def prompt_learning(
     table = towers.of("text")[0]["token_embedding"]
     initial = clip.embed(table, jnp.asarray(laid.words)) if laid.words else None
     own = (len(laid.base.end),) if config.prompt.class_specific else ()
-    shape = (*own, laid.count, sizes.text_width)
+    shape = (*own, laid.tokens, sizes.text_width)
     derived = {"conditional": conditional, "cached": config.objective.transform == "plain", "batch_size": batch_size}
     method = with_settings(PromptLearning(), dict(config.objective) | derived)
     nets = {

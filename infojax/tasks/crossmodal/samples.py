@@ -96,7 +96,12 @@ def samples_of(config: ConfigDict, dataset: Dataset, names: Sequence[str], rest:
     test = _tested(config, dataset, base, "test")
     unseen = None if novel is None else _tested(config, dataset, novel, "novel")
     return Samples(
-        [names[c] for c in base], [] if novel is None else [names[c] for c in novel], shots, test, unseen, tuple(notes)
+        [names[int(c)] for c in base],
+        [] if novel is None else [names[int(c)] for c in novel],
+        shots,
+        test,
+        unseen,
+        tuple(notes),
     )
 
 
