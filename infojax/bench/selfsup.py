@@ -88,7 +88,7 @@ def timed(
     seconds = best(advance, repeats)
     views = jax.jit(lambda data, k: draw(data, task.views, transforms, Seeds(), k))
     drawing = best(lambda: jax.block_until_ready(views(data, 0)), repeats)
-    row = {
+    row: dict[str, Any] = {
         "batch": batch, "images_per_s": batch / seconds, "ms": 1e3 * seconds, "views_share": drawing / seconds,
         "compile_s": taken, "MB_per_image": getattr(run.memory_analysis(), "temp_size_in_bytes", 0) / batch / 1e6,
     }  # fmt: skip

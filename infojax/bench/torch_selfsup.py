@@ -117,7 +117,7 @@ def masked(name: str, size: Mapping[str, Any]) -> Callable[[], None]:
         return nn.TransformerEncoder(layer, depth, nn.LayerNorm(width, 1e-6), enable_nested_tensor=False)
 
     (wide, *_), (narrow, *_) = size["vit"], size["decoder"]
-    parts = nn.ModuleDict({
+    parts: Any = nn.ModuleDict({
         "embed": nn.Conv2d(3, wide, patch, patch), "encoder": blocks(*size["vit"]), "project": nn.Linear(wide, narrow),
         "decoder": blocks(*size["decoder"]), "predict": nn.Linear(narrow, 3 * patch**2),
     }).to(device)  # fmt: skip
