@@ -23,7 +23,7 @@ MODULES = {
 # The room on the left may import itself and what is on the right, nothing else of infojax: nothing
 # imports upward. A dot narrows the right to one module. "" is infojax/__init__.py.
 ROOMS = ("measures", "parallel", "models", "objectives", "data", "train", "evaluate", "report")
-BELOW = (*ROOMS, "processes", "outputs", "commands")
+BELOW = (*ROOMS, "processes", "outputs", "commands", "suggestions")
 TASKS = (*BELOW, "analysis", "features")
 MAY_IMPORT = {
     "measures": (),
@@ -32,15 +32,16 @@ MAY_IMPORT = {
     "outputs": (),
     "commands": (),
     "__main__": ("commands",),
-    "models": (),
-    "data": ("parallel",),
+    "suggestions": (),
+    "models": ("suggestions",),
+    "data": ("parallel", "suggestions"),
     "objectives": ("measures", "parallel"),
     "train": ("objectives", "data", "models", "parallel", "processes", "outputs"),
-    "evaluate": ("measures", "parallel", "objectives", "data", "train"),
+    "evaluate": ("measures", "parallel", "objectives", "data", "train", "suggestions"),
     "report": ("measures.catalogue", "measures.theory", "train.runlog", "train.schema", "outputs", "commands"),
     "analysis": ("measures", "parallel", "processes", "report"),
-    "features": (),
-    "monitor": ("measures", "outputs"),
+    "features": ("suggestions",),
+    "monitor": ("measures", "outputs", "suggestions"),
     "": ("measures", "analysis", "monitor"),
     "tasks": TASKS,
     "main": (*TASKS, "tasks"),

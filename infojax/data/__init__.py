@@ -29,12 +29,12 @@ from infojax.data.source import (
     channel_moments,
     constant_channels,
     in_memory,
-    near,
 )
 from infojax.data.splits import labelled
 from infojax.data.stream import stream
 from infojax.data.views import RECIPES, Recipe, view, view_transforms
 from infojax.data.workers import use_workers
+from infojax.suggestions import suggest
 
 __all__ = [
     "Arrays", "Chosen", "DataError", "Dataset", "Joined", "RECIPES", "Recipe", "Source", "channel_moments",
@@ -66,7 +66,7 @@ def open_dataset(name: str = "digits", dir: str | Path | None = None, **options:
     """
     opener = _opener(name)
     if opener is None:
-        raise DataError(f"no data set {name!r}{near(name, (*DATASETS, 'tfds:NAME'))}")
+        raise DataError(f"no data set {name!r}{suggest(name, (*DATASETS, 'tfds:NAME'))}")
     check_options(name, options, options_of(name))
     reads_files = "dir" in inspect.signature(opener).parameters
     if dir and not reads_files:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from infojax.data.source import Arrays, DataError, Dataset, check_memory, near
+from infojax.data.source import Arrays, DataError, Dataset, check_memory
+from infojax.suggestions import suggest
 
 
 def digits() -> Dataset:
@@ -87,7 +88,7 @@ def modular(p: int = 113, operation: str = "add", train_fraction: float = 0.3, s
     if any(p % q == 0 for q in range(2, int(p**0.5) + 1)):
         raise DataError(f"modular: p must be a prime, got {p}")
     if operation not in OPERATIONS:
-        raise DataError(f"modular: no operation {operation!r}{near(operation, OPERATIONS)}")
+        raise DataError(f"modular: no operation {operation!r}{suggest(operation, OPERATIONS)}")
     pairs = list(itertools.product(range(p), range(operation == "divide", p)))
     cut = int(train_fraction * len(pairs))
     if not 0 < cut < len(pairs):

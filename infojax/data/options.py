@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from infojax.data.coop import SETS
-from infojax.data.source import DataError, near
+from infojax.data.source import DataError
+from infojax.suggestions import suggest
 
 
 class Whole(NamedTuple):
@@ -85,7 +86,7 @@ def check_options(name: str, options: Mapping[str, Any], defaults: Mapping[str, 
     ranges = RANGES.get(name.partition(":")[0], {})
     for option, value in options.items():
         if option not in defaults:
-            raise DataError(f"{name} has no option {option!r}{near(option, defaults)}")
+            raise DataError(f"{name} has no option {option!r}{suggest(option, defaults)}")
         wanted = None if value is None and defaults[option] is None else ranges[option].refusal(value)
         if wanted:
             raise DataError(f"{name}: {option} must be {wanted}, got {value!r}")

@@ -8,7 +8,8 @@ import numpy as np
 
 from infojax.data.images import Encoded
 from infojax.data.official import OFFICIAL, PREPARED
-from infojax.data.source import UNLABELLED, DataError, Dataset, check_labels, near, roles
+from infojax.data.source import UNLABELLED, DataError, Dataset, check_labels, roles
+from infojax.suggestions import suggest
 
 
 class Records(Encoded):
@@ -111,7 +112,8 @@ def open_records(
         (label_key, tfds.features.ClassLabel, "label_key"),
     ):
         if key not in features or not isinstance(features[key], kind):
-            raise DataError(f"tfds:{name}: feature {key!r} is not a {kind.__name__}; set {flag}{near(key, features)}")
+            hint = f"; set {flag}{suggest(key, features)}"
+            raise DataError(f"tfds:{name}: feature {key!r} is not a {kind.__name__}{hint}")
     height, width, channels = features[image_key].shape
     if size is None and None in (height, width):
         raise DataError(f"tfds:{name}: its pictures differ in size; give size=224 or another")

@@ -3,10 +3,11 @@
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from infojax.suggestions import suggest
 
 UNLABELLED = "unlabelled"  # the split whose labels are -1
 # Names, in lower case, of the split for training and of the one for measuring; the first one found is used.
@@ -157,7 +158,7 @@ class Dataset(NamedTuple):
             hint = f"; data.options.{name}_split names the one to take" if name in ROLES and self.roles else ""
             if hint and (self.name, name) == ("folder", "test"):
                 hint += ", data.options.test_fraction=0.2 holds out a share of train"
-            raise DataError(f"{self.name} has no split {name!r}{near(name, self.splits)}{hint}")
+            raise DataError(f"{self.name} has no split {name!r}{suggest(name, self.splits)}{hint}")
         source = self.splits[name]()
         if not len(source):
             raise DataError(f"{self.name}, split {name}, has no samples")
@@ -194,7 +195,7 @@ def roles(where: str, splits: Iterable[str], **chosen: str) -> tuple[dict[str, s
     for role, usual in ROLES.items():
         if chosen.get(role):
             if chosen[role] not in splits:
-                raise DataError(f"{where}: {role}_split is {chosen[role]!r}{near(chosen[role], splits)}")
+                raise DataError(f"{where}: {role}_split is {chosen[role]!r}{suggest(chosen[role], splits)}")
             found[role] = chosen[role]
         else:
             named = [split for name in usual for split in splits if split.lower() == name]
@@ -214,12 +215,6 @@ def check_whole(name: str, least: int = 1, **values: Any) -> None:
     for option, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise DataError(f"{name}: {option} must be a whole number of at least {least}, got {value!r}")
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """'; did you mean b?' or '; there is a, b, c', for the end of a message."""
-    close = get_close_matches(str(name), known, 1)
-    return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(known) or 'none'}"
 
 
 def printable(text: object) -> str:

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.data import near
 from infojax.evaluate.forward import Sample
 from infojax.measures.moments import ClassStats
 from infojax.measures.variability import between_inverse, equi_separation, nc1_from_energy, within_energy
 from infojax.objectives import Model, Net
+from infojax.suggestions import suggest
 
 INPUT = "input"
 
@@ -51,7 +51,7 @@ def chosen_layers(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            raise LayerError(f"no layer {pattern!r}{near(pattern, list(names))}")
+            raise LayerError(f"no layer {pattern!r}{suggest(pattern, list(names))}")
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 

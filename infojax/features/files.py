@@ -6,13 +6,12 @@ memory. No code from a file is run (pickled arrays are refused), and no other fi
 elsewhere are refused). A broken file ends in one `FeatureFileError` line.
 """
 
-import difflib
 import json
 import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -24,6 +23,7 @@ from infojax.features.columns import open_table
 from infojax.features.layouts import Checksum, Layout, compressed_parts, data_of, raw_parts
 from infojax.features.sources import FeatureFileError, Read, StoredArray, held, one_line_errors
 from infojax.features.torch_files import open_torch
+from infojax.suggestions import suggest
 
 DIGITS = "digits"  # the name of the bundled set: scikit-learn's 8x8 digits
 SAFETENSORS_DTYPES = {
@@ -189,12 +189,6 @@ OPENERS = {
 }
 
 
-def suggest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean a or b?` for the names like `name`, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
 def open_arrays(path: str | Path) -> dict[str, StoredArray]:
     """The arrays of a feature file by name; reads headers only.
 
@@ -215,7 +209,7 @@ def open_arrays(path: str | Path) -> dict[str, StoredArray]:
         raise FeatureFileError(f"{path}: is a symbolic link to nothing")
     if mode is None or stat.S_ISDIR(mode):
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise FeatureFileError(f"{path}: no such file{suggest(path.name, beside)}")
+        raise FeatureFileError(f"{path}: no such file{suggest(path.name, beside, listed=False)}")
     suffix = path.suffix.lower()
     if suffix not in OPENERS:
         raise FeatureFileError(

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infojax.features.axes import HIDDEN
-from infojax.features.files import OPENERS, open_arrays, suggest
+from infojax.features.files import OPENERS, open_arrays
 from infojax.features.sources import FeatureFileError, StoredArray
+from infojax.suggestions import suggest
 
 ROLE_NAMES = {
     "features": ("features", "feats", "embeddings", "z", "x", "h", *HIDDEN),
@@ -75,7 +76,7 @@ def find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | N
         return arrays[key]
     if role == "features":
         raise FeatureFileError(
-            f"{path}: --features {key}: no such array{suggest(key, arrays)}; it holds {listed(arrays)}"
+            f"{path}: --features {key}: no such array{suggest(key, arrays, listed=False)}; it holds {listed(arrays)}"
         )
     if key == "none":
         return None
@@ -85,7 +86,7 @@ def find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | N
     if Path(key).suffix.lower() in OPENERS:
         open_arrays(key)  # says that there is no such file, and suggests others
     raise FeatureFileError(
-        f"{path}: --{role} {key}: neither an array of this file nor a file{suggest(key, arrays)}; "
+        f"{path}: --{role} {key}: neither an array of this file nor a file{suggest(key, arrays, listed=False)}; "
         f"it holds {listed(arrays)}"
     )
 
@@ -99,7 +100,7 @@ def _find_elsewhere(file: str, name: str, role: str) -> StoredArray:
         return found
     missing = f"no array {name!r}" if name else f"no array named {' or '.join(ROLE_NAMES[role])}"
     raise FeatureFileError(
-        f"{file}: {missing}{suggest(name, arrays)}; it holds {listed(arrays)}; "
+        f"{file}: {missing}{suggest(name, arrays, listed=False)}; it holds {listed(arrays)}; "
         f"pass --{role} {shlex.quote(f'{file}:{next(iter(arrays))}')} or another of these"
     )
 
@@ -111,6 +112,6 @@ def match_layers(arrays: dict, path: str, pattern: str, taken: Sequence[StoredAr
     if not layers:
         raise FeatureFileError(
             f"{path}: --layers {shlex.quote(pattern)} matches no array"
-            f"{suggest(pattern.replace('*', ''), free)}; it holds {listed(free)}"
+            f"{suggest(pattern.replace('*', ''), free, listed=False)}; it holds {listed(free)}"
         )
     return layers

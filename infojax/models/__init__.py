@@ -1,6 +1,5 @@
 """Networks, in Flax. Each is called as `net(x, train)` and returns `Output`; `stages` says where it can be cut."""
 
-import difflib
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from infojax.models.resnet import ResNet
 from infojax.models.transformer import Transformer
 from infojax.models.vit import ViT
 from infojax.models.wide_resnet import WideResNet
+from infojax.suggestions import suggest
 
 __all__ = [
     "MAE",
@@ -85,10 +85,7 @@ def build(name: str, num_classes: int, *, dtype: str = "float32", **options: Any
     """
 
     def unknown(kind, value, known):
-        close = difflib.get_close_matches(str(value), known, 1)
-        return ValueError(
-            f"no {kind} {value!r}; " + (f"did you mean {close[0]}?" if close else f"there is {', '.join(known)}")
-        )
+        return ValueError(f"no {kind} {value!r}{suggest(value, known)}")
 
     if name not in MODELS:
         raise unknown("model", name, MODELS)

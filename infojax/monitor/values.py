@@ -1,6 +1,5 @@
 """Measures of a buffer by name: collapse, the interplay with a head, and every public function of features alone."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -11,6 +10,7 @@ import numpy as np
 
 from infojax import measures
 from infojax.measures.theory import Limits, nc_limits
+from infojax.suggestions import suggest
 
 OF_FEATURES = ("entropy_features", "effective_rank", "effective_rank_from_gram", "stable_rank")
 OF_LABELS = ("nc1", "nc2_equiangularity", "cdnv")
@@ -86,9 +86,7 @@ def checked(names: Sequence[str]) -> tuple[str, ...]:
         raise ValueError(f"measures is {names!r}; expected a list of names, as [{names!r}]")
     for name in names:
         if name not in TABLE:
-            close = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5)
-            near = f"; did you mean {' or '.join(close)}?" if close else f"; there are {', '.join(TABLE)}"
-            raise ValueError(f"measures: {name!r} is none that the monitor knows{near}")
+            raise ValueError(f"measures: {name!r} is none that the monitor knows{suggest(name, TABLE)}")
     return tuple(dict.fromkeys(names))
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict, config_dict
 
-from infojax.data import DataError, near
+from infojax.data import DataError
 from infojax.processes import ProcessError, together
+from infojax.suggestions import suggest
 
 PRESETS = ("tiny", "small", "paper")
 BUNDLED, PAPER_DATA = ("digits", "synthetic"), "cifar10"  # a paper's recipe plans hours, for the paper's data
@@ -83,9 +84,9 @@ def choices(string: str | None, **known: Any) -> ConfigDict:
             raise ConfigError(f"config string {string!r} gives {name} twice")
         given.add(name)
         if name not in known:
-            raise ConfigError(f"config string: no choice {name!r}{near(name, known)}")
+            raise ConfigError(f"config string: no choice {name!r}{suggest(name, known)}")
         if isinstance(known[name], tuple) and value not in known[name]:
-            raise ConfigError(f"config string: {name} cannot be {value!r}{near(value, known[name])}")
+            raise ConfigError(f"config string: {name} cannot be {value!r}{suggest(value, known[name])}")
         if isinstance(known[name], int):
             if not (value.isascii() and value.isdigit() and len(value) < 10) or int(value) < 1:
                 raise ConfigError(f"config string: {name} must be a whole number from 1 on, got {value!r}")

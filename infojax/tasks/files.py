@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 import infojax.tasks
 from infojax.commands import say
-from infojax.data import near
+from infojax.suggestions import suggest
 from infojax.tasks.config import ConfigError, Listing, one_line
 
 
@@ -84,4 +84,4 @@ def _files(folder, name=None):
     known = sorted(p.name for p in folder.glob("*.py")) if folder.is_dir() else []
     if not known:
         return ""
-    return near(name, known) if name else f"; there is {', '.join(known[:12])}"
+    return suggest(name, known) if name else f"; there is {', '.join(known[:12])}"

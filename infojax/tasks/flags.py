@@ -10,7 +10,7 @@ from ml_collections import ConfigDict, FrozenConfigDict, config_dict, config_fla
 
 from infojax import data, models
 from infojax.commands import say
-from infojax.data import near
+from infojax.suggestions import suggest
 from infojax.tasks import TASKS
 from infojax.tasks.build.optimizers import OWN
 from infojax.tasks.config import ConfigError, one_line
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
         raise ConfigError(f"cannot read {stray[0]!r}; flags are --NAME=VALUE")
     try:
         if config.get("task") not in TASKS:
-            raise ConfigError(f"no task {config.get('task')!r}{near(config.get('task'), TASKS)}")
+            raise ConfigError(f"no task {config.get('task')!r}{suggest(config.get('task'), TASKS)}")
         _one_of_two(config, names)
         _own_optimizer(config, names)
         check_ranges(config, given)
@@ -184,8 +184,8 @@ def _near(config, section, part, known):
         kinds = {"data": ("data set", data.DATASETS), "model": ("model", models.MODELS)}
         kind, names = kinds[section.split(".")[0]]
         there = name in names or name.startswith("tfds:")
-        return f"; {name} has no options" if there else f"; there is no {kind} {name!r}{near(name, names)}"
-    return near(part, known)
+        return f"; {name} has no options" if there else f"; there is no {kind} {name!r}{suggest(name, names)}"
+    return suggest(part, known)
 
 
 def _workdir(given, default):

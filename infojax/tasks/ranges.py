@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from infojax.data import DATASETS, DataError, options_of
 from infojax.data.options import check_options
-from infojax.data.source import near
 from infojax.evaluate.evaluators import Limits
 from infojax.evaluate.knn import RULES
 from infojax.measures.catalogue import LABELLED
@@ -21,6 +20,7 @@ from infojax.models import build
 from infojax.objectives.mixing import MIXINGS
 from infojax.objectives.regularizers import GRADIENTS, KINDS
 from infojax.objectives.supervised import LOG_SOFTMAX
+from infojax.suggestions import suggest
 from infojax.tasks import load
 from infojax.tasks.build import OPTIMIZERS, SCHEDULES, classification_defaults
 from infojax.tasks.build.data import STREAM
@@ -190,7 +190,7 @@ def check_values(config: Any) -> None:
     """Refuses values of the wrong kind or outside the range of their key."""
     for path, value in leaves(config):
         if path in WORDS and value not in WORDS[path]:
-            raise ConfigError(f"config.{path} cannot be {shown(value)}{near(value, WORDS[path])}")
+            raise ConfigError(f"config.{path} cannot be {shown(value)}{suggest(value, WORDS[path])}")
         if path in (*LISTS, "sweep.values") and not isinstance(value, tuple | list):
             raise ConfigError(f"config.{path} must be a tuple of numbers, got {shown(value)}")
         if path in TEXTS and not isinstance(value, str):
@@ -212,7 +212,7 @@ def check_sweep(config: Any) -> None:
         check_value(f"config.sweep.values, of {name or 'nothing'},", value, allowed)
     known = [key for key, value in config.get("objective", {}).items() if isinstance(value, float)]
     if name and name not in (*known, "lr"):
-        raise ConfigError(f"config.sweep.name cannot be {name!r}{near(name, (*known, 'lr'))}")
+        raise ConfigError(f"config.sweep.name cannot be {name!r}{suggest(name, (*known, 'lr'))}")
 
 
 def check_value(what: str, value: Any, allowed: Any) -> None:
@@ -268,4 +268,4 @@ def check_best(best: Any) -> None:
     names |= dict.fromkeys(f"limit_{name}" for name in limited)
     names |= dict.fromkeys(("mir_error", "mir_centered_error", "loss_ema", "accuracy_ema"))
     if best and quantity not in names:
-        raise ConfigError(f"config.checkpoint.best: no quantity {quantity!r} is measured{near(quantity, names)}")
+        raise ConfigError(f"config.checkpoint.best: no quantity {quantity!r} is measured{suggest(quantity, names)}")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from infojax.data import near
+from infojax.suggestions import suggest
 from infojax.tasks.config import ConfigError
 
 
@@ -65,7 +65,7 @@ def check_choice(config: Any, path: str, values: Iterable[str]) -> None:
     for part in path.split("."):
         found = found[part]
     if found not in values:
-        raise ConfigError(f"{path} cannot be {found!r}{near(found, values)}")
+        raise ConfigError(f"{path} cannot be {found!r}{suggest(found, values)}")
 
 
 def check_batch(batch: Any, num_samples: int) -> None:

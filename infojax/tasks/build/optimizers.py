@@ -5,7 +5,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict
 
-from infojax.data import near
+from infojax.suggestions import suggest
 from infojax.tasks.config import ConfigError
 from infojax.train import optim
 
@@ -136,7 +136,7 @@ def optimizer(settings: Any, total: int, updates: int = 1, factor: float = 1.0) 
     """
     for key, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
         if settings[key] not in known:
-            raise ConfigError(f"optimizer.{key} cannot be {settings[key]!r}{near(settings[key], known)}")
+            raise ConfigError(f"optimizer.{key} cannot be {settings[key]!r}{suggest(settings[key], known)}")
     if settings.warmup_steps and settings.schedule not in WARMING:
         raise ConfigError(
             f"optimizer.warmup_steps is {settings.warmup_steps}; only the schedules {', '.join(WARMING)} have a warm-up"

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from infojax.data import near
 from infojax.evaluate import fixed_sample, forward
 from infojax.objectives import Model, float_settings, init_state, with_settings
 from infojax.parallel import gather, make_mesh, map_matrices, replicated, sharded_views
+from infojax.suggestions import suggest
 from infojax.tasks.build.data import MEASURED
 from infojax.tasks.build.study import Run, Study, Tools
 from infojax.tasks.config import ConfigError, buildable
@@ -144,7 +144,7 @@ def list_runs(study: Study, config: Any) -> list[Run]:
         return [Run(facts, seeds) for facts, seeds in members]
     floats = float_settings(study.objective)
     if name not in floats and name != "lr":
-        raise ConfigError(f"sweep.name cannot be {name!r}{near(name, [*floats, 'lr'])}")
+        raise ConfigError(f"sweep.name cannot be {name!r}{suggest(name, [*floats, 'lr'])}")
     try:
         values = [float(value) for value in values]
     except (TypeError, ValueError):
@@ -169,7 +169,7 @@ def assembled(study: Study, runs: Sequence[Run], how: str = "auto") -> tuple[Ste
       ConfigError: unknown `how`.
     """
     if how not in ("auto", *HOW):
-        raise ConfigError(f"how cannot be {how!r}{near(how, ('auto', *HOW))}")
+        raise ConfigError(f"how cannot be {how!r}{suggest(how, ('auto', *HOW))}")
     step, seeds = make_step(study.ctx, study.transforms), [run.seeds for run in runs]
     objectives = [with_settings(study.objective, run.floats) for run in runs]
     states = [init_state(own, seed, study.ctx) for own, seed in zip(objectives, seeds, strict=True)]

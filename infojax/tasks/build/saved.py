@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from infojax.data import near
 from infojax.objectives import Model
 from infojax.report.runs.reading import read_settings
+from infojax.suggestions import suggest
 from infojax.tasks import TASKS, load
 from infojax.tasks.build.prepared import prepare
 from infojax.tasks.build.study import Study
@@ -70,7 +70,7 @@ def saved(folder: str, run: int = 0, weights: str = "raw") -> Saved:
     state = pick(state, run) if prepared.grouped else state
     models = prepared.study.objective.evaluated(state, prepared.constants, prepared.study.ctx)
     if weights not in models:
-        raise ConfigError(f"frozen.weights cannot be {weights!r}{near(weights, models)}")
+        raise ConfigError(f"frozen.weights cannot be {weights!r}{suggest(weights, models)}")
     facts = ", ".join(f"{name} {value}" for name, value in prepared.runs[run].facts.items())
     notes = (f"{folder}: run {run} of {count} ({facts})",) if count > 1 else ()
     return Saved(settings, prepared.study, models[weights], step, notes)
