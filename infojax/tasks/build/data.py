@@ -54,6 +54,8 @@ def loaded(config: Any, source: Source) -> tuple[Source, tuple[str, ...]]:
     Raises:
       DataError: it does not fit into the machine's memory.
     """
+    if "stream" not in config.data:  # of a run from before there was the choice
+        return in_memory(source), ()
     check_choice(config, "data.stream", STREAM)
     # uint8 pictures, int32 tokens
     size = len(source) * math.prod(source.shape) * (1 if len(source.shape) > 1 else 4)
