@@ -46,6 +46,8 @@ def test_every_measure_is_the_public_function(data, report):
             "effective_rank_from_gram": ij.effective_rank_from_gram(ij.gram(z)),
             "rankme": ij.rankme(z),
             "stable_rank": ij.stable_rank(z),
+            "srank": ij.srank(z),
+            "approximate_rank": ij.approximate_rank(z),
             "coding_rate": ij.coding_rate(z),
             "mean_energy": flow.mean_energy,
             "entropy_head": flow.entropy_head,

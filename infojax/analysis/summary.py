@@ -45,6 +45,8 @@ def _measures(found):
         "effective_rank_from_gram": float(np.exp(entropy)) if found.spectrum.any() else 0.0,
         "rankme": float(np.exp(-np.sum((share + 1e-7) * np.log(share + 1e-7)))) if sigma.any() else 0.0,
         "stable_rank": float(np.sum((sigma / sigma.max()) ** 2)) if sigma.any() else 0.0,
+        "srank": _reaching(sigma, 0.99),
+        "approximate_rank": _reaching(sigma**2, 0.99),
         **found.values,
     }
     for flow, suffix in ((found.interplay, ""), (found.interplay_centered, "_centered")):
@@ -53,6 +55,12 @@ def _measures(found):
             values |= {key + suffix: float(getattr(flow, key)) for key in fields}
             values["entropy_head"] = float(found.interplay.entropy_head)
     return {key: values[key] for key in CATALOGUE if key in values}
+
+
+def _reaching(parts, share):
+    """How many of the largest parts (descending) have this share of their sum; see `measures.srank`."""
+    sums = np.cumsum(parts)
+    return float(np.sum(sums < share * sums[-1] * (1 - 1e-12)) + 1) if parts.any() else 0.0
 
 
 def _limits(found):

@@ -98,6 +98,8 @@ CATALOGUE = {
         ),
         Measure("rankme", convention="as effective_rank with eps = 1e-7 (RankMe)", **_SPECTRUM),
         Measure("stable_rank", convention="||Z||_F^2 / ||Z||_2^2", column="st. rank", compared=10, **_SPECTRUM),
+        Measure("srank", convention="least k with s_1 + ... + s_k >= 0.99 sum s, Z as it is (Kumar)", **_SPECTRUM),
+        Measure("approximate_rank", convention="as srank of s^2: 99 % of the variance about zero", **_SPECTRUM),
         Measure(
             "coding_rate", convention="log det(I + G/D), form 'code', mu = 1, nats", unit="nats", **_SPECTRUM
         ),
@@ -202,7 +204,13 @@ CATALOGUE = {
         # Of weight matrices.
         Measure("spectral_norm", "spectral norm", ENTROPY, column="norm", compared=11),
         Measure("frobenius_norm", "Frobenius norm", ENTROPY, column="F norm", compared=12),
-        # Quantities that only runs measure.
+        # Quantities that only runs and monitors measure.
+        Measure("covariance_rank", "effective rank of the covariance", ENTROPY),
+        Measure("participation_ratio", "participation ratio", ENTROPY),
+        Measure("numerical_rank", "numerical rank", ENTROPY),
+        Measure("dormant_ratio", "share of dormant units", ENTROPY, colour=4),
+        Measure("feature_std", "std of unit rows, times sqrt(D)", ENTROPY),
+        Measure("uniformity", "uniformity", ENTROPY, colour=1),
         Measure("accuracy", "accuracy", TRAINING, colour=2, summary=1, brief=1),
         Measure("error", "error (%)", TRAINING, unit="%", colour=2),
         Measure("accuracy_zero_shot", "accuracy, zero-shot CLIP", TRAINING, colour=0, summary=32, brief=23),
@@ -244,7 +252,7 @@ CATALOGUE = {
         Measure("accuracy_online", "accuracy, online head", TRAINING, colour=2, summary=29, brief=20),
         Measure("loss_online", "loss, online head", TRAINING, colour=5),
         Measure("loss_method", "loss of the method", TRAINING, colour=5),
-        Measure("uniformity", "mean squared cosine of class tokens", VIEWS),
+        Measure("token_uniformity", "mean squared cosine of class tokens", VIEWS),
         # Of the projections of two views (the prediction of one and the target's projection of the other for BYOL).
         Measure("lidar", "LiDAR", group=VIEWS),
         Measure("view_mutual_information", "MI of views", summary=30, brief=21, colour=3, **_OF_VIEWS),

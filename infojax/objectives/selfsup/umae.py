@@ -36,4 +36,4 @@ class UMAE(MAE):
 
     def regulariser(self, token: jax.Array, ctx: Context) -> tuple[jax.Array, Metrics]:
         value = uniformity(ctx.gather(token))
-        return scaled_gradient(self.strength * value, self.gradient_scale), {"uniformity": value}
+        return scaled_gradient(self.strength * value, self.gradient_scale), {"token_uniformity": value}
