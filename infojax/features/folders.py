@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from infojax.features.axes import HIDDEN, TOKENS
 from infojax.features.files import DIGITS, OPENERS, open_arrays
@@ -92,7 +92,7 @@ def open_together(path: str, parts: bool = False) -> Together:
     files = [file for file in inside if file.suffix.lower() in OPENERS and file.is_file()]
     if files:
         return _of_files(path, files, parts)
-    layers = {}
+    layers: dict[str, Any] = {}
     for folder in sorted((entry for entry in inside if entry.is_dir()), key=lambda p: _by_number(p.name)):
         files = [file for file in folder.iterdir() if file.suffix.lower() in OPENERS]
         if files:

@@ -131,7 +131,7 @@ class _Rows:
     def average(self) -> np.ndarray:
         """The mean of the rows."""
         total = sum((np.sum(rows, axis=0, dtype=np.float64) for rows in self), np.zeros(np.shape(self.source)[1]))
-        return (total / max(len(self.kept), 1)).astype(np.float32)
+        return np.asarray(total / max(len(self.kept), 1), np.float32)
 
 
 class _OfClasses(NamedTuple):

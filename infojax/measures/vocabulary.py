@@ -6,7 +6,7 @@ the state is a plain tuple of arrays.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -172,7 +172,7 @@ def vocabulary_disagreement(
     return np.bincount(owners[differ], minlength=classes), np.bincount(owners, minlength=classes)
 
 
-def checked_head(head: ArrayLike, classes: int, dim: int) -> ArrayLike:
+def checked_head(head: Any, classes: int, dim: int) -> Any:
     """The head (C, D), not read where it is an array with a shape and a type: it may be memory-mapped."""
     if hasattr(head, "detach") or not (hasattr(head, "shape") and hasattr(head, "dtype")):
         head = arrays.as_array(head, "head")

@@ -224,7 +224,7 @@ class Monitor:
         return found
 
     def _results(self, layers: Mapping[str, np.ndarray], labels: np.ndarray | None) -> dict[str, float]:
-        begun, found = time.perf_counter(), {}
+        begun, found = time.perf_counter(), dict[str, float]()
         head, bias = (None if part is None else to_host(part, "head", None) for part in self._head())
         for depth, (name, z) in enumerate(layers.items()):
             kept = np.isfinite(z).all(1)

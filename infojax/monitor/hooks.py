@@ -52,7 +52,7 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
         of_call["attention_mask"] = kwargs.get("attention_mask")
 
     def after(_: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        found = kwargs.get(labels)
+        found = kwargs.get(labels or "")
         if getattr(found, "ndim", 0) == 1 and model.training and monitor.wants:  # (n, T) are tokens to predict
             monitor.add(labels=found)
 
@@ -102,7 +102,8 @@ def _leave_the_accelerator() -> None:
 
     Without effect where JAX has begun to work already.
     """
-    if jax.config.jax_platforms is None and "JAX_PLATFORMS" not in os.environ:
+    chosen: Any = jax.config
+    if chosen.jax_platforms is None and "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
 
 
@@ -150,7 +151,7 @@ def from_first(found: dict[str, float]) -> dict[str, float]:
 # Callbacks
 
 
-def _base(*places: str) -> type:
+def _base(*places: str) -> Any:
     """The class of a package that the user has imported, for callbacks that must inherit from it; else object."""
     for module, name in (place.rsplit(".", 1) for place in places):
         found = getattr(sys.modules.get(module), name, None)
@@ -162,7 +163,9 @@ def _base(*places: str) -> type:
 def trainer_callback(monitor: "Monitor", watched: Mapping[str, Any]) -> Any:
     """A callback of Hugging Face's Trainer: it watches the model when training begins, and steps with the optimiser."""
 
-    class MonitorCallback(_base("transformers.TrainerCallback", "transformers.trainer_callback.TrainerCallback")):  # type: ignore[misc]
+    base: Any = _base("transformers.TrainerCallback", "transformers.trainer_callback.TrainerCallback")
+
+    class MonitorCallback(base):
         def __getattr__(self, name: str) -> Any:
             if name.startswith("on_"):
                 return lambda *args, **kwargs: None
@@ -184,9 +187,10 @@ def trainer_callback(monitor: "Monitor", watched: Mapping[str, Any]) -> Any:
 def lightning_callback(monitor: "Monitor", labels: Callable[[Any], Any] | None, watched: Mapping[str, Any]) -> Any:
     """A callback of Lightning's Trainer: it watches the module when fitting begins, and steps with the optimiser."""
 
-    class MonitorCallback(  # type: ignore[misc]
-        _base("lightning.pytorch.Callback", "pytorch_lightning.Callback", "lightning.pytorch.callbacks.Callback")
-    ):
+    places = "lightning.pytorch.Callback", "pytorch_lightning.Callback", "lightning.pytorch.callbacks.Callback"
+    base: Any = _base(*places)
+
+    class MonitorCallback(base):
         def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
             monitor.watch(pl_module, **watched)
             monitor.now = trainer.global_step

@@ -11,11 +11,16 @@ to compare with. A value that is nan breaks it.
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 COMPARED = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-WORDS = {"start": lambda x: x[0], "last": lambda x: x[-1], "least": min, "most": max}
+WORDS: dict[str, Callable[[Sequence[float]], Any]] = {
+    "start": lambda x: x[0],
+    "last": lambda x: x[-1],
+    "least": min,
+    "most": max,
+}
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RULE = re.compile(
     rf"\s*(?P<name>[^\s<>=*]+)\s*(?P<op><=|>=|<|>)\s*"

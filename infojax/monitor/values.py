@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -47,6 +48,10 @@ class Sample:
         )
 
 
+def _of_features(function: Callable[..., Any], sample: Sample) -> Any:
+    return function(sample.z)
+
+
 def _table() -> dict[str, tuple[str, Callable[[Sample], Any]]]:
     """{name: (what it needs, function of a sample)}."""
     table: dict[str, tuple[str, Callable[[Sample], Any]]] = {}
@@ -56,13 +61,13 @@ def _table() -> dict[str, tuple[str, Callable[[Sample], Any]]]:
             continue
         needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
         if needed in (["z"], ["a"]) and name not in OTHERS and not name.startswith("estimate"):
-            table[name] = ("features", lambda sample, function=function: function(sample.z))
+            table[name] = ("features", partial(_of_features, function))
     for name in measures.NeuralCollapse._fields:
         if name != "per_class":
             needs = "head" if name.endswith("_head") or name[:3] in ("nc3", "nc4") else "labels"
-            table[name] = (needs, lambda sample, name=name: getattr(sample.collapse, name))
+            table[name] = (needs, attrgetter(f"collapse.{name}"))
     for name in ("entropy_head", "joint_entropy", "mutual_information", "mir", "hdr", "mean_energy"):
-        table[name] = ("head", lambda sample, name=name: getattr(sample.interplay, name))
+        table[name] = ("head", attrgetter(f"interplay.{name}"))
     centered = measures.matrix_entropy
     table |= {
         "entropy_features": ("features", lambda sample: sample.entropy),

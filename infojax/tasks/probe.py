@@ -116,7 +116,9 @@ def frozen_of(config: Any) -> Frozen:
         )
     assert dataset is not None
     if name == "features":
-        return Frozen(name, name, Model((), (), GIVEN), lambda key, x: x, splits, dataset.num_classes, dataset.notes)
+        return Frozen(
+            name, name, Model((), (), GIVEN), lambda key, x: x, splits, dataset.num_classes, tuple(dataset.notes)
+        )
     source = splits["train"]
     mean, std, told = normalisation(dataset, source)
     net = network(config.model, dataset.num_classes, jax.ShapeDtypeStruct((2, *source.shape), jnp.float32))
