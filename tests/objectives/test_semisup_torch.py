@@ -62,7 +62,8 @@ def batch_of(method, step):
     }
 
 
-WHOLE = ("mixmatch", "remixmatch", "flexmatch")  # all samples count; FlexMatch has hardly learnt in three steps
+# In MixMatch's all samples count; FlexMatch and FreeMatch begin with thresholds that all pass.
+WHOLE = ("mixmatch", "remixmatch", "flexmatch", "freematch")
 
 
 class Loop:
@@ -102,8 +103,8 @@ class Loop:
         return min(self.k / (fraction * TOTAL), 1.0)
 
     def ema_of(self, name, now, start=None):
-        old = self.s.get(name, start)
-        self.s[name] = now if old is None else 0.9 * old + 0.1 * now
+        old, decay = self.s.get(name, start), getattr(self.m, "decay", 0.9)
+        self.s[name] = now if old is None else decay * old + (1 - decay) * now
         return self.s[name]
 
     def step(self, loss):
