@@ -143,7 +143,7 @@ def pillow_view(image: Any, recipe: Recipe, size: int) -> Any:
     return np.asarray(image)
 
 
-def two_views(train, quick):
+def two_views(train: Any, quick: bool) -> list[dict[str, Any]]:
     """Two SimCLR views of each picture, of 32 x 32 and of 224 x 224, on the device and by Pillow."""
     rows, large = [], np.random.default_rng(0).integers(0, 256, (16 if quick else 64, 256, 256, 3), dtype=np.uint8)
     for name, data, size in (("simclr_small", train.x[:BATCH], SIZE), ("simclr", large, 224)):

@@ -47,5 +47,5 @@ class BarlowTwins(TwoBranches):
     strength: float = 0.0051
     scale: float = 1.0
 
-    def compared(self, one, two):
+    def compared(self, one: jax.Array, two: jax.Array) -> jax.Array:
         return self.scale * barlow_twins(one, two, self.strength)

@@ -43,5 +43,5 @@ class SimCLR(TwoBranches):
     temperature: float = 0.5
     scale: float = 1.0
 
-    def compared(self, one, two):
+    def compared(self, one: jax.Array, two: jax.Array) -> jax.Array:
         return self.scale * nt_xent(one, two, self.temperature)

@@ -70,5 +70,5 @@ class Spectral(TwoBranches):
     strength: float = 1.0
     radius: float = 1.0
 
-    def compared(self, one, two):
+    def compared(self, one: jax.Array, two: jax.Array) -> jax.Array:
         return spectral_contrastive(one, two, form=self.form, strength=self.strength, radius=self.radius)

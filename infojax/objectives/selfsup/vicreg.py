@@ -66,6 +66,6 @@ class VICReg(TwoBranches):
     scale: float = 1.0
     form: str = "paper"
 
-    def compared(self, one, two):
+    def compared(self, one: jax.Array, two: jax.Array) -> jax.Array:
         weights = self.invariance, self.variance, self.covariance
         return self.scale * vicreg(one, two, *weights, form=self.form)
