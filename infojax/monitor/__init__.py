@@ -226,7 +226,8 @@ class Monitor:
     def _results(self, layers: Mapping[str, np.ndarray], labels: np.ndarray | None) -> dict[str, float]:
         begun, found = time.perf_counter(), dict[str, float]()
         head, bias = (None if part is None else to_host(part, "head", None) for part in self._head())
-        for depth, (name, z) in enumerate(layers.items()):
+        named = [name for name in layers if name]  # in the order of the forward pass
+        for name, z in sorted(layers.items(), key=lambda layer: layer[0] != ""):
             kept = np.isfinite(z).all(1)
             if not kept.all():
                 warnings.warn(
@@ -243,7 +244,7 @@ class Monitor:
             of_layer = values.measured(self.measures, z, y, *of_head)
             found |= {f"{key}@{name}" if name else key: value for key, value in of_layer.items()}
             if self._rows is not None:
-                place = {"layer": name, "depth": depth, "dim": z.shape[1]} if name else {}
+                place = {"layer": name, "depth": named.index(name), "dim": z.shape[1]} if name else {}
                 self._rows.row("eval", self.now, split=self.split, n=len(z), **place, **of_layer)
         if self._rows is not None:
             self._rows.settings(None if head is None else len(head), labels)
@@ -299,13 +300,11 @@ class Monitor:
         return hooks.lightning_callback(self, labels, watched)
 
     def close(self) -> None:
-        """Removes the hooks and closes what is written."""
+        """Removes the hooks and closes the boards."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
         self._boards.close()
-        if self._rows is not None:
-            self._rows.close()
 
     def __enter__(self) -> "Monitor":
         return self

@@ -100,8 +100,8 @@ def measured(
 ) -> dict[str, float]:
     """{name: value} of the named measures that labels and head allow; None for a quick choice. On the CPU.
 
-    A measure with several numbers, a NamedTuple, gives one entry for each, named MEASURE_FIELD. With a head, limits at
-    collapse stand beside them, which figures draw: limit_mir, limit_hdr, ...
+    A measure with several numbers, a NamedTuple, gives one entry for each, named MEASURE_FIELD. With a head, those that
+    have a limit at collapse get it beside them, which figures draw: limit_mir, limit_hdr, ...
     """
     wanted = (*OF_FEATURES, *OF_LABELS, *OF_HEAD) if names is None else names
     found: dict[str, float] = {}
@@ -114,7 +114,8 @@ def measured(
                 parts = value._asdict() if hasattr(value, "_asdict") else {"": value}
                 found |= {f"{name}_{part}" if part else name: float(x) for part, x in parts.items()}
         if sample.has("head") and found.keys() & set(OF_HEAD):
-            found |= _limits(sample)
+            limits = _limits(sample)
+            found |= {f"limit_{name}": limit for name, limit in limits.items() if name in found}
     return found
 
 
@@ -128,7 +129,7 @@ def _limits(sample: Sample) -> dict[str, float]:
         limits = nc_limits(len(counts), counts=counts, mean_energy=energy, dim=sample.z.shape[1])
     except ValueError:  # less mean energy than unequal counts alone give a simplex
         limits = nc_limits(len(counts), counts=counts)
-    found = {f"limit_{name}": float(getattr(limits, name)) for name in Limits._fields}
+    found = {name: float(getattr(limits, name)) for name in Limits._fields}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +33,6 @@ class Rows:
             if task != "monitor":
                 raise ValueError(f"{folder} holds a run that is none of a Monitor; choose another folder")
         self._settings: dict[str, Any] | None = None
-        self._file: TextIO | None = None
 
     def settings(self, classes: int | None, labels: np.ndarray | None) -> None:
         """Writes config.json: the name, and the number of classes, from which figures take limits."""
@@ -45,18 +44,12 @@ class Rows:
             self._settings = found
 
     def row(self, kind: str, step: int, **values: Any) -> None:
-        """Appends a row; a number that is not finite becomes null."""
-        if self._file is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.folder / "metrics.jsonl", "a", encoding="utf-8")
+        """Appends a row; a number that is not finite becomes null. No file stays open, so that nobody must call `close`."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._file.write(json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **plain}) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        line = json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **plain}) + "\n"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(line)
 
 
 class Writer:
