@@ -44,7 +44,7 @@ class Rows:
             self._settings = found
 
     def row(self, kind: str, step: int, **values: Any) -> None:
-        """Appends a row; a number that is not finite becomes null. No file stays open, so that nobody must call `close`."""
+        """Appends a row; a number that is not finite becomes null. No file stays open: `close` may be forgotten."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         line = json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **plain}) + "\n"
         self.folder.mkdir(parents=True, exist_ok=True)
