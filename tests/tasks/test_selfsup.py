@@ -77,7 +77,7 @@ def test_the_heads_of_a_run_are_probed(byol, tmp_path, capsys):
         statistics = own["batch_stats"]["norm1"]
         z = (z - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5) * norm["scale"] + norm["bias"]
         z = np.maximum(z, 0) @ own["layer2"]["kernel"]
-        return z / np.linalg.norm(z, axis=1, keepdims=True)
+        return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)  # a narrow head may give zeros
 
     train, test = of.study.splits["train"], of.study.splits["test"]
     nearest = KNeighborsClassifier(3, weights=lambda d: np.exp(-(d**2) / 2 / 0.07)).fit(features(train), train.labels)
