@@ -85,7 +85,7 @@ def test_auto_streams_what_is_more_than_the_memory_for_data(pictures, monkeypatc
 def test_a_step_that_takes_a_whole_source_cannot_be_streamed(pictures):
     study, _ = study_of("supervised", pictures, "--config.data.stream=always", "--config.data.workers=0")
     objective = type("Whole", (), {"views": [study.objective.views[0]._replace(size="all")]})
-    with pytest.raises(ConfigError, match="a step takes all of train, which the devices must hold; give never"):
+    with pytest.raises(ConfigError, match="a step takes all of train, which must be on the devices; give never"):
         mesh_of(study._replace(objective=objective))
 
 
