@@ -249,7 +249,7 @@ def test_features_are_saved_measured_and_probed(files, tmp_path, capsys):
     np.testing.assert_allclose(saved["head"], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
     capsys.readouterr()
     assert measure.main([str(out / "features_test.npz")]) == 0
-    assert "labels (12,) int32 as labels, head (4, 16) float32 as head" in capsys.readouterr().out
+    assert "labels (12,) int32 as labels, head (4, 16) float32 as head" in " ".join(capsys.readouterr().out.split())
     probe = f"--config={Path(CONFIG.partition('=')[2]).parent}/probe.py:tiny,data=features"
     short = [
         "--config.objective.batch_size=10",
