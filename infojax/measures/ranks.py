@@ -5,6 +5,7 @@ their covariance, which are the squared singular values of the centred features 
 singular values, so that all can share `singular_values`; `spectral_ranks` does just that.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +25,16 @@ def _spectrum(s: ArrayLike) -> tuple[jax.Array, jax.Array]:
     if s.ndim != 1:
         raise ValueError(f"singular_values must be (K,); got shape {s.shape}")
     arrays.check_not_negative(s, "singular_values")
+    return _sorted(s)
+
+
+@jax.jit
+def _sorted(s):
     s = jnp.sort(arrays.normalised(s)[0], descending=True)
     return s, jnp.sum(s)
 
 
+@jax.jit
 def _exp_entropy(p: jax.Array) -> jax.Array:
     return jnp.exp(-jnp.sum(jnp.where(p == 0, 0, p * jnp.log(jnp.where(p == 0, 1, p)))))
 
@@ -36,6 +43,7 @@ def _share(share: Any, name: str) -> Any:
     return arrays.number(share, name, "a number of at least 0 and below 1", lambda x: 0 <= x < 1)
 
 
+@jax.jit
 def _reaching(parts: jax.Array, delta: float | jax.Array) -> jax.Array:
     """The least k with sum_{i <= k} parts_i >= (1 - delta) sum_i parts_i, as a float; 0 for no parts."""
     parts = jax.lax.stop_gradient(parts)
@@ -113,6 +121,11 @@ def alpha_req_from_spectrum(
     first = arrays.whole_number(fit_range[0], "fit_range[0]", 1)
     last = arrays.whole_number(fit_range[1], "fit_range[1]", first + 1)
     judged = first if r2_from is None else arrays.whole_number(r2_from, "r2_from", first)
+    return _fit(s, first, last, judged)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _fit(s, first, last, judged):
     i = jnp.arange(1, len(s) + 1, dtype=s.dtype)
     inside = (i >= first) & (i <= last) & ~(s <= 0)
     x, y = -jnp.log(i), jnp.where(inside, 2 * jnp.log(jnp.where(inside, s, 1)), 0)

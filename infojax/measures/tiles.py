@@ -4,7 +4,7 @@ Distances come from products of centred means, |a|^2 + |b|^2 - 2 <a, b>; those o
 are computed again from differences. Sums run over at most a tile in float32 and over tiles in float64.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from infojax.measures import arrays
 from infojax.measures.arrays import ArrayLike
+from infojax.measures.tile_sums import Etf, Rows, Sums
 from infojax.measures.vocabulary import NEAR, TILE, VocabularyStats, checked_head, checked_stats
 
 
@@ -86,9 +87,9 @@ def vocabulary_collapse(
     kept = np.flatnonzero(counts >= arrays.whole_number(min_count, "min_count", 1))
     exponent = float(arrays.number(distance_exponent, "distance_exponent", "a positive number", lambda x: 0 < x <= 8))
     tile = arrays.whole_number(tile, "tile", 1)
-    means = _Rows(stats.mean, kept, tile)
+    means = Rows(stats.mean, kept, tile)
     means.center = means.average()
-    weights = None if head is None else _Rows(head, kept, tile)
+    weights = None if head is None else Rows(head, kept, tile)
     one = _of_classes(means, weights)
     variances = np.asarray(stats.squares)[kept] / np.maximum(counts[kept], 1)
     steps = (len(means) * (len(means) + 1)) // 2 + (0 if head is None else len(means) ** 2)
@@ -108,30 +109,6 @@ def _ticker(progress, steps):
             progress(done, steps)
 
     return tick
-
-
-class _Rows:
-    """Chosen rows of an array, minus a center, a tile at a time and in float32."""
-
-    def __init__(self, source: ArrayLike, kept: np.ndarray, tile: int) -> None:
-        self.source, self.kept, self.tile = source, kept, tile
-        self.center: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return -(-len(self.kept) // self.tile)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        index = self.kept[i * self.tile : (i + 1) * self.tile]
-        rows = np.asarray(self.source[index], np.float32)  # type: ignore[index]
-        return rows if self.center is None else rows - self.center
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[i] for i in range(len(self)))
-
-    def average(self) -> np.ndarray:
-        """The mean of the rows."""
-        total = sum((np.sum(rows, axis=0, dtype=np.float64) for rows in self), np.zeros(np.shape(self.source)[1]))
-        return np.asarray(total / max(len(self.kept), 1), np.float32)
 
 
 class _OfClasses(NamedTuple):
@@ -185,29 +162,11 @@ def _duality(means, weights, norms, heads):
     return float(sum(np.sum((weights[i] / w - rows / m) ** 2, dtype=np.float64) for i, rows in enumerate(means)))
 
 
-class _Sums:
-    """Mean and variance of many numbers from sums about a pilot value."""
-
-    def __init__(self) -> None:
-        self.pilot, self.first, self.second, self.number = 0.0, 0.0, 0.0, 0
-
-    def add(self, first: float, second: float, number: int) -> None:
-        self.first, self.second, self.number = self.first + first, self.second + second, self.number + number
-
-    def mean(self) -> float:
-        return self.pilot + self.first / self.number if self.number else float("nan")
-
-    def std(self) -> float:
-        if not self.number or not np.isfinite(self.second):
-            return float("nan")
-        return float(np.sqrt(max(self.second / self.number - (self.first / self.number) ** 2, 0.0)))
-
-
 def _of_pairs(means, variances, one, exponent, tick):
     """Mean values over the pairs of classes, and the distance of M M^T to the simplex ETF."""
     classes = len(means.kept)
-    kinds = {name: _Sums() for name in ("cdnv", "angle", "interference", "log", "distance")}
-    etf, coincident = _Etf(one.frobenius, classes), 0
+    kinds = {name: Sums() for name in ("cdnv", "angle", "interference", "log", "distance")}
+    etf, coincident = Etf(one.frobenius, classes), 0
     for i, a in enumerate(means):
         for j in range(i, len(means)):
             b = a if i == j else means[j]
@@ -227,7 +186,7 @@ def _of_pairs(means, variances, one, exponent, tick):
                 sums.add(first[k].sum(), second[k].sum(), number)
             if i == j == 0:
                 for sums in kinds.values():
-                    _move_pilot(sums)
+                    sums.about_mean()
             tick()
     values = {
         "cdnv": kinds["cdnv"].mean(), "equiangularity": kinds["angle"].mean(),
@@ -236,17 +195,6 @@ def _of_pairs(means, variances, one, exponent, tick):
         "distance_mean": kinds["distance"].mean(), "distance_std": kinds["distance"].std(),
     }  # fmt: skip
     return {"coincident": coincident, "etf_distance": etf.value()} | {k: float(v) for k, v in values.items()}
-
-
-def _move_pilot(sums):
-    """About the mean of the first tile, so that later tiles' squares do not cancel."""
-    if not sums.number or not np.isfinite(sums.first):
-        return
-    pilot = float(np.float32(sums.mean()))
-    shift = pilot - sums.pilot
-    sums.second += sums.number * shift**2 - 2 * shift * sums.first
-    sums.first -= sums.number * shift
-    sums.pilot = pilot
 
 
 def _square_distances(a, b, products, norms_a, norms_b):
@@ -282,26 +230,9 @@ def _tile_sums(products, square, norms_a, norms_b, spread_a, spread_b, pilots, c
     return first, second, jnp.sum(pair & equal, axis=1)
 
 
-class _Etf:
-    """|| A / norm - (I - J / C) / sqrt(C - 1) ||_F of a C x C matrix A given in tiles."""
-
-    def __init__(self, norm: float, classes: int) -> None:
-        self.norm, self.classes, self.total = norm, classes, 0.0
-
-    def add(self, products: np.ndarray, diagonal: bool, twice: bool = False) -> None:
-        root = np.sqrt(max(self.classes - 1, 1))
-        gap = products * np.float32(1 / self.norm if self.norm > 0 else 0) + np.float32(1 / self.classes / root)
-        if diagonal:
-            gap[np.arange(len(gap)), np.arange(len(gap))] -= np.float32(1 / root)
-        self.total += (1 + twice) * float(np.sum(np.einsum("ij,ij->i", gap, gap, dtype=np.float32), dtype=np.float64))
-
-    def value(self) -> float:
-        return float(np.sqrt(self.total)) if self.norm > 0 and self.classes > 1 else float("nan")
-
-
 def _etf_distance(weights, means, norm, tick):
     """NC3 in the form of Zhu et al.: of W M^T, over all tiles."""
-    etf = _Etf(norm, len(means.kept))
+    etf = Etf(norm, len(means.kept))
     for i, rows in enumerate(weights):
         for j, columns in enumerate(means):
             etf.add(np.asarray(arrays.matmul(rows, columns.T)), i == j)
