@@ -126,7 +126,7 @@ def test_a_sweep(tmp_path, capsys):
 CONFIGS = {"quickstart": "", "regularized": ":tiny,term=hd"}
 # interplay: all other tests here; smoke: tests/multihost; the rest: tests/tasks
 ELSEWHERE = {"interplay", "smoke", "temperature", "connectivity", "pruning", "grokking"}
-ELSEWHERE |= {"compression", "bottleneck", "simplex", "semisup", "selfsup", "probe", "crossmodal"}
+ELSEWHERE |= {"compression", "bottleneck", "simplex", "semisup", "selfsup", "probe", "crossmodal", "finetune"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -377,7 +377,7 @@ BAD = {
     "warm-up": (["--config.optimizer.warmup_steps=5000"], r"warmup_steps must be from 0 to below"),
     "warm-up of what": (
         ["--config.optimizer.warmup_steps=5", "--config.optimizer.schedule=constant"],
-        r"only the schedules cosine and warmup have a warm-up",
+        r"only the schedules cosine, cosine_linspace, warmup have a warm-up",
     ),
     "no such flag file": (["--flagfile=/nonexistent"], r"nonexistent"),
     "average": (["--config.objective.ema_decay=1.5"], r"ema_decay must be a number of at least 0 and below 1, got 1.5"),
@@ -454,7 +454,7 @@ def test_pictures_with_a_constant_channel(pictures, tmp_path, capsys):
         x[..., 1] = 7
         Image.fromarray(x).save(path)
     assert folder_run(pictures, tmp_path / "run") == 0
-    assert "channels with one value in all training samples, not scaled: [1] of 3" in capsys.readouterr().out
+    assert "channels of one value in all training samples, not scaled: [1] of 3" in capsys.readouterr().out
     assert np.isfinite(rows_of(tmp_path / "run")[-1]["loss"])
 
 
