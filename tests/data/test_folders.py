@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_the_whole_class_folder_is_walked(tmp_path):
     )
     dataset = open_dataset("folder", tmp_path)
     train = dataset.split("train")
-    names = [str(path.relative_to(tmp_path / "train")) for path in train.paths]
+    names = [str(Path(path).relative_to(tmp_path / "train")) for path in train.paths]
     assert names == ["cat/z.png", "cat/a/deep/2.png", "cat/b/1.png", "dog/c.PNG"]
     assert train.labels.tolist() == [0, 0, 0, 1] and dataset.split("test").labels.tolist() == [1]
     assert said(dataset, "no picture in test of 1 of 2 classes: cat")
