@@ -27,7 +27,7 @@ def of_features(z, w):
 
 
 def of_whole_features(z, w):
-    return {f.__name__: f(z) for f in (ij.gram, ij.effective_rank, ij.rankme, ij.stable_rank)}
+    return {f.__name__: f(z) for f in (ij.gram, ij.effective_rank, ij.rankme, ij.stable_rank, ij.singular_values)}
 
 
 def of_gram(k, w):
