@@ -72,29 +72,26 @@ def nrc3(
     targets: ArrayLike,
     *,
     gamma: float | jax.Array | None = None,
-    convention: str = "paper",
     weights: ArrayLike | None = None,
 ) -> jax.Array:
-    """NRC3, structure of the head: || W W^T / ||.||_F - (S^(1/2) - g I) / ||.||_F ||_F^2, g = gamma^(1/2); 0 at
+    """NRC3, structure of the head: || W W^T / ||.||_F - (S^(1/2) - g I) / ||.||_F ||_F^2, g = sqrt(gamma); 0 at
     collapse.
 
     S is the covariance of the targets, divided by N. Without gamma the value is the smallest over gamma in [0,
-    l_min(S)] ("paper"), from its one stationary point: with a = <A, S^(1/2)>, t = tr A, s = tr S^(1/2), q = tr S and A
+    l_min(S)], from its one stationary point: with a = <A, S^(1/2)>, t = tr A, s = tr S^(1/2), q = tr S and A
     = W W^T over its norm, g = (t q - a s) / (s t - n a).
-    "nc_toolbox": gamma in [0, 1], and targets centred over their n entries instead of over samples, which is no
-    covariance of the targets; that package's number, up to its numerical minimiser.
+    nc-toolbox prints another number: it centres targets over their n entries instead of over samples, and multiplies by
+    the singular values as a vector where the diagonal matrix is meant.
 
     Args:
       head: (n, D) weights of the last layer; targets: (N, n).
       gamma: None, or a number of at least 0.
-      convention: paper or nc_toolbox.
       weights: (N,) of the samples, non-negative, or None.
     Returns:
       0-d array in [0, 4]; nan where W or S^(1/2) - g I vanishes.
     References:
       Andriopoulos et al., NeurIPS 2024.
     """
-    convention = _convention(convention)
     head, y = arrays.as_rows(head, "head"), arrays.as_rows(targets, "targets")
     n = len(head)
     if y.shape[1] != n or not n:
@@ -103,18 +100,14 @@ def nrc3(
     head, y = arrays.normalised(head)[0].astype(dtype), y.astype(dtype)
     w = arrays.sample_weights(weights, len(y), dtype)
     y, s = arrays.normalised(jnp.where(w[:, None] <= 0, 0, y))
-    y = centered_rows(y, w, jnp) if convention == "paper" else y - jnp.mean(y, axis=1, keepdims=True)
+    y = centered_rows(y, w, jnp)
     p = arrays.safe_divide(w, jnp.sum(w))
     root = psd_sqrt(spectra.column_gram(arrays.safe_sqrt(p)[:, None] * y))
     a = arrays.matmul(head, head.T)
     norm = arrays.safe_sqrt(jnp.sum(a * a))
     a = arrays.safe_divide(a, norm)
     if gamma is None:
-        most = (
-            jnp.min(jnp.linalg.eigvalsh(jax.lax.stop_gradient(root)), initial=jnp.inf)
-            if convention == "paper"
-            else 1 / s
-        )
+        most = jnp.min(jnp.linalg.eigvalsh(jax.lax.stop_gradient(root)), initial=jnp.inf)
         g = jax.lax.stop_gradient(_best(a, root, jnp.maximum(most, 0)))
     else:
         gamma = arrays.number(gamma, "gamma", "a number of at least 0", lambda x: 0 <= x < float("inf"))
