@@ -207,7 +207,10 @@ def test_made_up_pictures_have_the_spectra_of_photographs(tmp_path):
     images.write(tmp_path, classes=2, images=80)
     train, test = (open_dataset("folder", tmp_path, size=64).split(split) for split in ("train", "test"))
     assert (len(train), len(test)) == (76, 4) and np.bincount(train.labels).tolist() == [38, 38]
-    sizes = {Image.open(path).size[::-1] for path in train.paths}
+    sizes = set()
+    for path in train.paths:
+        with Image.open(path) as picture:
+            sizes.add(picture.size[::-1])
     assert sizes == set(images.SIZES)
     grey = images.texture(np.random.default_rng(0))[..., 1]
     power = np.abs(np.fft.rfft2(grey - grey.mean())) ** 2

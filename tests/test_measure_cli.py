@@ -623,7 +623,7 @@ def test_bad_files(capsys, data):
     assert "g.npz: cannot be read: File is not a zip file" in refused(capsys, "f.npz", "g.npz")
     Path("f.txt").write_bytes(whole)
     assert "f.txt: unknown kind of file '.txt'" in refused(capsys, "f.txt")
-    assert refused(capsys, "g.npy") == "g.npy: no such file; did you mean g.npz or f.npz?"
+    assert refused(capsys, "g.npy") == "g.npy: no such file; did you mean g.npz?"
 
 
 @pytest.mark.parametrize(

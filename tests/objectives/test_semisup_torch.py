@@ -241,10 +241,10 @@ def freematch(t):
     p = weak.softmax(-1)
     (top, guess), even = p.max(-1), torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64)
     tau, model = t.ema_of("tau", top.mean(), even[0]), t.ema_of("model", p.mean(0), even)
-    histogram = t.ema_of("histogram", torch.bincount(guess, minlength=CLASSES) / len(guess), even)
+    histogram = t.ema_of("histogram", torch.bincount(guess, minlength=CLASSES).double() / len(guess), even)
     mask = top >= (tau * model / model.max())[guess]
     kept = strong[mask].softmax(-1)
-    found = torch.bincount(kept.argmax(-1), minlength=CLASSES) / len(kept)
+    found = torch.bincount(kept.argmax(-1), minlength=CLASSES).double() / len(kept)
     a, b = model / histogram, kept.mean(0) * torch.where(found > 0, 1 / found, 0)
     fairness = (a / a.sum() * torch.log(b / b.sum() + 1e-12)).sum()
     return F.cross_entropy(known, t.y) + masked_ce(strong, guess, mask) + 0.5 * fairness
