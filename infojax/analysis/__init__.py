@@ -91,7 +91,7 @@ def analyze(
         return the same report.
       ignore_index: another label whose rows are left out, such as 255 or "unknown", or a list of several.
       exact: rows (or columns) up to which everything is held at once and exact; 4,096 by default. Of more rows, what
-        cannot be summed block by block is measured on so many of them, or estimated; the report says what.
+        cannot be summed block by block is measured on a sample of this size, or estimated; the report says which.
     Returns:
       `Report`, or `LayerReports` for a dict.
     Raises:

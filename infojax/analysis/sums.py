@@ -22,7 +22,7 @@ from infojax.parallel import over_processes
 from infojax.processes import together
 
 # Up to this many rows (or this side of a matrix) everything is exact in one go, unless asked for more: a float64
-# eigenvalue problem of this size takes seconds. Larger sets stream; what cannot stream uses a random sample of so many.
+# eigenvalue problem of this size takes seconds. Larger sets stream; what cannot uses a random sample of this size.
 DIRECT_ROWS = 4096
 # Floats that the scatter matrices of all classes may take together (32 MiB; a pass holds about ten copies).
 SCATTER_BUDGET = 2**22

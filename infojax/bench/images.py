@@ -29,7 +29,7 @@ from infojax.train.runlog import read_rows
 
 SIZES = ((375, 500), (500, 375), (333, 500), (480, 640), (256, 256), (600, 800))  # height, width
 TEXTURE = 1024
-TEST = 20  # every so many pictures are held out
+TEST = 20  # one picture in this many is held out
 STUDIES = ("supervised", "simclr", "barlow", "mae")
 
 

@@ -272,7 +272,7 @@ def channel_moments(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of every channel over all samples and pixels, on the scale of the samples.
 
-    With `samples` only so many are read, evenly spaced over the source. The deviation of a channel with a single value
+    With `samples` that many are read, evenly spaced over the source. The deviation of a channel with a single value
     is 0 up to rounding: see `constant_channels`.
     """
     count = 0

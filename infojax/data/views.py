@@ -247,7 +247,7 @@ def jitter(x: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
     """
     colours = x.shape[-1] == 3
 
-    def one(planes, operation):  # channels first: loops over whole planes are several times faster on a CPU
+    def one(planes, operation):  # channels first, so that loops on a CPU run over whole planes
         which, own = operation[:, None, None], jnp.take_along_axis(factors, operation[:, None], 1)[:, :, None]
         grey = sum(share * plane for share, plane in zip(LUMINANCE, planes, strict=True)) if colours else planes[0]
         mean = jnp.mean(grey, axis=(1, 2), keepdims=True)

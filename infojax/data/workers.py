@@ -95,7 +95,7 @@ _workers: Workers | None = None
 
 
 def use_workers(count: int) -> None:
-    """From now on pictures are decoded in so many processes; 0: in threads of this one, -1: one process per core.
+    """Sets the number of processes that decode pictures from now on; 0: threads of this one, -1: one process per core.
 
     At most `MOST` processes if their number is left open.
     """

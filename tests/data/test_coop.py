@@ -1,4 +1,4 @@
-"""The eleven sets of CoOp from folders as its DATASETS.md arranges them: joins, names, what is said to be missing."""
+"""The eleven sets of CoOp from folders as its DATASETS.md arranges them: paths, names, missing files."""
 
 import json
 
