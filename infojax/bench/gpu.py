@@ -1,8 +1,8 @@
-"""What one GPU gives in a few minutes: `python -m infojax.bench gpu --minutes 10 --out DIR`.
+"""One GPU in a few minutes: `python -m infojax.bench gpu --minutes 10 --out DIR`.
 
-Needs jax, flax, optax and orbax; PyTorch stands beside where it is installed. The most valuable figures come first.
-Every row is in DIR/gpu.jsonl as soon as it is known, so that a run that is cut off keeps what it finished; at the end
-DIR/gpu.md has the same rows as tables. On a CPU small sizes try the same code.
+Needs jax, flax, optax and orbax; compares with PyTorch where it is installed. The most valuable figures come first.
+Every row is written to DIR/gpu.jsonl as soon as it is known, so that an interrupted run keeps what it finished; at the
+end DIR/gpu.md holds the same rows as tables. On a CPU small sizes exercise the same code.
 """
 
 import json
@@ -34,11 +34,11 @@ from infojax.train.step import Step, make_step, map_runs, stack
 CLASSES = 10
 NETWORKS = {"wrn_28_2": {}, "resnet18": {}, "vit_tiny": {"patch": 4}}
 PRECISIONS = {"bf16": "bfloat16", "TF32": "tensorfloat32", "float32": "float32"}  # of matrix products and convolutions
-RESERVE = 20  # seconds that must be left for another row to be begun
+RESERVE = 20  # seconds that must be left to start another row
 
 
 def spread(run: Callable[[], Any], repeats: int = 5) -> tuple[float, float, float]:
-    """(median, least, greatest) seconds of a call, after one to warm up."""
+    """(median, minimum, maximum) seconds per call, after a warm-up call."""
     jax.block_until_ready(run())
     taken = []
     for _ in range(repeats):
@@ -80,7 +80,7 @@ def features(n: int, dim: int, classes: int, seed: int = 0) -> tuple[np.ndarray,
 
 
 def correctness(quick: bool) -> Iterator[dict[str, Any]]:
-    """Values and gradients on the device in float32 against float64 on the host."""
+    """Values and gradients on the device in float32 compared with float64 on the host."""
     z, labels, head = features(256 if quick else 2048, 32 if quick else 128, CLASSES)
     measures = {
         "matrix_entropy": lambda z, w: ij.matrix_entropy(z),
@@ -109,7 +109,7 @@ def correctness(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def eigensolver(quick: bool) -> Iterator[dict[str, Any]]:
-    """Eigenvalues of float32 Gram matrices of low rank, whose exact spectrum is that of the small factor."""
+    """Eigenvalues of float32 Gram matrices of low rank, whose exact spectrum follows from the small factor."""
     for n in (128,) if quick else (4096, 8192, 16384):
         z, _, _ = features(n, 32 if quick else 256, CLASSES)
         u = z / np.linalg.norm(z, axis=1, keepdims=True)
@@ -138,10 +138,10 @@ print(trained(int(sys.argv[1]), sys.argv[2], bool(int(sys.argv[3]))))
 
 
 def trained(steps: int, folder: str | Path, quick: bool) -> int:
-    """CRC-32 of the state after `steps` steps; continues from the checkpoint in `folder` where there is one."""
+    """CRC-32 of the state after `steps` steps, continuing from the checkpoint in `folder` if there is one."""
     from infojax.train.checkpoint import Checkpoints
 
-    case = Case("wrn_28_2", "bf16", 8 if quick else 64, quick=True)  # a small network: each process compiles it
+    case = Case("wrn_28_2", "bf16", 8 if quick else 64, quick=True)  # small, because each process compiles it
     state, step = case.state(), jax.jit(case.step)
     with Checkpoints(folder) as checkpoints:
         if found := checkpoints.restore(state):
@@ -153,7 +153,7 @@ def trained(steps: int, folder: str | Path, quick: bool) -> int:
 
 
 def resume(quick: bool) -> Iterator[dict[str, Any]]:
-    """Bits after a checkpoint and a restart against those of an uninterrupted run, with deterministic operations.
+    """Whether resuming from a checkpoint is bitwise equal to an uninterrupted run, with deterministic operations.
 
     Every process compiles anew, as after a preemption: kernels that are chosen by timing could differ.
     """
@@ -201,7 +201,7 @@ class Case:
         return init_state(self.task, Seeds(), self.ctx)
 
     def many(self, steps: int) -> Callable[[], Any]:
-        """A call of several steps: state -> state."""
+        """A function that runs several steps per call: state -> state."""
 
         @jax.jit
         def call(state, constants):
@@ -214,8 +214,8 @@ class Case:
 
 
 def steps(quick: bool) -> Iterator[dict[str, Any]]:
-    """Images/s of the training step by network, precision and batch; PyTorch's takes one fixed, normalised batch."""
-    on_cpu = jax.default_backend() == "cpu"  # whose loops run convolutions ten times slower
+    """Images/s of the training step by network, precision and batch; PyTorch's uses one fixed, normalised batch."""
+    on_cpu = jax.default_backend() == "cpu"  # where convolutions inside a loop run ten times slower
     per_call = 1 if on_cpu else 20
     cases = [(n, p, b) for b in ((8,) if quick else (64, 512)) for n in NETWORKS for p in PRECISIONS]
     cases = [case for case in cases if case[0] == "wrn_28_2"][:1] if quick else cases
@@ -234,14 +234,14 @@ def steps(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def selfsup(quick: bool) -> Iterator[dict[str, Any]]:
-    """Barlow Twins of ViT-S/16 and MAE of ViT-B/16, 224 x 224, with their views."""
+    """Barlow Twins with ViT-S/16 and MAE with ViT-B/16, at 224 x 224, including their views."""
     from infojax.bench.selfsup import large
 
     yield from large(quick)
 
 
 def seeds(quick: bool) -> Iterator[dict[str, Any]]:
-    """Several seeds of one step by vmap against one seed."""
+    """Several seeds of one step by vmap compared with one seed."""
     batch = 8 if quick else 64
     case = Case("wrn_28_2", "bf16", batch, quick)
     for count in (2,) if quick else (1, 3, 8):
@@ -277,7 +277,7 @@ def augmentation(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def measures(quick: bool) -> Iterator[dict[str, Any]]:
-    """Seconds of the measures on arrays that are on the device, compiled, beside pasted PyTorch on the same device."""
+    """Seconds of the compiled measures on arrays on the device, compared with pasted PyTorch on the same device."""
     sizes = [(256, 16, 4)] if quick else [(50_000, 512, 10), (50_000, 512, 100), (4_000, 128, 10)]
     for n, dim, classes in sizes:
         z, labels, head = (jnp.asarray(a) for a in features(n, dim, classes))
@@ -290,7 +290,7 @@ def measures(quick: bool) -> Iterator[dict[str, Any]]:
         }
         for name, call in calls.items():
             if name == "interplay" and classes * min(n, dim) > 8192 and n > 8192:
-                continue  # the joint matrix is larger than what is worth a minute here
+                continue  # the joint matrix is too large to be worth a minute
             taken = spread(lambda call=call, z=z, y=labels, w=head: call(z, y, w))
             row = {"measure": name, "n": n, "D": dim, "C": classes, "seconds": taken[0], "least": taken[1]}
             if not quick:
@@ -314,7 +314,7 @@ def _rate(images, seconds):
 
 
 def few_labels(quick: bool) -> Iterator[dict[str, Any]]:
-    """Steps/s of semi-supervised steps of 64 labelled pictures and two views of 448 unlabelled ones."""
+    """Steps/s of semi-supervised steps with 64 labelled pictures and two views of 448 unlabelled ones."""
     from infojax.bench import semisup
 
     yield from semisup.on_gpu(quick)
@@ -336,7 +336,7 @@ PARTS = {
 
 
 def run(quick: bool = False, minutes: float = 10.0, out: Any = None) -> list[dict[str, Any]]:
-    """Rows of all parts, as far as the minutes go; on a CPU the sizes are the smallest ones."""
+    """Rows of all parts, as far as the time allows; on a CPU the sizes are the smallest ones."""
     quick = quick or jax.default_backend() == "cpu"
     deadline = time.monotonic() + 60 * minutes
     folder = Path(out or ".")
@@ -354,7 +354,7 @@ def run(quick: bool = False, minutes: float = 10.0, out: Any = None) -> list[dic
 
 
 def _until(deadline, part, found, quick):
-    """Rows of a part until the time is up; a part that fails says so, and the next one goes on."""
+    """Rows of a part until the time is up; a part that fails reports it, and the next one runs."""
     rows = found(quick)
     while True:
         if time.monotonic() > deadline - RESERVE:
@@ -364,13 +364,13 @@ def _until(deadline, part, found, quick):
             yield next(rows)
         except StopIteration:
             return
-        except Exception as error:  # the other parts are worth their minutes
+        except Exception as error:  # the remaining parts are still worth running
             yield {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
             return
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table for each part."""
+    """One table per part."""
     lines = []
     for part in dict.fromkeys(row["kind"] for row in rows):
         of_part = [{k: v for k, v in row.items() if k != "kind"} for row in rows if row["kind"] == part]
