@@ -128,7 +128,7 @@ def test_a_sample_limits_the_rank_as_the_rows_themselves_do(monkeypatch):
     monkeypatch.setattr(sums, "DIRECT_ROWS", 64)
     found = ij.analyze(np.random.default_rng(0).normal(size=(400, 80)), ci=20)
     assert any(w.startswith("N <= D (64 samples, 80 columns): the spectrum is rank-limited") for w in found.warnings)
-    assert "ci: no intervals for measures of the spectrum: on a part of the rows, or estimated" in found.warnings
+    assert "ci: no intervals for measures of the spectrum: measured on a subset of rows, or estimated" in found.warnings
     assert "entropy_features" not in found.intervals and "mean_energy" in found.intervals
 
 
@@ -201,7 +201,7 @@ def test_rows_that_are_left_out(data):
             assert found.measures == pytest.approx(plain.measures, rel=1e-9, nan_ok=True)
             assert found.warnings[0] == f"{hidden.sum()} of {len(y)} rows are left out: their label is {mark}"
     lonely = ij.analyze(z, np.where(hidden, 255, y)).warnings
-    assert any("the label 255 stands apart" in line and "ignore_index=255" in line for line in lonely)
+    assert any("the label 255 is far from" in line and "ignore_index=255" in line for line in lonely)
 
 
 def test_strings_are_numbered_in_sorted_order(data):
@@ -214,7 +214,7 @@ def test_strings_are_numbered_in_sorted_order(data):
         assert found.class_names == tuple(names) and found.to_dict()["class_names"] == names.tolist()
         assert found.warnings[0] == (
             "labels are strings, numbered in sorted order: ant 0, bee 1, cat 2, dog 3; the rows of the head must be in "
-            "this order"
+            "the same order"
         )
 
 
@@ -234,7 +234,7 @@ def test_names_that_mark_rows_to_leave_out(data):
 
 def test_bytes_that_are_no_text_are_refused(data):
     labels = np.array([b"cat", b"\xff\xfe"])[np.arange(len(data[0])) % 2]
-    with pytest.raises(ij.InputError, match="labels holds bytes that are no UTF-8 text"):
+    with pytest.raises(ij.InputError, match="labels holds bytes that are not UTF-8 text"):
         ij.analyze(data[0], labels)
 
 
@@ -247,7 +247,7 @@ def test_strings_of_whole_numbers_are_these():
     plain = ij.analyze(z, y, head)
     found = ij.analyze(z, y.astype(str), head)
     assert found.measures == plain.measures and not found.class_names
-    assert found.warnings[0] == "labels are strings of whole numbers, taken as these"
+    assert found.warnings[0] == "labels are strings of whole numbers, read as integers"
     marked = ij.analyze(z, np.where(y == 3, -1, y).astype(str), head)
     assert "20 of 240 rows are left out: their label is -1" in marked.warnings
 
@@ -299,9 +299,9 @@ def test_what_analyze_cannot_take(data):
     for call, message in (
         (lambda: jax.jit(lambda z: ij.analyze(z).measures["rankme"])(z), "features is a traced value"),
         (lambda: ij.analyze({"a": z}, y, np.array(1.0)), r"head has shape \(\); expected \(C, D\)"),
-        (lambda: ij.analyze({1: z, "1": z}), "features has two layers of one name"),
+        (lambda: ij.analyze({1: z, "1": z}), "features has two layers of the same name"),
         (lambda: ij.analyze(z, y, distributed="no"), "distributed must be True or False; got 'no'"),
-        (lambda: ij.analyze(z, np.full(120, 1e300)), r"that of row 0 is 1e\+300"),
+        (lambda: ij.analyze(z, np.full(120, 1e300)), r"row 0 has 1e\+300"),
         (lambda: ij.analyze(np.zeros((3, 2), "m8[s]")), "entries of type timedelta64"),
     ):
         with pytest.raises(ij.InputError, match=message):
@@ -318,7 +318,7 @@ def test_names_that_cannot_be_seen_are_in_quotes(data):
 def test_rows_and_means_that_are_equal_are_told():
     told = ij.analyze(np.ones((20, 3)), np.arange(20) % 2).warnings
     assert any("all rows are equal" in text for text in told)
-    assert any("class means coincide, those of 0 and 1 for instance" in text for text in told)
+    assert any("class means coincide, for instance those of 0 and 1" in text for text in told)
     z = np.random.default_rng(0).normal(size=(20, 3))
     told = ij.analyze(np.r_[z, z], np.arange(40) // 20).warnings  # the same rows in both classes
     assert any("class means coincide" in text for text in told) and not any("all rows" in text for text in told)
@@ -354,7 +354,7 @@ def test_a_head_of_uneven_rows_is_doubted(data):
         (dict(labels=np.array(["a", np.nan] * 60, object)), "labels: 60 of 120 rows have none"),
         (
             dict(labels=["a", "b", "c"] * 40),
-            "labels are 3 names, the head has 4 rows, and nothing says which row is whose",
+            "labels are 3 names, the head has 4 rows, and their order is unknown",
         ),
         (dict(labels=np.arange(120) % 5 * 60), "expected 0, ..., 3"),
         (
@@ -374,7 +374,7 @@ def test_a_head_of_uneven_rows_is_doubted(data):
         (dict(progress=3), "progress is 3; expected a function of (rows done, rows in all, phase)"),
         (dict(labels=np.zeros(3, int)), "labels has shape (3,); expected (120,), one per row of the features"),
         (dict(labels=np.zeros((120, 4))), "pass labels.argmax(1) if one-hot"),
-        (dict(labels=np.full(120, 0.5)), "labels must be whole numbers 0, ..., C - 1; that of row 0 is 0.5"),
+        (dict(labels=np.full(120, 0.5)), "labels must be whole numbers 0, ..., C - 1; row 0 has 0.5"),
         (dict(labels=np.full(120, -1)), "labels: all 120 rows are left out, their label is -1"),
         (dict(labels=np.full(120, 9)), "labels go up to 9, head has 4 classes (rows); expected 0, ..., 3"),
         (dict(labels=1 + np.arange(120) % 4), "expected 0, ..., 3: pass labels - 1 if they count from 1"),
@@ -428,7 +428,7 @@ def test_non_finite_row_is_named(data):
 def test_warnings_of_a_statistician(data):
     z, y, _, _ = samples(n=6, classes=3, dim=20)
     text = " | ".join(ij.analyze(np.abs(z) + 5, np.array([0, 0, 2, 2, 2, 4])).warnings)
-    for part in ("N <= D (6 samples, 20 columns)", "heavy common mean", "2 of 5 classes have no samples (1, 3)",
+    for part in ("N <= D (6 samples, 20 columns)", "large common mean", "2 of 5 classes have no samples (1, 3)",
                  "1 classes have one sample", "class imbalance: 1 to 3"):  # fmt: skip
         assert part in text, part
     z, *rest = data

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import infojax as ij
-from infojax.bench import crossmodal, gpu, images, measures, peers, pods, selfsup, semisup, torch_selfsup
+from infojax.bench import crossmodal, gpu, gpu_speed, images, measures, peers, pods, selfsup, semisup, torch_selfsup
 from infojax.bench.collectives import Collective, bytes_moved, collectives
 from infojax.data import open_dataset
 from infojax.objectives.selfsup import barlow_twins, nt_xent, spectral_contrastive, vicreg
@@ -82,7 +82,7 @@ def test_the_bench_of_one_gpu_runs_on_a_cpu():
     (solved,) = gpu.eigensolver(quick=True)
     assert solved["rank"] == 32 and solved["not_finite"] == 0 and solved["largest_error_over_largest"] < 1e-5
     assert abs(solved["entropy_error"]) < 1e-4
-    case = gpu.Case("wrn_28_2", "float32", 8, quick=True)
+    case = gpu_speed.Case("wrn_28_2", "float32", 8, quick=True)
     state = case.many(1)()
     assert int(state.step) == 1 and all(np.isfinite(leaf).all() for leaf in state.params["net"]["head"].values())
 

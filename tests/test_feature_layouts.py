@@ -167,7 +167,7 @@ def test_masks_and_lengths_leave_padding_out(hidden):
     ("mask", "said"),
     [
         (np.ones((B, T + 1)), "attention_mask has shape (4, 6), the rows of f.npz: h have (4, 5) (axes 'l b t d')"),
-        (np.full((B, T), -1e9), "there are other entries than 0 and 1"),
+        (np.full((B, T), -1e9), "there are entries other than 0 and 1"),
         (np.zeros((B, T)), "attention_mask leaves out all 20 rows"),
         (np.full((B, T), "no"), "has dtype <U2, which is not a number"),
     ],
@@ -231,7 +231,7 @@ def test_ragged_folders_end_in_one_line(hidden):
         "out"
     )
     save_file({"hidden_states": np.ones((4, L, D)), "token_ids": np.arange(3)}, "out/req-7.safetensors")
-    assert "may differ in their number of rows alone" in problem("out")
+    assert "may differ only in their number of rows" in problem("out")
     np.savez("out/req-8.npz", other=np.ones(3))
     assert "no such array" in problem("out", features="hidden_states") or "which array" in problem("out")
     os.mkdir("empty")
@@ -266,7 +266,7 @@ def test_files_of_a_folder_are_arrays_unless_they_are_parts():
     assert "which array holds the features? 0 (2, 3)" in problem("parts")
     np.testing.assert_array_equal(rows_of(open_features("parts", parts=True))["features"], z)
     assert list(open_features("parts", layers="*").layers) == ["0", "1", "2"]
-    assert "files are joined along their first axis, and with --axes 'd n' that is none of rows" in problem(
+    assert "files are joined along their first axis, which with --axes 'd n' is not an axis of rows" in problem(
         "parts", parts=True, axes="dn"
     )
 
@@ -356,7 +356,7 @@ def test_a_pickle_that_tries_to_run_is_never_run():
         zip_of("f.pt", pickle.dumps({"z": Bomb()}, protocol))
         said = problem("f.pt")
         assert re.search(
-            r"holds (\S+\.system|the instruction \w+), which is no tensor, and no code of a file is run", said
+            r"holds (\S+\.system|the instruction \w+), which is not a tensor; code in a file is never run", said
         )
     for name in ("builtins\neval", "torch._utils\n_rebuild_qtensor", "torch\nload", "torch.storage\n_load_from_bytes"):
         zip_of("f.pt", b"\x80\x02c" + name.encode() + b"\nX\x01\x00\x00\x001\x85R.")
@@ -384,10 +384,10 @@ def test_damaged_files_of_torch_end_in_one_line():
     problem("f.pt")  # an index of two billion into the memo
     with open("f.pt", "wb") as file:
         file.write(b"PK\x03\x04 no zip")
-    assert "is no file of torch.save, or is truncated" in problem("f.pt")
+    assert "is not a file of torch.save, or is truncated" in problem("f.pt")
     np.savez("z", z=np.ones((2, 2)))
     os.rename("z.npz", "z.pt")
-    assert "is no file of torch.save: it has 0 members data.pkl" in problem("z.pt")
+    assert "is not a file of torch.save: it has 0 members data.pkl" in problem("z.pt")
 
 
 def test_a_huge_header_is_not_read(monkeypatch):

@@ -652,8 +652,8 @@ def test_a_report_in_words():
     ]
     conventions = {"mir": "MI / H; estimated, in [0, 1] at 95%", "silhouette": "s; on 4 of 50 rows drawn at random"}
     assert tables.in_words(made("f", 50, 64, None, conventions=conventions)) == [
-        "No labels: of collapse nothing can be said.",
-        "Rank-limited: 50 samples span at most 50 of 64 dimensions, and bound entropies and ranks.",
+        "No labels: nothing can be said about collapse.",
+        "Rank-limited: 50 samples span at most 50 of 64 dimensions, which bounds entropies and ranks.",
         "Estimated: mir; on some of the rows: silhouette.",
     ]
 

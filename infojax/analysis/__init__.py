@@ -1,7 +1,7 @@
 """From arrays to a Report: `analyze(features, labels, head, bias)`, the notebook call.
 
-Each stage is a module: `inputs` reads, `sums` are accumulated over the rows, `measured` are the numbers they finish in,
-and `summary` describes these as a Report; `subsampling` adds intervals.
+Each stage is a module: `inputs` reads the arguments, `sums` accumulates over the rows, `measured` computes the numbers
+from these, and `summary` describes them in a Report; `subsampling` adds intervals.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,29 +73,30 @@ def analyze(
     ignore_index: Any = None,
     exact: int | None = None,
 ) -> Report | LayerReports:
-    """Measure features: entropies and ranks; with labels neural collapse; with a head MIR, HDR and duality.
+    """Measures features: entropies and ranks; with labels, neural collapse; with a head, MIR, HDR and self-duality.
 
     Args:
       features: (N, D) array (numpy, jax, torch, memmap, nested lists; further axes are flattened), `Rows`, or a dict
-        layer -> such, which gives one report per layer.
+        {layer: features}, which gives one report per layer.
       labels: (N,) integers 0, ..., C - 1, or names, which are numbered in sorted order; or None. Rows with a negative
-        label are left out, as in the pure functions, and the report says how many.
-      head: (C, D) classifier weights or None; needs labels. Only layers of its width are compared with it.
+        label are left out, as in the pure functions, and the report gives their number.
+      head: (C, D) classifier weights or None; needs labels. Only layers of the same width are compared with it.
       bias: (C,) or None.
       ci: number of subsamples for 95% confidence intervals (200 is usual), or None; see `Interval`.
       chunk: rows read at a time.
-      name: of the array, for the report.
-      progress: called with (rows done, rows in all, phase).
+      name: name of the array, for the report.
+      progress: called with (rows done, total rows, phase).
       seed: of the subsamples.
       distributed: every process of jax.distributed calls this with the same rows; each reads a part of them, and all
         return the same report.
       ignore_index: another label whose rows are left out, such as 255 or "unknown", or a list of several.
-      exact: rows (or columns) up to which everything is held at once and exact; 4,096 by default. Of more rows, what
-        cannot be summed block by block is measured on a sample of this size, or estimated; the report says which.
+      exact: number of rows (or columns) up to which everything is held in memory and exact; 4,096 by default. For
+        more rows, measures that cannot be summed block by block use a random sample of this size, or are estimated;
+        the report states which.
     Returns:
       `Report`, or `LayerReports` for a dict.
     Raises:
-      InputError: (a ValueError) one line that names the argument, what it was, what was expected, and the fix.
+      InputError: (a ValueError) one line that names the argument, its value, what was expected, and the fix.
     """
     options = options_of(ci, chunk, progress, seed, distributed, ignore_index, exact)
     if isinstance(features, Mapping):
@@ -105,7 +106,7 @@ def analyze(
 
 def _of_array(features: Any, labels: Any, head: Any, bias: Any, name: str, options: Options) -> Report:
     inputs = read(features, labels, head, bias, name, options.ignore_index)
-    with jax.enable_x64(True), np.errstate(all="ignore"):  # what overflows is nan, with its reason
+    with jax.enable_x64(True), np.errstate(all="ignore"):  # overflow gives nan, which is reported with its reason
         sums = accumulate(inputs, options)
         measured = finish(inputs, sums, options)
         report = describe(inputs, measured)
@@ -117,14 +118,14 @@ def _of_layers(features: Mapping[str, Any], labels: Any, head: Any, bias: Any, o
         raise InputError("features is an empty dict; expected layer name -> array")
     layers = {str(key): rows_of(value, f"features[{key!r}]") for key, value in features.items()}
     if len(layers) < len(features):
-        raise InputError(f"features has two layers of one name: {', '.join(map(repr, features))}")
+        raise InputError(f"features has two layers of the same name: {', '.join(map(repr, features))}")
     shape = (0, 0) if head is None else to_numpy(head, "head").shape
     if len(shape) != 2:
         raise InputError(f"head has shape {shape}; expected (C, D), one row per class")
     width = None if head is None else shape[1]
     if width is not None and all(rows.shape[1] != width for rows in layers.values()):
         shapes = ", ".join(f"{key} {tuple(rows.shape)}" for key, rows in layers.items())
-        raise InputError(f"head has {width} columns, no layer does ({shapes})")
+        raise InputError(f"head has {width} columns, but no layer does ({shapes})")
     reports = {}
     for key, rows in layers.items():
         fits = rows.shape[1] == width

@@ -1,4 +1,4 @@
-"""Reading the arguments of `analyze`, in every form that people have them; what cannot be read is told in one line."""
+"""Reads the arguments of `analyze` in every form in which people have them; bad input gives a one-line error."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from infojax.analysis.rows import ArrayRows, InputError, KeptRows, Rows
 from infojax.measures import arrays
 from infojax.measures.arrays import ArrayLike
 
-# Labels may skip classes (a sample of few of them), up to this many; beyond, half of the classes must occur.
+# Labels may skip classes (a small sample may miss some) up to this many; beyond, half of the classes must occur.
 MOST_EMPTY_CLASSES = 2000
 UNEVEN_ROWS = 5  # ratio of the lengths of a head's rows beyond which it may be the head of a cosine classifier
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is measured; `notes` is what was left out, numbered or doubted, one line each."""
+    """The arrays to measure; `notes` says what was left out, renumbered or looks suspicious, one line each."""
 
     name: str
     rows: Rows
@@ -32,7 +32,7 @@ class Inputs:
 
     @cached_property
     def classes(self) -> np.ndarray:
-        """The labels; all of one class where there are none."""
+        """The labels, or zeros (one class) if there are none."""
         return np.zeros(self.rows.shape[0], np.int32) if self.labels is None else self.labels
 
     @cached_property
@@ -42,11 +42,11 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Options:
-    """How it is measured, as in `analyze`.
+    """The options of `analyze`.
 
     Attributes:
       exact: rows, or the side of a matrix, up to which nothing is sampled or estimated; None for the default.
-      thorough: whether to measure the silhouette, and what would have to be estimated.
+      thorough: whether to compute the silhouette, and quantities that would have to be estimated.
     """
 
     ci: int | None
@@ -60,7 +60,7 @@ class Options:
 
 
 def silent(done: int, total: int, phase: str) -> None:
-    """The progress that nobody asked for."""
+    """The default progress callback."""
 
 
 def options_of(
@@ -94,7 +94,7 @@ def options_of(
 
 
 def to_numpy(x: Any, name: str) -> np.ndarray:
-    """x as a numpy array of numbers: numpy, jax, torch (through dlpack where numpy has no such type), memmap, lists."""
+    """x as a numpy array of numbers: numpy, jax, torch (through dlpack for dtypes numpy lacks), memmap, lists."""
     if isinstance(x, jax.core.Tracer):
         raise InputError(f"{name} is a traced value; analyze needs concrete arrays: call it outside jit, grad and vmap")
     try:
@@ -125,7 +125,7 @@ def read(
         y = _labels(y, rows.shape[0])
         if y.dtype.kind == "U" and (whole := _whole_numbers(y)) is not None:
             y = whole
-            notes.append("labels are strings of whole numbers, taken as these")
+            notes.append("labels are strings of whole numbers, read as integers")
         kept, lines = _kept(y, ignore_index)
         notes += lines
         if len(kept) < len(y):
@@ -134,7 +134,7 @@ def read(
             names, y = np.unique(y, return_inverse=True)
             names = tuple(str(one) for one in names)
             notes += _alike(names)
-            order = "" if head is None else "; the rows of the head must be in this order"
+            order = "" if head is None else "; the rows of the head must be in the same order"
             notes.append(f"labels are strings, numbered in sorted order: {_listed(names)}{order}")
     if bias is not None and head is None:
         raise InputError("bias was given without a head; pass both or neither")
@@ -144,7 +144,7 @@ def read(
         if lengths.min() > 0 and lengths.max() > UNEVEN_ROWS * lengths.min():
             notes.append(
                 f"the head's rows have lengths from {lengths.min():.3g} to {lengths.max():.3g}: if it is the head of a "
-                "cosine classifier, where they mean nothing, pass head / norm of each row"
+                "cosine classifier, which ignores them, pass head / norm of each row"
             )
     if y is not None:
         if w is None:
@@ -154,7 +154,7 @@ def read(
 
 
 def _flattened(rows):
-    """A line where more than one axis of each sample became its columns: pooling would have left fewer."""
+    """A note if several axes of each sample became its columns, since pooling would have given fewer."""
     axes = tuple(getattr(rows, "column_sizes", rows.shape[1:]))
     if sum(size > 1 for size in axes) < 2:
         return []
@@ -162,7 +162,7 @@ def _flattened(rows):
 
 
 def _alike(names):
-    """A line where names of classes look the same in print: they differ in spaces, or in how a letter is encoded."""
+    """A note if class names look the same in print: they differ in spaces, or in the encoding of a letter."""
     seen = {}
     for one in names:
         seen.setdefault("".join(normalize("NFKC", one).split()), []).append(ascii(one))
@@ -177,7 +177,7 @@ def _listed(names, most=6):
 
 
 def _shown(name, most=40):
-    """A name, in quotes where it would not be seen whole as it is."""
+    """A name, quoted if it could not be read as it is."""
     plain = name.isprintable() and name == name.strip() and name
     text = name if plain else ascii(name)
     return text if len(text) <= most else f"{text[:most]}..."
@@ -200,22 +200,22 @@ def _stored(labels):
         )
     other = next((one for one in stored.flat if not isinstance(one, str | bytes)), None)
     if other is not None:
-        raise InputError(f"labels are strings, but {other!r} is among them; expected strings or integers alone")
+        raise InputError(f"labels are strings, but {other!r} is among them; expected only strings or only integers")
     try:
         texts = [one.decode() if isinstance(one, bytes) else str(one) for one in stored.flat]
     except UnicodeDecodeError as error:
-        raise InputError(f"labels holds bytes that are no UTF-8 text: {error.object!r}; decode them first") from None
+        raise InputError(f"labels holds bytes that are not UTF-8 text: {error.object!r}; decode them first") from None
     return np.array(texts).reshape(stored.shape)
 
 
 def _whole_numbers(strings):
-    """Integers where all strings are such, as tables have them: as names, 10 would come before 2. Else None."""
+    """Integers if all strings are integers, as in tables (sorted as names, 10 would come before 2); else None."""
     plain = all(one.removeprefix("-").isdecimal() and one == str(int(one)) for one in np.unique(strings))
     return strings.astype(np.int64) if plain else None
 
 
 def _kept(y, ignore_index):
-    """Indices of the rows that are measured, and lines of what is left out."""
+    """Indices of the rows to measure, and a note about each kind of row left out."""
     words = y.dtype.kind == "U"
     marks = [] if ignore_index is None else np.atleast_1d(ignore_index).tolist()
     for mark in marks:
@@ -234,7 +234,7 @@ def _kept(y, ignore_index):
 
 
 def rows_of(features: Any, name: str) -> Rows:
-    """`Rows` of an array, or what has these already."""
+    """The `Rows` of an array; `Rows` are returned unchanged."""
     if hasattr(features, "blocks") and hasattr(features, "take"):
         rows = features
     else:
@@ -244,7 +244,7 @@ def rows_of(features: Any, name: str) -> Rows:
         rows = ArrayRows(array)
     if 0 in rows.shape:
         raise InputError(f"{name} has shape {tuple(rows.shape)}: no samples or no columns to measure")
-    # jax's issubdtype knows bfloat16 and the float8 types as numbers, numpy's does not.
+    # jax's issubdtype treats bfloat16 and the float8 types as numbers, unlike numpy's.
     if not (jax.numpy.issubdtype(rows.dtype, np.number) or rows.dtype == bool):
         raise InputError(f"{name} has dtype {rows.dtype}; expected real numbers")
     if np.issubdtype(rows.dtype, np.complexfloating):
@@ -265,20 +265,20 @@ def _labels(y, n):
         wrong = ~((np.abs(y) < 2**53) & (y == np.round(y)))
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise InputError(f"labels must be whole numbers 0, ..., C - 1; that of row {row} is {y[row]:g}")
+            raise InputError(f"labels must be whole numbers 0, ..., C - 1; row {row} has {y[row]:g}")
         y = y.astype(np.int64)
     if not (y.dtype.kind in "US" or np.issubdtype(y.dtype, np.integer) or y.dtype == bool):
         raise InputError(f"labels has dtype {y.dtype}; expected integers 0, ..., C - 1")
     if y.dtype == np.uint64 and y.max() > np.iinfo(np.int64).max:
         raise InputError(
-            f"labels go up to {y.max()}, more than 64 bits with a sign hold, where 2^64 - 1 is -1; expected 0, ..., "
-            "C - 1: pass labels.astype(numpy.int64), whose negative ones are left out"
+            f"labels go up to {y.max()}, which overflows int64 (2^64 - 1 would be -1); expected 0, ..., C - 1: pass "
+            "labels.astype(numpy.int64), of which negative labels are left out"
         )
     return y if y.dtype.kind in "US" else y.astype(np.int64)
 
 
 def _inferred_classes(labels):
-    """Refuses labels that would make most of the C x C tables empty, and too large for memory; doubts a lonely one."""
+    """Rejects labels whose C x C tables would be mostly empty and too large for memory; notes a suspicious outlier."""
     found = np.unique(labels)
     top, mark = int(found[-1]), _mark(found)
     if top >= max(2 * len(found), MOST_EMPTY_CLASSES):
@@ -286,11 +286,11 @@ def _inferred_classes(labels):
             f"labels go up to {top} but only {len(found)} values occur; expected 0, ..., C - 1: pass "
             f"numpy.unique(labels, return_inverse=True)[1], or the head if it has a row for each{mark}"
         )
-    return [f"the label {top} stands apart from the others, which end at {found[-2]}{mark}"] if mark else []
+    return [f"the label {top} is far from the others, which end at {found[-2]}{mark}"] if mark else []
 
 
 def _mark(found):
-    """The option for a largest label that stands apart from the others, as 255 does; empty where none does."""
+    """The advice for a largest label far from the others, such as 255; empty if there is none."""
     top = found[-1]
     apart = len(found) > 2 and top - found[-2] > max(len(found), 2)
     return f"; if {top} marks rows to leave out, pass ignore_index={top} (--ignore-index {top})" * bool(apart)
@@ -315,8 +315,8 @@ def _head(head, bias, labels, dim, names):
         )
     if names and len(names) != len(w):
         raise InputError(
-            f"labels are {len(names)} names, the head has {len(w)} rows, and nothing says which row is whose; pass as "
-            "labels the number of each sample's row"
+            f"labels are {len(names)} names, the head has {len(w)} rows, and their order is unknown; pass as labels "
+            "the row number of each sample's class"
         )
     b = None if bias is None else to_numpy(bias, "bias").astype(np.float64).reshape(-1)
     if b is not None and b.shape != (len(w),):

@@ -1,4 +1,4 @@
-"""Finishing: the numbers of a Report, from what the passes gathered. The same work in every process."""
+"""Computes the numbers of a Report from the sums over the rows. Every process does the same work."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from infojax.measures.estimate import Estimate, estimate_interplay, estimate_int
 
 # Largest side of the compressed joint matrix: ten classes of 512 features, 5 s for its float64 spectrum.
 JOINT_SIDE = 6144
-# Floats of the rows (256 MiB in float32) from which a larger joint entropy is estimated; of more, a random sample.
+# Floats of the rows (256 MiB in float32) from which a larger joint entropy is estimated; with more, from a sample.
 ESTIMATED = 2**26
 
 
 class Measured(NamedTuple):
-    """What was measured of one array, before it is put into words. Arrays are numpy float64."""
+    """The numbers measured of one array, before they are described. Arrays are numpy float64."""
 
     num_samples: int
     dim: int
@@ -33,19 +33,19 @@ class Measured(NamedTuple):
     interplay: head_interplay.Interplay | None
     interplay_centered: head_interplay.Interplay | None
     interplay_counts: np.ndarray | None
-    sampled: dict[str, int]  # measure family -> rows used, where not all
-    estimated: dict[str, Estimate]  # measure -> its bounds, where it was not computed exactly
-    coinciding: tuple[int, int] | None = None  # the first two classes whose means coincide
+    sampled: dict[str, int]  # measure family -> number of rows used, if not all
+    estimated: dict[str, Estimate]  # measure -> its estimate with bounds, if it was not computed exactly
+    coinciding: tuple[int, int] | None = None  # the first two classes with equal means
 
 
 class _Interplay(NamedTuple):
-    """The features with the head: raw, centred, the class counts they were measured on, and how."""
+    """Features compared with the head: raw, centred, the class counts used, and how they were computed."""
 
     raw: head_interplay.Interplay | None = None
     centered: head_interplay.Interplay | None = None
     counts: np.ndarray | None = None
     estimated: dict[str, Estimate] = {}
-    rows: int | None = None  # used, where not all
+    rows: int | None = None  # number of rows used, if not all
 
 
 def finish(inputs: Inputs, sums: Sums, options: Options) -> Measured:
@@ -59,7 +59,7 @@ def finish(inputs: Inputs, sums: Sums, options: Options) -> Measured:
     sampled = {} if route.direct or route.scatter else {"spectrum": len(route.sample)}
     values, per_class = _class_values(inputs, sums, held) if labelled else ({}, {})
     if labelled and options.thorough:
-        assert held is not None  # there are labels
+        assert held is not None  # since there are labels
         values["silhouette"] = separation.silhouette(held, inputs.classes[route.sample])
         sampled |= {} if route.direct else {"silhouette": len(route.sample)}
     flow = _Interplay()
@@ -90,7 +90,7 @@ def finish(inputs: Inputs, sums: Sums, options: Options) -> Measured:
 
 
 def _spectra(sums, held):
-    """Eigenvalues of the density of the unit rows, of that of the centred ones, and singular values; descending."""
+    """Eigenvalues of the density of the unit rows and of the centred unit rows, and singular values; descending."""
     if sums.route.scatter is None:
         return _direct_spectra(held)
     singular = np.sqrt(np.asarray(spectra.eigenvalues(_second_moment(sums.raw))))[::-1]
@@ -98,7 +98,7 @@ def _spectra(sums, held):
 
 
 def _class_values(inputs, sums, held):
-    """Name -> value, and name -> values of each class, of what labels alone or with a head allow."""
+    """Name -> value, and name -> per-class values, of the measures of labels and, if given, the head."""
     route = sums.route
     found, per_class = _collapse_values(sums.raw, sums.second, sums.energies, inputs.head)
     per_class = {key: np.asarray(value) for key, value in per_class.items()}
@@ -110,7 +110,7 @@ def _class_values(inputs, sums, held):
 
 
 def _interplay(inputs, sums, held, options):
-    """Exact from class moments, else estimated, else exact of the rows that are held."""
+    """Exact from class moments if possible, else estimated, else exact for the rows held in memory."""
     route, head, labels, dim = sums.route, inputs.head, inputs.classes, inputs.rows.shape[1]
     side = np.minimum(np.bincount(labels, minlength=inputs.num_classes), dim).sum()
     if route.per_class and side <= JOINT_SIDE:
@@ -125,9 +125,9 @@ def _interplay(inputs, sums, held, options):
 
 
 def _estimated_interplay(inputs, sums, options):
-    """From the moments of the classes where they are held, else from as many rows as fit, in float32.
+    """From class moments if they are held, else from as many rows as fit, in float32.
 
-    Rounding them moves an entropy by about 1e-5, which the bounds allow for.
+    Rounding rows to float32 changes an entropy by about 1e-5, which the bounds allow for.
     """
     (n, dim), head, used = inputs.rows.shape, inputs.head, inputs.classes
     options.progress(0, 2, "estimating the joint entropy")
@@ -152,7 +152,7 @@ def _estimated_interplay(inputs, sums, options):
 
 
 def _coinciding(stats):
-    """The first two classes with samples whose means are the same up to rounding, or None."""
+    """The first two non-empty classes whose means are equal up to rounding, or None."""
     present, mean = np.flatnonzero(np.asarray(stats.count) > 0), np.asarray(stats.mean)
     rounding = float(variability.mean_rounding(stats))
     for i, one in enumerate(present):
@@ -163,7 +163,7 @@ def _coinciding(stats):
 
 
 def _second_moment(stats):
-    """sum of z z^T over all classes (D, D)."""
+    """sum of z z^T over all classes, (D, D)."""
     scatter = stats.scatter if stats.kind == "within" else jnp.sum(stats.scatter, axis=0)
     return scatter + matmul((stats.count[:, None] * stats.mean).T, stats.mean)
 
@@ -185,11 +185,11 @@ def _coding_rate(spectrum, n, dim):
 
 @jax.jit
 def _collapse_values(raw, second, energies, head):
-    """(name -> value, name -> values of each class) of all collapse measures."""
+    """(name -> value, name -> per-class values) of all collapse measures."""
     second = second._replace(energy=energies.get("thesis", second.energy))
     nc = collapse.collapse_from_passes(raw, second, head)
     values = {key: v for key, v in nc._asdict().items() if key != "per_class" and v is not None}
-    # One inverse serves the conventions that share S_B.
+    # The conventions that share S_B share one inverse.
     shared = {"papyan": "papyan", "tding1": "tding1", "rhubarbwu": "papyan", "equi_separation": "tding1"}
     for key in [*shared, "trace_quotient"]:
         energy = energies.get(shared.get(key), second.energy)
@@ -198,7 +198,7 @@ def _collapse_values(raw, second, energies, head):
 
 
 def _class_entropies(source, labels, num_classes):
-    """H of each class's unit rows, from the rows or from their moments; nan for absent classes."""
+    """H of each class's unit rows, from the rows or from their moments; nan for classes without samples."""
     if not isinstance(source, np.ndarray):
         second = source.scatter + source.count[:, None, None] * source.mean[:, :, None] * source.mean[:, None, :]
         spectra_of = [np.asarray(spectra.eigenvalues(k / jnp.maximum(jnp.trace(k), 1e-300))) for k in second]
@@ -214,7 +214,7 @@ def _class_entropies(source, labels, num_classes):
 
 
 def spectrum_entropy(p: np.ndarray, alpha: float = 1.0) -> float:
-    """Renyi entropy of eigenvalues p (numpy, any order, zeros allowed); see `entropy.entropy_of_density`."""
+    """Rényi entropy of eigenvalues p (numpy, any order, zeros allowed); see `entropy.entropy_of_density`."""
     p = p[p > 0]
     if not len(p):
         return 0.0

@@ -1,4 +1,4 @@
-"""What `analyze` returns: `Report` of one array, `LayerReports` of several; numbers, and the ways to look at them."""
+"""What `analyze` returns: a `Report` for one array, `LayerReports` for several; numbers, and ways to display them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Interval(NamedTuple):
     """A 95% interval by stratified subsampling of m of the n samples without replacement.
 
     low, high: for the measure's expectation at n samples, centred on the value. at_m: mean over the subsamples.
-    bias: at_m minus the value at n, how much the measure moves from n samples to m. m: their number.
+    bias: at_m minus the value at n, i.e. the change of the measure from n samples to m. m: samples per subsample.
     """
 
     low: float
@@ -34,16 +34,17 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What `analyze` found in one array.
+    """The measures of one array, as returned by `analyze`.
 
     Attributes:
       name: of the array or layer; num_samples, dim, num_classes (None without labels).
-      measures: name -> number, names as the public functions and their fields. nan has its reason in `reasons`.
+      measures: name -> number; the names are those of the public functions and their fields. The reason of a nan is
+        in `reasons`.
       limits: name -> value at exact neural collapse with these class counts and this mean energy, for some.
-      conventions: name -> how it is defined. warnings: what a statistician would point out.
+      conventions: name -> its definition. warnings: what a statistician would point out.
       per_class: name -> (C,) array. spectrum: eigenvalues of the density of the unit rows, descending.
-      renyi: alpha -> entropy. intervals: name -> `Interval`, if asked for.
-      class_names: of labels that were strings, in the order of their numbers.
+      renyi: alpha -> entropy. intervals: name -> `Interval`, if requested.
+      class_names: names of string labels, in numerical order of their classes.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Report:
 
     def __getattr__(self, name: str) -> float:
         """A measure by its name: `report.mir` is `report.measures["mir"]`."""
-        measures = self.__dict__.get("measures", {})  # absent while it is unpickled
+        measures = self.__dict__.get("measures", {})  # missing during unpickling
         if name not in measures:
             raise AttributeError(f"a report has no {name!r}; its measures are {', '.join(measures)}")
         return measures[name]
@@ -123,7 +124,7 @@ class Report:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
 
     def plot(self) -> Any:
-        """A matplotlib Figure: spectrum, Renyi entropies, per-class values."""
+        """A matplotlib Figure: spectrum, Rényi entropies, per-class values."""
         from infojax.report.figures import plot
 
         return plot(self)

@@ -1,4 +1,4 @@
-"""Rows that are read in blocks: the protocol, the rows of an array, and some of the rows of others."""
+"""Rows read in blocks: the protocol, the rows of an array, and a subset of other rows."""
 
 import math
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ import numpy as np
 
 
 class InputError(ValueError):
-    """Bad input, told in one line: which argument, what it was, what was expected, the fix."""
+    """Bad input; the message is one line: the argument, its value, what was expected, the fix."""
 
 
 class Rows(Protocol):
-    """A matrix of N rows and D columns that is read in blocks and never needs to be in memory whole."""
+    """A matrix of N rows and D columns that is read in blocks and need not fit in memory."""
 
     shape: tuple[int, int]
     dtype: np.dtype
     in_memory: bool
 
     def blocks(self, chunk: int, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Blocks of at most `chunk` of the rows from `start` to before `stop`, in order; callable many times."""
+        """Blocks of at most `chunk` rows from `start` up to `stop` (exclusive), in order; may be called repeatedly."""
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """The rows at sorted indices."""
@@ -43,7 +43,7 @@ class ArrayRows:
 
 
 class KeptRows:
-    """Some of the rows of `Rows`, by their ascending indices."""
+    """A subset of `Rows`, by ascending indices."""
 
     def __init__(self, rows: Rows, index: np.ndarray) -> None:
         self.rows, self.index = rows, index
@@ -56,7 +56,7 @@ class KeptRows:
         for block in self.rows.blocks(chunk, at, int(index[-1]) + 1):
             waiting.append(block[index[np.searchsorted(index, at) : np.searchsorted(index, at + len(block))] - at])
             at += len(block)
-            if sum(map(len, waiting)) >= chunk:  # blocks of equal sizes, as others give them
+            if sum(map(len, waiting)) >= chunk:  # so that blocks have equal sizes
                 full = np.concatenate(waiting)
                 yield full[:chunk]
                 waiting = [full[chunk:]]

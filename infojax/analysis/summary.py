@@ -1,4 +1,4 @@
-"""Describing: numbers into a Report, with the convention, the theoretical limit and the caveats of each measure."""
+"""Describes numbers in a Report, with the convention, the theoretical limit and the caveats of each measure."""
 
 import numpy as np
 
@@ -58,13 +58,13 @@ def _measures(found):
 
 
 def _reaching(parts, share):
-    """How many of the largest parts (descending) have this share of their sum; see `measures.srank`."""
+    """How many of the largest parts (descending) reach this share of their sum; see `measures.srank`."""
     sums = np.cumsum(parts)
     return float(np.sum(sums < share * sums[-1] * (1 - 1e-12)) + 1) if parts.any() else 0.0
 
 
 def _limits(found):
-    """Values at exact neural collapse, with the counts, mean energy and dimensions of what was measured; bounds."""
+    """Values at exact neural collapse with the counts, mean energy and dimensions measured, or bounds on them."""
     if found.counts is None:
         return {}, set()
     counts = found.counts if found.interplay_counts is None else found.interplay_counts
@@ -106,7 +106,7 @@ def _warnings(found):
     n, dim, energy = found.num_samples, found.dim, found.values["mean_energy"]
     warnings = []
     if n == 1:
-        warnings.append("one sample: every entropy is 0 and every ratio undefined")
+        warnings.append("one sample: every entropy is 0 and every ratio is undefined")
     elif (used := found.sampled.get("spectrum", n)) <= dim:
         warnings.append(
             f"N <= D ({used} samples, {dim} columns): the spectrum is rank-limited; entropies are at most log {used} = "
@@ -115,19 +115,19 @@ def _warnings(found):
     if found.zero_rows:
         warnings.append(f"{found.zero_rows} rows are zero: they have no direction and are left out of entropies")
     if n > 1 and found.spectrum.any() and not found.spectrum_centered.any():
-        warnings.append("all rows are equal: nothing varies, and the *_centered measures have nothing to measure")
+        warnings.append("all rows are equal: nothing varies, and the *_centered measures are undefined")
     elif energy > 0.5:
         warnings.append(
-            f"heavy common mean: mean energy s = {energy:.3g}, the rows share one direction; compare the *_centered "
+            f"large common mean: mean energy s = {energy:.3g}, so the rows share a direction; compare the *_centered "
             "measures, and limits only at this s"
         )
     for family, rows in found.sampled.items():
         warnings.append(
-            f"{family}: measured on {rows} of {n} rows drawn at random, since no more are held at once; exact={n} "
+            f"{family}: measured on {rows} of {n} rows drawn at random, the most held in memory; exact={n} "
             f"(--exact {n}) holds all"
         )
     if unmet := [key for key, e in found.estimated.items() if not e.met]:
-        warnings.append(f"estimates wider than asked for: {', '.join(unmet)}; the bounds beside them hold")
+        warnings.append(f"estimates less accurate than requested: {', '.join(unmet)}; their bounds still hold")
     if found.counts is None:
         return warnings
     if "entropy" not in found.per_class:
@@ -138,21 +138,21 @@ def _warnings(found):
     if found.coinciding:
         one, other = found.coinciding
         warnings.append(
-            f"class means coincide, those of {one} and {other} for instance: nothing tells these classes apart, and "
-            "ratios to the distance between them are infinite or 0/0"
+            f"class means coincide, for instance those of {one} and {other}: ratios to the distance between them are "
+            "infinite or 0/0"
         )
     return warnings + _class_warnings(found.counts)
 
 
 def _unreachable(found, bounds):
-    """What stands for the limits of a simplex that does not fit into the dimensions."""
+    """The warning about the limits of a simplex with too many vertices for the dimensions."""
     if found.counts is None or np.sum(found.counts > 0) < 2 or has_simplex(len(found.counts), found.dim):
         return []
     classes = len(found.counts)
-    named = f"; shown as limits are bounds: {', '.join(bounds)}" if bounds else ""
+    named = f"; the limits shown are bounds: {', '.join(bounds)}" if bounds else ""
     return [
         f"C > D + 1 ({classes} classes, {found.dim} columns): a simplex of {classes} classes needs {classes - 1} "
-        f"dimensions; what depends on its angles has no limit here{named}"
+        f"dimensions; measures of its angles have no limit{named}"
     ]
 
 
@@ -163,7 +163,7 @@ def _class_warnings(counts):
         shown = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         warnings.append(f"{len(missing)} of {len(counts)} classes have no samples ({shown}): left out")
     if len(present) < 2:
-        return [*warnings, "fewer than two classes have samples: nothing between classes to compare with"]
+        return [*warnings, "fewer than two classes have samples: there are no classes to compare"]
     single = int(np.sum(present == 1))
     if single:
         warnings.append(f"{single} classes have one sample: their within-class variance is 0 by construction")

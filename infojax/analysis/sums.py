@@ -1,8 +1,8 @@
-"""Accumulating: two passes over the rows in blocks, memory independent of the number of rows.
+"""Accumulates sums over the rows in two passes, block by block, with memory independent of the number of rows.
 
-First class moments of the features and of their unit rows, then everything that needs the class means or the feature
-mean. All in float64, whatever the features are stored in. Several processes each pass over a part of the rows, and
-merge what they gathered after each pass.
+The first pass gathers class moments of the features and of their unit rows, the second everything that needs the class
+means or the feature mean. All in float64, whatever the stored dtype. With several processes, each passes over a part
+of the rows, and they merge their sums after each pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,21 +21,21 @@ from infojax.measures.moments import ClassStats
 from infojax.parallel import over_processes
 from infojax.processes import together
 
-# Up to this many rows (or this side of a matrix) everything is exact in one go, unless asked for more: a float64
-# eigenvalue problem of this size takes seconds. Larger sets stream; what cannot uses a random sample of this size.
+# Up to this many rows (or this side of a matrix) everything is computed exactly in memory, unless more is asked for: a
+# float64 eigenvalue problem of this size takes seconds. Larger sets stream; what cannot uses a sample of this size.
 DIRECT_ROWS = 4096
 # Floats that the scatter matrices of all classes may take together (32 MiB; a pass holds about ten copies).
 SCATTER_BUDGET = 2**22
 
 
 class Route(NamedTuple):
-    """What is kept of the rows, by what fits.
+    """Which sums are kept, depending on what fits.
 
     Attributes:
-      direct: whether all rows are held at once, so that the passes need no scatter matrix.
-      per_class: whether the unit rows of every class get a scatter matrix of their own.
+      direct: whether all rows are held in memory, so that the passes need no scatter matrix.
+      per_class: whether the unit rows of every class get their own scatter matrix.
       scatter, unit_scatter: the scatter of the `ClassStats` of the features, and of their unit rows.
-      sample: indices of the rows for what does not stream; all of them if direct.
+      sample: indices of the rows for what does not stream; all rows if direct.
     """
 
     direct: bool
@@ -46,14 +46,14 @@ class Route(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What the passes gather of all rows, divided by `scale`.
+    """The sums over all rows, divided by `scale`.
 
     Attributes:
-      route: what was kept.
+      route: which sums were kept.
       scale: a power of two near the largest entry.
       raw, unit, unit_centered: class moments of the features, of their unit rows, and of the centred unit rows.
-      zero_rows: how many rows are zero.
-      second: what needs the class means.
+      zero_rows: number of zero rows.
+      second: the sums that need the class means.
       energies: within-class energies, by the convention of each distinct S_B.
     """
 
@@ -68,7 +68,7 @@ class Sums(NamedTuple):
 
 
 def route_of(inputs: Inputs, options: Options) -> Route:
-    """What fits of these rows."""
+    """The route whose sums fit for these rows."""
     n, dim = inputs.rows.shape
     most = options.exact or DIRECT_ROWS
     direct = n <= most
@@ -79,7 +79,7 @@ def route_of(inputs: Inputs, options: Options) -> Route:
 
 
 def sample_of(n: int, size: int, seed: int) -> np.ndarray:
-    """Sorted indices of `size` of n rows drawn at random; of all rows where there are no more."""
+    """Sorted indices of `size` of n rows drawn at random; of all rows if there are no more."""
     if n <= size:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
@@ -101,7 +101,7 @@ def accumulate(inputs: Inputs, options: Options) -> Sums:
 
 
 def _of_held_rows(inputs, options, route, scale):
-    """What rows without labels need, which are all held: spectra are of the rows themselves."""
+    """The sums for rows without labels, which are all held in memory: spectra use the rows themselves."""
     z = inputs.rows.take(route.sample).astype(np.float64) / scale
     if len(z) < inputs.rows.shape[0]:
         raise InputError(f"read {len(z)} rows where {inputs.rows.shape[0]} were announced: the file is truncated")
@@ -122,7 +122,7 @@ def _not_finite(name, row):
 
 
 def own_part(n: int, distributed: bool) -> tuple[int, int]:
-    """From which of n rows to before which this process reads: all of them unless distributed."""
+    """The range (start, stop) of the n rows that this process reads: all of them unless distributed."""
     if not distributed:
         return 0, n
     process, processes = jax.process_index(), jax.process_count()
@@ -130,7 +130,7 @@ def own_part(n: int, distributed: bool) -> tuple[int, int]:
 
 
 def merged(work: Callable[[], tuple], distributed: bool) -> tuple:
-    """work() -> tuple of sums and `ClassStats` of a part of the rows; those of all rows, in every process."""
+    """work() gives sums and `ClassStats` of a part of the rows; returns those of all rows, in every process."""
     if not distributed:
         return work()
     with together():
@@ -144,7 +144,7 @@ def merged(work: Callable[[], tuple], distributed: bool) -> tuple:
 
 @dataclass(frozen=True)
 class _Part:
-    """The rows of one process, from `start` to before `stop`."""
+    """The rows of one process, from `start` up to `stop` (exclusive)."""
 
     inputs: Inputs
     options: Options
@@ -153,11 +153,11 @@ class _Part:
     stop: int
 
     def blocks(self, phase: str) -> Iterator[tuple[jax.Array, jax.Array, jax.Array]]:
-        """(features / scale, labels, weights) of equal sizes as jax arrays: the last block is padded with weight 0."""
+        """(features / scale, labels, weights) as jax arrays of equal sizes: the last block is padded with weight 0."""
         rows, at, size = self.inputs.rows, self.start, 0
         for block in rows.blocks(min(self.options.chunk, rows.shape[0]), self.start, self.stop):
             count = len(block)
-            size = size or count  # wide rows may come in blocks smaller than asked for
+            size = size or count  # blocks of wide rows may be smaller than requested
             z = np.zeros((size, rows.shape[1]))
             z[:count] = block
             z /= self.scale
@@ -171,9 +171,9 @@ class _Part:
 
 
 def _scale(rows, chunk):
-    """The power of two nearest to the largest entry of the first rows, by which all are divided, without rounding.
+    """The power of two nearest to the largest entry of the first rows; dividing by it does not round.
 
-    Nothing in a report depends on it but the norms of the class means; squares would overflow and underflow.
+    Only the norms of the class means depend on it; without it, squares could overflow or underflow.
     """
     first = np.abs(next(rows.blocks(min(chunk, rows.shape[0]), 0, rows.shape[0])).astype(np.float64))
     return np.asarray(arrays.power_of_two(jnp.asarray(first.max(initial=0))))
@@ -191,7 +191,7 @@ def _first_block(raw, unit, zero_rows, z, y, w):
 
 
 def _first_pass(part, route):
-    """Moments of the features and of their unit rows, and how many rows are zero."""
+    """Moments of the features and of their unit rows, and the number of zero rows."""
     inputs = part.inputs
     empty = partial(ClassStats.init, inputs.num_classes, inputs.rows.shape[1], dtype=jnp.float64)
     raw, unit, zero_rows = empty(scatter=route.scatter), empty(scatter=route.unit_scatter), jnp.zeros(())
@@ -213,7 +213,7 @@ def _second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w):
 
 
 def _second_pass(part, raw, unit_scatter):
-    """`SecondPass`, moments of the centred unit rows, and within energies of each distinct S_B."""
+    """`SecondPass`, moments of the centred unit rows, and within-class energies for each distinct S_B."""
     num_classes, dim = raw.mean.shape
     unit = ClassStats.init(num_classes, dim, scatter=unit_scatter, dtype=jnp.float64)
     inverses, mean, floor = _around_means(raw)
@@ -221,7 +221,7 @@ def _second_pass(part, raw, unit_scatter):
     carry = (passes.SecondPass(zeros, zeros, zeros), unit, dict.fromkeys(inverses, zeros))
     head, bias = passes.same_classifier(part.inputs.head, part.inputs.bias, part.scale)
     for z, y, w in part.blocks("around the means"):
-        # Blocks would queue up in memory faster than they are worked off.
+        # Blocks would queue up in memory faster than they are processed.
         carry = jax.block_until_ready(_second_block(carry, raw, inverses, head, bias, mean, floor, z, y, w))
     return carry
 

@@ -8,7 +8,7 @@ from infojax.analysis.rows import Rows
 from infojax.analysis.summary import ALPHAS
 
 MEASURES = {
-    "effective_rank": "exp entropy of the singular values of W as it is (Roy & Vetterli)",
+    "effective_rank": "exp entropy of the singular values of the raw W (Roy & Vetterli)",
     "stable_rank": "||W||_F^2 / ||W||_2^2",
     "spectral_norm": "||W||_2, the largest singular value",
     "frobenius_norm": "||W||_F, root of the sum of squares",
@@ -18,7 +18,7 @@ MEASURES = {
 def singular_values(tall: Rows, chunk: int) -> np.ndarray:
     """The singular values of a matrix in descending order, from the eigenvalues of A^T A, summed over blocks of rows.
 
-    In float64: values below 1e-8 of the largest are rounding errors. Of a matrix with nan or inf they are nan.
+    In float64: values below 1e-8 of the largest are rounding errors. All are nan if the matrix has nan or inf.
     """
     n, dim = tall.shape
     gram = np.zeros((dim, dim))
@@ -32,13 +32,15 @@ def singular_values(tall: Rows, chunk: int) -> np.ndarray:
 
 
 def weight_report(name: str, shape: tuple[int, int], tall: Rows, chunk: int) -> Report:
-    """What the singular values s_1 >= s_2 >= ... of a weight matrix say.
+    """Ranks and norms of a weight matrix, from its singular values s_1 >= s_2 >= ...
 
     effective_rank = exp(-sum p log p) with p = s / sum(s) (Roy and Vetterli 2007), stable_rank = sum s^2 / s_1^2,
     spectral_norm = s_1, frobenius_norm = sqrt(sum s^2).
 
     Args:
-      name: of the layer; shape: of the matrix; tall: it, or its transpose, with at least as many rows as columns.
+      name: of the layer.
+      shape: of the matrix.
+      tall: the matrix or its transpose, with at least as many rows as columns.
       chunk: rows read at a time.
     """
     s = singular_values(tall, chunk)

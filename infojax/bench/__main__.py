@@ -1,4 +1,4 @@
-"""`python -m infojax.bench NAME [--json FILE|-]`: a table on stdout, the same rows as JSON lines in FILE."""
+"""`python -m infojax.bench NAME [--json FILE|-]`: prints a table, and writes the same rows as JSON lines to FILE."""
 
 import argparse
 import importlib
@@ -12,25 +12,25 @@ from typing import Any
 from infojax import outputs
 
 BENCHES = {
-    "scale": "joint entropies of up to a million samples, streamed moments, bytes and work a device of a pod",
+    "scale": "joint entropies of up to a million samples, streamed moments, bytes and work per device of a pod",
     "measures": "speed, memory and float32 error of the measures against the dense N x N route",
-    "peers": "the measures beside NumPy and PyTorch as people paste them: medians, taking turns in one run",
+    "peers": "the measures compared with NumPy and PyTorch as people paste them: medians of alternating calls",
     "file": "measuring a 2,000,000 x 256 float32 .npy file in bounded memory",
-    "models": "forward pass and training step of the classifiers, beside PyTorch where it is installed",
-    "train": "images/s of training, cost of the information terms and of measuring, seeds together and apart",
-    "semisup": "steps/s of the semi-supervised methods and what a step is made of, beside PyTorch",
-    "crossmodal": "CLIP's towers beside transformers', a CoOp step at 100 and 1,000 classes: time and memory",
-    "selfsup": "images/s of the self-supervised methods with their views, beside PyTorch, and parts of a step",
+    "models": "forward pass and training step of the classifiers, compared with PyTorch where it is installed",
+    "train": "images/s of training, cost of the information terms and of measuring, seeds together and separately",
+    "semisup": "steps/s of the semi-supervised methods and where a step's time goes, compared with PyTorch",
+    "crossmodal": "CLIP's towers compared with transformers', a CoOp step at 100 and 1,000 classes: time and memory",
+    "selfsup": "images/s of the self-supervised methods with their views, compared with PyTorch, and parts of a step",
     "layers": "tr(S_W S_B^+) of every layer of f+, and minimality of the layers of f-",
-    "gpu": "what one GPU gives in a few minutes: correctness, steps, measures, augmentation, beside PyTorch",
-    "images": "training from a folder of JPEGs that is not held in memory, beside PyTorch's loader",
-    "pods": "compiled training steps and evaluators of TPU pods: FLOPs, bytes moved, memory, step time on paper",
-    "data": "drawing and augmenting a batch on the device, and reading ArrayRecord, beside Pillow",
+    "gpu": "a GPU in a few minutes: correctness, steps, measures, augmentation, compared with PyTorch",
+    "images": "training from a folder of JPEGs that is not held in memory, compared with PyTorch's loader",
+    "pods": "compiled training steps and evaluators of TPU pods: FLOPs, bytes moved, memory, estimated step time",
+    "data": "drawing and augmenting a batch on the device, and reading ArrayRecord, compared with Pillow",
 }
 
 
 def machine() -> str:
-    """One line on what the figures were taken on."""
+    """One line about the machine that ran the benchmark."""
     import jax
 
     model = platform.processor() or platform.machine()
@@ -55,7 +55,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one bench; exit code 0, or 2 for bad flags."""
+    """Runs one benchmark; exit code 0, or 2 for bad flags."""
     listing = "\n".join(f"  {name:10s}{text}" for name, text in BENCHES.items())
     parser = argparse.ArgumentParser(
         prog="python -m infojax.bench",
@@ -64,11 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("name", choices=BENCHES)
     parser.add_argument("--json", metavar="FILE", help="also write the rows as JSON lines; - for stdout")
-    parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
-    parser.add_argument("--minutes", type=float, help="gpu: the time it may take; 10 by default")
+    parser.add_argument("--quick", action="store_true", help="run only the smallest sizes")
+    parser.add_argument("--minutes", type=float, help="gpu: time budget; 10 by default")
     parser.add_argument(
         "--out", metavar="DIR",
-        help="gpu: where its rows go as soon as they are known; . by default. images: where its pictures are kept",
+        help="gpu: where rows are written as soon as they are known; . by default. images: where its pictures are kept",
     )  # fmt: skip
     parser.add_argument("--classes", type=int, help="images: number of classes; 1000 by default")
     parser.add_argument("--images", type=int, help="images: number of pictures; 20,000 by default")

@@ -1,8 +1,8 @@
-"""CLIP's towers beside transformers' CLIPModel, and a CoOp step at 100 and 1,000 classes: time and memory.
+"""CLIP's towers compared with transformers' CLIPModel, and a CoOp step at 100 and 1,000 classes: time and memory.
 
-Weights are random; names have 1 to 6 tokens, so that prompts with 16 learnt tokens have up to 25 of 77 positions. The
-memory is what XLA plans for the step besides its arguments, known without running it. On a CPU the step of 1,000
-classes is planned and not run, unless INFOJAX_BENCH_CLASSES=1000 is in the environment.
+Weights are random; names have 1 to 6 tokens, so that prompts with 16 learnt tokens use up to 25 of 77 positions. The
+memory is what XLA plans for the step in addition to its arguments, which is known without running it. On a CPU the
+step of 1,000 classes is planned but not run, unless the environment has INFOJAX_BENCH_CLASSES=1000.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ TOKENS, BATCH = 16, 32
 
 
 def towers(sizes: clip.Architecture, name: str, batch: int, repeats: int) -> Iterator[dict[str, Any]]:
-    """Images/s and prompts/s, the prompts at their own length and at 77 tokens; transformers' beside them."""
+    """Images/s and prompts/s, with prompts at their own length and at 77 tokens, compared with transformers."""
     model, rng = clip.CLIP(sizes), np.random.default_rng(0)
     images = rng.normal(size=(batch, sizes.image_size, sizes.image_size, 3)).astype(np.float32)
     ids = rng.integers(1, sizes.vocabulary - 1, (batch, sizes.context)).astype(np.int32)
@@ -53,7 +53,7 @@ def towers(sizes: clip.Architecture, name: str, batch: int, repeats: int) -> Ite
 
 
 def _transformers(sizes, images, repeats):
-    """(kind, ids) -> seconds of the same batch in transformers' CLIPModel; None where torch is not installed."""
+    """(kind, ids) -> seconds for the same batch in transformers' CLIPModel; None without torch."""
     if not importlib.util.find_spec("torch") or not isinstance(sizes.image_layers, int):
         return None
     import torch
@@ -87,7 +87,7 @@ def _transformers(sizes, images, repeats):
 
 
 def prompts_of(sizes: clip.Architecture, classes: int, full: bool) -> Prompts:
-    """Prompts of random names, at the length of the longest, or padded to the whole context."""
+    """Prompts with random names, padded to the longest or to the full context."""
     rng, end = np.random.default_rng(0), sizes.vocabulary - 1
     names = [rng.integers(1, end - 1, 1 + c % 6).tolist() for c in range(classes)]
     found = lay_out(names, [[1]] * classes, TOKENS, start=end - 1, end=end, context=sizes.context)
@@ -100,7 +100,7 @@ def prompts_of(sizes: clip.Architecture, classes: int, full: bool) -> Prompts:
 def coop_step(
     sizes: clip.Architecture, classes: int, full: bool, chunk: int, remat: bool, dtype: Any, timed: bool
 ) -> dict[str, Any]:
-    """Memory of a CoOp step with CMA on cached features, and seconds where it is run."""
+    """Memory of a CoOp step with CMA on cached features, and its seconds if it is run."""
     tower, batch = clip.text_tower(sizes, dtype, remat), min(BATCH, classes)
     net = as_net(tower, jnp.zeros((1, 2), jnp.int32))
     nets = {"prompt": prompt_net((TOKENS, sizes.text_width)), "text": net}
@@ -135,7 +135,7 @@ def coop_step(
 
 
 def steps(quick: bool) -> Iterator[dict[str, Any]]:
-    """Steps with the text tower of ViT-B/16: truncated and not, whole and in chunks, float32 and bfloat16."""
+    """Steps with the text tower of ViT-B/16: truncated or not, chunked or not, float32 and bfloat16."""
     sizes, on_cpu = (TINY if quick else clip.ARCHITECTURES["ViT-B/16"]), jax.default_backend() == "cpu"
     asked = int(os.environ.get("INFOJAX_BENCH_CLASSES", 100))
     for classes in (4, 8) if quick else (100, 1000):
@@ -145,7 +145,7 @@ def steps(quick: bool) -> Iterator[dict[str, Any]]:
                     timed = quick or not on_cpu or classes <= asked and not chunk
                     try:
                         yield {"kind": "coop step", **coop_step(sizes, classes, full, chunk, remat, dtype, timed)}
-                    except jax.errors.JaxRuntimeError as error:  # it does not fit into this device
+                    except jax.errors.JaxRuntimeError as error:  # it does not fit on this device
                         said = " ".join(str(error).split())[:80]
                         yield {"kind": "coop step", "classes": classes, "chunk": chunk, "remat": remat, "failed": said}
 

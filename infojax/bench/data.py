@@ -1,6 +1,6 @@
-"""Images/s of what feeds a step: views made on the device, and records read in a stream, each beside Pillow.
+"""Images/s of the input pipeline: views made on the device, and records streamed from disk, compared with Pillow.
 
-Pillow runs on one core, image by image, as the workers of a PyTorch loader do; a device uses what it has.
+Pillow runs on one core, image by image, as the workers of a PyTorch loader do; a device uses all it has.
 """
 
 import io
@@ -23,7 +23,7 @@ BATCH, SIZE = 448, 32
 
 
 def best(run: Callable[[], Any], repeats: int = 10) -> float:
-    """Least seconds of a call, after one to warm up."""
+    """Fewest seconds per call, after a warm-up call."""
     run()
     times = []
     for _ in range(repeats):
@@ -34,7 +34,7 @@ def best(run: Callable[[], Any], repeats: int = 10) -> float:
 
 
 def pillow_weak(image: Any) -> Any:
-    """Flip and crop of the image padded by reflection, with NumPy for the padding as torchvision does."""
+    """Flip and crop of the image padded by reflection; NumPy does the padding, as in torchvision."""
     x = np.asarray(image if random.random() < 0.5 else image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     x = np.pad(x, ((4, 4), (4, 4), (0, 0)), "reflect")
     row, column = random.randrange(9), random.randrange(9)
@@ -42,7 +42,7 @@ def pillow_weak(image: Any) -> Any:
 
 
 def pillow_operation(image: Any, name: str, v: float) -> Any:
-    """One operation of RandAugment as TorchSSL calls Pillow for it; also the oracle of the tests."""
+    """One operation of RandAugment as TorchSSL calls Pillow for it; the tests use it as an oracle."""
     width, height = image.size
 
     def affine(*matrix):
@@ -77,7 +77,7 @@ def pillow_cutout(image: Any, x: float, y: float, side: float) -> Any:
 
 
 def pillow_strong(image: Any) -> Any:
-    """TorchSSL's strong view: three operations and Cutout on the picture, then the weak view."""
+    """TorchSSL's strong view: three operations and Cutout on the picture, followed by the weak view."""
     for name, (low, high) in random.choices(list(OPERATIONS.items()), k=3):
         image = pillow_operation(image, name, random.uniform(low, high))
     x, y, side = random.uniform(1, SIZE), random.uniform(1, SIZE), random.uniform(0, SIZE / 2)
@@ -85,7 +85,7 @@ def pillow_strong(image: Any) -> Any:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Rows: what, images, milliseconds and images/s of ours, and the same of Pillow."""
+    """Rows: what, images, milliseconds and images/s of infojax, and the same for Pillow."""
     train: Any = open_dataset("synthetic", num_train=2000 if quick else 10_000).split("train")
     data, key = jax.device_put(train.x), jax.random.key(0)
 
@@ -144,7 +144,7 @@ def pillow_view(image: Any, recipe: Recipe, size: int) -> Any:
 
 
 def two_views(train: Any, quick: bool) -> list[dict[str, Any]]:
-    """Two SimCLR views of each picture, of 32 x 32 and of 224 x 224, on the device and by Pillow."""
+    """Two SimCLR views of each picture, at 32 x 32 and 224 x 224, on the device and with Pillow."""
     rows, large = [], np.random.default_rng(0).integers(0, 256, (16 if quick else 64, 256, 256, 3), dtype=np.uint8)
     for name, data, size in (("simclr_small", train.x[:BATCH], SIZE), ("simclr", large, 224)):
         recipe = RECIPES[name][0]
@@ -166,7 +166,7 @@ def two_views(train: Any, quick: bool) -> list[dict[str, Any]]:
 
 
 def _records(train, n):
-    """Reading a set of PNGs in random order, beside decoding the same bytes from memory."""
+    """Reading a set of PNGs in random order, compared with decoding the same bytes from memory."""
     encoded = []
     for x in train.x[:n]:
         buffer = io.BytesIO()

@@ -26,7 +26,7 @@ sys.exit(code)
 
 
 def write_blocks(path: Path, rows: int, columns: int, classes: int, seed: int = 0, block: int = 50_000) -> None:
-    """Random class features as .npy and their labels beside it, block by block."""
+    """Writes random class features as .npy, and their labels to another, block by block."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(classes, columns)).astype(np.float32)
     labels = rng.integers(0, classes, rows)
@@ -40,7 +40,7 @@ def write_blocks(path: Path, rows: int, columns: int, classes: int, seed: int = 
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """One row: seconds and growth of the peak resident set of the whole measurement."""
+    """One row: seconds and growth of the peak resident set over the whole measurement."""
     rows = ROWS // 20 if quick else ROWS
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.npy"

@@ -1,8 +1,8 @@
-"""A set of JPEGs on disk, as large as asked for, and what it costs to train from it without holding it in memory.
+"""A set of JPEGs on disk, of any size, and the cost of training from it without holding it in memory.
 
-The pictures are made: 1/f spectra with correlated colours, one texture per class, crops of several sizes and shapes as
-photographs have them, JPEG of quality 90. Their size in bytes and the work of decoding them are those of photographs;
-what they show is nothing. An existing folder of the same number of pictures is taken as it is.
+The pictures are synthetic: 1/f spectra with correlated colours, one texture per class, crops of several sizes and
+shapes as in photographs, JPEG quality 90. Their size in bytes and the work of decoding them match photographs; their
+content means nothing. An existing folder with the same number of pictures is reused.
 """
 
 import os
@@ -29,7 +29,7 @@ from infojax.train.runlog import read_rows
 
 SIZES = ((375, 500), (500, 375), (333, 500), (480, 640), (256, 256), (600, 800))  # height, width
 TEXTURE = 1024
-TEST = 20  # one picture in this many is held out
+TEST = 20  # one picture in 20 is held out
 STUDIES = ("supervised", "simclr", "barlow", "mae")
 
 
@@ -45,7 +45,7 @@ def texture(rng: np.random.Generator, slope: float = 1.1) -> np.ndarray:
 
 
 def write(folder: Path, classes: int, images: int, seed: int = 0) -> None:
-    """FOLDER/{train,test}/CLASS/*.jpg; equally many of each class, the sizes in turn."""
+    """Writes FOLDER/{train,test}/CLASS/*.jpg; equally many per class, cycling through the sizes."""
 
     def save(task):
         path, pixels = task
@@ -70,7 +70,7 @@ def write(folder: Path, classes: int, images: int, seed: int = 0) -> None:
 
 
 def images_per_second(read: Callable[[np.ndarray], Any], count: int, total: int, batch: int) -> float:
-    """Of batches in random order, after one that starts whatever reads."""
+    """Images/s over batches in random order, after one batch that starts the reader."""
     order = np.random.default_rng(0).permutation(total)[: count + batch]
     read(order[:batch])
     begun = time.perf_counter()
@@ -80,7 +80,7 @@ def images_per_second(read: Callable[[np.ndarray], Any], count: int, total: int,
 
 
 def reading(root: Path, size: int, count: int, batch: int) -> Iterator[dict[str, Any]]:
-    """Images/s of the stream with threads and with processes, beside a pool of processes with Pillow and PyTorch's."""
+    """Images/s of the stream with threads and with processes, compared with Pillow in a process pool and PyTorch."""
     source: Any = open_dataset("folder", root, size=size).split("train")
     count, cores = min(count, len(source) - batch), len(os.sched_getaffinity(0))
     each = partial(decode, size=size)
@@ -125,7 +125,7 @@ def reading(root: Path, size: int, count: int, batch: int) -> Iterator[dict[str,
 
 
 class _Pictures:
-    """A data set as torch.utils.data takes it."""
+    """A data set for torch.utils.data."""
 
     def __init__(self, paths, each):
         self.paths, self.each = paths, each
@@ -138,7 +138,7 @@ class _Pictures:
 
 
 def config_of(name: str, root: Path, size: int, batch: int, steps: int) -> Any:
-    """A study of ResNet-50, or of a masked auto-encoder, that is streamed from the folder."""
+    """The config of ResNet-50, or of a masked autoencoder, streaming from the folder."""
     known = dict(data="folder", model="mae_tiny" if name == "mae" else "resnet50", seeds=1)
     if name == "supervised":
         chosen = choices("small", **known)
@@ -157,7 +157,7 @@ def config_of(name: str, root: Path, size: int, batch: int, steps: int) -> Any:
 
 
 def training(root: Path, size: int, batch: int, steps: int) -> Iterator[dict[str, Any]]:
-    """Milliseconds of a step that reads from disk, and the share of it for which the device waits for data."""
+    """Milliseconds per step when reading from disk, and the share of it in which the device waits for data."""
     for name in STUDIES:
         config = config_of(name, root, size, batch, steps)
         with tempfile.TemporaryDirectory() as folder:
@@ -174,10 +174,10 @@ def training(root: Path, size: int, batch: int, steps: int) -> Iterator[dict[str
 def run(
     quick: bool = False, out: str = "", classes: int | None = None, images: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of what was written, of reading and of training.
+    """Rows about writing, reading and training.
 
     Args:
-      out: folder of the pictures, kept; by default a temporary one.
+      out: folder of the pictures, which is kept; a temporary one by default.
     """
     classes, images = classes or (10 if quick else 1000), images or (400 if quick else 20_000)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""Layerwise compression: NC1 of every layer of f+, and the decoders of one layer of f-, on 10,000 random pictures."""
+"""Layerwise compression on 10,000 random pictures: NC1 of every layer of f+, and decoders of one layer of f-."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ CLASSES, BATCH = 10, 400
 
 
 def pictures(shape: tuple[int, ...], n: int) -> Sample:
-    """Class patterns under noise, uint8."""
+    """Class patterns with noise, uint8."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % CLASSES
     x = 0.5 * rng.random((CLASSES, *shape))[labels] + 0.5 * rng.random((n, *shape))
@@ -31,7 +31,7 @@ def plain(key: Any, x: Any) -> jax.Array:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-    """Of a second call: the first compiles."""
+    """Seconds of the second call: the first one compiles."""
     jax.block_until_ready(call())
     begun = time.perf_counter()
     jax.block_until_ready(call())
@@ -50,7 +50,7 @@ def geometric(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def minimality(quick: bool) -> Iterator[dict[str, Any]]:
-    """Decoders of the digits, on both splits; encoding and the evaluation at the end included."""
+    """Decoders of the digits on both splits, including encoding and the final evaluation."""
     n, epochs, shape = (2000 if quick else 10_000), (1 if quick else 2), (28, 28, 1)
     module = build("f_minus", CLASSES)
     net = as_net(module, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
@@ -77,5 +77,5 @@ def minimality(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Rows of both."""
+    """Rows of both benchmarks."""
     return [row for part in (geometric, minimality) for row in part(quick)]

@@ -1,8 +1,8 @@
-"""The measures over N, C and D: route, seconds, memory, float32 error, beside the dense N x N route.
+"""The measures over N, C and D: route, seconds, memory and float32 error, compared with the dense N x N route.
 
-Features are ReLU class features with a power-law within-class spectrum and a common mean, as a trained network's.
-Every call is eager, on data already in memory. Dense routes are timed where they are bearable; beyond that they
-are extrapolated by N^3 and marked `~`.
+Features are ReLU class features with a power-law within-class spectrum and a common mean, like a trained network's.
+Every call is eager, on data already in memory. Dense routes are timed up to a bearable N; beyond it they are
+extrapolated by N^3 and marked `~`.
 """
 
 import gc
@@ -19,7 +19,7 @@ import infojax as ij
 SAMPLES = (1_000, 10_000, 50_000)
 HEADS = ((10, 128), (100, 512), (1000, 512))
 DENSE = {"entropy": 4_000, "interplay": 2_000}  # largest N whose dense route takes seconds, not minutes
-COMPRESSED = 4_096  # largest side of the joint matrix that is decomposed exactly here
+COMPRESSED = 4_096  # largest side of the joint matrix that this benchmark decomposes exactly
 
 
 def features(n: int, num_classes: int, dim: int, seed: int = 0) -> tuple[Any, ...]:
@@ -46,7 +46,7 @@ def seconds(f: Callable[[], Any], budget: float = 2.0) -> float:
 
 
 def peak_mb(f: Callable[[], Any]) -> float | None:
-    """Growth of the resident set at its peak during f(), in MB; None where the system does not tell (Linux does)."""
+    """Growth of the resident set at its peak during f(), in MB; None where the system does not report it."""
     try:
         gc.collect()
         with open("/proc/self/clear_refs", "w") as reset:
@@ -64,13 +64,13 @@ def _status_mb(key):
 
 
 def dense_entropy(z: Any) -> jax.Array:
-    """What one would write without thinking: the spectrum of the N x N Gram, float32."""
+    """The naive implementation: the spectrum of the N x N Gram, float32."""
     w = jnp.linalg.eigvalsh(ij.gram(z)) / len(z)
     return -jnp.sum(jnp.where(w > 0, w * jnp.log(jnp.where(w > 0, w, 1)), 0))
 
 
 def dense_mutual_information(z: Any, labels: Any, head: Any) -> jax.Array:
-    """Three N x N spectra."""
+    """The naive implementation: three N x N spectra."""
     k1, k2 = ij.gram(z), ij.gram(head[labels])
 
     def entropy(k):
@@ -92,7 +92,7 @@ def row(
     reference: Any = None,
     baseline: Any = None,
 ) -> dict[str, Any]:
-    """One line of the table; `reference` is (seconds, extrapolated) of what `baseline` names."""
+    """One line of the table; `reference` is (seconds, extrapolated) of the baseline named by `baseline`."""
     value = float(f())
     taken = seconds(f)
     memory = peak_mb(f)

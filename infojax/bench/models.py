@@ -1,4 +1,4 @@
-"""Images/s of a forward pass and of a training step, beside the same network in PyTorch where torch is installed."""
+"""Images/s of a forward pass and of a training step, compared with the same network in PyTorch where installed."""
 
 import importlib.util
 import time
@@ -81,7 +81,7 @@ def theirs(name: str, x: Any, y: Any, repeats: int) -> tuple[float, float]:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """One row a model and type."""
+    """One row per model and dtype."""
     rng = np.random.default_rng(0)
     batch = 8 if quick else BATCH
     x, y = rng.normal(size=(batch, 32, 32, 3)).astype(np.float32), rng.integers(0, CLASSES, batch)

@@ -1,15 +1,15 @@
-"""The measures beside what people paste: the same work in NumPy and PyTorch, on the same NumPy arrays, in one run.
+"""The measures compared with what people paste: the same work in NumPy and PyTorch, on the same arrays, in one run.
 
-The pasted versions are written here, as ten lines of a notebook would be: N x N spectra for entropies, a covariance
-and a pseudo-inverse for NC1. All versions of one row take turns, and the median of each counts, so that other work on
-the machine slows all of them. `goal` is the ratio to be reached, to the faster of the two; it was set against released
-libraries, which compute eigenvectors too (repitl) or one-hot products (rhubarbwu), and are slower than these versions.
+The pasted versions are written like ten lines of a notebook: N x N spectra for entropies, a covariance and a
+pseudo-inverse for NC1. The versions of a row are called alternately and compared by their medians, so that other work
+on the machine slows all of them. `goal` is the target ratio to the faster of the two; it was set against released
+libraries, which also compute eigenvectors (repitl) or one-hot products (rhubarbwu), and are slower than these versions.
 
-Where a goal is not reached, this is what is left (on two cores of a Xeon):
+Where a goal is not reached, this is where the time goes (two cores of a Xeon):
   MI: one spectrum of side sum_c min(n_c, D), 1,280 of 4,000 rows and 1,000 of 1,000, takes two thirds of the time; a
-    pasted version has three of side N. So the ratio cannot be more than 3 (N / 1,280)^3 by much.
+    pasted version has three of side N. So the ratio cannot exceed 3 (N / 1,280)^3 by much.
   NC1: two passes over 100 MB, each 8 ms of memory traffic alone, and N D C products, or N D^2 / 2 from C = D on; these
-    are one bare Z^T Z, at full speed, where C = 1,000.
+    equal one bare Z^T Z, at full speed, where C = 1,000.
   analyze: three spectra in float64 with the digits of an SVD, where the pasted version has two in float32.
 """
 
@@ -30,9 +30,9 @@ Calls = dict[str, Callable[[], Any]]  # who -> work
 
 BUDGET = 12.0  # seconds for the rounds of one row, after the first
 ROUNDS = (3, 15)
-TURN = 0.05  # seconds of a turn: short calls are repeated, the first of them on cold caches
-PAUSE = 0.05  # seconds before each call: the threads of the one before wait for work in a loop, on a core, for a while
-CONFIRMED = 2e-3  # relative: the versions must agree before their speeds are compared; pasted ones round in float32
+TURN = 0.05  # seconds per turn: short calls are repeated, since the first one finds cold caches
+PAUSE = 0.05  # seconds before each call: the threads of the previous call keep a core busy for a while
+CONFIRMED = 2e-3  # relative: how closely the versions must agree to be compared; pasted ones round in float32
 
 
 def entropy_numpy(z: np.ndarray) -> float:
@@ -79,7 +79,7 @@ def mutual_information_torch(z: np.ndarray, labels: np.ndarray, head: np.ndarray
 
 
 def nc1_numpy(z: np.ndarray, labels: np.ndarray) -> float:
-    """tr(S_W S_B^+) from D x D covariances, as the released notebooks have it."""
+    """tr(S_W S_B^+) from D x D covariances, as in the released notebooks."""
     count = np.bincount(labels)
     means = np.stack([z[labels == c].mean(0) for c in range(len(count))])
     d = z - means[labels]
@@ -89,7 +89,7 @@ def nc1_numpy(z: np.ndarray, labels: np.ndarray) -> float:
 
 
 def nc1_torch(z: np.ndarray, labels: np.ndarray) -> float:
-    """tr(S_W S_B^+) from D x D covariances, in batches of 500, as accumulators have it."""
+    """tr(S_W S_B^+) from D x D covariances, in batches of 500, as in accumulators."""
     import torch
 
     x, y = torch.from_numpy(z), torch.from_numpy(labels)
@@ -145,7 +145,7 @@ def effective_rank_torch(z: np.ndarray) -> float:
 
 
 def cases(quick: bool = False) -> list[tuple[str, Calls, float]]:
-    """(work, who -> call, goal) of each row; `quick` keeps small ones."""
+    """(work, who -> call, goal) of each row; `quick` keeps the small ones."""
     found: list[tuple[str, Calls, float]] = []
     ours: Calls
     pasted: Calls
@@ -176,7 +176,7 @@ def cases(quick: bool = False) -> list[tuple[str, Calls, float]]:
     size = f"{shape[0]:,} x {shape[1]:,}"
     ours = {"infojax": lambda: ij.analyze(z).measures["entropy_features"]}
     pasted = {"numpy": lambda: two_spectra_numpy(z), "torch": lambda: two_spectra_torch(z)}
-    found.append((f"analyze beside two spectra, {size}", ours | pasted, 1))
+    found.append((f"analyze compared with two spectra, {size}", ours | pasted, 1))
     ours = {"infojax": lambda: ij.effective_rank(z)}
     pasted = {"numpy": lambda: effective_rank_numpy(z), "torch": lambda: effective_rank_torch(z)}
     found.append((f"effective rank, {size}", ours | pasted, 3))
@@ -184,7 +184,7 @@ def cases(quick: bool = False) -> list[tuple[str, Calls, float]]:
 
 
 def taken(calls: Calls, budget: float) -> dict[str, float]:
-    """Median seconds of each call; all take turns, as often as the budget allows after one turn to warm up.
+    """Median seconds of each call; the calls alternate as often as the budget allows, after one warm-up round.
 
     Raises:
       ValueError: two of them disagree on the value.
@@ -209,9 +209,9 @@ def taken(calls: Calls, budget: float) -> dict[str, float]:
 
 
 def warnings() -> list[str]:
-    """What keeps the figures from standing for another machine."""
+    """Reasons why the figures may not carry over to other machines."""
     found = [
-        f"{key} is set ({os.environ[key]}): NumPy's BLAS is not what users have"
+        f"{key} is set ({os.environ[key]}): NumPy's BLAS is not as users have it"
         for key in ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
         if key in os.environ
     ]
@@ -222,13 +222,13 @@ def warnings() -> list[str]:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Rows: work, median seconds of ours and of the pasted versions, ratio to the faster of them, goal."""
+    """Rows: work, median seconds of infojax and of the pasted versions, ratio to the faster of them, goal."""
     for warning in warnings():
         print(f"warning: {warning}", file=sys.stderr)
     try:
         import torch  # noqa: F401
     except ImportError:
-        print("warning: torch is not installed: NumPy alone is beside infojax", file=sys.stderr)
+        print("warning: torch is not installed: infojax is compared with NumPy only", file=sys.stderr)
         without = {"torch"}
     else:
         without = set()

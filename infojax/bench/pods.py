@@ -1,6 +1,6 @@
-"""Programs compiled ahead of time for TPU pods, on a machine without one: what they compute, move and hold.
+"""Programs compiled ahead of time for TPU pods, on a machine without TPUs: their work, traffic and memory.
 
-Needs libtpu (extra `tpu`). Shapes stand in for arrays; nothing runs.
+Needs libtpu (extra `tpu`). Shapes stand in for arrays; nothing is executed.
 """
 
 import os
@@ -35,13 +35,13 @@ def topology_mesh(name: str) -> Mesh:
     """The mesh of a pod such as "v5e:2x4" (8 chips), "v5e:16x16" (256), "v5p:4x4x4" (64)."""
     from jax.experimental import topologies
 
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU machine to ask
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU metadata server
     chips = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     return Mesh(np.array(chips).reshape(-1), ("data",), axis_types=(AxisType.Auto,))
 
 
 def abstract(mesh: Mesh, shape: tuple[int, ...], dtype: Any, spec: Any) -> jax.ShapeDtypeStruct:
-    """The shape of an array that lies on the mesh so."""
+    """The shape of an array with this sharding on the mesh."""
     return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
 
@@ -82,7 +82,7 @@ def estimator_stages(
 
 
 def training_step(mesh: Mesh, batch: int = 64, model: str = "wide_resnet", **options: Any) -> tuple[Any, int]:
-    """(compiled step of classification with the MI term over the mesh, number of parameters); digits stand in."""
+    """(compiled step of classification with the MI term over the mesh, number of parameters), on the digits."""
     chosen = choices("tiny", data="digits", model=model, seeds=1)
     config = torchssl("pod", chosen, lr=0.03, weight_decay=5e-4, batch_size=batch, schedule="cosine", epochs=1.0)
     config.objective.update(term="mi", strength=0.1)
@@ -91,10 +91,10 @@ def training_step(mesh: Mesh, batch: int = 64, model: str = "wide_resnet", **opt
 
 
 def compiled_step(study: Study, mesh: Mesh, batch: int | None = None) -> tuple[Any, int]:
-    """(compiled step of a study over the mesh, number of parameters that are trained); nothing is computed.
+    """(compiled step of a study over the mesh, number of trained parameters); nothing is executed.
 
     Args:
-      batch: instead of the objective's; the few samples that stand in for a set need not be as many.
+      batch: overrides the objective's batch size; it may exceed the few samples that stand in for the data set.
     """
     study = on_mesh(study, mesh)
     objective = with_settings(study.objective, {"batch_size": batch}) if batch else study.objective
@@ -138,7 +138,7 @@ def fixmatch() -> Study:
 
 
 def selfsupervised(method: str, model: str, size: int) -> Study:
-    """Pictures that the host reads, as of ImageNet."""
+    """A self-supervised method on pictures that the host reads, as for ImageNet."""
     config = selfsup.defaults("pod", choices("small", data="synthetic", model=model, method=(method,), seeds=1))
     config.steps, config.data.stream = 1000, "always"
     if method == "mae":
@@ -149,7 +149,7 @@ def selfsupervised(method: str, model: str, size: int) -> Study:
 
 
 def coop(classes: int) -> Study:
-    """Prompts of 1,000 classes through CLIP's text tower (12 layers, 512 wide); cached features of pictures."""
+    """Prompts of `classes` classes through CLIP's text tower (12 layers, 512 wide), on cached image features."""
     config = crossmodal.defaults("pod", choices("small", data="synthetic", method=("coop_cma",), shots=1, seeds=1))
     config.data.options = dict(num_classes=classes, size=32, channels=3, num_train=2 * classes, num_test=classes)
     config.towers.update(width=512, layers=12, head_width=64, patch=32)
@@ -163,14 +163,14 @@ def coop(classes: int) -> Study:
 
 
 def _study(config, size):
-    """The study of a config on a few made-up pictures, computed in bfloat16."""
+    """The study of a config on a few synthetic pictures, computed in bfloat16."""
     config.data.options = dict(size=size, channels=3, num_train=64, num_test=16)
     config.objective.batch_size, config.model.dtype = 8, "bfloat16"
     return load(config.task).study(config)
 
 
 def forward_step(mesh: Mesh, batch: int = 512) -> Any:
-    """The compiled pass of an evaluator: ResNet-50 on a batch, its outputs gathered."""
+    """The compiled forward pass of an evaluator: ResNet-50 on a batch, with its outputs gathered."""
     net = as_net(build("resnet50", 1000, dtype="bfloat16"), jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32))
     params, model_state = jax.eval_shape(net.init, jax.random.key(0))
 
@@ -187,7 +187,7 @@ def forward_step(mesh: Mesh, batch: int = 512) -> Any:
 
 
 def measured(mesh: Mesh, n: int = 50_000) -> Iterator[tuple[str, Any]]:
-    """What evaluators compute of n samples, 1,000 classes and 2,048 features over the mesh."""
+    """What evaluators compute from n samples, 1,000 classes and 2,048 features over the mesh."""
     n -= n % mesh.size
     rows, ids = abstract(mesh, (n, 2048), jnp.float32, P("data")), abstract(mesh, (n,), jnp.int32, P("data"))
     stats = jax.jit(lambda z, y: parallel.class_stats(z, y, 1000, mesh=mesh))
@@ -202,16 +202,16 @@ PROGRAMS: dict[str, tuple[Callable[[], Study], int]] = {  # name -> study, its b
     "MAE, ViT-B/16": (partial(selfsupervised, "mae", "mae_base", 224), 16),
     "CoOp, 1,000 classes": (partial(coop, 1000), 4),
 }
-V5E = {"flops": 197e12, "memory": 819e9, "links": 200e9, "network": 6.4e12 / 8 / 256}  # a chip's, per second
-SLICE = 256  # chips that links connect; several slices meet in the data centre's network
+V5E = {"flops": 197e12, "memory": 819e9, "links": 200e9, "network": 6.4e12 / 8 / 256}  # of one chip, per second
+SLICE = 256  # chips connected by links; several slices communicate over the data centre network
 PODS = ("v5e:2x4", "v5e:16x16")
 
 
 def seconds_on_paper(flops: float, traffic: float, reduced: float, gathered: float, chips: int) -> float:
-    """Least seconds of a step on v5e: arithmetic or memory, whichever is longer, then what moves, without overlap.
+    """Least seconds of a step on v5e: the longer of arithmetic and memory, plus communication, without overlap.
 
-    A ring moves 2 S (P - 1) / P bytes of S reduced ones over a chip's links, S (P - 1) / P of gathered ones. Between
-    slices each chip exchanges its 1 / 256 of what is reduced over its share of the network.
+    A ring moves 2 S (P - 1) / P bytes over a chip's links to reduce S bytes, and S (P - 1) / P to gather them. Between
+    slices each chip exchanges its 1 / 256 of the reduced bytes over its share of the network.
     """
     inside, slices = min(chips, SLICE), -(-chips // SLICE)
     moves = (2 * reduced + gathered) * (inside - 1) / inside / V5E["links"]
@@ -220,7 +220,7 @@ def seconds_on_paper(flops: float, traffic: float, reduced: float, gathered: flo
 
 
 def row(name: str, topology: str, program: Any, chips: int, **more: Any) -> dict[str, Any]:
-    """What a compiled program computes, moves and holds on a chip."""
+    """Work, traffic and memory of a compiled program, per chip."""
     found, memory, moved = program.cost_analysis(), program.memory_analysis(), bytes_moved(program)
     reduced = sum(size for kind, size in moved.items() if kind in ("all-reduce", "reduce-scatter"))
     gathered = sum(moved.values()) - reduced
@@ -236,7 +236,7 @@ def row(name: str, topology: str, program: Any, chips: int, **more: Any) -> dict
 
 
 def run(quick: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows of programs and pods; the efficiency is that of as many chips with the same batch on each."""
+    """Rows of programs and pods; the efficiency is relative to as many chips with the same batch on each."""
     for topology in PODS[:1] if quick else PODS:
         mesh = topology_mesh(topology)
         for name, (study, batch) in PROGRAMS.items():

@@ -1,9 +1,9 @@
-"""Sizes that do not fit: joint entropies and MIR of up to a million samples, streamed moments, work and bytes a device.
+"""Sizes that do not fit: joint entropies and MIR of up to a million samples, streamed moments, work per device.
 
 Features are drawn block by block from a seed (class means, power-law noise, ReLU), so that any N streams without a
-file. Three kinds of rows: `entropy` times the routes on the machine's own device; `moments` streamed class statistics
-beside the time to read the same memory; `devices` reads FLOPs, memory and bytes moved from programs compiled for TPU
-pods (where libtpu is installed) or for CPU devices: computed, not timed.
+file. Three kinds of rows: `entropy` times the routes on the machine's device; `moments` compares streamed class
+statistics with the time to read the same memory; `devices` reads FLOPs, memory and bytes moved from programs compiled
+for TPU pods (where libtpu is installed) or for CPU devices: computed, not timed.
 """
 
 import time
@@ -25,7 +25,7 @@ from infojax.measures.moments import ClassStats
 SAMPLES = (1_000, 4_000, 50_000, 200_000, 1_000_000)
 SHAPES = {(10, 128): SAMPLES, (100, 512): SAMPLES, (1000, 2048): SAMPLES[:3]}  # (C, D) -> N; larger ones take hours
 MOST_BYTES = 3 << 30  # of features that are held at once
-DENSE = 4_000  # largest N whose float64 N x N spectrum is the truth here
+DENSE = 4_000  # largest N for which the float64 N x N spectrum is the reference
 BLOCK = 50_000
 
 
@@ -47,7 +47,7 @@ def blocks(
 
 
 def head_of(num_classes: int, dim: int, seed: int = 0) -> Any:
-    """The class means less their mean, with noise."""
+    """The centred class means, with noise."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(num_classes, dim))
     return np.float32(means - means.mean(0) + 0.3 * rng.normal(size=means.shape))
@@ -62,7 +62,7 @@ def dense_joint_entropy(z: Any, labels: Any, head: Any) -> float:
 
 
 def entropy_row(n: int, num_classes: int, dim: int) -> dict[str, Any]:
-    """Route, seconds, memory, value, half width of the interval and error against the dense truth, of one size."""
+    """Route, seconds, memory, value, half width of the interval and error against the dense reference, for one size."""
     row = {"kind": "entropy", "n": n, "C": num_classes, "D": dim}
     if n * dim * 4 > MOST_BYTES:
         return streamed_row(row, n, num_classes, dim)
@@ -90,7 +90,7 @@ def entropy_row(n: int, num_classes: int, dim: int) -> dict[str, Any]:
 
 
 def streamed_row(row: dict[str, Any], n: int, num_classes: int, dim: int) -> dict[str, Any]:
-    """From class moments of the unit rows, block by block, where these fit."""
+    """From class moments of the unit rows, block by block, if they fit in memory."""
     if num_classes * dim * dim * 4 > MOST_BYTES:
         return row | {"route": "none: neither the samples nor C D^2 moments fit"}
     start = time.perf_counter()
@@ -114,7 +114,7 @@ def described(found: InterplayEstimate) -> dict[str, Any]:
 
 
 def moments_row(n: int = 1_000_000, num_classes: int = 1000, dim: int = 512) -> dict[str, Any]:
-    """Counts, means and within-class variances, streamed in blocks, beside one sum over the same blocks."""
+    """Counts, means and within-class variances, streamed in blocks, compared with one sum over the same blocks."""
     parts = [(jnp.asarray(z), labels) for z, labels in blocks(n, num_classes, dim)]
     add = jax.jit(lambda z: jnp.sum(z, axis=0))
 
@@ -133,7 +133,7 @@ def moments_row(n: int = 1_000_000, num_classes: int = 1000, dim: int = 512) -> 
 
 
 def gram_row(n: int, dim: int = 128) -> dict[str, Any]:
-    """eigvalsh of a low-rank float32 Gram matrix, which solvers of some GPUs fail at, and the route that is taken."""
+    """eigvalsh of a low-rank float32 Gram matrix, at which solvers of some GPUs fail, and infojax's route."""
     z = next(blocks(n, 10, dim))[0]
     truth = float(ij.matrix_entropy(z))
     row = {"kind": "low-rank Gram", "n": n, "D": dim, "truth": truth}
@@ -141,7 +141,7 @@ def gram_row(n: int, dim: int = 128) -> dict[str, Any]:
     try:
         start = time.perf_counter()
         row |= {"eigh error": float(ij.matrix_entropy_from_gram(gram)) - truth, "eigh s": time.perf_counter() - start}
-    except Exception as error:  # the finding itself
+    except Exception as error:  # the failure is the result
         row |= {"eigh": f"failed: {type(error).__name__}"}
     start = time.perf_counter()
     found = ij.estimate_matrix_entropy_from_gram(gram)
@@ -151,7 +151,7 @@ def gram_row(n: int, dim: int = 128) -> dict[str, Any]:
 
 
 def device_rows(quick: bool) -> list[dict[str, Any]]:
-    """FLOPs, bytes and memory a device of compiled programs, against N, D, C and the number of devices."""
+    """FLOPs, bytes and memory per device of compiled programs, over N, D, C and the number of devices."""
     try:
         import libtpu  # noqa: F401
     except ImportError:
@@ -175,7 +175,7 @@ def device_rows(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-# Smaller and larger N, C, D and pods; ImageNet on 256 chips last.
+# Smaller and larger N, C, D and pods; ImageNet on 256 chips comes last.
 POD_SIZES = (
     ("v5e:2x4", 65_536, 100, 512),
     ("v5e:2x4", 524_288, 100, 512),
@@ -185,7 +185,7 @@ POD_SIZES = (
 
 
 def cost(program: Any, devices: int) -> dict[str, Any]:
-    """Of one device: GFLOP, GB read and written, MB moved by collectives, MB of memory."""
+    """Per device: GFLOP, GB read and written, MB moved by collectives, MB of memory."""
     found, memory = program.cost_analysis(), program.memory_analysis()
     return {
         "devices": devices,

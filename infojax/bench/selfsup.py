@@ -1,8 +1,8 @@
-"""Images/s of each self-supervised method with its views, beside the same step in PyTorch, and what a step is made of.
+"""Images/s of each self-supervised method with its views, compared with PyTorch, and where a step's time goes.
 
 ResNet-18 with the CIFAR stem, projector 2048-256, or a ViT-Tiny with patches of 4 and a decoder of 192 x 4, on pictures
-of 32 x 32; on a CPU WRN-10-2 and a ViT of 96 x 4. Our step draws a batch of uint8 and makes its views; PyTorch's takes
-views that lie in memory, so that "views_share" of ours is what it does not do. Views beside Pillow: `bench data`, too.
+of 32 x 32; on a CPU WRN-10-2 and a ViT of 96 x 4. Our step draws a batch of uint8 and makes its views; PyTorch's uses
+precomputed views, so that our "views_share" is work it does not do. For views compared with Pillow, see `bench data`.
 """
 
 import time
@@ -28,12 +28,12 @@ from infojax.train.optim import adamw
 from infojax.train.step import make_step
 
 QUICK = ("barlow", "mmae")
-ALL = tuple(name for name in METHODS if not name.endswith("_released"))  # which have the cost of the others
+ALL = tuple(name for name in METHODS if not name.endswith("_released"))  # those cost the same as the others
 PATCH = 4
 
 
 def sizes(quick: bool) -> dict[str, Any]:
-    """Names and options of the networks, widths of the projector, and the batch."""
+    """Names and options of the networks, projector widths, and batch size."""
     found: dict[str, Any]
     if quick:
         found = {
@@ -69,16 +69,16 @@ def study(name: str, quick: bool = False, dtype: str = "float32") -> Study:
 def timed(
     task: Any, ctx: Context, transforms: Any, data: Any, repeats: int, reached: float | None = None
 ) -> dict[str, Any]:
-    """Images/s of a method's step, FLOPs, the share of its views, and the memory of an image.
+    """Images/s of a method's step, FLOPs, the share of its views, and memory per image.
 
     Args:
-      reached: FLOP/s of the device, of `peak`.
+      reached: FLOP/s that the device reaches, from `peak`.
     """
     state, constants = init_state(task, Seeds(), ctx), {"data": data}
     step, batch = make_step(ctx, transforms), task.batch_size
     arguments = task, state, constants, Seeds()
     flops, begun = step.flops(*arguments), time.perf_counter()
-    run = step.compiled().lower(*arguments).compile()  # type: ignore[attr-defined]  # of a jitted function
+    run = step.compiled().lower(*arguments).compile()  # type: ignore[attr-defined]  # a jitted function
     taken = time.perf_counter() - begun
 
     def advance():
@@ -99,7 +99,7 @@ def timed(
 
 
 def parts(name: str, quick: bool, reached: float | None = None) -> dict[str, Any]:
-    """`timed` of a method on pictures of 32 x 32; tokens/s and the share of the log-determinant where it has these."""
+    """`timed` of a method on pictures of 32 x 32, with tokens/s and the share of the log-determinant if it has them."""
     one, repeats = study(name, quick), 3 if quick else 10
     row = {"method": name, **timed(one.objective, one.ctx, one.transforms, one.data, repeats, reached)}
     if name in selfsup.MASKED:
@@ -110,7 +110,7 @@ def parts(name: str, quick: bool, reached: float | None = None) -> dict[str, Any
 
 
 def tokens(images_per_s: float, patches: int) -> dict[str, float]:
-    """Tokens/s of the encoder, which sees a quarter of the patches, and of the decoder, which has all."""
+    """Tokens/s of the encoder, which sees a quarter of the patches, and of the decoder, which sees all."""
     return {
         "encoder_tokens_per_s": images_per_s * (1 + patches // 4),
         "decoder_tokens_per_s": images_per_s * (1 + patches),
@@ -118,7 +118,7 @@ def tokens(images_per_s: float, patches: int) -> dict[str, float]:
 
 
 def large(quick: bool) -> Iterator[dict[str, Any]]:
-    """Barlow Twins of ViT-S/16 and MAE of ViT-B/16 on pictures of 224 x 224, 256 a step in bf16: for `bench gpu`."""
+    """Barlow Twins with ViT-S/16 and MAE with ViT-B/16, 224 x 224, batch 256 in bf16: for `bench gpu`."""
     side, batch = (32, 4) if quick else (224, 256)
     like = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
     noise = jax.ShapeDtypeStruct((2, (side // 16) ** 2), jnp.float32)
@@ -143,14 +143,14 @@ def large(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def determinant(batch: int, width: int, repeats: int) -> float:
-    """Seconds of the coding rate of a batch of class tokens with its gradient, by itself."""
+    """Seconds of the coding rate of a batch of class tokens with its gradient, in isolation."""
     z = jax.random.normal(jax.random.key(0), (batch, width))
     both = jax.jit(jax.value_and_grad(coding_rate))
     return best(lambda: jax.block_until_ready(both(z)), repeats)
 
 
 def peak(quick: bool) -> float:
-    """FLOP/s of a product of two float32 matrices as they are multiplied by default: what the device reaches."""
+    """FLOP/s of a product of two float32 matrices at default precision: what the device reaches in practice."""
     side = 256 if quick else 1536 if jax.default_backend() == "cpu" else 8192
     x = jnp.ones((side, side))
     product = jax.jit(jnp.matmul)
@@ -158,7 +158,7 @@ def peak(quick: bool) -> float:
 
 
 def beside(quick: bool, ours: dict[str, float]) -> Iterator[dict[str, Any]]:
-    """Images/s of the same step in PyTorch, where it is installed and the method is written in it."""
+    """Images/s of the same step in PyTorch, if it is installed and the method is written for it."""
     for name, images in ours.items():
         found = rate(name, sizes(quick), quick)
         if found:
@@ -166,11 +166,11 @@ def beside(quick: bool, ours: dict[str, float]) -> Iterator[dict[str, Any]]:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """A row for each method, then PyTorch's steps, then views beside Pillow."""
+    """A row for each method, then PyTorch's steps, then views compared with Pillow."""
     reached = peak(quick)
     rows = [{"kind": "step", **parts(name, quick, reached)} for name in (QUICK if quick else ALL)]
     images = {row["method"]: row["images_per_s"] for row in rows}
     rows += [{"kind": "beside PyTorch", **row} for row in beside(quick, images)]
     train: Any = open_dataset("synthetic", num_train=500).split("train")
-    rows += [{"kind": "views beside Pillow", **row} for row in two_views(train, quick)]
+    rows += [{"kind": "views compared with Pillow", **row} for row in two_views(train, quick)]
     return [*rows, {"kind": "peak", "GFLOP_per_s": reached / 1e9}]

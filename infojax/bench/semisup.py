@@ -1,7 +1,7 @@
-"""Steps/s of each semi-supervised method, and what its step is made of; FixMatch and FreeMatch beside PyTorch.
+"""Steps/s of each semi-supervised method and where its time goes; FixMatch and FreeMatch compared with PyTorch.
 
 WRN-28-2, 64 labelled samples (8 on a CPU) and mu times as many unlabelled ones, drawn from uint8 and augmented in the
-step. PyTorch's step takes a batch that lies in memory, augmented already.
+step. PyTorch's step uses an augmented batch that is already in memory.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ from infojax.train.draw import draw
 from infojax.train.step import make_step
 
 QUICK = ("fixmatch", "freematch_mi")
-BESIDE = ("fixmatch", "freematch")  # written in PyTorch, too
+BESIDE = ("fixmatch", "freematch")  # those also written in PyTorch
 ON_GPU = ("fixmatch", "freematch", "freematch_mi", "freematch_hd")
 
 
@@ -41,9 +41,9 @@ def study(name: str, quick: bool, dtype: str = "float32") -> Study:
 
 
 def parts(name: str, quick: bool) -> dict[str, Any]:
-    """Steps/s, and the shares of a step that its views, one pass of all rows and the averages take by themselves.
+    """Steps/s, and the shares of a step that its views, one pass over all rows and the averages take in isolation.
 
-    Of the pass, forward and backward, "convolution_share" is what the convolutions take by themselves.
+    "convolution_share" is the part of that pass, forward and backward, that its convolutions take in isolation.
     """
     one, repeats = study(name, quick), 3 if quick else 10
     task, constants = one.objective, {"data": one.data}
@@ -79,7 +79,7 @@ def parts(name: str, quick: bool) -> dict[str, Any]:
 
 
 def rate(name: str, dtype: str, per_call: int, quick: bool) -> dict[str, Any]:
-    """Steps/s of a method, `per_call` steps in one device call; the batch is drawn and augmented in the step."""
+    """Steps/s of a method at `per_call` steps per device call; the batch is drawn and augmented in the step."""
     one = study(name, quick, dtype)
     task, constants, step = one.objective, {"data": one.data}, make_step(one.ctx, one.transforms)
 
@@ -96,7 +96,7 @@ def rate(name: str, dtype: str, per_call: int, quick: bool) -> dict[str, Any]:
 
 
 def on_gpu(quick: bool) -> Iterator[dict[str, Any]]:
-    """Steps/s in bf16 and TF32, the latter beside PyTorch's: rows of `bench gpu`."""
+    """Steps/s in bf16 and TF32, the latter compared with PyTorch's: rows of `bench gpu`."""
     for name in ON_GPU[:1] if quick else ON_GPU:
         for precision, dtype, products in (("bf16", "bfloat16", "bfloat16"), ("TF32", "float32", "tensorfloat32")):
             with jax.default_matmul_precision(products):
@@ -110,7 +110,7 @@ def on_gpu(quick: bool) -> Iterator[dict[str, Any]]:
 @cache
 def network(rows: int, repeats: int, quick: bool) -> dict[str, float]:
     """Seconds of a pass of `rows` samples in training mode: forward, backward, and the convolutions of both."""
-    net = study("fixmatch", quick).ctx.nets["net"]  # that of every method
+    net = study("fixmatch", quick).ctx.nets["net"]  # all methods use this network
     params, model_state = net.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (rows, 32, 32, 3))
 
@@ -126,7 +126,7 @@ def network(rows: int, repeats: int, quick: bool) -> dict[str, float]:
 
 
 def convolutions(jaxpr: Any, repeats: int) -> float:
-    """Seconds that the convolutions of a program take, each compiled and timed by itself."""
+    """Seconds that the convolutions of a program take, each compiled and timed in isolation."""
     alike: dict[str, list[Any]] = {}
     for equation in equations(jaxpr):
         if equation.primitive.name == "conv_general_dilated":
@@ -142,7 +142,7 @@ def convolutions(jaxpr: Any, repeats: int) -> float:
 
 
 def equations(jaxpr: Any) -> Iterator[Any]:
-    """Those of a program and of the programs inside it."""
+    """The equations of a program and of its nested programs."""
     for equation in jaxpr.eqns:
         yield equation
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
@@ -152,8 +152,8 @@ def equations(jaxpr: Any) -> Iterator[Any]:
 
 
 def beside(name: str, batch: int, ratio: int) -> Iterator[dict[str, Any]]:
-    """Steps/s of the same step in PyTorch, in both memory formats, with TF32 on a GPU as XLA has it; nothing where
-    PyTorch is not installed."""
+    """Steps/s of the same step in PyTorch, in both memory formats, with TF32 on a GPU as in XLA; no rows without
+    PyTorch."""
     if importlib.util.find_spec("torch") is None:
         return
     import torch
@@ -212,7 +212,7 @@ def torch_step(name: str, batch: int, ratio: int, layout: Any) -> Callable[[], N
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """A row for each method, then those of PyTorch with the ratio of our steps/s to its own."""
+    """A row for each method, then those of PyTorch with the ratio of our steps/s to PyTorch's."""
     ours = {name: {"kind": "step", **parts(name, quick)} for name in (QUICK if quick else METHODS)}
     theirs = [
         {"kind": "beside PyTorch", "method": name, **row, "ratio": ours[name]["steps_per_s"] / row["steps_per_s"]}

@@ -1,4 +1,4 @@
-"""The benchmark's networks once more, as a PyTorch user writes them. Only loaded where torch is installed."""
+"""The benchmark's networks as a PyTorch user writes them. Loaded only where torch is installed."""
 
 from typing import Any
 
@@ -96,7 +96,7 @@ MODELS: dict[str, Any] = {"wrn_28_2": WideResNet28x2, "resnet18": ResNet18, "vit
 
 
 def build(name: str, classes: int) -> tuple[Any, Any, str]:
-    """A network in the memory layout that is fastest on CPU and GPU alike, and its SGD."""
+    """A network in the memory layout that is fastest on both CPU and GPU, and its SGD."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = MODELS[name](classes).to(device, memory_format=torch.channels_last)
     return net, torch.optim.SGD(net.parameters(), 0.03, 0.9, weight_decay=5e-4, nesterov=True), device

@@ -1,4 +1,4 @@
-"""The work of `bench gpu` as a PyTorch user writes it, on the same device. Empty rows where torch is not installed."""
+"""The work of `bench gpu` as a PyTorch user writes it, on the same device. Gives empty rows without torch."""
 
 import importlib.util
 import time
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def beside(work: str, ours: float, **options: Any) -> dict[str, float]:
-    """{"torch": rate, "ratio": ours / torch}, or {} without torch or without such work; rates are calls or images/s."""
+    """{"torch": rate, "ratio": ours / torch} in calls/s or images/s; {} without torch or a PyTorch version."""
     if importlib.util.find_spec("torch") is None or work not in WORK:
         return {}
     rate = WORK[work](**options)
@@ -17,7 +17,7 @@ def beside(work: str, ours: float, **options: Any) -> dict[str, float]:
 
 
 def _seconds(run, repeats=5, inner=1):
-    """Median seconds of a call of `inner` runs each, after a warm-up."""
+    """Median seconds of a call that runs `inner` times, after a warm-up."""
     import torch
 
     def finished():

@@ -1,17 +1,17 @@
-"""Steps of self-supervised methods as a PyTorch user writes them; nothing where torch is not installed."""
+"""Steps of self-supervised methods as a PyTorch user writes them; nothing without torch."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
-LOSSES = ("barlow", "simclr", "spectral", "vicreg", "mae", "umae", "mmae")  # what is written here
+LOSSES = ("barlow", "simclr", "spectral", "vicreg", "mae", "umae", "mmae")  # the methods in this file
 
 
 def rate(name: str, size: Mapping[str, Any], quick: bool = False) -> float | None:
-    """Images/s of a step of a method on views that lie in memory, channels last; None without torch or such a method.
+    """Images/s of a step on precomputed views, channels last; None without torch or for a method not in this file.
 
     Args:
-      size: of `infojax.bench.selfsup.sizes`.
+      size: as returned by `infojax.bench.selfsup.sizes`.
     """
     if importlib.util.find_spec("torch") is None or name not in LOSSES:
         return None
@@ -40,7 +40,7 @@ def network(name: str, options: Mapping[str, Any]) -> tuple[Any, int]:
         return nn.Sequential(nn.Flatten(), nn.Linear(3072, options["widths"][0]), nn.ReLU()), options["widths"][0]
     if name == "wide_resnet":
         net: Any = torch_models.WideResNet28x2(10)
-        net.blocks = nn.ModuleList(net.blocks[i] for i in (0, 4, 8))  # depth 10: one block in a group
+        net.blocks = nn.ModuleList(net.blocks[i] for i in (0, 4, 8))  # depth 10: one block per group
     else:
         net = torch_models.ResNet18(10)
     width, net.head = net.head.in_features, nn.Identity()
@@ -48,7 +48,7 @@ def network(name: str, options: Mapping[str, Any]) -> tuple[Any, int]:
 
 
 def two_branches(name: str, size: Mapping[str, Any]) -> Callable[[], None]:
-    """A step of SimCLR, Barlow Twins, VICReg or the spectral contrastive loss, SGD."""
+    """A step of SimCLR, Barlow Twins, VICReg or the spectral contrastive loss, with SGD."""
     import torch
     from torch import nn
 
@@ -73,7 +73,7 @@ def two_branches(name: str, size: Mapping[str, Any]) -> Callable[[], None]:
 
 
 def off_diagonal(c: Any) -> Any:
-    """The sum of squares off the diagonal."""
+    """The sum of the squared off-diagonal entries."""
     return c.square().sum() - c.diagonal().square().sum()
 
 
@@ -103,7 +103,7 @@ def branches(name: str, z1: Any, z2: Any) -> Any:
 
 
 def masked(name: str, size: Mapping[str, Any]) -> Callable[[], None]:
-    """A step of MAE, U-MAE or M-MAE, AdamW."""
+    """A step of MAE, U-MAE or M-MAE, with AdamW."""
     import torch
     from torch import nn
     from torch.nn.functional import normalize

@@ -1,4 +1,4 @@
-"""The training loop: images/s, the cost of the information terms, of measuring, of everything around the step."""
+"""The training loop: images/s, and the cost of the information terms, of measuring, and of all else around the step."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def study(quick: bool, term: str = "off") -> Study:
 
 
 def steps(quick: bool) -> Iterator[dict[str, Any]]:
-    """Seconds of a step with each term, taken in turn."""
+    """Seconds of a step with each term, measured alternately."""
     runs: dict[str, Any] = {}
     taken: dict[str, list[float]] = {}
     for term in ("off", "mi", "hd"):
@@ -69,7 +69,7 @@ def evaluation(quick: bool) -> Iterator[dict[str, Any]]:
     one = prepare(classification(config), config)
     models = one.first_models()
     runs = [evaluator.run for evaluator in one.study.evaluators(one.tools(config.evaluate), lambda step: True)]
-    images = 2 * sum(dict(run(models))["n"] for run in runs)  # two sets of weights; also the first, compiling call
+    images = 2 * sum(dict(run(models))["n"] for run in runs)  # two sets of weights; this first call also compiles
     begun = time.perf_counter()
     for run in runs:
         dict(run(models))
@@ -78,7 +78,7 @@ def evaluation(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def around(quick: bool) -> Iterator[dict[str, Any]]:
-    """Share of a run that is not its steps: WRN-10-1 on the digits, evaluations and checkpoints as in the preset."""
+    """Share of a run outside its steps: WRN-10-1 on the digits, with evaluations and checkpoints as in the preset."""
     chosen = choices("tiny", data="digits", model="wide_resnet", seeds=1)
     config = torchssl("bench", chosen, **RECIPE, epochs=2.0 if quick else 60.0)
     config.model.options = dict(depth=10, width=1, norm_decay=0.9)
@@ -94,7 +94,7 @@ def around(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def together(quick: bool) -> Iterator[dict[str, Any]]:
-    """Three seeds in one program against three commands, compilation included."""
+    """Three seeds in one program compared with three commands, including compilation."""
     config = Path(__file__).parents[2] / "configs" / "interplay.py"
     if not config.exists():  # installed without a checkout
         return
@@ -112,7 +112,7 @@ def together(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def grokking_seeds(quick: bool) -> Iterator[dict[str, Any]]:
-    """One transformer of the grokking preset against four trained together, compilation included, no evaluations."""
+    """One transformer of the grokking preset compared with four trained together, with compilation, no evaluations."""
     taken, how = {}, {}
     for count in (1, 4):
         config = grokking.defaults("bench", choices("tiny", operation="add", seeds=count))
@@ -133,5 +133,5 @@ def grokking_seeds(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:
-    """Rows of all of these."""
+    """Rows of all these benchmarks."""
     return [row for part in (steps, evaluation, around, together, grokking_seeds) for row in part(quick)]

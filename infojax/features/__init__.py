@@ -1,4 +1,4 @@
-"""Feature files: their formats, reading them in blocks, and which of their arrays is which.
+"""Feature files: their formats, reading them in blocks, and finding the roles of their arrays.
 
-This file stays empty: each module is imported by its name.
+This file stays empty: import each module by its name.
 """

@@ -1,4 +1,4 @@
-"""What is measured in a file: its layers as rows, the labels, the head and the bias; their shapes are checked."""
+"""What to measure in a file: its layers as rows, the labels, the head and the bias, with their shapes checked."""
 
 import re
 import shlex
@@ -13,19 +13,21 @@ from infojax.features.roles import ROLE_NAMES, find, listed, match_layers
 from infojax.features.sources import FeatureFileError, StoredArray
 from infojax.features.tokens import kept_rows, labels_of_rows, prompts_of
 
-HIDDEN_TUPLE = re.compile(rf"(?:.*\.)?(?:{'|'.join(HIDDEN)})\.\d+")  # a tuple with an array for each layer
+HIDDEN_TUPLE = re.compile(rf"(?:.*\.)?(?:{'|'.join(HIDDEN)})\.\d+")  # a tuple with one array per layer
 
 
 class Opened(NamedTuple):
-    """What is measured in one file, or in files that belong together.
+    """What to measure in one file, or in files that belong together.
 
     Attributes:
-      path: as it was given.
+      path: as given.
       layers: rows (N, D) by layer; a single array is the layer `features`.
-      labels: one per measured row; head (C, D), bias (C,).
-      kept: indices of the rows that are measured; None for all.
-      prompts: the number of the prompt of each measured row; None where rows are no tokens of prompts.
-      used: which array is which; unused: the arrays that nothing asked for, with the flag that would.
+      labels: one per measured row.
+      head, bias: (C, D) and (C,).
+      kept: indices of the measured rows; None for all.
+      prompts: the prompt number of each measured row; None unless rows are tokens of prompts.
+      used: a description of which array was read as what.
+      unused: the arrays without a role, each with the flag that would give it one.
     """
 
     path: str
@@ -40,7 +42,7 @@ class Opened(NamedTuple):
 
 
 class Roles(NamedTuple):
-    """The arrays that play a role besides the features."""
+    """The arrays with a role other than features."""
 
     labels: StoredArray | None = None
     head: StoredArray | None = None
@@ -60,12 +62,13 @@ def open_features(
 
     Args:
       path: the file, folder or glob.
-      features: the array; None takes the one with a usual name. layers: a pattern of names, all of which are measured
-        in its place.
-      axes: what the axes of the features are, as "lbtd"; None guesses. parts: whether the files are joined.
+      features: name of the array; None takes the one with a usual name.
+      layers: a pattern of array names, all of which are measured instead.
+      axes: the axes of the features, such as "lbtd"; None guesses.
+      parts: whether to join the files.
       keys: values of the flags labels, head, bias and mask; None takes the array with a usual name.
     Raises:
-      FeatureFileError: one line; an array that is missing, ambiguous or of another shape.
+      FeatureFileError: an array is missing, ambiguous or of the wrong shape; one line.
     """
     together = open_together(path, parts)
     arrays = together.arrays
@@ -82,8 +85,8 @@ def open_features(
         labels, repeated = labels_of_rows(roles.labels, first, per_file)
     prompts = prompts_of(first, together.rows)
     declined = [role for role in Roles._fields if keys.get(role) == "none" and getattr(roles, role) is None]
-    told = [together.told, _used(path, chosen, found, roles), repeated, masked]
-    told += [] if prompts is None else [f"{prompts[-1] + 1} prompts"]
+    notes = [together.notes, _used(path, chosen, found, roles), repeated, masked]
+    notes += [] if prompts is None else [f"{prompts[-1] + 1} prompts"]
     return Opened(
         path,
         found,
@@ -92,7 +95,7 @@ def open_features(
         None if roles.bias is None else roles.bias.load(),
         kept,
         prompts if prompts is None or kept is None else prompts[kept],
-        ", ".join(filter(None, told)),
+        ", ".join(filter(None, notes)),
         _unused(arrays, chosen, found, roles, declined),
     )
 
@@ -100,7 +103,7 @@ def open_features(
 def _chosen(
     arrays: dict[str, StoredArray], path: str, features: str | None, layers: str | None, roles: Roles
 ) -> dict[str, StoredArray]:
-    """The arrays that are measured, by layer."""
+    """The arrays to measure, by layer."""
     if layers is not None:
         return match_layers(arrays, path, layers, taken=roles)
     if features is None:
@@ -108,7 +111,7 @@ def _chosen(
         if len(of_tuple) > 1:
             return of_tuple
     only = find(arrays, path, "features", features)
-    assert only is not None  # they are not optional
+    assert only is not None  # features are not optional
     return {"features": only}
 
 
@@ -119,7 +122,7 @@ def _layers(
     together: Together,
     labels: StoredArray | None,
 ) -> dict[str, StoredArray]:
-    """The chosen arrays along their axes; an axis of layers makes each of its indices a layer."""
+    """The chosen arrays along their axes; with an axis of layers, each of its indices is a layer."""
     found = {}
     for layer, array in chosen.items():
         array.require_numbers()
@@ -130,8 +133,8 @@ def _layers(
         letters = axes_of(name, array, axes, arrays, labels)
         if together.rows and letters[0] not in "nbt":
             raise FeatureFileError(
-                f"{array.where}: files are joined along their first axis, and with --axes {spaced(letters)} that is "
-                "none of rows; save the rows first, or measure the files one by one"
+                f"{array.where}: files are joined along their first axis, which with --axes {spaced(letters)} is not "
+                "an axis of rows; save the rows first, or measure the files one by one"
             )
         if "l" not in letters:
             found[layer] = array.along(letters)
@@ -151,7 +154,7 @@ def _named(array: StoredArray | None, arrays: Mapping[str, StoredArray]) -> str:
 def _fitting(
     roles: Roles, arrays: Mapping[str, StoredArray], layers: Mapping[str, StoredArray], keys: Mapping[str, str | None]
 ) -> Roles:
-    """The roles without a head or bias whose name says no more than that it is one of a network's, and does not fit."""
+    """The roles without a head or bias that has only a network's generic name and does not fit."""
     head, bias = roles.head, roles.bias
     if head is not None and keys.get("head") is None and _named(head, arrays) not in ROLE_NAMES["head"]:
         widths = {rows.shape[1] for rows in layers.values()}
@@ -163,7 +166,7 @@ def _fitting(
 
 
 def _check_shapes(layers: Mapping[str, StoredArray], roles: Roles) -> None:
-    """Refuses what cannot belong together, before anything but headers is read."""
+    """Rejects arrays that cannot belong together, having read only their headers."""
     if roles.labels is not None and roles.labels.refusal:
         roles.labels.require_numbers()
     sizes = {rows.shape[0]: rows for rows in layers.values()}
@@ -223,7 +226,7 @@ def _unused(
     roles: Roles,
     declined: Iterable[str],
 ) -> str:
-    """The arrays that are neither measured nor play a role, nor were declined by `none`, each with a flag for it."""
+    """The arrays that are neither measured, have a role, nor were declined by `none`, each with a flag for it."""
     taken = [*chosen.values(), *(array for array in roles if array is not None)]
     n, dim = next(iter(layers.values())).shape
     left = []
@@ -251,7 +254,7 @@ def check_inputs(arguments: Iterable[Argument], **flags: str | bool | None) -> N
     """Opens every file once with the `flags` of `open_features`, before the long work.
 
     Raises:
-      FeatureFileError: a file that cannot be used, or steps of one folder with other layers.
+      FeatureFileError: a file cannot be used, or steps of one folder have different layers.
     """
     for argument in arguments:
         first = None
@@ -261,5 +264,5 @@ def check_inputs(arguments: Iterable[Argument], **flags: str | bool | None) -> N
             if layers != first:
                 raise FeatureFileError(
                     f"{file}: holds the layers {', '.join(layers)}, but {argument.files[0]} holds "
-                    f"{', '.join(first)}; the steps of one folder need the same"
+                    f"{', '.join(first)}; the steps of one folder need the same layers"
                 )

@@ -1,9 +1,8 @@
-"""Which axis of an array is what: rows, layers, columns.
+"""The meaning of an array's axes: rows, layers, columns.
 
-A letter stands for each axis: n samples, b prompts (a batch), t tokens, l layers, d columns. Rows run over n, b and t
-in the order in which they are named; every index of l is a layer, with a report of its own; several d are flattened in
-their order. So the hidden states of a language model are "l b t d" where torch.stack made them, and "t l d" in the
-files of vLLM.
+Each axis has a letter: n samples, b prompts (a batch), t tokens, l layers, d columns. Rows run over n, b and t in the
+order of the axes; each index of l is a layer with its own report; several d are flattened in order. The hidden states
+of a language model are "l b t d" after torch.stack, and "t l d" in the files of vLLM.
 """
 
 import argparse
@@ -24,19 +23,19 @@ TOKENS = ("attention_mask", "token_ids", "input_ids")  # arrays with an entry fo
 
 
 def axes(text: str) -> str:
-    """An argparse type: one letter for each axis, from "l b t d", "l,b,t,d", "lbtd" or "layer,batch,token,dim"."""
+    """An argparse type: one letter per axis, from "l b t d", "l,b,t,d", "lbtd" or "layer,batch,token,dim"."""
     parts = text.replace(",", " ").lower().split()
     if len(parts) == 1 and parts[0] not in WORDS:
         parts = list(parts[0])
     found = "".join(WORDS.get(part, part) for part in parts)
     if problem := _problem(found):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r}: {problem}; expected a letter for each axis: {MEANS}")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: {problem}; expected one letter per axis: {MEANS}")
     return found
 
 
 def _problem(found: str) -> str:
     if unknown := set(found) - set(ROW_AXES + "ld"):
-        return f"{sorted(unknown)[0]!r} is no axis"
+        return f"{sorted(unknown)[0]!r} is not an axis"
     if twice := [letter for letter in ROW_AXES + "l" if found.count(letter) > 1]:
         return f"{twice[0]} is named twice"
     if not set(found) & set(ROW_AXES):
@@ -45,20 +44,23 @@ def _problem(found: str) -> str:
 
 
 def spaced(letters: str) -> str:
-    """As a flag's value: 'l b t d'."""
+    """Formatted as a flag's value: 'l b t d'."""
     return f"'{' '.join(letters)}'"
 
 
 def axes_of(
     name: str, array: StoredArray, given: str | None, arrays: Mapping[str, StoredArray], labels: StoredArray | None
 ) -> str:
-    """The axes of an array of features: as given, or as names and shapes decide.
+    """The axes of an array of features: as given, or inferred from names and shapes.
 
     Args:
-      name: of the array, as in its file; array: the features.
-      given: value of --axes; arrays: all of the file, among which a mask or token ids may tell; labels: one per row.
+      name: of the array in its file.
+      array: the features.
+      given: value of --axes.
+      arrays: all arrays of the file, among which a mask or token ids may reveal the axes.
+      labels: one per row.
     Raises:
-      FeatureFileError: one line; they do not fit, or nothing decides them.
+      FeatureFileError: the axes do not fit or cannot be inferred; one line.
     """
     shape = array.full_shape
     if given is not None:
@@ -73,14 +75,14 @@ def axes_of(
     if len(found) == 1:
         return found[0]
     choices = found or [letters for letters in _usual(len(shape)) if labels is None or _fit(letters, shape, labels)]
-    told = [f"{spaced(letters)} ({_told(letters, shape)})" for letters in (choices or _usual(len(shape)))[:5]]
-    raise FeatureFileError(f"{array.where} has shape {shape}; pass --axes {', '.join(told)}: {MEANS}")
+    notes = [f"{spaced(letters)} ({_described(letters, shape)})" for letters in (choices or _usual(len(shape)))[:5]]
+    raise FeatureFileError(f"{array.where} has shape {shape}; pass --axes {', '.join(notes)}: {MEANS}")
 
 
 def _by_names(
     name: str, shape: tuple[int, ...], arrays: Mapping[str, StoredArray], labels: StoredArray | None
 ) -> Iterable[str]:
-    """What names and shapes allow, where they say something."""
+    """The axes that names and shapes allow, if they are informative."""
     last = name.lower().rpartition(".")[2]
     if last not in HIDDEN:
         if labels is not None and len(shape) == 3 and labels.full_shape == (shape[1],) != (shape[0],):
@@ -110,8 +112,8 @@ def _fit(letters: str, shape: tuple[int, ...], labels: StoredArray) -> bool:
     return labels.full_shape[:1] in (sizes[:1], (math.prod(sizes),))
 
 
-def _told(letters: str, shape: tuple[int, ...]) -> str:
-    """`12 layers of 64 rows x 96`."""
+def _described(letters: str, shape: tuple[int, ...]) -> str:
+    """`12 layers of 64 rows x 96 columns`."""
     sizes = dict.fromkeys("lrd", 1)
     for letter, size in zip(letters, shape, strict=True):
         sizes["r" if letter in ROW_AXES else letter] *= size

@@ -1,4 +1,4 @@
-"""Tables: the columns of a Parquet, Arrow or Feather file by name, as arrays; read batch by batch with pyarrow."""
+"""Tables: the columns of a Parquet, Arrow or Feather file as arrays by name, read batch by batch with pyarrow."""
 
 import math
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ import numpy as np
 
 from infojax.features.sources import FeatureFileError, Index, Read, StoredArray
 
-BATCH = 4096  # rows of a batch
+BATCH = 4096  # rows per batch
 
 
 def open_table(path: Path) -> dict[str, StoredArray]:
     """The columns of a table: numbers (N,), text (N,), and lists of equal lengths (N, D) or (N, T, D).
 
-    The lengths of lists are those of the first row; where another row has others, reading it ends in one line.
+    The lengths of lists are taken from the first row; reading a row with others gives a one-line error.
 
     Raises:
       FeatureFileError: pyarrow is missing, or the file has no rows.
@@ -75,7 +75,7 @@ def _column(path: Path, name: str, kind: Any, shape: tuple[int, ...]) -> StoredA
 
 
 def _from(path: Path, name: str, start: int) -> tuple[int, Iterator[np.ndarray]]:
-    """The row of the first batch, and the batches of a column from the one that holds row `start` or before it."""
+    """The first row of the first batch, and the batches of a column from the one that holds row `start` or earlier."""
     begin, groups = 0, None
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet as pq
@@ -141,7 +141,7 @@ def _count(path: Path) -> int:
 
 
 def _batches(path: Path, name: str | None, groups: list[int] | None = None) -> Iterator[Any]:
-    """The record batches of a table in order; only one column of a Parquet file, where it is named."""
+    """The record batches of a table in order; only the named column of a Parquet file, if given."""
     import pyarrow as pa
 
     if path.suffix.lower() == ".parquet":
@@ -154,7 +154,7 @@ def _batches(path: Path, name: str | None, groups: list[int] | None = None) -> I
         try:
             found = pa.ipc.open_file(source)
             batches = (found.get_batch(i) for i in range(found.num_record_batches))
-        except pa.ArrowInvalid:  # a stream, as Hugging Face's datasets writes it
+        except pa.ArrowInvalid:  # a stream, as written by Hugging Face's datasets
             source.seek(0)
             batches = iter(pa.ipc.open_stream(source))
         yield from batches

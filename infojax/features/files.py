@@ -1,9 +1,9 @@
-"""Formats: the arrays of a file by name. NumPy's, safetensors and HDF5 are read here; PyTorch's files in `torch_files`,
-tables in `columns`.
+"""File formats: the arrays of a file by name. NumPy, safetensors and HDF5 are read in this module, PyTorch's files in
+`torch_files`, tables in `columns`.
 
-`open_arrays` reads headers and returns a `StoredArray` per array; `infojax.analyze` takes one in place of a matrix in
-memory. No code from a file is run (pickled arrays are refused), and no other file is read (HDF5 sets whose rows lie
-elsewhere are refused). A broken file ends in one `FeatureFileError` line.
+`open_arrays` reads headers and returns a `StoredArray` per array, which `infojax.analyze` accepts like a matrix in
+memory. No code from a file is run (pickled arrays are rejected), and no other file is read (HDF5 data sets with
+external storage are rejected). A broken file gives a one-line `FeatureFileError`.
 """
 
 import json
@@ -25,7 +25,7 @@ from infojax.features.sources import FeatureFileError, Read, StoredArray, held, 
 from infojax.features.torch_files import open_torch
 from infojax.suggestions import suggest
 
-DIGITS = "digits"  # the name of the bundled set: scikit-learn's 8x8 digits
+DIGITS = "digits"  # the name of the bundled data set: scikit-learn's 8x8 digits
 SAFETENSORS_DTYPES = {
     "BOOL": np.bool_,
     **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
@@ -42,10 +42,10 @@ def _npy_layout(stream: Any) -> Layout:
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"unknown .npy version {version}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that Python 2 wrote the header
+        warnings.simplefilter("ignore", UserWarning)  # about headers written by Python 2
         if version == (1, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:  # 3 differs from 2 in field names only, and arrays with fields are refused
+        else:  # version 3 differs from 2 only in field names, and arrays with fields are rejected
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
     if any(type(size) is not int or size < 0 for size in shape):
         raise ValueError(f"shape {shape} in its header; expected whole numbers from 0 on")
@@ -76,7 +76,7 @@ def _open_npz(path: Path) -> dict[str, StoredArray]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: BinaryIO) -> StoredArray:
-    """An array of an .npz."""
+    """An array of an .npz archive."""
     name = info.filename.removesuffix(".npy")
     with archive.open(info) as stream:
         layout, offset = _npy_layout(stream), stream.tell()
@@ -90,18 +90,18 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: B
 
 
 def _never() -> NoReturn:
-    raise AssertionError("what is refused is not opened")
+    raise AssertionError("a refused array is never opened")
 
 
 def refused(path: Path, name: str, refusal: str) -> StoredArray:
-    """What stands for something of a file that is no array: it is named where arrays are listed, and never read."""
+    """A placeholder for an entry of a file that cannot be read as an array: it is listed, but never read."""
     return StoredArray(f"{path}: {name}", (), np.dtype("V1"), _never, refusal=refusal)
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredArray]:
     import safetensors
 
-    # The library checks the header and all offsets. It would map the file, so `raw_parts` reads.
+    # The library checks the header and all offsets. It would map the file into memory, so `raw_parts` reads instead.
     with safetensors.safe_open(path, framework="numpy"):
         pass
     with open(path, "rb") as file:
@@ -131,7 +131,7 @@ def _open_hdf5(path: Path) -> dict[str, StoredArray]:
     def visit(group, place=""):
         seen.add(h5py.h5o.get_info(group.id).addr)
         for key in group:
-            name = place + os.fsdecode(key)  # bytes where it is not UTF-8, whose link h5py cannot look up
+            name = place + os.fsdecode(key)  # bytes if not UTF-8, whose link h5py cannot look up
             link = group.get(key, getlink=True) if isinstance(key, str) else None
             if isinstance(link, h5py.ExternalLink):
                 arrays[name] = refused(path, name, f"is a link to another file, {link.filename}, which is not read")
@@ -157,7 +157,7 @@ def _dataset(path: Path, name: str, item: Any) -> StoredArray:
 
     @contextmanager
     def opener() -> Iterator[Read]:
-        # HDF5 stores tiles: the cache saves unpacking a tile once for every block it spans.
+        # HDF5 stores tiles: the cache avoids unpacking a tile once for every block it spans.
         with h5py.File(path, "r", rdcc_nbytes=2**26) as file:
             dataset = file[os.fsencode(name)]
             dataset = dataset.asstr() if text else dataset
@@ -166,7 +166,7 @@ def _dataset(path: Path, name: str, item: Any) -> StoredArray:
     if item.shape is None:
         return refused(path, name, "is empty: it has no shape")
     refusal = ""
-    if item.external or item.is_virtual:  # any file of this machine; where one is missing, zeros
+    if item.external or item.is_virtual:  # could name any file of this machine; missing ones read as zeros
         kind = "external storage" if item.external else "a virtual data set"
         refusal = f"is {kind}: its rows lie elsewhere, and read as zeros where they are missing; save a copy of them"
     return StoredArray(where, item.shape, np.dtype(str) if text else item.dtype, opener, refusal=refusal)
@@ -190,13 +190,13 @@ OPENERS = {
 
 
 def open_arrays(path: str | Path) -> dict[str, StoredArray]:
-    """The arrays of a feature file by name; reads headers only.
+    """The arrays of a feature file by name; reads only headers.
 
-    The array of a `.npy` file is named `features`; HDF5 groups give names such as `group/dataset`.
-    The path `digits` is the bundled set, scikit-learn's: features (1797, 64) in 0..16, labels 0..9.
+    The array of a `.npy` file is named `features`; HDF5 groups give names such as `group/dataset`. The path `digits`
+    is the bundled data set, scikit-learn's: features (1797, 64) in 0..16, labels 0..9.
 
     Raises:
-      FeatureFileError: one line, for a file that is missing, damaged, empty or of another kind.
+      FeatureFileError: the file is missing, damaged, empty or of an unknown kind; one line.
     """
     if str(path) == DIGITS:
         return _open_digits()

@@ -20,10 +20,10 @@ class Argument(NamedTuple):
     """What a name on the command line stands for.
 
     Attributes:
-      name: as it was given.
-      steps: of the files, where it is a folder with one file per step; else None.
-      files: to measure, each by itself; a folder or glob whose files belong together counts as one.
-      left_out: feature files of the folder that belong to no step.
+      name: as given.
+      steps: of the files, if it is a folder with one file per step; else None.
+      files: to measure, one by one; a folder or glob whose files belong together counts as one.
+      left_out: feature files of the folder without a step.
     """
 
     name: str
@@ -33,18 +33,18 @@ class Argument(NamedTuple):
 
 
 class Together(NamedTuple):
-    """The arrays of a folder or glob, what was made of its files, in words, and the number of rows from each."""
+    """The arrays of a folder or glob, a description of how its files were read, and the number of rows from each."""
 
     arrays: dict[str, StoredArray]
-    told: str = ""
+    notes: str = ""
     rows: tuple[int, ...] = ()
 
 
 def expand(name: str) -> Argument:
-    """A file, a glob and a folder as they are; but a folder of `step_NUMBER` files as these, by number.
+    """A file, glob or folder as it is, except a folder of `step_NUMBER` files, which is expanded in order of steps.
 
     Raises:
-      FeatureFileError: a step file without a usable number, or two of one step.
+      FeatureFileError: a step file has no usable number, or two have the same.
     """
     folder = Path(name)
     if name == DIGITS or not folder.is_dir():
@@ -54,7 +54,7 @@ def expand(name: str) -> Argument:
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() not in OPENERS:
             continue
-        if not file.name.lower().startswith("step"):  # labels.npy and the like may lie beside the steps
+        if not file.name.lower().startswith("step"):  # labels.npy and the like may lie next to the steps
             left_out.append(file.name)
             continue
         match = STEP_NAME.fullmatch(file.stem)
@@ -74,20 +74,20 @@ def expand(name: str) -> Argument:
 def open_together(path: str, parts: bool = False) -> Together:
     """The arrays of a file, of a glob, or of a folder.
 
-    Files of a folder or glob are joined along their first axis, in the order of the numbers in their names, where
-    `parts` says so, or they do: vLLM's (hidden_states and token_ids, one file per prompt), thingsvision's
-    (features_0-500) and shards (train-00000-of-00004). Else the arrays of FILE are named FILE, or FILE.ARRAY where it
-    holds several. Folders in a folder are layers: thingsvision makes one for each module.
+    The files of a folder or glob are joined along their first axis, in the order of the numbers in their names, if
+    `parts` is set or they are recognised as parts: vLLM's (hidden_states and token_ids, one file per prompt),
+    thingsvision's (features_0-500) and shards (train-00000-of-00004). Otherwise the array of FILE is named FILE, or
+    FILE.ARRAY if it holds several. Folders inside a folder are layers: thingsvision makes one per module.
 
     Raises:
-      FeatureFileError: one line; no feature files, or files that do not fit together.
+      FeatureFileError: there are no feature files, or they do not fit together; one line.
     """
     if path == DIGITS or Path(path).is_file():
         return Together(open_arrays(path))
     if not Path(path).is_dir():
         found = sorted(map(Path, glob.glob(path))) if glob.has_magic(path) else []
         files = [file for file in found if file.suffix.lower() in OPENERS]
-        return _of_files(path, files, parts) if files else Together(open_arrays(path))  # says what there is
+        return _of_files(path, files, parts) if files else Together(open_arrays(path))  # raises the error
     inside = sorted(Path(path).iterdir())
     files = [file for file in inside if file.suffix.lower() in OPENERS and file.is_file()]
     if files:
@@ -123,12 +123,12 @@ def _named(stem: str, arrays: Mapping[str, StoredArray]) -> dict[str, StoredArra
 
 
 def _by_number(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts layer2 before layer10."""
+    """A sort key that puts layer2 before layer10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def _are_parts(opened: Mapping[Path, dict[str, StoredArray]]) -> bool:
-    """Whether the files say themselves that their rows belong together."""
+    """Whether names and contents of the files show that their rows belong together."""
     names = [{name.lower() for name in arrays} for arrays in opened.values()]
     if all(found & set(HIDDEN) and found & set(TOKENS) for found in names):
         return True
@@ -140,7 +140,7 @@ def _are_parts(opened: Mapping[Path, dict[str, StoredArray]]) -> bool:
 
 
 def _join(path: str, opened: Mapping[Path, dict[str, StoredArray]]) -> Together:
-    """Arrays of one name joined; one that a single file holds, as weights in shards, is taken as it is."""
+    """Joins arrays of the same name; one held by a single file, such as weights in shards, is returned as it is."""
     holders: dict[str, list[StoredArray]] = {}
     for arrays in opened.values():
         for name, array in arrays.items():

@@ -1,6 +1,6 @@
-"""Arrays that lie as bytes in a file, plain or compressed: parts of them, read with little of what lies between.
+"""Arrays stored as bytes in a file, plain or compressed: parts of them are read with little of what lies between.
 
-In C order, in Fortran order or with any strides, so that one layer of a stack of hidden states is read alone.
+They may be in C order, Fortran order or strided, so that one layer of a stack of hidden states can be read alone.
 """
 
 import math
@@ -16,11 +16,11 @@ import numpy as np
 
 from infojax.features.sources import GAP_BYTES, FeatureFileError, Index, Opener, Read, check_fits
 
-SPAN_BYTES = 2**24  # read at once, with the gaps
+SPAN_BYTES = 2**24  # read at once, including gaps
 
 
 class Layout(NamedTuple):
-    """What the bytes of an array mean: in C order, in Fortran order, or with strides in bytes."""
+    """How the bytes of an array are laid out: in C order, Fortran order, or with strides in bytes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
 
     def check_length(self, path: Path, name: str, held: int) -> None:
         needed = math.prod(self.shape) * self.dtype.itemsize
-        # The length of a pickle is not in its header; it is refused when it is chosen.
+        # The header does not give the length of a pickle, which is rejected once it is chosen.
         if held == needed or self.dtype.hasobject:
             return
         problem = f"truncated: {name} needs {needed} bytes, the file has {held}"
@@ -57,7 +57,7 @@ def _part(fetch: Fetch, layout: Layout, index: Index) -> np.ndarray:
 
 
 def _strided(fetch: Fetch, begin: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Numbers that lie at these strides, in bytes: one read where little lies between them, else one for each piece."""
+    """Numbers with the given strides in bytes: one read if the gaps are small, else one per piece."""
     numbers = math.prod(shape)
     if not numbers:
         return np.empty(shape, dtype)
@@ -88,7 +88,7 @@ def _fill(stream: Any, nbytes: int) -> np.ndarray:
 
 
 class Checksum(NamedTuple):
-    """The CRC-32 that an archive gives for `size` bytes from `begin` on."""
+    """The CRC-32 that an archive gives for `size` bytes starting at `begin`."""
 
     begin: int
     size: int
@@ -111,7 +111,7 @@ def data_of(info: zipfile.ZipInfo, file: BinaryIO) -> int:
 
 
 def raw_parts(path: Path, offset: int, layout: Layout, checksum: Checksum | None = None) -> Opener:
-    """An array that lies uncompressed in a file from byte `offset` on; a checksum is compared at the first reading."""
+    """An array stored uncompressed in a file from byte `offset`; a checksum is verified at the first read."""
     unchecked = [] if checksum is None else [checksum]
 
     @contextmanager
@@ -131,9 +131,9 @@ def raw_parts(path: Path, offset: int, layout: Layout, checksum: Checksum | None
 
 
 def compressed_parts(path: Path, member: str, offset: int, layout: Layout) -> Opener:
-    """A compressed archive member, unpacked front to back in each pass; zipfile compares the CRC-32 at its end.
+    """A compressed archive member, unpacked from the beginning in each pass; zipfile verifies the CRC-32 at its end.
 
-    In Fortran order the first row ends near the last byte, so such a member is loaded whole.
+    In Fortran order the first row ends near the last byte, so such a member is loaded as a whole.
     """
 
     @contextmanager
@@ -146,7 +146,7 @@ def compressed_parts(path: Path, member: str, offset: int, layout: Layout) -> Op
                 if begin < position:
                     streams.close()
                     stream, position = streams.enter_context(archive.open(member)), -offset
-                while position < begin:  # in pieces, so that what is dropped is never held
+                while position < begin:  # in pieces, so that skipped data are never held in memory
                     step = min(begin - position, 2**24)
                     _fill(stream, step)
                     position += step

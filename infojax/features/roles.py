@@ -1,7 +1,7 @@
-"""Roles: the features, labels, head, bias and mask among the arrays of a file, by name or by a flag.
+"""Roles: finds the features, labels, head, bias and mask among the arrays of a file, by name or by a flag.
 
-A flag of `python -m infojax.measure` names an array of the same file, FILE, FILE:NAME or none. What cannot be told ends
-in one line with the flag to pass.
+A flag of `python -m infojax.measure` names an array of the same file, FILE, FILE:NAME or none. An ambiguous role gives
+a one-line error with the flag to pass.
 """
 
 import fnmatch
@@ -23,7 +23,7 @@ ROLE_NAMES = {
     "mask": ("attention_mask", "lengths", "seq_lens", "sequence_lengths"),
 }
 LAST_LAYERS = ("fc", "classifier", "head", "lm_head", "linear")
-# Names taken where none of these is there and only one array has such a name; a head of these, where it fits.
+# Names used if none of the above occurs and only one array has such a name; a head among them must also fit.
 LIKELY_NAMES = {
     "features": ("feature", "embedding", "representations", "representation"),
     "labels": ("label", "target", "class", "y_true"),
@@ -41,15 +41,15 @@ def listed(arrays: dict[str, StoredArray], most: int = 12) -> str:
 
 
 def _without_network(name: str) -> str:
-    """`fc.weight` for `module.fc.weight`, as wrappers of networks write it; other names as they are."""
+    """`fc.weight` for `module.fc.weight`, as network wrappers write it; other names unchanged."""
     parts = name.split(".")
     return ".".join(parts[-2:]) if parts[-1] in ("weight", "bias") else name
 
 
 def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredArray | None:
-    """The array whose name says that it plays `role`; None if `role` is optional and none does.
+    """The array whose name indicates `role`; None if `role` is optional and there is none.
 
-    `prefix` is what a flag's value needs before the name: `FILE:` for an array of another file.
+    `prefix` goes before the name in a flag's value: `FILE:` for an array of another file.
     """
     found = {name: a for name, a in arrays.items() if name.lower() in ROLE_NAMES[role]}
     likely = {name: a for name, a in arrays.items() if _without_network(name.lower()) in LIKELY_NAMES[role]}
@@ -69,7 +69,7 @@ def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredAr
 
 
 def find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | None:
-    """The array for `--role key`, where None is no flag."""
+    """The array for `--role key`, where None means no flag."""
     if key is None:
         return _recognise(arrays, path, role)
     if key in arrays:
@@ -84,7 +84,7 @@ def find(arrays: dict, path: str, role: str, key: str | None) -> StoredArray | N
     if os.path.isfile(file):
         return _find_elsewhere(file, name, role)
     if Path(key).suffix.lower() in OPENERS:
-        open_arrays(key)  # says that there is no such file, and suggests others
+        open_arrays(key)  # raises that there is no such file, with suggestions
     raise FeatureFileError(
         f"{path}: --{role} {key}: neither an array of this file nor a file{suggest(key, arrays, listed=False)}; "
         f"it holds {listed(arrays)}"

@@ -1,7 +1,7 @@
-"""Reading in blocks: an array in a file as rows, so that it is never in memory whole.
+"""Reading in blocks: an array in a file as rows, without holding all of it in memory.
 
-Files are read, not memory-mapped: mapped pages count as the memory of the process, so a map grows with the file.
-`infojax.features.files` and its neighbours say where in its file an array lies.
+Files are read, not memory-mapped: mapped pages count towards the memory of the process, which would grow with the file.
+The format modules determine where in its file an array lies.
 """
 
 import copy
@@ -14,16 +14,16 @@ import jax
 import ml_dtypes
 import numpy as np
 
-BLOCK_BYTES = 2**28  # no block is larger: very wide rows come in blocks of fewer than `chunk`
+BLOCK_BYTES = 2**28  # maximum block size: very wide rows come in blocks of fewer than `chunk`
 GAP_BYTES = 2**16  # reading over a gap this small is cheaper than seeking past it
 
 
 class FeatureFileError(ValueError):
-    """A feature file, or an array of it, that cannot be used; the message is one line."""
+    """A feature file, or one of its arrays, cannot be used; the message is one line."""
 
 
 def free_memory() -> float:
-    """Bytes that this process may still use: those of the machine, or of its control group if fewer; inf if unknown."""
+    """Bytes this process may still use, of the machine or, if fewer, of its control group; inf if unknown."""
     free = math.inf
     with suppress(OSError, ValueError):
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -32,7 +32,7 @@ def free_memory() -> float:
         with suppress(OSError, ValueError):
             free = min(free, int(Path(limit).read_text()))
     with suppress(ImportError, OSError, ValueError):
-        import resource  # of Unix
+        import resource  # Unix only
 
         limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], int(Path("/proc/self/statm").read_text().split()[0])
         free = free if limit == resource.RLIM_INFINITY else min(free, limit - used * resource.getpagesize())
@@ -40,7 +40,7 @@ def free_memory() -> float:
 
 
 def check_fits(what: str, size: int, fix: str = "save a smaller array") -> None:
-    """Raises FeatureFileError where `size` bytes, which have to be held at once, are more than are free."""
+    """Raises FeatureFileError if `size` bytes, which have to be held at once, exceed the free memory."""
     if size > (free := free_memory()):
         have = f"{size / 2**30:.3g} GiB of memory, {free / 2**30:.3g} are free"
         raise FeatureFileError(f"{what} needs {have}; {fix}")
@@ -48,7 +48,7 @@ def check_fits(what: str, size: int, fix: str = "save a smaller array") -> None:
 
 @contextmanager
 def one_line_errors(where: object) -> Iterator[None]:
-    """Turns what a damaged file makes the format libraries raise into one line."""
+    """Turns the errors that format libraries raise for damaged files into one line."""
     try:
         yield
     except FeatureFileError:
@@ -56,31 +56,33 @@ def one_line_errors(where: object) -> Iterator[None]:
     except MemoryError as error:
         raise FeatureFileError(f"{where}: out of memory; lower --chunk, or save fewer rows or columns") from error
     except Exception as error:
-        # Exception: zlib, zipfile, lzma, h5py, numpy and safetensors share no smaller class.
+        # Exception: zlib, zipfile, lzma, h5py, numpy and safetensors have no narrower base class in common.
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         reason = " ".join(reason.split())
         reason = reason if len(reason) <= 200 else reason[:199] + "…"
         raise FeatureFileError(f"{where}: cannot be read: {reason}") from error
 
 
-# A slice of every axis -> that part of the array. Within one pass the parts come in the order in which they lie.
+# A slice of every axis -> that part of the array. Within one pass the parts come in storage order.
 Index = tuple[slice, ...]
 Read = Callable[[Index], np.ndarray]
 Opener = Callable[[], AbstractContextManager[Read]]
-ROW_AXES = "nbt"  # samples, prompts (a batch), tokens: what rows are made of
+ROW_AXES = "nbt"  # samples, prompts (a batch), tokens: the axes that make rows
 
 
 class StoredArray:
     """An array in a file as a matrix of N rows: the `Rows` that `infojax.analyze` takes.
 
+    Nothing is read before `blocks`, `take` or `load`, each of which opens the file anew.
+
     Attributes:
       where: the file and the name.
       full_shape, dtype: as stored; the dtype in native byte order.
-      axes: a letter for each axis: n, b and t make the rows, in this order, d the columns, and of l one index is taken.
+      axes: one letter per axis: n, b and t make the rows, in this order, d the columns, and of l one index is taken.
         By default the first axis makes the rows, and the others the columns.
-      row_sizes, column_sizes: of the axes of the rows, and of those of the columns; shape: (N, D), their products.
-      refusal: why it is not read, or "".
-    Nothing is read before `blocks`, `take` or `load`, and each of them opens the file anew.
+      row_sizes, column_sizes: sizes of the row axes and of the column axes.
+      shape: (N, D), the products of these.
+      refusal: why the array cannot be read, or "".
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class StoredArray:
     ) -> None:
         self.where, self.full_shape, self.in_memory = where, tuple(full_shape), in_memory
         self.refusal = refusal
-        # numpy has no name for bfloat16 and saves it as two raw bytes, like no other number.
+        # numpy has no bfloat16 and saves it as two raw bytes, which no other number uses.
         raw_bfloat16 = dtype.kind == "V" and dtype.itemsize == 2 and not dtype.fields
         self.dtype = np.dtype(ml_dtypes.bfloat16) if raw_bfloat16 else dtype.newbyteorder("=")
         self._opener = opener
@@ -110,7 +112,7 @@ class StoredArray:
         )
 
     def along(self, axes: str, layer: int = 0) -> "StoredArray":
-        """The same array with other axes; of an axis l, the index `layer`."""
+        """The same array with other axes, and index `layer` of an axis l."""
         other = copy.copy(self)
         other._set_axes(axes, layer)
         return other
@@ -138,7 +140,7 @@ class StoredArray:
 
     @contextmanager
     def reading(self) -> Iterator[Read]:
-        """A function that reads parts of the array, by a slice of every axis."""
+        """A function that reads parts of the array, given a slice of every axis."""
         with one_line_errors(self.where), self._opener() as read:
             yield lambda index: self._convert(read(index))
 
@@ -154,7 +156,7 @@ class StoredArray:
         return part if self.dtype.kind in "US" else part.astype(self.dtype, copy=False)
 
     def _rows(self, read: Read, start: int, stop: int) -> np.ndarray:
-        """The rows (stop - start, D) from `start` to before `stop`."""
+        """The rows (stop - start, D) from `start` up to `stop` (exclusive)."""
         place = {a: i for i, a in enumerate(self.axes) if a in ROW_AXES}
         order = [*place.values(), *(i for i, a in enumerate(self.axes) if a not in ROW_AXES)]
         index = [slice(self._layer, self._layer + 1) if a == "l" else slice(0, s)
@@ -167,11 +169,11 @@ class StoredArray:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def block_rows(self, limit: int) -> int:
-        """How many rows one block holds where at most `limit` are asked for: fewer if they are very wide."""
+        """The number of rows per block if at most `limit` are requested: fewer if they are very wide."""
         return max(1, min(limit, BLOCK_BYTES // max(1, self.shape[1] * self.dtype.itemsize)))
 
     def blocks(self, chunk: int, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-        """Row blocks (<= chunk, D) from `start` to before `stop`, in order; every call is a new pass over the file."""
+        """Row blocks (<= chunk, D) from `start` up to `stop`, in order; every call is a new pass over the file."""
         self.require_numbers()
         step, stop = self.block_rows(chunk), self.shape[0] if stop is None else stop
         with self.reading() as read:
@@ -179,7 +181,7 @@ class StoredArray:
                 yield self._rows(read, first, min(first + step, stop))
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """The rows (len(indices), D) at sorted `indices`; reads little else if it can seek."""
+        """The rows (len(indices), D) at sorted `indices`; reads little else if the file is seekable."""
         self.require_numbers()
         indices = np.asarray(indices, dtype=np.int64)
         taken = np.empty((len(indices), self.shape[1]), self.dtype)
@@ -204,7 +206,7 @@ class StoredArray:
 
 
 def boxes(start: int, stop: int, sizes: Sequence[int]) -> Iterator[Index]:
-    """The rows from `start` to before `stop`, counted over axes of these sizes, as boxes: a slice of every axis."""
+    """The rows from `start` up to `stop`, counted over axes of these sizes, as boxes: a slice of every axis."""
     if len(sizes) == 1:
         yield (slice(start, stop),)
         return
@@ -221,15 +223,15 @@ def boxes(start: int, stop: int, sizes: Sequence[int]) -> Iterator[Index]:
 
 
 def joined(where: str, arrays: Sequence[StoredArray]) -> StoredArray:
-    """Arrays of several files, one after the other along their first axis."""
+    """Arrays of several files, concatenated along their first axis."""
     first = arrays[0]
     for array in arrays:
         if not array.full_shape and not array.refusal:
             raise FeatureFileError(f"{array.where} is a single number; files are joined along their first axis")
         if array.full_shape[1:] != first.full_shape[1:] or array.dtype != first.dtype:
             raise FeatureFileError(
-                f"{array.where} is {array}, but {first.where} is {first}; files whose rows are joined may differ in "
-                "their number of rows alone"
+                f"{array.where} is {array}, but {first.where} is {first}; files whose rows are joined may differ only "
+                "in their number of rows"
             )
     refusal = next((array.refusal for array in arrays if array.refusal), "")
     if refusal:

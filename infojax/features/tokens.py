@@ -1,4 +1,4 @@
-"""Rows of prompts: which are real tokens, what label each has, and which prompt each belongs to."""
+"""Rows of prompts: which are real tokens, the label of each, and the prompt to which each belongs."""
 
 import math
 
@@ -9,14 +9,14 @@ from infojax.features.sources import FeatureFileError, StoredArray
 
 
 def kept_rows(rows: StoredArray, mask: StoredArray | None, chosen: bool) -> tuple[np.ndarray | None, str]:
-    """Indices of the rows that a mask keeps, and what was left out, in words; (None, "") where it keeps all.
+    """Indices of the rows that a mask keeps, and a note on what was left out; (None, "") if it keeps all.
 
     Args:
       rows: the features.
       mask: 1 for real tokens and 0 for padding, one entry per row; or the length of each prompt.
-      chosen: whether a flag chose it. One that was found by name is passed over where the rows are no tokens.
+      chosen: whether a flag chose it. One found by name is ignored if the rows are not tokens.
     Raises:
-      FeatureFileError: it has another shape, or other entries, or leaves nothing.
+      FeatureFileError: its shape or entries are wrong, or it leaves out all rows.
     """
     sizes, axes = rows.row_sizes, "".join(a for a in rows.axes if a in "nbt")
     if mask is None:
@@ -34,7 +34,7 @@ def kept_rows(rows: StoredArray, mask: StoredArray | None, chosen: bool) -> tupl
     values = mask.load()
     most = sizes[-1] if lengths else 1
     if not ((values >= 0) & (values <= most) & (values == np.round(values))).all():
-        what = f"a length is not from 0 to {most}" if lengths else "there are other entries than 0 and 1"
+        what = f"a length is not from 0 to {most}" if lengths else "there are entries other than 0 and 1"
         raise FeatureFileError(f"{mask.where}: {what}; pass another array with --mask, or --mask none")
     real = (np.arange(most) < values[:, None]) if lengths else values.astype(bool)
     found = np.flatnonzero(real)
@@ -50,14 +50,14 @@ def _by_token(mask: StoredArray) -> bool:
 
 
 def labels_of_rows(array: StoredArray, rows: StoredArray, per_file: tuple[int, ...] = ()) -> tuple[np.ndarray, str]:
-    """Labels (N,), one per row, and in words whether those of prompts were repeated for their tokens.
+    """Labels (N,), one per row, and a note if those of prompts were repeated for their tokens.
 
     Args:
       array: the labels: one per row, in the shape of the rows' axes or flat; or one per prompt.
       rows: the features.
-      per_file: number of rows from each file, where several were joined.
+      per_file: number of rows from each file, if several were joined.
     Raises:
-      FeatureFileError: they have another shape, before they are read; or are no labels.
+      FeatureFileError: the shape is wrong, which is found before reading, or they are not labels.
     """
     sizes, total, shape = rows.row_sizes, rows.shape[0], array.full_shape
     if shape in (sizes, (total,), (total, 1)):
@@ -79,7 +79,7 @@ def labels_of_rows(array: StoredArray, rows: StoredArray, per_file: tuple[int, .
 
 
 def prompts_of(rows: StoredArray, per_file: tuple[int, ...] = ()) -> np.ndarray | None:
-    """The number of the prompt of each row, (N,); None where rows are no tokens of prompts."""
+    """The prompt number of each row, (N,); None unless rows are tokens of prompts."""
     if "b" in rows.axes and "t" in rows.axes:
         order = [a for a in rows.axes if a in "nbt"]
         return np.indices(rows.row_sizes)[order.index("b")].reshape(-1)
@@ -87,10 +87,10 @@ def prompts_of(rows: StoredArray, per_file: tuple[int, ...] = ()) -> np.ndarray 
 
 
 def stored_labels(array: StoredArray) -> np.ndarray:
-    """Labels as int64, from integers or whole floats; or as strings.
+    """Labels as int64, from integers or integral floats; or as strings.
 
     Raises:
-      FeatureFileError: fractions, or no numbers.
+      FeatureFileError: they are fractions, or not numbers.
     """
     strings = array.dtype.kind in "US" and not array.refusal
     if not strings:
@@ -103,9 +103,9 @@ def stored_labels(array: StoredArray) -> np.ndarray:
         wrong = np.flatnonzero(~((np.abs(labels) < 2**53) & (labels == np.round(labels))))
         if wrong.size:
             raise FeatureFileError(
-                f"{array.where}: labels must be whole numbers, row {wrong[0]} is {labels.flat[wrong[0]]:g}; pass "
+                f"{array.where}: labels must be whole numbers, row {wrong[0]} has {labels.flat[wrong[0]]:g}; pass "
                 "another array with --labels, or --labels none"
             )
     if labels.dtype == np.uint64 and labels.max() > np.iinfo(np.int64).max:
-        return labels  # refused in words by `analyze`; as int64 they would be negative, and left out
+        return labels  # `analyze` rejects these; as int64 they would be negative, and left out
     return labels.astype(np.int64)

@@ -1,8 +1,8 @@
-"""PyTorch's files: the tensors of a `.pt`, `.pth`, `.ckpt` or `.bin` file by name, without torch and without a pickle.
+"""PyTorch's files: the tensors of a `.pt`, `.pth`, `.ckpt` or `.bin` file by name, without torch or unpickling.
 
-torch.save writes a zip archive: the numbers of each storage as they lie in memory, and a pickle, `data.pkl`, that says
-which tensors they make. A pickle can run any code. Here its instructions are read one by one: those that build dicts,
-lists and tensors are carried out, and any other ends in one line.
+torch.save writes a zip archive: the numbers of each storage as in memory, and a pickle, `data.pkl`, that describes the
+tensors made of them. A pickle can run any code, so its instructions are read one by one: those that build dicts, lists
+and tensors are carried out, and any other gives a one-line error.
 """
 
 import pickletools
@@ -17,12 +17,12 @@ import numpy as np
 from infojax.features.layouts import Checksum, Layout, data_of, raw_parts
 from infojax.features.sources import FeatureFileError, StoredArray, held
 
-MOST_PICKLE = 2**26  # bytes; that of a network of 100,000 tensors has about 20 MB
+MOST_PICKLE = 2**26  # bytes; the pickle of a network with 100,000 tensors has about 20 MB
 DEEPEST = 50  # levels of nested dicts and lists
 BEFORE_1_6 = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # the format that torch.save wrote before PyTorch 1.6
 FLOATS = {"Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": ml_dtypes.bfloat16}
 WHOLE = {"Long": "i8", "Int": "i4", "Short": "i2", "Char": "i1", "Byte": "u1", "Bool": "?"}
-COMPLEX = {"ComplexFloat": "c8", "ComplexDouble": "c16"}  # refused later, by name
+COMPLEX = {"ComplexFloat": "c8", "ComplexDouble": "c16"}  # rejected later, by name
 STORAGES = {f"{name}Storage": np.dtype(code) for name, code in (FLOATS | WHOLE | COMPLEX).items()}
 DTYPES = {
     **{f"uint{bits}": np.dtype(f"uint{bits}") for bits in (16, 32, 64)},
@@ -32,7 +32,7 @@ DTYPES = {
 
 
 class Storage(NamedTuple):
-    """Numbers in a member of the archive; of an untyped one, the tensor says which."""
+    """Numbers in a member of the archive; the dtype of an untyped storage is given by the tensor."""
 
     key: str
     dtype: np.dtype | None
@@ -40,7 +40,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A tensor: where it begins in its storage, and its shape and strides, all in numbers."""
+    """A tensor: its offset in the storage, shape and strides, all counted in numbers."""
 
     storage: Storage
     offset: int
@@ -50,7 +50,7 @@ class Tensor(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What the pickle calls by name: a function, a type."""
+    """A function or type that the pickle refers to by name."""
 
     module: str
     name: str
@@ -64,7 +64,7 @@ def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, dtype: 
     return Tensor(storage, offset, tuple(shape), tuple(strides), kind)
 
 
-# What the pickle may call; the other arguments are requires_grad, hooks and metadata.
+# What the pickle may call; the ignored arguments are requires_grad, hooks and metadata.
 CALLS: dict[Named, Callable] = {
     Named("torch._utils", "_rebuild_tensor"): lambda s, o, n, k: _tensor(s, o, n, k),
     Named("torch._utils", "_rebuild_tensor_v2"): lambda s, o, n, k, *_: _tensor(s, o, n, k),
@@ -101,7 +101,7 @@ class Machine:
 
     def refuse(self, what: str) -> None:
         raise FeatureFileError(
-            f"{self.where}: holds {what[:80]}, which is no tensor, and no code of a file is run; save tensors alone: "
+            f"{self.where}: holds {what[:80]}, which is not a tensor; code in a file is never run; save only tensors: "
             "torch.save of a dict of them"
         )
 
@@ -172,7 +172,7 @@ INSTRUCTIONS: dict[str, Callable[[Machine, Any], Any]] = {
     "STACK_GLOBAL": lambda m, _: m.named(*map(str, m.drop(2))),
     "REDUCE": lambda m, _: m.call(),
     "BINPERSID": lambda m, _: m.storage(),
-    "BUILD": lambda m, _: m.drop(1),  # attributes of what was built, as the versions in a state dict
+    "BUILD": lambda m, _: m.drop(1),  # attributes of the object, such as the versions in a state dict
 }  # fmt: skip
 
 
@@ -196,18 +196,18 @@ def _numbers(value: Any) -> bool:
 
 
 def open_torch(path: Path) -> dict[str, StoredArray]:
-    """The tensors of a file that torch.save wrote, under the dotted names of its dicts and lists; a tensor alone is
-    named `features`. Values that are no tensors are left out, but for lists of numbers, which labels may be.
+    """The tensors of a file written by torch.save, under the dotted names of its dicts and lists; a single tensor is
+    named `features`. Other values are left out, except lists of numbers, which may be labels.
 
     Raises:
-      FeatureFileError: what only running code could build, by name; a damaged file.
+      FeatureFileError: an object that only running code could build, by name; or a damaged file.
     """
     with open(path, "rb") as file:
         if file.read(len(BEFORE_1_6)) == BEFORE_1_6:
             fix = "torch.save(torch.load(file), file) with a newer one rewrites it"
             raise FeatureFileError(f"{path}: has the format of PyTorch before 1.6; {fix}")
         if not zipfile.is_zipfile(path):
-            raise FeatureFileError(f"{path}: is no file of torch.save, or is truncated")
+            raise FeatureFileError(f"{path}: is not a file of torch.save, or is truncated")
         with zipfile.ZipFile(path) as archive:
             archive_of = _Archive(path, archive, file)
             value = Machine(str(path)).run(archive_of.pickle())
@@ -230,7 +230,7 @@ class _Archive:
         self.members = {info.filename: info for info in archive.infolist()}
         found = [name for name in self.members if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(found) != 1:
-            raise FeatureFileError(f"{path}: is no file of torch.save: it has {len(found)} members data.pkl")
+            raise FeatureFileError(f"{path}: is not a file of torch.save: it has {len(found)} members data.pkl")
         self.folder = found[0].removesuffix("data.pkl")
         order = self.members.get(f"{self.folder}byteorder")
         self.big_endian = order is not None and archive.read(order)[:3] == b"big"
@@ -244,7 +244,7 @@ class _Archive:
         return self.archive.read(info)
 
     def array(self, name: str, tensor: Tensor) -> StoredArray:
-        """A tensor as it lies in its storage, which others may share."""
+        """A tensor stored in memory that other tensors may share."""
         info = self.members.get(f"{self.folder}data/{tensor.storage.key}")
         if info is None or info.compress_type != zipfile.ZIP_STORED:
             raise FeatureFileError(f"{self.path}: the numbers of {name} are missing")
@@ -258,7 +258,7 @@ class _Archive:
         dtype = tensor.dtype.newbyteorder(">") if self.big_endian and tensor.dtype.kind != "V" else tensor.dtype
         layout = Layout(tensor.shape, dtype, given=tuple(size * k for k in tensor.strides))
         begin = data_of(info, self.file)
-        # A checksum of zero is that of a file written with torch.serialization.set_crc32_options(False).
+        # A checksum of zero means that the file was written with torch.serialization.set_crc32_options(False).
         checksum = Checksum(begin, info.file_size, info.CRC) if info.CRC else None
         opener = raw_parts(self.path, begin + size * tensor.offset, layout, checksum)
         return StoredArray(f"{self.path}: {name}", tensor.shape, dtype, opener)

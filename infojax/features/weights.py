@@ -11,18 +11,18 @@ from infojax.features.sources import FeatureFileError, StoredArray
 
 
 class Weight(NamedTuple):
-    """A matrix (rows, columns) of weights, and the same numbers as a tall matrix, to be read in blocks."""
+    """A matrix (rows, columns) of weights, and the same numbers as a tall matrix, for reading in blocks."""
 
     shape: tuple[int, int]
     tall: StoredArray
 
 
 def open_weights(path: str) -> tuple[dict[str, Weight], str]:
-    """The weight matrices of a file, folder or glob by name, and in words what was left out.
+    """The weight matrices of a file, folder or glob by name, and a note on what was left out.
 
-    Every array of floats with two axes or more is one: (outputs, inputs) in PyTorch, where kernels of convolutions are
+    Every array of floats with two or more axes counts: (outputs, inputs) in PyTorch, where convolution kernels are
     (outputs, inputs x height x width). In Flax, whose kernels end in the outputs, the rows are the first axis, too: the
-    singular values of a dense layer do not depend on it.
+    singular values of a dense layer do not depend on that.
 
     Raises:
       FeatureFileError: there is none.
@@ -39,11 +39,11 @@ def open_weights(path: str) -> tuple[dict[str, Weight], str]:
         turned = rows < columns and len(inner) == len(array.full_shape) - 1
         found[name] = Weight((rows, columns), array.along("d" + inner) if turned else array)
     if not found:
-        raise FeatureFileError(f"{path}: holds no weight matrix: no array of floats with two axes or more")
+        raise FeatureFileError(f"{path}: holds no weight matrix: no array of floats with two or more axes")
     flattened = sum(len(weight.tall.full_shape) > 2 for weight in found.values())
-    told = [f"{len(found)} weight matrices"]
-    told += [f"{flattened} of which flatten all axes but the first"] if flattened else []
+    notes = [f"{len(found)} weight matrices"]
+    notes += [f"{flattened} of which flatten all axes but the first"] if flattened else []
     if others:
         names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        told.append(f"left out are {len(others)} arrays with fewer than two axes, or not of floats ({names})")
-    return found, "; ".join(filter(None, [together.told, ", ".join(told)]))
+        notes.append(f"left out are {len(others)} arrays with fewer than two axes, or not of floats ({names})")
+    return found, "; ".join(filter(None, [together.notes, ", ".join(notes)]))

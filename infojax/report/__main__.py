@@ -1,9 +1,9 @@
-"""Draws run folders: `python -m infojax.report DIR [DIR ...]`, from their rows alone.
+"""Draws run folders: `python -m infojax.report DIR [DIR ...]`, using only their rows.
 
-Writes DIR/report.html, self-contained, and DIR/figures; of several folders also a page that compares
-them. With --table NAME it writes that table of a paper beside the runs, as text, Markdown, CSV and HTML, into
-./tables or --out. Lines of a folder that are damaged are left out and counted. Bad input ends in one line and code
-2, Ctrl-C in 130.
+Writes DIR/report.html, which is self-contained, and DIR/figures; given several folders, also a page that compares
+them. With --table NAME it writes that table of a paper next to the runs, as text, Markdown, CSV and HTML, into
+./tables or --out. Damaged lines are skipped and counted. Bad input prints one line and exits with code 2, Ctrl-C
+with 130.
 """
 
 import argparse
@@ -27,26 +27,26 @@ def make_parser() -> Parser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("python -m infojax.report", description=__doc__, formatter_class=raw, allow_abbrev=False)
     parser.add_argument(
-        "folders", nargs="+", type=named, metavar="DIR", help="folder of a run: config.json, metrics.jsonl"
+        "folders", nargs="+", type=named, metavar="DIR", help="run folder with config.json and metrics.jsonl"
     )
     parser.add_argument("--version", action="version", version=versions())
     parser.add_argument(
-        "--out", action=Once, type=named, metavar="DIR", help="where the comparison of several goes (./comparison)"
+        "--out", action=Once, type=named, metavar="DIR", help="where to write the comparison (default ./comparison)"
     )
     parser.add_argument(
         "--table",
         action=Once,
         choices=TABLES,
-        help="a paper's table beside these runs instead of their pages, in --out",
+        help="write a paper's table next to these runs, into --out, instead of their pages",
     )
     parser.add_argument(
-        "--select", action=Once, choices=SELECTIONS, help="of the table: which evaluation counts (best)"
+        "--select", action=Once, choices=SELECTIONS, help="with --table: which evaluation to report (default best)"
     )
     return parser
 
 
 def check_out(out: Path, folder: Path | None = None) -> None:
-    """Raises UsageError where a page and its figures cannot be written, before the long work."""
+    """Raises UsageError if a page and its figures cannot be written, before the long work."""
     if folder is None and (out / "metrics.jsonl").exists():
         raise UsageError(f"--out {out}: is the folder of a run, whose page would be overwritten")
     where = f"--out {out}" if folder is None else f"{folder}"
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> None:
     """Checks everything, then writes and prints page by page."""
     folders = list({Path(folder).resolve(): Path(folder) for folder in args.folders}.values())
     if args.select is not None and args.table is None:
-        raise UsageError("--select is for --table, which says which evaluation counts")
+        raise UsageError("--select needs --table: it chooses the evaluation that the table reports")
     if args.table == "crossmodal" and args.select is not None:
-        raise UsageError("--select is not for the table crossmodal, whose prompts are measured at their last step")
+        raise UsageError("--select does not apply to --table crossmodal: prompts are measured at their last step")
     if args.table is not None:
         out = Path("tables" if args.out is None else args.out)
         if problem := outputs.refusal(out, folder=True):
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.out is not None and len(folders) == 1:
         same = ", and the same folder was given twice" if len(args.folders) > 1 else ""
-        raise UsageError(f"--out is for the comparison of several folders; one folder's page goes into it{same}")
+        raise UsageError(f"--out is for comparing several folders; the page of a single folder goes into it{same}")
     notes = [note for folder in folders for note in read_history(folder).notes]
     for folder in folders:
         check_out(folder, folder)
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     for note in notes:
         say(NAME, note)
     if len(folders) < len(args.folders):
-        say(NAME, f"{len(args.folders)} folders are given, {len(folders)} of which differ; each is drawn once")
+        say(NAME, f"{len(args.folders)} folders given, {len(folders)} of them distinct; each is drawn once")
     for folder in folders:
         show(str(write_run(folder)))
     if len(folders) > 1:
@@ -96,6 +96,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if not sys.warnoptions:  # of libraries, about what the page shows
+    if not sys.warnoptions:  # library warnings: the page shows what they are about
         warnings.simplefilter("ignore")
     sys.exit(main())

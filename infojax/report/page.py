@@ -1,6 +1,6 @@
-"""One self-contained HTML page: tables, warnings and figures, readable offline and in ten years.
+"""One self-contained HTML page of tables, warnings and figures, readable offline and in ten years.
 
-No script, no font and no picture is loaded. The same reports give the same bytes.
+It loads no script, font or image. The same reports give the same bytes.
 """
 
 import re
@@ -47,14 +47,14 @@ figcaption { color: #333; font-size: 12px; padding-top: .4em; }
 CAPTIONS = {
     "spectrum": "Eigenvalues of the trace-one Gram density of the L2-normalised rows, by rank.",
     "renyi": "Rényi entropy by order α; a flat curve means equal eigenvalues.",
-    "per_class": "Each measure by class; the grey line is the median, the named class the worst.",
+    "per_class": "Each measure by class; the grey line is the median, and the worst class is named.",
     "depth": "Measures by depth. A dotted line is fitted to log NC1; r is Pearson's.",
     "trajectory": "Measures by step, unsmoothed.",
 }
 
 
 def inline(svg: str, caption: str, key: str = "") -> str:
-    """An SVG file's text as a figure of the page, at most as wide as it was drawn, above its caption."""
+    """An SVG file's text as a figure of the page, at most as wide as it was drawn, with its caption."""
     width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', svg)
     style = f' style="max-width: calc({width[1]}pt + 1rem)"' if width else ""
     name = f' id="{key}"' if key else ""
@@ -64,14 +64,14 @@ def inline(svg: str, caption: str, key: str = "") -> str:
 
 
 def found_box(sentences: Iterable[str]) -> str:
-    """What was found, in larger letters."""
+    """The findings, in larger letters."""
     return "".join(f'<p class="found">{escape(sentence)}</p>' for sentence in sentences)
 
 
 def document(title: str, parts: Iterable[str], contents: Mapping[str, str] | None = None) -> str:
-    """The whole page as text: a title, and parts of HTML, of which empty ones are left out.
+    """The whole page as text: a title and parts of HTML; empty parts are skipped.
 
-    contents: id -> name of what the page holds, listed at its side.
+    contents: id -> name of each section, listed at the side of the page.
     """
     links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name in (contents or {}).items())
     side = f'<nav aria-label="Contents"><ul>{links}</ul></nav>' if links else ""
@@ -89,13 +89,13 @@ def document(title: str, parts: Iterable[str], contents: Mapping[str, str] | Non
 
 
 def _figures(drawn: Mapping[str, Drawn], prefix: str) -> str:
-    """Inline figures of `{kind: (figure, rows)}`; the prefix keeps their ids apart from all others."""
+    """Inline figures of `{kind: (figure, rows)}`; the prefix keeps their ids unique in the page."""
     figures = [inline(svg_text(figure, f"{prefix}-{kind}"), CAPTIONS[kind]) for kind, (figure, _) in drawn.items()]
     return f'<div class="figures">{"".join(figures)}</div>'
 
 
 def _called(file: str, layer: str, files: Mapping[str, Mapping[str, Report]]) -> str:
-    """What the page calls a report: several files may hold the same layers."""
+    """A report's name on the page; several files may hold layers of the same name."""
     if list(files[file]) == ["features"]:
         return str(file)
     return str(layer) if len(files) == 1 else f"{file}: {layer}"
@@ -104,7 +104,7 @@ def _called(file: str, layer: str, files: Mapping[str, Mapping[str, Report]]) ->
 def _summary(
     files: Mapping[str, Mapping[str, Report]], title: str, reports: Collection[Report], ids: Iterable[str]
 ) -> str:
-    """Every warning first; then what several reports have in common, one line each."""
+    """All warnings first, then a table with one line per report."""
     if len(reports) < 2:
         return found_box(line for report in reports for line in in_words(report)) + warnings_box(
             [note for report in reports for note in report.warnings]
@@ -128,7 +128,7 @@ def _trajectory(steps: Sequence[float], reports_by_name: Mapping[str, Sequence[R
 
 
 def _report(report: Report, key: str, level: int, alone: bool) -> str:
-    warnings = "" if alone else warnings_box(report.warnings)  # alone, they head the page already
+    warnings = "" if alone else warnings_box(report.warnings)  # those of a single report already head the page
     return (
         f'<section id="{key}"><h{level}>{escape(headline(report))}</h{level}>\n{warnings}\n'
         f"{measures_table(report)}\n{class_tables(report, whole=True)}\n"
@@ -141,12 +141,12 @@ def html_page(
     title: str,
     trajectory: tuple[Sequence[float], Mapping[str, Sequence[Report]]] | None = None,
 ) -> str:
-    """The whole page as text: what all reports have in common, then file by file.
+    """The whole page as text: a summary of all reports, then each file.
 
     Args:
-        files: `{file: {layer: report}}`; a file's only array is the layer `features`.
+        files: `{file: {layer: report}}`; the layer of a file with one array is `features`.
         title: the heading.
-        trajectory: `(steps, {name: [report of each step]})`, or None.
+        trajectory: `(steps, {name: [report at each step]})`, or None.
     """
     reports = {
         (file, layer): replace(report, name=_called(file, layer, files))  # type: ignore[type-var]  # a dataclass

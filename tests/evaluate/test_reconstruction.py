@@ -82,4 +82,4 @@ def test_damaged_pictures_are_left_out(change, tmp_path):
     row = {"kind": "eval", "step": 7} | row_of(None)(0.0)
     (tmp_path / "rows").write_text(json.dumps(row) + "\n" + json.dumps(row | change) + "\n")
     rows, (note,) = read_rows(Path(tmp_path / "rows"))
-    assert len(rows) == 1 and "1 of 2 lines are damaged and left out: pictures are not the bytes" in note
+    assert len(rows) == 1 and "1 of 2 lines are damaged and were skipped: pictures must be the bytes" in note

@@ -105,7 +105,7 @@ def test_what_must_not_be_averaged_is_told():
     other = history_of([{"kind": "eval", "step": 1, "split": "test", "accuracy": 1.0}], {"task": "semisup"}, folder="o")
     found, notes = results([RUN, again, other])
     assert len(found) == 4 and {one.numbers["test", "accuracy"] for one in found if not one.weight} == {0.25}
-    assert "again: seed 0 of eurosat, CoOp, 4 shots, weight 0 is there already; this one counts" in notes
+    assert "again: repeats seed 0 of eurosat, CoOp, 4 shots, weight 0; this later run counts" in notes
     assert "again: optimizer differ from run, in the same cell" in notes
     assert "o: not a cross-modal run, left out" in notes
 

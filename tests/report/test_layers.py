@@ -148,10 +148,10 @@ def test_steps_are_paired():
 
 def test_below_zero_is_said_and_kept():
     found = history_of(made(shift=1.6), CONFIG)  # 0.9 - 0.3 depth ...
-    said = [note for note in tables.warnings_of(found) if "below zero" in note]
+    said = [note for note in tables.warnings_of(found) if "is negative" in note]
     below = sum(usable("minimality", "train", run, step, 3) - 1.6 < 0 for run in (0, 1) for step in USABLE)  # of four
     assert (
-        f"minimality of layer3 on train is below zero at {below} of 4 measurements: a decoder worse than chance; kept"
+        f"minimality of layer3 on train is negative at {below} of 4 measurements: a decoder worse than chance; reported"
         in " ".join(said)
     )
     assert not any("input" in note or "layer1 " in note for note in said) and 0 < below < 4
@@ -167,7 +167,7 @@ def test_a_run_that_rests_is_finished():
         for run in (0, 1)
     ]
     notes = [tables.warnings_of(history_of([*made(), *train[:end]], CONFIG | {"steps": 500})) for end in (8, 6, 0)]
-    assert notes[0] == [] and notes[1] == notes[2] == ["not finished: the last row is of step 30 of 500"]
+    assert notes[0] == [] and notes[1] == notes[2] == ["not finished: the last row is at step 30 of 500"]
 
 
 def test_the_layer_is_in_the_tag(tmp_path, monkeypatch):

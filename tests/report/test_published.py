@@ -97,7 +97,7 @@ def test_the_csv_has_a_line_per_cell():
 
 def test_a_seed_that_comes_twice_is_told():
     table, *_ = grids("semisup", [RUNS[0], history("fixmatch", 0, {7000: 0.8}, folder="again")])
-    assert "again: seed 0 of fixmatch is there already" in table.notes[0]
+    assert "again: repeats seed 0 of fixmatch" in table.notes[0]
     assert table.sources[OURS]["fixmatch", ("cifar10", 40)][:3] == pytest.approx((20.0, 0.0, 1))
 
 

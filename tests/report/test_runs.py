@@ -431,8 +431,8 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
 def test_frozen_and_unfinished_runs_are_said():
     found = history_of(made(bad=1), CONFIG | {"steps": 500})
     assert tables.warnings_of(found) == [
-        "run 1 (seed 1) left the finite numbers and is frozen from step 20: means are of the others",
-        "not finished: the last row is of step 100 of 500",
+        "run 1 (seed 1) became NaN or Inf and is frozen from step 20: means are over the other runs",
+        "not finished: the last row is at step 100 of 500",
     ]
     ends = run_means(found, "test", "mir", [0, 1, 2])
     assert ends.n.tolist() == [3, 3, 2, 2]  # its weights can be measured, but say nothing of the training
@@ -514,7 +514,7 @@ def test_the_command_names_what_it_wrote(tmp_path, capsys):
     assert command.main([str(path), str(path)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{path / 'report.html'}\n"
-    assert "2 folders are given, 1 of which differ; each is drawn once" in err
+    assert "2 folders given, 1 of them distinct; each is drawn once" in err
 
 
 @pytest.mark.parametrize(
@@ -523,14 +523,14 @@ def test_the_command_names_what_it_wrote(tmp_path, capsys):
         (lambda path: path.rename(path.parent / "away"), "no such folder"),
         (lambda path: (path / "metrics.jsonl").unlink(), "no metrics.jsonl"),
         (lambda path: (path / "config.json").unlink(), "no config.json"),
-        (lambda path: (path / "config.json").write_text("{"), "config.json: is damaged"),
+        (lambda path: (path / "config.json").write_text("{"), "config.json: damaged"),
         (lambda path: (path / "metrics.jsonl").write_text(""), "no rows"),
-        (lambda path: (path / "config.json").write_text("[]"), "config.json: is damaged; expected one JSON object"),
-        (lambda path: (path / "config.json").write_text('{"a":' * 9**5), "config.json: is damaged"),
-        (lambda path: (path / "config.json").write_text('{"a":' * 60 + "1" + "}" * 60), "config.json: is damaged"),
+        (lambda path: (path / "config.json").write_text("[]"), "config.json: damaged; expected one JSON object"),
+        (lambda path: (path / "config.json").write_text('{"a":' * 9**5), "config.json: damaged"),
+        (lambda path: (path / "config.json").write_text('{"a":' * 60 + "1" + "}" * 60), "config.json: damaged"),
         (lambda path: (path / "config.json").write_text('{"sweep": 3}'), "sweep is '3', expected an object"),
         (lambda path: (path / "config.json").write_text('{"steps_per_epoch": "x"}'), "steps_per_epoch is 'x'"),
-        (lambda path: (path / "env.json").write_text("[]"), "env.json: is damaged"),
+        (lambda path: (path / "env.json").write_text("[]"), "env.json: damaged"),
         (lambda path: (path / "metrics.jsonl").write_text("[1]\n"), "not a JSON object (line 1)"),
         (lambda path: (path / "report.html").mkdir(), "report.html: is a folder, expected a file"),
         (lambda path: (path / "figures").write_text(""), "figures: is a file, expected a folder"),
@@ -559,7 +559,7 @@ DAMAGED = {
     '{"kind": "eval", "step": 30, "split": ["test"]}': "split is",
     '{"kind": "eval", "step": 30, "run": NaN}': "run is 'nan', expected a whole number",
     '{"kind": "eval", "step": 30, "split": "test", "mir": 1%s}' % ("0" * 400): "mir has 401 digits",
-    '{"kind": "eval", "step": 30, "tsne_x": [1, 2], "labels": [1, 1]}': "must be lists of numbers of one length",
+    '{"kind": "eval", "step": 30, "tsne_x": [1, 2], "labels": [1, 1]}': "must be lists of numbers of equal length",
 }
 
 
@@ -574,12 +574,12 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
     expected = history_of([json.loads(line) for line in [*rows, plain]], found.config, folder=path)
     np.testing.assert_equal(found.values, expected.values)
     lost, text = (note.removeprefix(f"{path / 'metrics.jsonl'}: ") for note in found.notes)
-    assert lost.startswith(f"{len(DAMAGED) + 1} of {len(lines) + 2} lines are damaged and left out: ")
+    assert lost.startswith(f"{len(DAMAGED) + 1} of {len(lines) + 2} lines are damaged and were skipped: ")
     assert all(problem in lost for problem in DAMAGED.values()) and f"cut short (line {len(lines) + 2})" in lost
-    assert text == f"nc1 is no number in line {len(lines) + 1}: left out there"
+    assert text == f"nc1 is not a number in line {len(lines) + 1}: left out there"
     assert command.main([str(path)]) == 0
     assert capsys.readouterr().err.splitlines() == [f"infojax.report: {note}" for note in found.notes]
-    assert "lines are damaged and left out" in (path / "report.html").read_text()
+    assert "lines are damaged and were skipped" in (path / "report.html").read_text()
 
 
 def test_the_page_begins_with_what_was_found(whole, tmp_path):

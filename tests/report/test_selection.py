@@ -50,5 +50,5 @@ def test_raw_weights_count_where_no_average_was_evaluated():
 
 def test_the_terminal_names_what_each_selects_on():
     lines = "\n".join(selection_lines(history_of(rows_of({0: {0: 0.25, 5: 0.5}}), CONFIG)))
-    assert "of 2 evaluations, fewer than 20" in lines
+    assert "only 2 evaluations, fewer than 20" in lines
     assert "best" in lines and "the test set" in lines and "50" in lines and "62.5" in lines

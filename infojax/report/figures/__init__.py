@@ -1,4 +1,4 @@
-"""Figures of reports, with the style, the canvas and the panels that those of runs share. Loads matplotlib."""
+"""Figures of reports, and the style, canvas and panels they share with the figures of runs. Loads matplotlib."""
 
 from infojax.report.figures.reports import (
     depth_figure,

@@ -1,6 +1,6 @@
-"""What every figure shares: its style, its canvas, and its files.
+"""The style, canvas and output files that all figures share.
 
-Nothing here touches pyplot, so no display, backend or global figure is involved.
+Nothing in this module touches pyplot, so no display, backend or global figure is involved.
 """
 
 import csv
@@ -51,29 +51,29 @@ class Drawing(Figure):
         return png_bytes(self)
 
 
-Drawn = tuple[Drawing, list[dict[str, Any]]]  # a figure, and the rows of numbers it draws
+Drawn = tuple[Drawing, list[dict[str, Any]]]  # a figure, and the rows of numbers it shows
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draws in our style and leaves the caller's rcParams as they were."""
+    """Decorator: draws in infojax's style and leaves the caller's rcParams unchanged."""
 
     @functools.wraps(draw)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name: its letters are drawn as boxes
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # letters missing from the font are drawn as boxes
             return draw(*args, **kwargs)
 
     return call
 
 
 def plain(text: str, most: int = 90) -> str:
-    """A name as matplotlib shall show it: one line, its end if too long, and no mathematics."""
+    """A name for matplotlib: on one line, cut at the front to `most` characters, with mathtext switched off."""
     text = one_line(text)
     return (text if len(text) <= most else "…" + text[1 - most :]).replace("$", r"\$")
 
 
 def new_figure(title: str, width: float, height: float) -> Drawing:
-    """An empty figure of so many inches under a title."""
+    """An empty figure with a title; width and height in inches."""
     figure = Drawing(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
@@ -90,7 +90,7 @@ def png_bytes(figure: Figure) -> bytes:
 
 @styled
 def svg_text(figure: Figure, prefix: str = "figure") -> str:
-    """The figure as SVG, every id under `prefix` so that several can stand in one page."""
+    """The figure as SVG; every id starts with `prefix`, so that one page can hold several figures."""
     file = io.StringIO()
     nothing = dict.fromkeys(["Creator", "Date", "Format", "Type"])
     with matplotlib.rc_context({"svg.hashsalt": prefix, "svg.fonttype": "path"}):
@@ -101,9 +101,9 @@ def svg_text(figure: Figure, prefix: str = "figure") -> str:
 def save(
     directory: str | Path, stem: str, figure: Figure, rows: Sequence[Mapping[str, Any]], prefix: str = "figure"
 ) -> tuple[list[Path], str]:
-    """Writes STEM.svg, .png and .csv; returns their paths and the SVG, with ids under `prefix`."""
+    """Writes STEM.svg, .png and .csv; returns their paths and the SVG, whose ids start with `prefix`."""
     text = svg_text(figure, prefix)
-    figure.set_layout_engine("none")  # keeps the layout just made, half of the time of drawing
+    figure.set_layout_engine("none")  # keeps the layout just computed, which is half of the drawing time
     table = io.StringIO()
     writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()

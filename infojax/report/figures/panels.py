@@ -1,7 +1,7 @@
 """What is drawn on one axis: a spectrum, a Rényi curve, values by class, lines with their limits.
 
-Theory limits are dashed black lines named at the right edge; a value without a place on its axis is
-marked there. The functions that draw one report's own curves return the rows of numbers drawn.
+Theory limits are dashed black lines with their names at the right edge; a value that the axis cannot show is
+marked where it belongs. The functions that draw one report's curves return the rows of numbers drawn.
 """
 
 import math
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from infojax.report.tables.content import Report, format_value, worst
 
-# Okabe and Ito's palette, told apart by colour-blind readers; black is kept for theory.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; black is kept for theory.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 EDGE = {"x": 1.01, "fontsize": 7, "va": "center"}  # text just right of an axis
 DASHED = {"linestyle": "--", "linewidth": 1, "zorder": 1.5}
@@ -27,7 +27,7 @@ ReportLine = tuple[str, Any, str, Sequence[Mapping[str, Any]]]  # label, colour,
 
 
 class Limit(NamedTuple):
-    """A theory limit at each x, to be dashed; its colour counts where it moves with x."""
+    """A theory limit at each x, drawn dashed; the colour is used only where the limit varies with x."""
 
     x: Any
     values: Any
@@ -36,10 +36,10 @@ class Limit(NamedTuple):
 
 
 def scale_y(axis: Axes, wanted: bool, values: ArrayLike) -> bool:
-    """Makes y logarithmic if that is wanted and values have a place there; whether it did."""
+    """Makes y logarithmic if that is wanted and some values can be shown on a log axis; returns whether it did."""
     given = np.asarray(values, float)
     values = given[(given > 0) & (given <= LARGEST)]
-    # matplotlib widens an axis of one value; the margins of values that are only nearly equal vanish in rounding.
+    # matplotlib widens the axis of a single value, but the margins of nearly equal values vanish in rounding.
     least, most = values.min(initial=LARGEST), values.max(initial=0)
     log = bool(wanted and (least == most or most > (1 + 1e-9) * least))
     if log:
@@ -50,7 +50,7 @@ def scale_y(axis: Axes, wanted: bool, values: ArrayLike) -> bool:
 
 
 def drawable(axis: Axes, values: ArrayLike) -> np.ndarray:
-    """Values with NaN for those without a place on the y axis, of which matplotlib would warn line by line."""
+    """Values with NaN for those that the y axis cannot show, each of which would make matplotlib warn."""
     values = np.asarray(values, float)
     shown = (np.abs(values) <= LARGEST) & ((values > 0) | (axis.get_yscale() != "log"))
     return np.where(shown, values, math.nan)
@@ -59,7 +59,7 @@ def drawable(axis: Axes, values: ArrayLike) -> np.ndarray:
 def draw_spectrum(axis: Axes, report: Report) -> list[dict]:
     """Eigenvalue against rank on log axes, with the effective rank and its limit."""
     values = np.asarray(report.spectrum, np.float64)
-    # Below this an eigenvalue is rounding, and would stretch the axis over ten empty decades.
+    # Smaller eigenvalues are rounding errors, and would stretch the axis over ten empty decades.
     shown = values[values > 1e-12 * values.max(initial=0.0)]
     ranks = np.arange(1, len(shown) + 1)
     label = "eigenvalues" + (f" (first {len(shown):,})" if len(shown) < len(values) else "")
@@ -101,7 +101,7 @@ def draw_renyi(axis: Axes, report: Report) -> list[dict]:
 
 
 def draw_classes(axis: Axes, key: str, values: np.ndarray) -> None:
-    """A stem per class from the median, the worst class named."""
+    """A stem per class from the median; the worst class is named."""
     finite = values[np.isfinite(values)]
     scale_y(axis, finite.size > 0 and 0 < 100 * finite.min() < finite.max(), finite)
     middle = float(np.median(finite)) if finite.size else math.nan
@@ -124,10 +124,10 @@ def draw_classes(axis: Axes, key: str, values: np.ndarray) -> None:
 
 
 def draw_lines(axis: Axes, x: Numbers, lines: Sequence[ReportLine], log: bool) -> None:
-    """Lines with their intervals as bars.
+    """Lines with their intervals as error bars.
 
-    `lines` is (label, colour, measure, rows); a row holds the measure and, where it has them, its
-    `_low`, `_high` and `_limit`.
+    `lines` is (label, colour, measure, rows); a row holds the measure and, where available, its `_low`, `_high` and
+    `_limit`.
     """
     scale_y(axis, log, [row[key] for _, _, key, rows in lines for row in rows])
     for level, (label, colour, key, rows) in enumerate(lines):
@@ -140,15 +140,15 @@ def draw_lines(axis: Axes, x: Numbers, lines: Sequence[ReportLine], log: bool) -
 
 
 def draw_limits(axis: Axes, x: Numbers, lines: Sequence[ReportLine]) -> None:
-    """The limits of what `draw_lines` drew, when all else is drawn, named after what they belong to where they differ.
+    """The limits of the lines that `draw_lines` drew; call it last. They are named after their lines where they differ.
 
-    In a line's colour if each has its own.
+    Each has its line's colour if every line has a limit of its own.
     """
     own = len({key for _, _, key, _ in lines}) < len(lines)
     found = [(line, [row.get(f"{line[2]}_limit", math.nan) for row in line[3]]) for line in lines]
     ends = {round(heights[-1], 9) for _, heights in found if heights and math.isfinite(heights[-1])}
     curves = [
-        # Of several quantities with limits of their own each limit says whose it is.
+        # Where several quantities have different limits, each limit is named after its quantity.
         Limit(x, heights, colour if own else "black", f"{key} limit" if len(ends) > 1 and not own else "limit")
         for (_, colour, key, _), heights in found
     ]
@@ -156,9 +156,9 @@ def draw_limits(axis: Axes, x: Numbers, lines: Sequence[ReportLine]) -> None:
 
 
 def draw_fit(axis: Axes, x: ArrayLike, values: ArrayLike) -> np.ndarray:
-    """The law of equi-separation: the line through log10 NC1 of three or more layers, its rate and Pearson's r.
+    """The law of equi-separation: a line fitted to log10 NC1 of three or more layers, with its rate and Pearson's r.
 
-    NaN where none is.
+    Returns the fitted values, NaN where there is no fit.
     """
     x, values = np.asarray(x, float), np.asarray(values)
     good, fit = (values > 0) & (values <= LARGEST), np.full(len(x), math.nan)
@@ -173,11 +173,11 @@ def draw_fit(axis: Axes, x: ArrayLike, values: ArrayLike) -> np.ndarray:
 
 
 def draw_dashed(axis: Axes, limits: Iterable[Limit], note: str = "") -> None:
-    """Dashed limits named at the edge: a line across, or a curve where a limit moves with x.
+    """Dashed limits named at the right edge: a horizontal line, or a curve where a limit varies with x.
 
-    On a log axis a limit of 0 lies below. `note` follows the names.
+    On a log axis a limit of 0 is marked at the bottom. `note` is appended to the names.
     """
-    places: dict[str, float] = {}  # name -> height: limits that read the same are one
+    places: dict[str, float] = {}  # name -> height: limits with the same text share one
     log = axis.get_yscale() == "log"
     for x, values, colour, kind in limits:
         values = np.asarray(values, float)
@@ -191,7 +191,7 @@ def draw_dashed(axis: Axes, limits: Iterable[Limit], note: str = "") -> None:
         elif names[0] not in places and not (log and finite[0] <= 0):
             axis.axhline(finite[0], color="black", **DASHED)
         places[names[-1]] = finite[-1]
-    axis.set_ylim(axis.get_ylim())  # the names are placed for these
+    axis.set_ylim(axis.get_ylim())  # the names are placed for these limits
     named = sorted(places.items(), key=lambda place: place[1])
     named = named if len(named) <= 4 else named[:: len(named) - 1]  # the extremes
     hidden = [log and value <= 0 for _, value in named]
@@ -199,22 +199,22 @@ def draw_dashed(axis: Axes, limits: Iterable[Limit], note: str = "") -> None:
     to_axis = axis.transData + axis.transAxes.inverted()
     heights = [to_axis.transform((1, height))[1] for height in heights]
     gap = 0.14 / (axis.bbox.height / axis.figure.dpi)
-    for i in range(1, len(heights)):  # apart from the name below
+    for i in range(1, len(heights)):  # keep clear of the name below
         heights[i] = max(heights[i], heights[i - 1] + gap)
-    for i in reversed(range(len(heights))):  # and under the top, where the next panel may begin
+    for i in reversed(range(len(heights))):  # and of the top, where the next panel may begin
         heights[i] = min(heights[i], 1 - gap * (len(heights) - 1 - i))
     for (name, _), low, height in zip(named, hidden, heights, strict=True):
         axis.text(y=height, s=f"↓ {name}" if low else name, transform=axis.transAxes, **EDGE)
 
 
 def mark_missing(axis: Axes, x: Numbers, y: Numbers, colour: Any, level: int = 0) -> None:
-    """Writes nan (or the value that the axis cannot show) where a point is absent."""
-    axis.update_datalim([(at, 0) for at in x], updatey=False)  # a mark stands inside the axis
+    """Writes nan (or the value that the axis cannot show) where a point is missing."""
+    axis.update_datalim([(at, 0) for at in x], updatey=False)  # keeps the marks inside the axis
     height, shown = 0.03 + 0.08 * level, np.isfinite(drawable(axis, y))
     absent = [(at, v) for at, v, there in zip(x, y, shown, strict=True) if not there]
     marks = [(at, format_value(v, 2), axis.get_xaxis_transform()) for at, v in absent]
     if len(marks) > 20:
-        marks = [(0.5, f"{len(marks):,} of {len(x):,} absent", axis.transAxes)]
+        marks = [(0.5, f"{len(marks):,} of {len(x):,} missing", axis.transAxes)]
     for at, text, where in marks:
         place = {"transform": where, "ha": "center", "va": "bottom"}
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}

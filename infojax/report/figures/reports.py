@@ -1,4 +1,4 @@
-"""Figures of reports: each is a matplotlib Figure together with the rows of numbers it draws."""
+"""Figures of reports: each is a matplotlib Figure together with the rows of numbers it shows."""
 
 import math
 import re
@@ -63,7 +63,7 @@ def renyi_figure(report: Report) -> Drawn:
 
 @styled
 def per_class_figure(report: Report) -> Drawn:
-    """A panel per measure, a stem per class from the median, the worst class named."""
+    """A panel per measure with a stem per class from the median; the worst class is named."""
     if not report.per_class:
         raise ValueError(f"{report.name}: no per-class values; measure it with labels.")
     panels = len(report.per_class)
@@ -75,7 +75,7 @@ def per_class_figure(report: Report) -> Drawn:
 
 
 def _panels(reports: Collection[Report], split: bool) -> list[Panel]:
-    """Each panel to draw; `split` gives each its own."""
+    """The panels to draw; with `split`, one per measure."""
     panels: list[Panel] = []
     for title, (keys, log) in PANELS.items():
         present = [key for key in keys if any(key in report.measures for report in reports)]
@@ -84,7 +84,7 @@ def _panels(reports: Collection[Report], split: bool) -> list[Panel]:
 
 
 def _row(report: Report, panels: Iterable[Panel]) -> dict:
-    """What the panels show of one report: values, and intervals and limits where it has them."""
+    """What the panels show of one report: values, with intervals and limits where it has them."""
     row = {}
     for key in (key for _, keys, _ in panels for key in keys):
         row[key] = float(report.measures.get(key, math.nan))
@@ -97,7 +97,7 @@ def _row(report: Report, panels: Iterable[Panel]) -> dict:
 
 
 def _extent(names: Sequence[str], reports: Collection[Report], kind: str) -> str:
-    """Whose and how many: the name, or the number of such a kind, then n, d and C or their ranges."""
+    """The report's name or the number of reports, followed by n, d and C or their ranges."""
     sizes = []
     for symbol, field in {"n": "num_samples", "d": "dim", "C": "num_classes"}.items():
         values = {getattr(report, field) for report in reports} - {None}
@@ -119,7 +119,7 @@ def _grid(title, panels, xlabel, legend=0.0):
     for axis in axes[len(panels) :]:
         axis.remove()
     for i, (axis, (name, _, _)) in enumerate(zip(axes, panels, strict=False)):
-        lowest = i >= len(panels) - columns  # of its column
+        lowest = i >= len(panels) - columns  # in its column
         axis.set(title=name, xlabel=xlabel if lowest else "")
         axis.tick_params(labelbottom=lowest)
     return figure, axes[: len(panels)]
@@ -163,7 +163,7 @@ def trajectory_figure(steps: Sequence[float], reports_by_layer: Mapping[str, Seq
         else:
             lines = [(k, COLOURS[i], k, r) for r in rows.values() for i, k in enumerate(keys)]
         draw_lines(axis, list(steps), lines, log)
-        if min(steps) >= 0 and max(steps) > 0:  # as in training
+        if min(steps) >= 0 and max(steps) > 0:  # as during training
             scale_time(axis, "symlog", min(step for step in steps if step > 0), max(steps))
         draw_limits(axis, list(steps), lines)
         if not split:
@@ -179,7 +179,7 @@ def trajectory_figure(steps: Sequence[float], reports_by_layer: Mapping[str, Seq
 
 @styled
 def plot(reports: Report | Mapping[str, Report]) -> Drawing:
-    """One figure for a notebook: a report's spectrum, Renyi curve and classes; layers by depth."""
+    """One figure for a notebook: spectrum, Rényi curve and classes of a report; or layers against depth."""
     if isinstance(reports, Mapping) and len(reports) != 1:
         return depth_figure(reports)[0]
     (report,) = reports.values() if isinstance(reports, Mapping) else [reports]
@@ -197,7 +197,7 @@ def plot(reports: Report | Mapping[str, Report]) -> Drawing:
 
 
 def layer_figures(report: Report) -> dict[str, Drawn]:
-    """Kind -> (figure, rows) of what one report can show."""
+    """Kind -> (figure, rows) for everything that one report can show."""
     drawn = {"spectrum": spectrum_figure(report), "renyi": renyi_figure(report)}
     return drawn | ({"per_class": per_class_figure(report)} if report.per_class else {})
 

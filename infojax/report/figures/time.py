@@ -1,4 +1,4 @@
-"""Axes of steps and epochs, which are evaluated log-spaced from 0, with plain tick labels."""
+"""Axes of steps and epochs, at which evaluations are log-spaced from 0, with plain tick labels."""
 
 import math
 
@@ -7,12 +7,12 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 
 def scale_time(axis: Axes, kind: str, start: float, top: float, most: int = 9) -> None:
-    """An axis of steps or epochs from 0 to `top`, with ticks at whole ones.
+    """Scales an axis of steps or epochs from 0 to `top`, with ticks at integers.
 
     Args:
       kind: "symlog" (linear up to `start`, logarithmic from there), "log" or "linear".
       start: rounded down to a power of ten.
-      most: labels that fit.
+      most: maximum number of tick labels.
     """
     start = 10.0 ** math.floor(math.log10(start)) if math.isfinite(start) else 1.0
     if kind == "linear" or top <= 5 * start:
@@ -31,7 +31,7 @@ def scale_time(axis: Axes, kind: str, start: float, top: float, most: int = 9) -
 
 
 def time_ticks(start: float, top: float, with_zero: bool = True, most: int = 9) -> list[float]:
-    """0 and 1, 2, 5, 10, ... from start to top; only powers of ten where these are too many."""
+    """0 and 1, 2, 5, 10, ... from start to top; only powers of ten where that would be too many."""
     powers = [start * 10.0**k for k in range(math.floor(math.log10(top / start)) + 1)]
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [digit * power for power in powers for digit in digits if digit * power <= top]
@@ -41,7 +41,7 @@ def time_ticks(start: float, top: float, with_zero: bool = True, most: int = 9) 
 
 
 def tick_name(value: float) -> str:
-    """Plain: 0, 0.5, 200, 50k, 2M."""
+    """A short tick label: 0, 0.5, 200, 50k, 2M."""
     for size, letter in ((1e6, "M"), (1e4, "k")):
         if value >= size:
             return f"{value / (size if letter == 'M' else 1e3):g}{letter}"

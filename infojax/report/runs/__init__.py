@@ -1,6 +1,6 @@
-"""Reports of run folders, from their rows alone: figures with a page, a comparison, a summary for the terminal.
+"""Reports of run folders, using only their rows: figures with a page, a comparison, a summary for the terminal.
 
-The summary loads no drawing.
+The summary does not load matplotlib.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ def write_run(folder: str | Path) -> Path:
     """Draws FOLDER/figures/*.{svg,png,csv} and writes FOLDER/report.html; returns the page's path.
 
     Raises:
-      RunFolderError: what is missing or damaged, in one line.
+      RunFolderError: something is missing or damaged; the message is one line.
     """
     from infojax.report.runs.page import run_page
 
@@ -38,7 +38,7 @@ def write_comparison(folders: Iterable[str | Path], out: str | Path) -> Path:
 
 
 def write_table(name: str, folders: Iterable[str | Path], out: str | Path, select: str = "best") -> str:
-    """Writes OUT/NAME.txt, .md, .csv and .html, a paper's table beside the runs, and OUT/figures; returns the text."""
+    """Writes OUT/NAME.txt, .md, .csv and .html, a paper's table next to the runs, and OUT/figures; returns the text."""
     from infojax.report.page import document
     from infojax.report.runs import by_class, error_rates, few_shot, published
 
@@ -57,6 +57,6 @@ def write_table(name: str, folders: Iterable[str | Path], out: str | Path, selec
 
 
 def summary_lines(folder: str | Path) -> list[str]:
-    """The last evaluation as a table of fixed width: mean ± half of the 95% interval over seeds, and limits."""
+    """The last evaluation as a fixed-width table: mean ± half of the 95% interval over seeds, and limits."""
     history = read_history(folder)
     return [*text_lines(history), *(selection_lines(history) if several(history) else []), *verdict(history)]

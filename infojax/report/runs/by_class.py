@@ -24,19 +24,19 @@ MAPS = (
     "weight, before the first step and after the last; one scale for all."
 )
 BY_SHOTS = (
-    "Accuracy on test by shots and by weight of CMA, means over runs; bars: 1.96 population deviations, divided by the "
-    "root of their number."
+    "Accuracy on test by shots and by weight of CMA, means over runs; bars: 1.96 population standard deviations, "
+    "divided by the square root of the number of runs."
 )
 QUANTITIES = {
     "class_accuracy": "accuracy", "class_entropy": "entropy of images and text (nats)", "class_own": "cosine, own text",
     "class_hardest": "cosine, nearest other",
 }  # fmt: skip
-NAMED = 40  # classes, at most, whose names stand at an axis
+NAMED = 40  # the most classes whose names are written at an axis
 MOST_MAPS = 8
 
 
 def beside(grid: Grid, histories: Sequence[RunHistory], folder: Path) -> list[str]:
-    """Draws accuracy.*, and similarity_RUN.* and classes_RUN.* of each run, into a folder; their HTML."""
+    """Draws accuracy.*, and similarity_RUN.* and classes_RUN.* of each run, into a folder; returns their HTML."""
     parts = [("accuracy", draw_results(results(histories)[0], "Accuracy"), BY_SHOTS)]
     for history, label in zip(histories, labels_of([history.folder for history in histories]), strict=True):
         if history.config.get("task") == "crossmodal":
@@ -47,7 +47,7 @@ def beside(grid: Grid, histories: Sequence[RunHistory], folder: Path) -> list[st
 
 
 def _ends(method: Method, split: str) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-    """(run, first row, last row) of the runs with numbers by class."""
+    """(run, first row, last row) of the runs with per-class values."""
     for run in method.runs:
         steps = method.history.classes.get((run, split), {})
         if steps:
@@ -60,7 +60,7 @@ def _splits(methods: Sequence[Method]) -> list[str]:
 
 @styled
 def draw_classes(methods: Sequence[Method], title: str) -> Drawn | None:
-    """(figure, rows): a column per split and a row per quantity; rows have every run. None without numbers by class."""
+    """(figure, rows): a column per split and a row per quantity, with rows for every run. None without such values."""
     splits = _splits(methods)
     if not splits:
         return None
@@ -93,7 +93,7 @@ def draw_classes(methods: Sequence[Method], title: str) -> Drawn | None:
 
 
 def _listed(method: Method, run: int, split: str, ends: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A row per class and end."""
+    """A row per class, before and after."""
     seed = method.history.seeds.get(run, "")
     for row in ends:
         for c, name in enumerate(row["class_names"]):
@@ -104,7 +104,7 @@ def _listed(method: Method, run: int, split: str, ends: Sequence[dict[str, Any]]
 
 @styled
 def draw_similarity(methods: Sequence[Method], title: str) -> Drawn | None:
-    """(figure, rows): maps of the first run of each method, before and after; None where there are none."""
+    """(figure, rows): similarity maps of the first run of each method, before and after; None if there are none."""
     split = next((split for split in _splits(methods) if split == "test"), None)
     shown = [(method, *found) for method in methods for found in list(_ends(method, split or ""))[:1]]
     shown = [(m, run, [row for row in both if row.get("similarity_map")]) for m, run, *both in shown]
@@ -133,14 +133,14 @@ def draw_similarity(methods: Sequence[Method], title: str) -> Drawn | None:
 
 
 def _square(row):
-    """(C, C) of a row; an absent class is NaN."""
+    """A row's map as (C, C); a class without samples is NaN."""
     count = len(row["similarity_map"])
     return np.array([own or [np.nan] * count for own in row["similarity_map"]], float)
 
 
 @styled
 def draw_results(found: Sequence[Result], title: str) -> Drawn | None:
-    """(figure, rows): accuracy on test by shots (a line per weight) and by weight (a line per shots), by data set."""
+    """(figure, rows): test accuracy by shots (a line per weight) and by weight (a line per shots), by data set."""
     learnt = [one for one in found if one.family != "zero-shot" and not one.novel]
     names = list(dict.fromkeys((one.data, one.family) for one in learnt))
     if not names:

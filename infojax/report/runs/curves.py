@@ -1,4 +1,4 @@
-"""Which curves a figure of runs has: their methods, panels, numbers and colours."""
+"""Which curves a figure of runs shows: their methods, panels, numbers and colours."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,18 +9,18 @@ import numpy as np
 
 from infojax.measures.catalogue import measure_of
 from infojax.report.figures.panels import COLOURS
-from infojax.report.runs.plans import Line, Panel, Plan
+from infojax.report.runs.plan import Line, Panel, Plan
 from infojax.report.runs.rows import BATCH, RunHistory, RunMeans, limits, run_means, splits_of
 from infojax.report.runs.selection import several
 from infojax.train.schema import COORDINATES
 
-PALE = "#bbbbbb"  # batches
-ENDINGS = ("_ema", "_recomputed", "_layerwise")  # variants of a quantity have its colour
+PALE = "#bbbbbb"  # training batches
+ENDINGS = ("_ema", "_recomputed", "_layerwise")  # variants of a quantity share its colour
 DASHES = ("-", (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
 class Method(NamedTuple):
-    """Runs that differ in their seed alone; without a colour and a dash, lines have those of their plan."""
+    """Runs that differ only in their seed; without a colour or dash, lines take those of their plan."""
 
     history: RunHistory
     runs: list[int]
@@ -30,7 +30,7 @@ class Method(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A layer of the network; its colour is the same in all figures of a page."""
+    """A layer of the network; it has the same colour in all figures of a page."""
 
     name: str
     depth: int
@@ -42,7 +42,7 @@ class Layer(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One line as it is drawn; `limit` is None or (P,)."""
+    """One line to draw; `limit` is None or (P,)."""
 
     method: Method
     line: Line
@@ -64,14 +64,14 @@ class Curve(NamedTuple):
 
 
 def colour_of(quantity: str) -> str:
-    """The one colour of a quantity in every figure; that of a variant is the quantity's."""
+    """The colour of a quantity in every figure; variants share the quantity's colour."""
     for ending in ENDINGS:
         quantity = quantity.removesuffix(ending)
     return COLOURS[measure_of(quantity).colour]
 
 
 def methods_of(history: RunHistory) -> list[Method]:
-    """One method, or one per swept value, in sequential colours."""
+    """One method, or one per swept value in sequential colours."""
     if not history.swept:
         return [Method(history, runs) for runs in history.groups.values()]
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, len(history.groups)))
@@ -90,14 +90,14 @@ def layers_of(methods: Sequence[Method]) -> list[Layer]:
 
 
 def few(layers: Iterable[Layer], most: int = 10) -> list[Layer]:
-    """Those that a legend names: all, or the first, the last and some between."""
+    """The layers that a legend names: all, or the first, the last and some in between."""
     layers = sorted(layers, key=lambda layer: layer.depth)
     places = np.linspace(0, len(layers) - 1, min(len(layers), most))
     return [layers[round(place)] for place in places]
 
 
 def by_layer(plan: Plan, methods: Sequence[Method]) -> Plan:
-    """The plan with a line per layer for each line whose quantity ends in "@*"."""
+    """The plan with one line per layer in place of each line whose quantity ends in "@*"."""
     layers, panels = layers_of(methods), []
     for panel in plan.panels:
         lines = []
@@ -110,7 +110,7 @@ def by_layer(plan: Plan, methods: Sequence[Method]) -> Plan:
 
 
 def run_by_run(methods: Sequence[Method]) -> list[Method]:
-    """A method per run, named after its seed and swept value."""
+    """One method per run, named after its seed and swept value."""
     found = []
     for method in methods:
         for run in method.runs:
@@ -121,7 +121,7 @@ def run_by_run(methods: Sequence[Method]) -> list[Method]:
 
 
 def compared(histories: Sequence[RunHistory], labels: Sequence[str]) -> list[Method]:
-    """A method per history, or per swept value of one: the palette, and again with other dashes."""
+    """One method per history, or per swept value of a single one; the palette repeats with other dashes."""
     found = [
         method._replace(label=f"{label}, {method.label}" if method.label else label)
         for history, label in zip(histories, labels, strict=True)
@@ -134,11 +134,11 @@ def compared(histories: Sequence[RunHistory], labels: Sequence[str]) -> list[Met
 def cells_of(
     plan: Plan, methods: Sequence[Method], split: str | None, along: str, apart: bool
 ) -> list[list[tuple[Panel, str, list[Curve]]]]:
-    """Rows of (panel, name of the column, curves), without panels that are empty.
+    """Rows of (panel, column name, curves), without empty panels.
 
     Args:
-      split: that of a grid, or None.
-      apart: whether every method has a column of its own.
+      split: the split of a grid, or None.
+      apart: whether every method gets its own column.
     """
     if apart:
         rows = [
@@ -175,10 +175,10 @@ def curves_of(panel: Panel, column: str, methods: Sequence[Method], along: str, 
     for method in methods:
         for line in lines:
             split = line.split or column
-            if split == BATCH and not first:  # batches are of the training samples, whose column is the first
+            if split == BATCH and not first:  # batches are training samples, which the first column shows
                 continue
             points = run_means(method.history, split, line.quantity, method.runs, along)
-            if points is not None and split == BATCH:  # so many intervals would hide the lines
+            if points is not None and split == BATCH:  # an interval at every logged step would hide the lines
                 points = points._replace(low=points.low * math.nan, high=points.high * math.nan)
             if points is not None:
                 scale = method.history.config["steps_per_epoch"] if unit == "epoch" else 1
@@ -189,9 +189,9 @@ def curves_of(panel: Panel, column: str, methods: Sequence[Method], along: str, 
 
 
 def unit_of(methods: Sequence[Method], along: str) -> str:
-    """What the x axis counts."""
+    """The label of the x axis."""
     if along != "step":
         return methods[0].history.swept if along == "swept" else COORDINATES[along]
-    if any(several(method.history) for method in methods):  # labelled and unlabelled samples have epochs of their own
+    if any(several(method.history) for method in methods):  # labelled and unlabelled samples have different epochs
         return "step"
     return "epoch" if all(method.history.config.get("steps_per_epoch") for method in methods) else "step"

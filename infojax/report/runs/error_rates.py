@@ -1,4 +1,4 @@
-"""The figures beside a paper's table: lg(error) of every cell, and the curves of the runs behind the cells."""
+"""The figures next to a paper's table: lg(error) of every cell, and the curves of the runs behind the cells."""
 
 import math
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from infojax.report.runs.selection import several
 from infojax.report.runs.tables import labels_of
 
 CAPTION = (
-    "Song et al. 2024, Fig. 4: the decimal logarithm of the error in %, by number of labels. Filled: the runs, with "
+    "Song et al. 2024, Fig. 4: decimal logarithm of the error in %, by number of labels. Filled: these runs, with "
     "their standard deviation over seeds; open: the paper."
 )
 
 
 def beside(grid: Grid, histories: Sequence[RunHistory], folder: Path) -> list[str]:
-    """Draws error_rates.* and semisup_error.* into a folder, as far as there is something to show; their HTML."""
+    """Draws error_rates.* and semisup_error.* into a folder, where there is data for them; returns their HTML."""
     runs = [history for history in histories if several(history)]
     plan, found = FIGURES["semisup_error"], {"error_rates": (draw_error_rates(grid), CAPTION)}
     if runs:
@@ -68,7 +68,7 @@ def draw_error_rates(grid: Grid) -> Drawn | None:
 
 
 def _row(method: str, data: str, labels: int, source: str, cell: Cell) -> dict[str, Any]:
-    """What a mark shows; the ends of its bar are those of mean ± deviation, nan where there is none."""
+    """The numbers of one mark; the ends of its bar are the logarithms of mean ± deviation, NaN where undefined."""
     ends = [cell.mean + sign * (cell.std if cell.n != 1 else math.nan) for sign in (0, -1, 1)]
     lg = [math.log10(x) if x > 0 else math.nan for x in ends]
     row = {"data": data, "labels": labels, "method": method, "source": source, "error": cell.mean, "std": cell.std}

@@ -1,8 +1,8 @@
-"""Table 1 of Song et al. 2024 beside one's own runs: few shots, base to novel classes, similarities.
+"""Table 1 of Song et al. 2024 next to one's own runs: few-shot, base to novel classes, similarities.
 
-The printed intervals are 1.96 times the population deviation over the root of the number of seeds (skingorz/CMA);
-the same formula stands behind the cells of one's own runs, so that both can be compared. For three seeds Student's
-interval, which the pages of runs have, is 2.7 times as wide.
+The printed intervals are 1.96 population standard deviations divided by the square root of the number of seeds
+(skingorz/CMA); the cells of one's own runs use the same formula, so that the two can be compared. For three seeds,
+Student's t interval, which the pages of runs show, is 2.7 times as wide.
 """
 
 import json
@@ -22,21 +22,26 @@ SETS = (
 )  # fmt: skip
 AVERAGE = "average of the eleven"
 SIMILARITIES = ("class_similarity", "modal_similarity", "hardest_similarity")
-FORMULA = "± is 1.96 times the population deviation over runs, divided by the root of their number"
-SAME = ("steps", "model", "weights", "prompt", "optimizer", "towers")  # settings that runs of one cell should share
+FORMULA = "± is 1.96 times the population standard deviation over runs, divided by the square root of their number"
+SAME = ("steps", "model", "weights", "prompt", "optimizer", "towers")  # settings that the runs of a cell should share
 
 
 def interval(cell: Cell) -> float:
-    """Half of the interval as the paper prints it."""
+    """Half the width of the interval as the paper prints it."""
     return 1.96 * cell.std / math.sqrt(cell.n) if cell.n and cell.n > 1 else math.nan
 
 
 class Result(NamedTuple):
-    """The end of one run.
+    """The final numbers of one run.
 
     Attributes:
-      data: name of the set; family: "CoOp", "CoCoOp" or "zero-shot"; shots; weight: of CMA; novel: whether half of the
-        classes were held out; seed: of the run; numbers: (split, quantity) -> value.
+      data: name of the data set.
+      family: "CoOp", "CoCoOp" or "zero-shot".
+      shots: training images per class.
+      weight: weight of CMA in the loss.
+      novel: whether half of the classes were held out.
+      seed: seed of the run.
+      numbers: (split, quantity) -> value.
     """
 
     data: str
@@ -49,7 +54,7 @@ class Result(NamedTuple):
 
 
 def results(histories: Sequence[RunHistory]) -> tuple[list[Result], list[str]]:
-    """(one `Result` per run, notes). Of two runs with one place and seed the later folder counts, which notes say."""
+    """(one `Result` per run, notes). Of two runs with the same cell and seed the later folder counts, with a note."""
     found: dict[tuple, Result] = {}
     first: dict[tuple, RunHistory] = {}
     notes = []
@@ -68,7 +73,7 @@ def results(histories: Sequence[RunHistory]) -> tuple[list[Result], list[str]]:
                 place = one[:-1]
                 if place in found:
                     notes.append(
-                        f"{history.folder}: seed {one.seed} of {cell_name(one)} is there already; this one counts"
+                        f"{history.folder}: repeats seed {one.seed} of {cell_name(one)}; this later run counts"
                     )
                 found[place] = one
                 other = first.setdefault(place[:-1], history)
@@ -102,14 +107,14 @@ def _end(history, split, quantity, run):
 
 
 def cell_name(one: Result) -> str:
-    """A cell in words."""
+    """The description of a cell."""
     return f"{one.data}, {one.family}, {one.shots} shots, weight {one.weight:g}"
 
 
 def gathered(
     found: Iterable[Result], number: tuple[str, str], place: Callable[[Result], Any], scale: float = 100
 ) -> dict[Any, Cell]:
-    """{place: `Cell`} of one number of the results that have it."""
+    """{place: `Cell`} of one number, over the results that have it."""
     values: dict[Any, list[float]] = {}
     for one in found:
         if number in one.numbers:
@@ -121,22 +126,22 @@ def gathered(
 
 
 def expected() -> dict[str, Any]:
-    """The paper's table as it is recorded."""
+    """The paper's table as recorded."""
     return json.loads((files("infojax.report") / "expected" / "crossmodal.json").read_text(encoding="utf-8"))
 
 
 def paper_cell(cell: Mapping[str, Any]) -> Cell:
-    """A printed cell; the deviation follows from the interval and the three seeds."""
+    """A printed cell; the standard deviation follows from the interval and the three seeds."""
     return Cell(cell["accuracy"], cell.get("ci", math.nan) * math.sqrt(3) / 1.96, 3 if "ci" in cell else 1)
 
 
 def column_of(method: str, shots: int) -> str:
-    """The column of a method in the table of few shots."""
+    """The column of a method in the few-shot table."""
     return "zero-shot" if method == "zero_shot" else f"{'CMA' if method == 'coop_cma' else 'CoOp'} {shots}"
 
 
 def averaged(cells: dict[tuple[str, Any], Cell]) -> dict[tuple[str, Any], Cell]:
-    """The cells with a row of means over the eleven sets, in columns where all of them are there."""
+    """The cells plus a row of means over the eleven data sets, for columns in which all are present."""
     columns = dict.fromkeys(column for _, column in cells)
     means = {
         (AVERAGE, column): Cell(float(np.mean([cells[name, column].mean for name in SETS])), math.nan)
@@ -146,14 +151,14 @@ def averaged(cells: dict[tuple[str, Any], Cell]) -> dict[tuple[str, Any], Cell]:
 
 
 def slips(printed: Mapping[str, Sequence[float]], cells: Mapping[tuple[str, Any], Cell]) -> list[str]:
-    """Lines: which of the paper's averages are not those of its cells."""
+    """Notes on the paper's averages that do not follow from its cells."""
     notes = []
     for method, values in printed.items():
         for shots, value in zip((0,) if method == "zero_shot" else (1, 2, 4, 8, 16), values, strict=True):
             mean = cells[AVERAGE, column_of(method, shots)].mean
             if abs(mean - value) > 0.0051:
                 notes.append(f"{PAPER}: prints an average of {value:.2f} for {column_of(method, shots)}; "
-                             f"its cells give {mean:.2f}, which stands here")  # fmt: skip
+                             f"its cells give {mean:.2f}, which is shown")  # fmt: skip
     return notes
 
 
@@ -164,7 +169,7 @@ def grids(histories: Sequence[RunHistory], select: str = "last") -> list[Grid]:
     """The paper's table and one's own runs: in distribution, base to novel, differences, similarities.
 
     Args:
-      select: without effect: a prompt is measured at its last step, as in CoOp.
+      select: has no effect: prompts are measured at their last step, as in CoOp.
     """
     found, notes = results(histories)
     record = expected()
@@ -178,7 +183,7 @@ def grids(histories: Sequence[RunHistory], select: str = "last") -> list[Grid]:
 
 
 def in_distribution(found: Sequence[Result], record: Mapping[str, Any], notes: Sequence[str]) -> Grid:
-    """Accuracy by set and shots, of zero-shot CLIP, without CMA and with it; a source for each weight of ours."""
+    """Accuracy by data set and shots: zero-shot CLIP, and prompts with and without CMA; our weights as sources."""
     paper = averaged({
         (cell["data"], column_of(cell["method"], cell["shots"])): paper_cell(cell)
         for cell in record["cells"] if cell["table"] == "in_distribution"
@@ -195,7 +200,7 @@ def in_distribution(found: Sequence[Result], record: Mapping[str, Any], notes: S
 
     ours: dict[str, dict[tuple[str, Any], Cell]] = {}
     free = gathered(found, ("test", "accuracy_zero_shot"), lambda one: (OURS, (one.data, "zero-shot")))
-    free = {where: cell._replace(std=0.0, n=1) for where, cell in free.items()}  # it does not depend on seeds
+    free = {where: cell._replace(std=0.0, n=1) for where, cell in free.items()}  # zero-shot does not depend on seeds
     for (name, where), cell in (free | gathered(found, ("test", "accuracy"), place)).items():
         ours.setdefault(name, {})[where] = cell
     columns = list(dict.fromkeys(column for _, column in paper))
@@ -216,7 +221,7 @@ def by_weight(
     found: Sequence[Result], title: str, number: tuple[str, str], paper: dict[tuple[str, Any], Cell],
     notes: Sequence[str] = (),
 ) -> list[Grid]:  # fmt: skip
-    """A grid of one number by weight of CMA; none where there is nothing of our own or of the paper's."""
+    """A grid of one number by weight of CMA; empty if neither we nor the paper have it."""
     learnt = [one for one in found if one.family != "zero-shot"]
     several = len({one.shots for one in learnt}) > 1
 
@@ -239,13 +244,13 @@ def by_weight(
 
 
 def base_to_novel(found: Sequence[Result], record: Mapping[str, Any]) -> list[Grid]:
-    """Accuracy on novel classes beside the paper's; on base classes and the harmonic mean, which it does not give."""
+    """Accuracy on novel classes next to the paper's, and on base classes and harmonic mean, which it does not give."""
     paper = {
         (cell["data"], cell["weight"]): paper_cell(cell) for cell in record["cells"] if cell["table"] == "base_to_novel"
     }
     which = (
-        f"{PAPER}: 16 shots, ViT-B/16; novel classes only. Its released trainer of this name is CoOp with batches of "
-        "one; the cells at weight 0 resemble CoCoOp's"
+        f"{PAPER}: 16 shots, ViT-B/16; novel classes only. Its released trainer of this name is CoOp with a batch size "
+        "of one; the cells at weight 0 resemble CoCoOp's"
     )
     return [
         *by_weight(found, "Base to novel: accuracy on novel classes by weight of CMA, %", ("novel", "accuracy"), paper,
@@ -256,7 +261,7 @@ def base_to_novel(found: Sequence[Result], record: Mapping[str, Any]) -> list[Gr
 
 
 def differences(found: Sequence[Result], record: Mapping[str, Any]) -> list[Grid]:
-    """With minus without CMA, seed by seed, and the paper's differences of means."""
+    """With CMA minus without, seed by seed, and the paper's differences of means."""
     values = {one[:-1]: one.numbers["test", "accuracy"] for one in found if one.family != "zero-shot"}
     pairs: dict[tuple[str, Any], list[float]] = {}
     for one in found:
@@ -270,7 +275,7 @@ def differences(found: Sequence[Result], record: Mapping[str, Any]) -> list[Grid
     cells = {place: cell_of(own) for place, own in pairs.items()}
     table = [cell for cell in record["cells"] if cell["table"] == "in_distribution"]
     printed = {(cell["data"], cell["method"], cell["shots"]): cell["accuracy"] for cell in table}
-    notes = ["± is half of Student's 95% interval of the differences of pairs with one seed and the same shots"]
+    notes = ["± is half of Student's 95% interval of the differences between runs with the same seed and shots"]
     notes += [
         f"{PAPER}, mean over the eleven sets, {k} shots: "
         f"{np.mean([printed[s, 'coop_cma', k] - printed[s, 'coop', k] for s in SETS]):+.2f}"
@@ -283,7 +288,7 @@ def differences(found: Sequence[Result], record: Mapping[str, Any]) -> list[Grid
 
 
 def similarities(found: Sequence[Result], record: Mapping[str, Any]) -> Grid:
-    """Mean cosines of test images with the texts of classes, by weight of CMA."""
+    """Mean cosines of test images with the class texts, by weight of CMA."""
     sources: dict[str, dict[tuple[str, Any], Cell]] = {}
     for quantity in SIMILARITIES:
 
@@ -298,7 +303,7 @@ def similarities(found: Sequence[Result], record: Mapping[str, Any]) -> Grid:
     ours = sorted({column for cells in sources.values() for _, column in cells}, key=lambda c: float(c.split()[-1]))
     columns = [*ours, "w/o CMA", "w/ CMA"]
     notes = [
-        "mean cosine of a test image with the text of its class, with all texts (its own included), with the nearest "
+        "mean cosine of a test image with the text of its class, with all texts (including its own), with the nearest "
         "other",
         f"{PAPER}: data set and weight are not stated; compared with CoCoOp",
         FORMULA,

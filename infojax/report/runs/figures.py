@@ -1,6 +1,6 @@
 """Figures of runs: a `Plan` drawn for one history, with a line per swept value, or for several, with a line per run.
 
-Every figure comes with the rows it draws. Nothing is smoothed.
+Every figure comes with the rows it shows. Nothing is smoothed.
 """
 
 import math
@@ -16,7 +16,7 @@ from infojax.report.figures.canvas import Drawn, new_figure, plain, styled
 from infojax.report.figures.panels import DASHED, Limit, draw_dashed, drawable, mark_missing, scale_y
 from infojax.report.figures.time import scale_time
 from infojax.report.runs.curves import PALE, Curve, Layer, Method, by_layer, cells_of, few, run_by_run, unit_of
-from infojax.report.runs.plans import Panel, Plan
+from infojax.report.runs.plan import Panel, Plan
 from infojax.report.runs.rows import BATCH, first_accurate, first_perfect
 
 GREY, DARK = "#888888", "#444444"
@@ -24,10 +24,10 @@ GREY, DARK = "#888888", "#444444"
 
 @styled
 def draw(plan: Plan, methods: Sequence[Method], title: str, split: str | None = None) -> Drawn | None:
-    """(figure, rows), or None where there is nothing to draw.
+    """(figure, rows), or None if there is nothing to draw.
 
     Args:
-      split: that of every panel, for a grid; None gives a column per split, or the train split (else the first).
+      split: the split of every panel of a grid; None gives a column per split, or the train split (else the first).
     """
     along = "step" if plan.x in ("time", "step") else plan.x
     if along == "swept":
@@ -37,7 +37,7 @@ def draw(plan: Plan, methods: Sequence[Method], title: str, split: str | None = 
     plan = by_layer(plan, methods)
     methods = run_by_run(methods) if plan.each_run else methods
     layered = any(line.layer for panel in plan.panels for line in panel.lines)
-    apart = plan.each_run or layered and len(methods) > 1  # since colours tell layers apart
+    apart = plan.each_run or layered and len(methods) > 1  # since colours distinguish layers
     if apart:
         methods = [method._replace(colour=None, dash=None) for method in methods]
     cells = cells_of(plan, methods, split, along, apart)
@@ -69,7 +69,7 @@ def draw(plan: Plan, methods: Sequence[Method], title: str, split: str | None = 
                 axis.axvline(math.nan if x is None else x, color=GREY, linewidth=0.9, linestyle=dash, zorder=1.2)
         _scale_x(axis, methods, along, drawn, lowest=i + wide >= len(drawn))
         _reach_limits(axis, curves)
-        if panel.bottom is not None:  # with room for a limit there
+        if panel.bottom is not None:  # leaving room for a limit there
             axis.set_ylim(bottom=panel.bottom - 0.04 * (axis.get_ylim()[1] - panel.bottom))
     for i, (axis, *_, curves) in enumerate(drawn):
         _draw_limits(axis, curves)
@@ -83,18 +83,18 @@ def draw(plan: Plan, methods: Sequence[Method], title: str, split: str | None = 
 
 
 def _phases(curves):
-    """Steps at which the one run of a cell memorised and generalised, or None."""
+    """Steps at which the only run of a cell memorised and generalised, or None."""
     method = curves[0].method
     return [first_accurate(method.history, method.runs[0], split) for split in ("train", "test")]
 
 
 def _draw_curves(axis, panel, curves):
-    if not curves:  # of a split without this panel's quantities
+    if not curves:  # the split has none of this panel's quantities
         axis.set_axis_off()
         return
     means = np.concatenate([curve.points.mean for curve in curves])
     log = scale_y(axis, panel.log, means)
-    floor = np.min(means[means > 0]) / 3 if log else -math.inf  # an interval that reaches below zero ends there
+    floor = np.min(means[means > 0]) / 3 if log else -math.inf  # where an interval that reaches below zero ends
     alpha = 0.2 if all(curve.method.colour is None for curve in curves) else 0.12
     for level, curve in enumerate(curves):
         x, points, batch = curve.x, curve.points, curve.split == BATCH
@@ -113,7 +113,7 @@ def _draw_curves(axis, panel, curves):
 
 
 def _reach_limits(axis, curves):
-    """Makes room for limits in every axis that shares y before any is named, since names stand at fixed heights."""
+    """Makes room for limits in every axis that shares y before any is named, since the names have fixed heights."""
     values = np.concatenate([curve.limit for curve in curves if curve.limit is not None] or [[]])
     values = drawable(axis, values)
     values = values[np.isfinite(values)]
@@ -122,7 +122,7 @@ def _reach_limits(axis, curves):
 
 
 def _draw_limits(axis, curves):
-    """Dashed limits, named after their quantity where those differ; in a method's colour where methods differ."""
+    """Dashed limits, named after their quantities where these differ, in a method's colour where methods differ."""
     limited = [curve for curve in curves if curve.limit is not None]
     several = len({curve.line.quantity for curve in limited}) > 1
     found = {}
@@ -146,7 +146,7 @@ def _apart(found: Mapping[str, Sequence[Curve]]) -> bool:
 
 
 def _name_lines(axis, curves, many, first):
-    """A legend where a panel has several quantities or splits; grey where colours tell methods apart.
+    """A legend for panels with several quantities or splits; grey where colours distinguish methods.
 
     Layers are named once, below all panels.
     """
@@ -159,12 +159,12 @@ def _name_lines(axis, curves, many, first):
 
 
 def layer_handles(layers: Iterable[Layer]) -> dict[str, Line2D]:
-    """{label: line of the legend}, by depth."""
+    """{label: legend line}, by depth."""
     return {layer.label: Line2D([], [], color=layer.colour) for layer in few(layers)}
 
 
 def _legend(figure, methods, drawn, perfect, limits):
-    """Below the panels: what methods, layers, dashes and the grey line are."""
+    """The legend below the panels: methods, layers, dashes and the grey line."""
     coloured = (method for method in methods if method.label and method.colour is not None)
     handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in coloured}
     layered = [curve for *_, curves in drawn for curve in curves if curve.line.layer is not None]
@@ -180,7 +180,7 @@ def _legend(figure, methods, drawn, perfect, limits):
 
 
 def _perfect(methods, along):
-    """Where the training accuracy first reached 100%, the mean over runs; None with several methods."""
+    """Mean over runs of where training accuracy first reached 100%; None with several methods."""
     if len(methods) > 1 or along != "step":
         return None
     found = first_perfect(methods[0].history, methods[0].runs)
@@ -206,7 +206,7 @@ def _scale_x(axis, methods, along, drawn, lowest):
 
 
 def scale_places(axis: Axes, places: np.ndarray, names: Sequence[str] | None = None) -> None:
-    """Ticks at the swept places where they are few, or their names; a log axis where they span decades."""
+    """Ticks at the swept places if they are few, or their names; a log axis if they span decades."""
     if len(places) <= 12:
         if names is None and places.min() > 0 and places.max() / places.min() >= 8:
             axis.set_xscale("log")
@@ -220,7 +220,7 @@ def scale_places(axis: Axes, places: np.ndarray, names: Sequence[str] | None = N
 def _table(
     drawn: Iterable[tuple[Axes, Panel, str, list[Curve]]], methods: Sequence[Method], perfect: float | None
 ) -> list[dict]:
-    """A row a point, in the order of drawing; `limit` is the dashed curve's height there."""
+    """One row per point, in drawing order; `limit` is the height of the dashed curve there."""
     rows = []
     for _, panel, _, curves in drawn:
         for curve in curves:

@@ -1,4 +1,4 @@
-"""What layers are drawn as besides curves over time: gaps against each other, and planes of information."""
+"""Figures of layers other than curves over time: gaps against each other, and information planes."""
 
 import math
 from collections.abc import Sequence
@@ -14,23 +14,23 @@ from infojax.report.runs.figures import DARK, layer_handles
 from infojax.report.runs.rows import FIRST, at_common_steps, closed_limits, num_classes
 
 GAPS = (
-    "Cheong 2025, Fig. 3.3: how much more the layers compress the training samples, against how much better the "
-    "network does on them; means over seeds. Evaluations with a negative generalisation gap are left out, the others "
-    "are joined in the order of the gap and not of time."
+    "Cheong 2025, Fig. 3.3: how much more strongly the layers compress the training samples, against how much better "
+    "the network does on them; means over seeds. Evaluations with a negative generalisation gap are left out; the "
+    "others are joined in order of the gap, not of time."
 )
 PLANES = (
     "Cheong 2025, Figs. 3.6 and 3.8: the path of every layer over the epochs; means over seeds. A layer that lost "
-    "nothing stays at the upper right, where layers lie on one another: both are log2(C) where labels and digits are "
-    "even, less where they are not, and digits that are summed have so much each."
+    "nothing stays at the upper right, where such layers overlap: both quantities are log2(C) where labels and digits "
+    "are balanced, and less where they are not; digits that are summed contribute log2(C) each."
 )
-EPOCHS = "Greys"  # the other colours are the layers'
+EPOCHS = "Greys"  # the other colours belong to the layers
 DASHES = {"train": "-", "test": (0, (4, 1.5))}
 MARKERS = {"train": "o", "test": "s"}
 
 
 @styled
 def draw_gaps(methods: Sequence[Method], title: str) -> Drawn | None:
-    """(figure, rows) of NC1 on test minus train against the loss on test minus train; None without positive gaps."""
+    """(figure, rows): test minus train NC1 against test minus train loss; None without positive gaps."""
     layers, panels = layers_of(methods), []
     for method in methods:
         found = [(layer, _gaps(method, layer)) for layer in layers]
@@ -53,7 +53,7 @@ def draw_gaps(methods: Sequence[Method], title: str) -> Drawn | None:
 
 
 def _gaps(method: Method, layer: Layer) -> list[tuple]:
-    """(x, y, step, runs) of evaluations with a positive generalisation gap, by its size."""
+    """(x, y, step, runs) of the evaluations with a positive generalisation gap, sorted by it."""
     keys = [(split, name) for name in ("loss", f"nc1@{layer.name}") for split in FIRST]
     found = at_common_steps(method.history, method.runs, *keys)
     points = []
@@ -65,7 +65,7 @@ def _gaps(method: Method, layer: Layer) -> list[tuple]:
 
 @styled
 def draw_planes(methods: Sequence[Method], title: str) -> Drawn | None:
-    """(figure, rows) of sufficiency against minimality, a path per layer and split; None without them."""
+    """(figure, rows): sufficiency against minimality, a path per layer and split; None without them."""
     layers, unit, panels = layers_of(methods), unit_of(methods, "step"), []
     for method in methods:
         paths = [(layer, split, _path(method, layer, split, unit)) for layer in layers for split in FIRST]
@@ -104,7 +104,7 @@ def draw_planes(methods: Sequence[Method], title: str) -> Drawn | None:
 
 
 def _path(method: Method, layer: Layer, split: str, unit: str) -> list[tuple]:
-    """(minimality, sufficiency, epoch or step, step, runs) by step."""
+    """(minimality, sufficiency, epoch or step, step, runs), sorted by step."""
     found = at_common_steps(
         method.history, method.runs, *((split, f"{q}@{layer.name}") for q in ("minimality", "sufficiency"))
     )
@@ -113,7 +113,7 @@ def _path(method: Method, layer: Layer, split: str, unit: str) -> list[tuple]:
 
 
 def _grid(title, count):
-    """A figure, and so many axes in rows of two or three."""
+    """A figure with `count` axes in rows of two or three."""
     wide = 2 if count in (2, 4) else min(count, 3)
     high = math.ceil(count / wide)
     figure = new_figure(title, max(4.6 * wide, 7.5), 1.3 + 3.0 * high)

@@ -14,7 +14,8 @@ from infojax.report.runs.curves import Method, compared, methods_of
 from infojax.report.runs.figures import draw
 from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
 from infojax.report.runs.pictures import BINNING, CLOUDS, draw_binning, draw_clouds, draw_maps
-from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN, Plan
+from infojax.report.runs.plan import Plan
+from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN
 from infojax.report.runs.reconstructions import RECONSTRUCTIONS, draw_reconstructions
 from infojax.report.runs.rows import RunHistory, splits_of
 from infojax.report.runs.selection import selections_table, several
@@ -43,18 +44,18 @@ MAPS = (
     "classes. Distances between clusters mean little in t-SNE."
 )
 BANDS = "bands: 95% intervals of the mean"
-ERRORS = ("error_ema", "error")  # what semi-supervised runs are compared by
+ERRORS = ("error_ema", "error")  # how semi-supervised runs are compared
 
 
 class Picture(NamedTuple):
-    """A figure that is no `Plan`.
+    """A figure that is not a `Plan`.
 
     Attributes:
-      title, caption: as of a `Plan`.
-      draw: (methods, title) -> (figure, rows), or None where there is nothing to draw.
-      task: of the runs that it is for; "" for all.
-      compared: whether the page of several runs has it.
-      quantities: what it shows, as far as its heading must say how that was measured.
+      title, caption: as in a `Plan`.
+      draw: (methods, title) -> (figure, rows), or None if there is nothing to draw.
+      task: the task whose runs it is for; "" for all.
+      compared: whether it is on the page of several runs.
+      quantities: what it shows, where the heading must state how that was measured.
     """
 
     title: str
@@ -74,15 +75,15 @@ PICTURES = {
     "reconstructions": Picture("Hidden patches", RECONSTRUCTIONS, draw_reconstructions, "selfsup", True),
     "planes": Picture("Information planes", PLANES, draw_planes, "compression", True),
 }
-# The order of a page: what Cheong 2025 asks about the layers, then the others.
+# The order of a page: the questions Cheong 2025 asks about layers, then the others.
 THESIS = ("layers", "separation", "usable", "planes", "gaps", "compression_curves", "binning", "cloud")
 ORDER = dict.fromkeys((*THESIS, *FIGURES, "classes", "similarity", "reconstructions"))
 
 
 def run_page(history: RunHistory, figures: str | Path) -> str:
-    """Draws every figure that has something to show into the folder `figures`; returns the page."""
+    """Draws every figure that has data into the folder `figures`; returns the page."""
     methods, drawn, contents = methods_of(history), [], {}
-    # What the study is about comes first.
+    # The study's own subject comes first.
     of_task = sorted(ORDER, key=lambda name: (FIGURES.get(name) or PICTURES[name]).task == "")
     for name in of_task:
         plan = FIGURES.get(name) or PICTURES[name]
@@ -183,7 +184,7 @@ MEANING = "Mean ± half of the 95% interval over seeds (Student's t); a number a
 
 
 def _heading(history: RunHistory, plan: Plan) -> str:
-    """Two lines above a figure: what it shows of which run; on what it stands."""
+    """Two lines above a figure: what it shows of which run, and how it was measured."""
     bands = f"; {BANDS}" if any(len(runs) > 1 for runs in history.groups.values()) and not plan.each_run else ""
     return _lines(
         f"{plan.title}: {title_of(history)}\n{facts(history)}{bands}{_convention([history], _measured(plan))}"
@@ -196,13 +197,13 @@ def _measured(plan: Plan) -> set[str]:
 
 
 def _convention(histories: Sequence[RunHistory], quantities: Collection[str]) -> str:
-    """How NC1 was measured, where it is among the quantities."""
+    """The convention of NC1, if it is among the quantities."""
     found = dict.fromkeys(history.convention for history in histories if history.convention)
     return f"; NC1: {', '.join(found)} convention" if found and "nc1" in quantities else ""
 
 
 def _shown(history: RunHistory, plan: Plan) -> bool:
-    """Whether the figures of the run's own task show already what this one for all tasks would."""
+    """Whether the task-specific figures of the run already show what this general one would."""
     present = {name for axis, _, name in history.values if axis == "step" and name in _measured(plan)}
     return plan.task == "" and plan.x == "time" and present <= SHOWN.get(history.config.get("task", ""), set())
 
@@ -212,7 +213,7 @@ def _map_heading(history: RunHistory) -> str:
 
 
 def _compared_heading(histories: Sequence[RunHistory], methods: Sequence[Method], split: str) -> str:
-    """What is the same in all runs, or its range."""
+    """What all runs have in common, or its range."""
     names = dict.fromkeys(data_and_model(history) for history in histories)
     sizes = span(history.sizes[split] for history in histories if split in history.sizes)
     seeds = span(len(method.runs) for method in methods)
@@ -228,15 +229,15 @@ def _lines(text: str) -> str:
 
 
 def _steps(history: RunHistory) -> str:
-    """How far the run is."""
+    """How far the run has come."""
     planned, per_epoch = history.config.get("steps"), history.config.get("steps_per_epoch")
     unfinished = isinstance(planned, int) and planned != history.last
     text = f"{history.last:,}{f' of {planned:,}' if unfinished else ''} steps"
-    return text + (f", {per_epoch:,.4g} an epoch" if per_epoch else "")
+    return text + (f", {per_epoch:,.4g} per epoch" if per_epoch else "")
 
 
 def hardware(environment: Mapping[str, Any]) -> str:
-    """One line: devices, processes, versions, commit; empty where nothing is known."""
+    """One line: devices, processes, versions, commit; empty if unknown."""
     device = environment.get("device")
     parts = [f"{environment.get('devices', 1)} × {device} ({environment.get('platform', '?')})" if device else ""]
     parts += [f"jax {environment['versions']['jax']}" if (environment.get("versions") or {}).get("jax") else ""]

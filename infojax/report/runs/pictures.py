@@ -1,4 +1,4 @@
-"""Features as points, in space and in the plane, and an illustration: what is drawn of runs that is no curve."""
+"""Features as points, in space and in the plane, and the illustration of binning: figures of runs without curves."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ from infojax.report.runs.rows import FIRST, RunHistory
 
 CLOUDS = (
     "Cheong 2025, Fig. 1.3, measured: three-dimensional features of one seed at the first and the last evaluation. "
-    "Large: class means, joined by the edges of their simplex. Arrows: rows of the classifier from the centre of the "
-    "means, scaled to the means' size. Each panel has its own scale and view."
+    "Large marks: class means, joined by the edges of their simplex. Arrows: rows of the classifier from the centre of "
+    "the means, scaled to the size of the means. Each panel has its own scale and view."
 )
 AXES = ("cloud_x", "cloud_y", "cloud_z")
 BINNING = (
-    "Cheong 2025, Fig. 1.2: the borders of 30 equal bins, by which Shwartz-Ziv and Tishby (2017) measured the mutual "
-    "information of tanh units. Where a unit is saturated (|x| > 1.68) it stands in one of the two outer bins and is "
-    "counted as one bit, whatever it tells: what looks like compression is saturation (Saxe et al. 2019). infojax "
+    "Cheong 2025, Fig. 1.2: the edges of 30 equal bins, with which Shwartz-Ziv and Tishby (2017) measured the mutual "
+    "information of tanh units. A saturated unit (|x| > 1.68) falls into one of the two outer bins and counts as one "
+    "bit, whatever information it carries: what looks like compression is saturation (Saxe et al. 2019). infojax "
     "measures V-information instead, which needs no bins."
 )
-NAMED = 12  # classes, at most, that get a legend
+NAMED = 12  # the most classes that get a legend
 
 
 # In space
@@ -35,7 +35,7 @@ NAMED = 12  # classes, at most, that get a legend
 
 @styled
 def draw_clouds(methods: Sequence[Method], title: str) -> Drawn | None:
-    """(figure, rows): two panels of features in space, of each method's first run with clouds; None where none has."""
+    """(figure, rows): two panels of features in space, for each method's first run with clouds; None without any."""
     panels = [(method, *end) for method in methods for end in _ends(method)]
     if not panels:
         return None
@@ -58,7 +58,7 @@ def draw_clouds(methods: Sequence[Method], title: str) -> Drawn | None:
 
 
 def _ends(method: Method) -> list[tuple]:
-    """(run, split, row) of the earliest and the last step of the first run that has clouds; of train, else another."""
+    """(run, split, row) of the first and last step of the first run that has clouds; train if it has it."""
     clouds = method.history.clouds
     for run in method.runs:
         splits = sorted((s for r, s in clouds if r == run), key=lambda s: (*FIRST, s).index(s))
@@ -80,7 +80,7 @@ def _name(method: Method, run: int, split: str, row: Mapping[str, Any]) -> str:
 def _draw(axis: Axes, run: int, split: str, row: Mapping[str, Any], shades: np.ndarray) -> list[dict]:
     points, labels = np.array([row[name] for name in AXES], float).T, row["labels"]
     means, head = np.array(row["means"], float), np.array(row.get("head", []), float).reshape(-1, 3)
-    centre = np.nanmean(means, 0)  # an absent class has no mean
+    centre = np.nanmean(means, 0)  # the mean of a class without samples is NaN
     axis.scatter(*points.T, c=shades[labels], s=6, linewidths=0, alpha=0.6)
     for a, b in itertools.combinations(means, 2):
         axis.plot(*zip(a, b, strict=True), color="#444444", linewidth=0.8)
@@ -95,7 +95,7 @@ def _draw(axis: Axes, run: int, split: str, row: Mapping[str, Any], shades: np.n
     axis.set_box_aspect((1, 1, 1), zoom=0.95)
     finite = (means - centre)[np.isfinite(means).all(1)]
     x, y, z = np.linalg.svd(finite)[2][-1]  # the direction in which the means differ least
-    height = np.clip(np.degrees(np.arcsin(min(abs(z), 1))), 20, 60)  # ticks run together beyond
+    height = np.clip(np.degrees(np.arcsin(min(abs(z), 1))), 20, 60)  # beyond these the tick labels overlap
     axis.view_init(height, np.degrees(np.arctan2(y, x)) + 180 * (z < 0) + 15)
     axis.tick_params(labelsize=7, pad=0)
     place = {"run": run, "split": split, "step": row["step"]}
@@ -112,7 +112,7 @@ def _draw(axis: Axes, run: int, split: str, row: Mapping[str, Any], shades: np.n
 
 @styled
 def draw_maps(history: RunHistory, title: str) -> Drawn:
-    """(figure, rows) of the maps in a history, in the order of the swept value."""
+    """(figure, rows) of the maps in a history, sorted by the swept value."""
     shown = [(value, run) for value, runs in history.groups.items() for run in runs if run in history.maps]
     figure = new_figure(title, 4.4 * max(len(shown), 2), 4.6)
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
@@ -137,19 +137,19 @@ def draw_maps(history: RunHistory, title: str) -> Drawn:
     return figure, rows
 
 
-# Why usable information is measured and not that of binned units: needs no rows
+# Why usable information is measured, and not that of binned units: an illustration that needs no rows
 
 
 @styled
 def draw_binning(bins: int = 30, title: str = "Binning of a saturating unit") -> Drawn:
-    """(figure, rows) of tanh, the identity, and the borders of equal bins of [-1, 1]."""
+    """(figure, rows) of tanh, the identity, and the edges of equal bins of [-1, 1]."""
     figure = new_figure(title, 5.2, 3.8)
     axis = figure.subplots()
     borders, x = np.linspace(-1, 1, bins + 1), np.linspace(-4, 4, 161)
     axis.hlines(borders, -4, 4, color="#aaaaaa", linewidth=0.6, zorder=1.2)
     axis.plot(x, np.tanh(x), color=COLOURS[0], label="h = tanh(x)")
     axis.plot([-1, 1], [-1, 1], "--", color="black", linewidth=1, label="h = x")
-    axis.plot([], [], color="#aaaaaa", linewidth=0.6, label=f"borders of {bins} bins")
+    axis.plot([], [], color="#aaaaaa", linewidth=0.6, label=f"edges of {bins} bins")
     axis.set(xlim=(-4, 4), ylim=(-1.04, 1.04), xlabel="x, before the activation", ylabel="h")
     axis.grid(False)
     figure.legend(loc="outside lower center", ncols=3)

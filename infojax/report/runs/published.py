@@ -1,6 +1,6 @@
-"""Tables of a paper beside the runs of one's own: methods by data and labels, each source ranked by itself.
+"""A paper's tables next to one's own runs: methods by data and labels, each source ranked separately.
 
-`TABLES` names them; a table is a file of the paper's cells in `infojax/report/expected` and a place for its runs.
+`TABLES` lists them; a table is a file of the paper's cells in `infojax/report/expected` and a rule that places runs.
 """
 
 import csv
@@ -21,14 +21,14 @@ from infojax.report.tables.content import one_line
 
 TABLES = ("semisup", "crossmodal")
 OURS, PAPER = "here", "paper"
-EARLY = (5_000, 10_000, 25_000, 50_000, 100_000)  # steps at which nobody publishes the error
-NEAR = 0.1  # of such a step: the farthest evaluation that stands for it
-BASES = ("supervised", "freematch")  # what the others are compared with, seed by seed
+EARLY = (5_000, 10_000, 25_000, 50_000, 100_000)  # steps at which no paper publishes the error
+NEAR = 0.1  # how far from such a step, relative to it, an evaluation may be to stand for it
+BASES = ("supervised", "freematch")  # the methods that the others are compared with, seed by seed
 Place = tuple[str, Any]  # a row and a column
 
 
 class Cell(NamedTuple):
-    """An error in %: mean and population standard deviation over n runs (None where it is not told), and a remark."""
+    """An error in %: mean and population standard deviation over n runs (None if not reported), and a remark."""
 
     mean: float
     std: float
@@ -36,7 +36,7 @@ class Cell(NamedTuple):
     note: str = ""
 
 
-SAME = ("steps", "model", "objective", "optimizer")  # settings that runs of one cell should share
+SAME = ("steps", "model", "objective", "optimizer")  # settings that the runs of a cell should share
 
 
 def expected(name: str) -> tuple[str, dict[Place, Cell]]:
@@ -50,10 +50,10 @@ def expected(name: str) -> tuple[str, dict[Place, Cell]]:
 def errors_by_seed(
     histories: Sequence[RunHistory], number: Callable[[dict[int, float]], float]
 ) -> tuple[dict[Place, dict[tuple, float]], list[str]]:
-    """({(method, (data, labels)): {seed and draw: error}}, notes) of runs; `number` makes one of {step: error}.
+    """({(method, (data, labels)): {(seed, draw): error}}, notes) of runs; `number` reduces {step: error} to one error.
 
-    NaN, for none, is left out. Of two runs with the same seed and draw of labels in one cell the later folder counts,
-    which the notes say.
+    NaN, which means none, is left out. Of two runs with the same seed and draw of labels in one cell the later folder
+    counts, with a note.
     """
     errors: dict[Place, dict[tuple, float]] = {}
     notes: list[str] = []
@@ -78,25 +78,25 @@ def errors_by_seed(
             if not math.isfinite(value):
                 continue
             if key in errors.setdefault(place, {}):
-                notes.append(f"{history.folder}: seed {key[0]} of {method} is there already; this one counts")
+                notes.append(f"{history.folder}: repeats seed {key[0]} of {method}; this later run counts")
             errors[place][key] = value
     return {place: found for place, found in errors.items() if found}, notes
 
 
 def cell_of(errors: Iterable[float]) -> Cell:
-    """Mean and population standard deviation, as the papers report them."""
+    """Mean and population standard deviation, as reported in the papers."""
     values = np.array(list(errors))
     return Cell(float(values.mean()), float(values.std()), len(values))
 
 
 def _labels(history: RunHistory, data: Mapping[str, Any]) -> int:
-    """How many samples were labelled; of a list of one's own, as many as the copy in the run folder has."""
+    """Number of labelled samples; for a list of one's own, as many as its copy in the run folder has."""
     copy = history.folder / "labelled.txt"
     return len(copy.read_text().split()) if data.get("labelled") and copy.is_file() else data.get("labels") or 0
 
 
 def deviation(cell: Cell) -> float:
-    """What stands behind ± where nothing else is said."""
+    """The number behind ± unless stated otherwise."""
     return cell.std
 
 
@@ -104,9 +104,12 @@ class Grid(NamedTuple):
     """Rows and columns with their names.
 
     Attributes:
-      sources: name -> {(row, column): `Cell`}; notes: one line each, below the table.
-      ranked: whether the best of each column is marked; of: what a row is; half: cell -> what stands behind ±, NaN for
-        nothing; digits: after the point.
+      sources: name -> {(row, column): `Cell`}.
+      notes: one line each, below the table.
+      ranked: whether the best of each column is marked.
+      of: what a row is.
+      half: cell -> the number behind ±, NaN for none.
+      digits: after the decimal point.
     """
 
     title: str
@@ -129,7 +132,7 @@ class Grid(NamedTuple):
 
 
 def grids(name: str, histories: Sequence[RunHistory], select: str = "best") -> list[Grid]:
-    """The paper's table beside the runs; their differences seed by seed; their error by step."""
+    """The paper's table next to the runs; their differences seed by seed; their error by step."""
     source, paper = expected(name)
     by_seed, notes = errors_by_seed(histories, lambda errors: selected(errors, select))
     ours = {place: cell_of(found.values()) for place, found in by_seed.items()}
@@ -146,7 +149,7 @@ def grids(name: str, histories: Sequence[RunHistory], select: str = "best") -> l
 
 
 def differences(by_seed: Mapping[Place, Mapping[tuple, float]]) -> Grid:
-    """How much a method's error differs from that of each of BASES: mean and half of the 95% interval over seeds."""
+    """Difference in error between a method and each of BASES: mean and half of the 95% interval over seeds."""
     found: dict[str, dict[Place, Cell]] = {f"minus {base}": {} for base in BASES}
     for base in BASES:
         for (method, column), errors in by_seed.items():
@@ -157,12 +160,12 @@ def differences(by_seed: Mapping[Place, Mapping[tuple, float]]) -> Grid:
                 found[f"minus {base}"][method, column] = Cell(float(mean), float(half), len(pairs))
     places = [place for cells in found.values() for place in cells]
     rows, columns = (list(dict.fromkeys(part)) for part in (zip(*places, strict=True) if places else ((), ())))
-    note = "mean ± half of the 95% interval (Student's t) of the differences of runs with the same seed and labels"
+    note = "mean ± half of the 95% interval (Student's t) of the differences between runs with the same seed and labels"
     return Grid("Difference in error, points", rows, columns, found, [note], ranked=False)
 
 
 def by_step(histories: Sequence[RunHistory]) -> Grid:
-    """The error early in training, at the evaluation nearest to each step of EARLY, which the notes name."""
+    """The error early in training, at the evaluation nearest to each step of EARLY, as listed in the notes."""
     early: dict[Place, Cell] = {}
     notes = []
     for step in EARLY:
@@ -175,7 +178,7 @@ def by_step(histories: Sequence[RunHistory]) -> Grid:
 
 
 def error_near(step: int, used: set[int], errors: Mapping[int, float]) -> float:
-    """The error at the evaluation nearest to a step, which is added to `used`; NaN where that is too far."""
+    """The error at the evaluation nearest to a step, which is added to `used`; NaN if that is too far away."""
     nearest = min(errors, key=lambda k: (abs(k - step), k), default=-1)
     if abs(nearest - step) > NEAR * step:
         return math.nan
@@ -184,14 +187,14 @@ def error_near(step: int, used: set[int], errors: Mapping[int, float]) -> float:
 
 
 def named(column: tuple[str, int] | int | float | str) -> str:
-    """A column's heading; 0 labels are all."""
+    """A column's heading; 0 labels means all."""
     if isinstance(column, str | float):
         return one_line(column if isinstance(column, str) else f"{column:g}")
     return one_line(f"{column[0]} {column[1] or 'all'}" if isinstance(column, tuple) else f"{column:,}")
 
 
 def ranks(grid: Grid, source: str) -> dict[Place, int]:
-    """{place: 1 or 2} of the least and the next mean of every column of a source; equal means share a rank."""
+    """{place: 1 or 2} for the lowest and second lowest mean in every column of a source; equal means share a rank."""
     found: dict[Place, int] = {}
     for column in grid.columns if grid.ranked else ():
         of_column = {place: cell.mean for place, cell in grid.sources[source].items() if place[1] == column}
@@ -208,7 +211,7 @@ MARKS = {
 
 
 def cells_of(grid: Grid, kind: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of text, a row per method and source; empty where nothing was run."""
+    """Header and rows of text, a row per method and source; empty cells where nothing was run."""
     table = []
     for row in grid.rows:
         for source, cells in grid.sources.items():
@@ -223,17 +226,17 @@ def cells_of(grid: Grid, kind: str) -> tuple[list[str], list[list[str]]]:
 
 
 def text(grid: Grid) -> str:
-    """Columns of fixed width; * is the best, ' the second of its source and column."""
+    """Fixed-width columns; * marks the best and ' the second best of its source and column."""
     header, rows = cells_of(grid, "text")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (header, *rows)]
     doubtful = any(cell.note for cells in grid.sources.values() for cell in cells.values())
-    legend = ["* best, ' second of the source" + "; † see below" * doubtful] if grid.ranked else []
+    legend = ["* best, ' second best of the source" + "; † see below" * doubtful] if grid.ranked else []
     return "\n".join([grid.title, *lines, *legend, *(f"  {note}" for note in grid.notes)]) + "\n"
 
 
 def markdown(grid: Grid) -> str:
-    """The best in bold, the second underlined."""
+    """The best in bold, the second best underlined."""
     header, rows = cells_of(grid, "markdown")
     lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
     return "\n".join([f"### {grid.title}", "", *lines, "", *(f"- {note}" for note in grid.notes)]) + "\n"
@@ -253,7 +256,7 @@ def html(grid: Grid) -> str:
 
 
 def rows_of(all_grids: Iterable[Grid]) -> str:
-    """CSV, a line per cell: table, method, column, source, mean, std, n, rank, note."""
+    """CSV, one line per cell: table, method, column, source, mean, std, n, rank, note."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["table", "method", "column", "source", "mean", "std", "n", "rank", "note"])

@@ -1,4 +1,4 @@
-"""The files of a run folder, as they may be found after years: what cannot be used is left out, with a note."""
+"""Reads the files of a run folder, however old or damaged: what cannot be used is left out, with a note."""
 
 import base64
 import json
@@ -11,10 +11,10 @@ from infojax.measures.catalogue import LABELLED
 from infojax.train.runlog import RunFolderError
 from infojax.train.schema import BY_CLASS, NUMBER, POINTS, TYPES
 
-MOST = 2**53  # whole numbers up to here are exact as floats
-DEEPEST = 50  # levels of nested settings; readers of JSON end at some depth, in an error of their own
+MOST = 2**53  # integers up to this are exact as floats
+DEEPEST = 50  # levels of nested settings; JSON readers fail at some depth, each with an error of its own
 
-# What figures and tables rely on; other settings may hold anything.
+# The settings that figures and tables rely on; others may hold anything.
 OF_SETTINGS = {
     "name": str, "task": str, "num_classes": int, "steps": int, "steps_per_epoch": NUMBER, "sweep": dict,
     "sweep.name": str, "report": dict, "report.x_scale": str, "path.fork": int, "versions": dict, "git": str,
@@ -22,21 +22,21 @@ OF_SETTINGS = {
 
 
 def read_settings(path: Path) -> dict:
-    """The JSON object of a file; {} where there is none.
+    """The JSON object in a file; {} if there is no such file.
 
     Raises:
-      RunFolderError: it is no JSON object, or a setting that figures rely on has another type.
+      RunFolderError: it is not a JSON object, or a setting that figures rely on has another type.
     """
     if not path.exists():
         return {}
     if not path.is_file():
-        raise RunFolderError(f"{path}: is no regular file; expected one JSON object")
+        raise RunFolderError(f"{path}: not a regular file; expected one JSON object")
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or _depth(found) > DEEPEST:
-        raise RunFolderError(f"{path}: is damaged; expected one JSON object")
+        raise RunFolderError(f"{path}: damaged; expected one JSON object")
     for key, kind in OF_SETTINGS.items():
         part, _, inner = key.rpartition(".")
         holder = found.get(part) if part else found
@@ -47,9 +47,9 @@ def read_settings(path: Path) -> dict:
 
 
 def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
-    """(rows, notes): the rows that can be used, and in one line each what was left out and why.
+    """(rows, notes): the usable rows, and one line for each kind of thing left out, with the reason.
 
-    A number that is not finite is None, as it is written; `swept` is a key that may hold text.
+    A non-finite number is read as None, as it was written; `swept` is a key whose values may be text.
     """
     rows: list[dict] = []
     damaged: dict[str, list[int]] = {}
@@ -70,16 +70,16 @@ def read_rows(path: Path, swept: str = "") -> tuple[list[dict], list[str]]:
         rows.append(row)
     if cut_short:
         damaged["cut short"] = [len(lines) + 1]
-    notes = [f"{name} is no number in {_places(at)}: left out there" for name, at in text.items()]
+    notes = [f"{name} is not a number in {_places(at)}: left out there" for name, at in text.items()]
     if damaged:
         count = sum(map(len, damaged.values()))
         reasons = "; ".join(f"{problem} ({_places(at)})" for problem, at in damaged.items())
-        notes.insert(0, f"{count} of {len(lines) + bool(cut_short)} lines are damaged and left out: {reasons}")
+        notes.insert(0, f"{count} of {len(lines) + bool(cut_short)} lines are damaged and were skipped: {reasons}")
     return rows, [f"{path}: {note}" for note in notes]
 
 
 def _row(line: str, swept: str) -> tuple[dict | None, str]:
-    """(row, "") or (None, what is wrong with it)."""
+    """(row, "") or (None, the reason why it is unusable)."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -99,20 +99,20 @@ def _row(line: str, swept: str) -> tuple[dict | None, str]:
         return None, "step is negative"
     for names in POINTS:
         if names[0] in row and not _same_length([row.get(name) for name in (*names, "labels")]):
-            return None, f"{', '.join(names)} and labels must be lists of numbers of one length"
+            return None, f"{', '.join(names)} and labels must be lists of numbers of equal length"
     if "tsne_x" in row and not {"split", "n"} <= row.keys():
         return None, "a map without split or n"
     if "cloud_x" in row and not _fits(row):
-        return None, "means must be a list of three numbers per class, the labels positions in it"
+        return None, "means must be a list of three numbers per class, and labels indices into it"
     if "class_names" in row and not _by_class(row):
-        return None, "what is told by class must be lists of numbers, as long as class_names; the map is square"
+        return None, "per-class values must be lists of numbers as long as class_names, and the map square"
     if "pictures" in row and not _pictured(row):
-        return None, "pictures are not the bytes of pictures_shape (n, H, W, 3 or 7)"
+        return None, "pictures must be the bytes of an array of shape pictures_shape (n, H, W, 3 or 7)"
     return row, ""
 
 
 def _by_class(row: dict[str, Any]) -> bool:
-    """Whether lists by class have a number, or None, for each of the names, and the map one for each pair."""
+    """Whether per-class lists have a number or None for each class name, and the map one for each pair."""
     names = row["class_names"]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return False
@@ -132,7 +132,7 @@ def _by_class(row: dict[str, Any]) -> bool:
 
 
 def _pictured(row: dict[str, Any]) -> bool:
-    """Whether pictures are base64 of as many bytes as their shape says: picture, prediction, and what was hidden."""
+    """Whether pictures are base64 of as many bytes as their shape requires: picture, prediction, hidden patches."""
     shape = row.get("pictures_shape")
     if not (isinstance(shape, list) and len(shape) == 4 and all(_is(x, int) and 0 < x < 10**5 for x in shape)):
         return False
@@ -143,7 +143,7 @@ def _pictured(row: dict[str, Any]) -> bool:
 
 
 def _fits(cloud: dict[str, Any]) -> bool:
-    """Whether means and head, which may be absent, are lists of three numbers (None is not finite), a class each."""
+    """Whether means and head, which are optional, are lists of three numbers (None if not finite) per class."""
     means, head = cloud.get("means", ()), cloud.get("head", [])
     threes = all(
         isinstance(x, list)

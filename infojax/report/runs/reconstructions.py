@@ -1,4 +1,4 @@
-"""What a masked auto-encoder saw of a few pictures, and what it made of the rest."""
+"""What a masked autoencoder saw of a few pictures, and how it filled in the rest."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from infojax.report.runs.curves import Method
 RECONSTRUCTIONS = (
     "He et al. 2022, Fig. 2, measured: held-out pictures at the last evaluation of one seed, with masks drawn once. "
     "“pasted”: the prediction where the patch was hidden, the picture elsewhere. A network that predicts normalised "
-    "patches (norm_pix) is not told their mean and contrast: those of the picture's own patches are put back, so that "
-    "only the texture within a patch is predicted. Visible patches are not trained to be right."
+    "patches (norm_pix) does not predict their mean and contrast: those of the picture's own patches are used, so that "
+    "only the texture within a patch is predicted. The loss does not cover visible patches."
 )
 ROWS = ("picture", "visible", "prediction", "pasted")
-GREY = 127  # of what was hidden
+GREY = 127  # of hidden patches
 
 
 @styled
 def draw_reconstructions(methods: Sequence[Method], title: str) -> Drawn | None:
-    """(figure, rows) of the pictures of each method's first run that has some; None where none has."""
+    """(figure, rows) of the pictures of each method's first run that has some; None without any."""
     shown = [(method, row) for method in methods if (row := _row(method)) is not None]
     if not shown:
         return None
@@ -65,14 +65,14 @@ def unpacked(row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def pictured(row: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
-    """For each picture, what is drawn of it by the names of ROWS."""
+    """For each picture, the images drawn of it, by the names in ROWS."""
     pictures, predictions, hidden = unpacked(row)
     shown = np.where(hidden, GREY, pictures), predictions, np.where(hidden, predictions, pictures)
     return [dict(zip(ROWS, parts, strict=True)) for parts in zip(pictures, *shown, strict=True)]
 
 
 def _numbers(row: Mapping[str, Any], i: int) -> dict[str, float]:
-    """Share of pixels that were hidden, and the root of the mean squared error there, in levels of 255."""
+    """Share of pixels that were hidden, and the root mean squared error there, in levels of 255."""
     pictures, predictions, hidden = (part[i].astype(float) for part in unpacked(row))
     error = ((pictures - predictions) ** 2 * hidden).sum() / max(hidden.sum() * pictures.shape[-1], 1)
     return {"hidden": float(hidden.mean()), "rmse_hidden": float(np.sqrt(error))}

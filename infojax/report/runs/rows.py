@@ -1,7 +1,7 @@
-"""The history of a run folder, from its rows: by split and quantity, over steps, as means over runs with intervals."""
+"""A run folder's history, from its rows: by split and quantity, over steps, with means and intervals over runs."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,34 +16,34 @@ from infojax.report.runs.reading import read_rows, read_settings
 from infojax.train.runlog import RunFolderError
 from infojax.train.schema import COORDINATES, quantities
 
-BATCH = "batch"  # the split of training rows: what was measured on the batch just trained on
+BATCH = "batch"  # the split of training rows, which are measured on the batch just trained on
 FIRST = ("train", "test")  # the order of splits; others follow as they appear
 Values = dict[tuple[str, str, str], dict[int, dict[Any, float]]]  # {(axis, split, quantity): {run: {place: number}}}
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """A run, or a group of runs, as its folder tells it.
+    """A run, or a group of runs, as read from its folder.
 
     Attributes:
-      folder: where it was read.
+      folder: where it was read from.
       config: nested settings.
-      environment: where it happened; empty where that is not known.
-      values: {(axis, split, quantity): {run: {place: number}}}; the axis is "step" or one of COORDINATES (of these,
-        the last step); NaN is a number that was not finite. What was measured at a layer is named "nc1@layer1".
+      environment: machine and versions; empty if unknown.
+      values: {(axis, split, quantity): {run: {place: number}}}; the axis is "step" or one of COORDINATES (for these,
+        the values at the last step); NaN stands for a non-finite number. Quantities of a layer are named "nc1@layer1".
       swept: name of the swept hyper-parameter, or "".
-      groups: {swept value: runs}; {None: all runs} where nothing is swept.
-      seeds: {run: seed}, as far as the rows name them.
+      groups: {swept value: runs}; {None: all runs} if nothing is swept.
+      seeds: {run: seed}, where the rows give it.
       frozen: {run: first logged step at which it was frozen}.
-      sizes: {split: samples}.
+      sizes: {split: number of samples}.
       convention: of NC1, or "".
       last: the last step of any row.
       maps: {run: row} of the last two-dimensional map of each run: "tsne_x", "tsne_y", "labels", "split".
-      layers: {name: depth}, by depth; empty where nothing was measured by layer.
-      dims: {name: numbers per sample}, as far as the rows tell.
+      layers: {name: depth}, by depth; empty if no layer was measured.
+      dims: {layer: numbers per sample}, where the rows give it.
       clouds: {(run, split): {step: row}} of three-dimensional features: "cloud_x", "cloud_y", "cloud_z", "labels".
-      classes: {(run, split): {step: row}} of numbers by class: "class_names" and lists of the same length.
-      notes: what of the folder was left out, one line each.
+      classes: {(run, split): {step: row}} of per-class values: "class_names" and lists of the same length.
+      notes: one line for each kind of thing that was left out.
       pictures: {run: row} of the last reconstructions: "pictures", "pictures_shape", "split".
     """
 
@@ -84,7 +84,7 @@ def read_history(folder: str | Path) -> RunHistory:
     """Reads a run folder.
 
     Raises:
-      RunFolderError: what is missing or damaged, in one line.
+      RunFolderError: something is missing or damaged; the message is one line.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -105,75 +105,76 @@ def history_of(
     environment: dict[str, Any] | None = None,
     folder: str | Path = ".",
 ) -> RunHistory:
-    """Groups rows by split, quantity and run; of two rows for one place the later counts."""
+    """Groups rows by split, quantity and run; of two rows for the same place the later counts."""
     swept, value_of = _swept(rows, config)
-    logged: dict[tuple[str, str, str], dict[int, dict[tuple[int, Any], float]]] = {}
-    clouds: dict[tuple[int, str], dict[int, dict[str, Any]]] = {}
-    classes: dict[tuple[int, str], dict[int, dict[str, Any]]] = {}
-    seeds: dict[int, int] = {}
     frozen: dict[int, int] = {}
-    sizes: dict[str, int] = {}
-    layers: dict[str, int] = {}
-    dims: dict[str, int] = {}
-    convention = ""
     for row in rows:
-        run = row.get("run", 0)
-        if "seed" in row:
-            seeds[run] = row["seed"]
         if row.get("frozen"):
-            frozen.setdefault(run, row["step"])
-        if row["kind"] not in ("train", "eval") or row.get("frozen") or row.get("of_frozen"):
-            continue
-        split = BATCH if row["kind"] == "train" else row.get("split", "")
-        if isinstance(row.get("n"), int):
-            sizes[split] = row["n"]
-        at_layer = "layer" in row
-        if at_layer:
-            layers[row["layer"]] = row.get("depth", 0)
-            dims |= {row["layer"]: row["dim"]} if "dim" in row else {}
-        if "cloud_x" in row:
-            clouds.setdefault((run, split), {})[row["step"]] = row
-        if "class_names" in row:
-            classes.setdefault((run, split), {})[row["step"]] = row
-        convention = row.get("convention") or convention
-        along = (name for name in COORDINATES if name in row and name != swept and row["kind"] == "eval")
-        axis = next(along, "step")
-        for name in quantities(row) - {axis, swept}:
-            if row[name] is None or type(row[name]) in (int, float):
-                quantity = f"{name}@{row['layer']}" if at_layer else name
-                places = logged.setdefault((axis, split, quantity), {}).setdefault(run, {})
-                places[row["step"], row[axis]] = math.nan if row[name] is None else float(row[name])
-    values = {key: {run: _places(key[0], found) for run, found in runs.items()} for key, runs in logged.items()}
+            frozen.setdefault(_run(row), row["step"])
+    measured = [row for row in rows if row["kind"] in ("train", "eval") and not _of_frozen(row)]
+    layers = [row for row in measured if "layer" in row]
+    values = _values(measured, swept)
     groups: dict[Any, list[int]] = {}
-    for run in sorted({row.get("run", 0) for row in rows}):
+    for run in sorted({_run(row) for row in rows}):
         groups.setdefault(value_of.get(run), []).append(run)
-    groups = dict(sorted(groups.items(), key=lambda pair: _order(pair[0])))
-    last = max(row["step"] for row in rows)
-    layers = dict(sorted(layers.items(), key=lambda pair: pair[1]))
-    maps = {row.get("run", 0): row for row in rows if "tsne_x" in row and not row.get("frozen")}
     return RunHistory(
         folder=Path(folder),
         config=config,
         environment=environment or {},
         values=values | _derived(values),
         swept=swept,
-        groups=groups,
-        seeds=seeds,
+        groups=dict(sorted(groups.items(), key=lambda pair: _order(pair[0]))),
+        seeds={_run(row): row["seed"] for row in rows if "seed" in row},
         frozen=frozen,
-        sizes=sizes,
-        convention=convention,
-        last=last,
-        maps=maps,
-        layers=layers,
-        dims=dims,
-        clouds=clouds,
-        classes=classes,
-        pictures={row.get("run", 0): row for row in rows if "pictures" in row},
+        sizes={_split(row): row["n"] for row in measured if isinstance(row.get("n"), int)},
+        convention=next((row["convention"] for row in reversed(measured) if row.get("convention")), ""),
+        last=max(row["step"] for row in rows),
+        maps={_run(row): row for row in rows if "tsne_x" in row and not row.get("frozen")},
+        layers=dict(sorted({row["layer"]: row.get("depth", 0) for row in layers}.items(), key=lambda pair: pair[1])),
+        dims={row["layer"]: row["dim"] for row in layers if "dim" in row},
+        clouds=_by_step(measured, "cloud_x"),
+        classes=_by_step(measured, "class_names"),
+        pictures={_run(row): row for row in rows if "pictures" in row},
     )
 
 
+def _run(row: Mapping[str, Any]) -> int:
+    return row.get("run", 0)
+
+
+def _split(row: Mapping[str, Any]) -> str:
+    return BATCH if row["kind"] == "train" else row.get("split", "")
+
+
+def _of_frozen(row: Mapping[str, Any]) -> bool:
+    return bool(row.get("frozen") or row.get("of_frozen"))
+
+
+def _values(rows: Iterable[dict[str, Any]], swept: str) -> Values:
+    """The numbers of the rows, by axis, split, quantity and run."""
+    logged: dict[tuple[str, str, str], dict[int, dict[tuple[int, Any], float]]] = {}
+    for row in rows:
+        along = (name for name in COORDINATES if name in row and name != swept and row["kind"] == "eval")
+        axis = next(along, "step")
+        for name in quantities(row) - {axis, swept}:
+            if row[name] is None or type(row[name]) in (int, float):
+                quantity = f"{name}@{row['layer']}" if "layer" in row else name
+                places = logged.setdefault((axis, _split(row), quantity), {}).setdefault(_run(row), {})
+                places[row["step"], row[axis]] = math.nan if row[name] is None else float(row[name])
+    return {key: {run: _places(key[0], found) for run, found in runs.items()} for key, runs in logged.items()}
+
+
+def _by_step(rows: Iterable[dict[str, Any]], key: str) -> dict[tuple[int, str], dict[int, dict[str, Any]]]:
+    """{(run, split): {step: row}} of the rows that have the key."""
+    found: dict[tuple[int, str], dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        if key in row:
+            found.setdefault((_run(row), _split(row)), {})[row["step"]] = row
+    return found
+
+
 def _places(axis: str, found: Mapping[tuple[int, Any], float]) -> dict:
-    """{place: number} from {(step, place): number}: a coordinate other than time counts at the last step."""
+    """{place: number} from {(step, place): number}; for a coordinate other than time, only those at the last step."""
     last = max(step for step, _ in found)
     return {place: value for (step, place), value in sorted(found.items()) if axis == "step" or step == last}
 
@@ -208,7 +209,7 @@ def _derived(values: Values) -> Values:
 
 
 def mean_interval(values: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over runs, half of its 95% interval (Student's t), and how many are finite; (runs, P) to (P,) each."""
+    """Mean over runs, half of its 95% interval (Student's t) and the number of finite values; (runs, P) to (P,)."""
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
     n, kept = finite.sum(0), np.where(finite, values, 0.0)
@@ -222,9 +223,9 @@ def mean_interval(values: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def run_means(
     history: RunHistory, split: str, quantity: str, runs: Sequence[int], axis: str = "step"
 ) -> RunMeans | None:
-    """The quantity over the given runs, at every place where one of them has it; None where none has.
+    """The quantity over the given runs, at every place where one of them has it; None if none has it anywhere.
 
-    On the axis "swept" the place of a run is its swept value (its position, for text), and the number its last.
+    On the axis "swept" the place of a run is its swept value (for text, its index), with the run's last number.
     """
     found = history.values.get(("step" if axis == "swept" else axis, split, quantity), {})
     found = {run: found[run] for run in runs if run in found}
@@ -237,7 +238,7 @@ def run_means(
     along = sorted({place for of_run in found.values() for place in of_run})
     table = [[of_run.get(place, math.nan) for place in along] for of_run in found.values()]
     mean, half, n = mean_interval(table)
-    with np.errstate(invalid="ignore"):  # of numbers near the largest there is
+    with np.errstate(invalid="ignore"):  # numbers near the float maximum overflow
         return RunMeans(np.array(along, np.float64), mean, mean - half, mean + half, n)
 
 
@@ -250,7 +251,7 @@ def swept_places(history: RunHistory) -> dict[Any, list[int]]:
 def limits(
     history: RunHistory, split: str, quantity: str, runs: Sequence[int], axis: str = "step"
 ) -> np.ndarray | None:
-    """The limit at each place of `run_means`; None where the quantity has none, or it is not known."""
+    """The limit at each place of `run_means`; None if the quantity has none, or it is unknown."""
     of = measure_of(quantity)
     limit, measured = of.limit, run_means(history, split, quantity, runs, axis)
     if measured is None or limit == "" or (of.of_a_simplex and not _simplex_fits(history, split)):
@@ -268,7 +269,7 @@ def limits(
 
 
 def closed_limits(classes: int) -> dict[str, float]:
-    """Limits that depend on the number of classes alone."""
+    """Limits that depend only on the number of classes."""
     return {
         "log(C-1)": math.log(classes - 1),
         "C-1": float(classes - 1),
@@ -278,7 +279,7 @@ def closed_limits(classes: int) -> dict[str, float]:
 
 
 def _simplex_fits(history: RunHistory, split: str) -> bool:
-    """Whether the embedding has C - 1 dimensions; runs that do not say how many it has are taken to have enough."""
+    """Whether the embedding has at least C - 1 dimensions; assumed of runs that did not record its width."""
     found = history.values.get(("step", split, "embedding_dim"), {}).values()
     dims = [dim for of_run in found for dim in of_run.values()]
     return not dims or min(dims) >= (num_classes(history) or 0) - 1
@@ -287,7 +288,7 @@ def _simplex_fits(history: RunHistory, split: str) -> bool:
 def at_end(
     history: RunHistory, split: str, quantity: str, runs: Sequence[int], steps: Mapping[int, int] | None = None
 ) -> np.ndarray:
-    """The quantity of each run at its last place, or at its own step of `steps`; NaN where it has none, (runs,)."""
+    """The quantity of each run at its last place, or at its own step in `steps`; NaN where missing. (runs,)."""
     found = history.values.get(("step", split, quantity), {})
     ends = [found.get(run, {}) for run in runs]
     if steps is not None:
@@ -303,13 +304,13 @@ def last_step(history: RunHistory) -> int:
 
 
 def rested(history: RunHistory) -> bool:
-    """Whether every run came to the end that its objective sets, maybe before the planned steps."""
+    """Whether every run reached the end that its objective sets, which may be before the planned steps."""
     found = history.values.get(("step", BATCH, "resting"), {}).values()
     return bool(found) and all(of_run[max(of_run)] == 1 for of_run in found)
 
 
 def at_common_steps(history: RunHistory, runs: Sequence[int], *keys: tuple[str, str]) -> dict[int, np.ndarray]:
-    """{step: (runs, keys)} of the (split, quantity) that were measured at one step, of runs that have all, finite."""
+    """{step: (runs, keys)} of (split, quantity) pairs measured at one step, over runs with finite values of all."""
     found: dict[int, list[list[float]]] = {}
     for run in runs:
         columns = [history.values.get(("step", *key), {}).get(run, {}) for key in keys]
@@ -321,25 +322,25 @@ def at_common_steps(history: RunHistory, runs: Sequence[int], *keys: tuple[str, 
 
 
 def first_accurate(history: RunHistory, run: int, split: str, least: float = 0.99) -> int | None:
-    """The first evaluation of a run with at least this accuracy; None where there is none."""
+    """The first evaluation of a run with at least this accuracy, or None."""
     found = history.values.get(("step", split, "accuracy"), {}).get(run, {})
     return min((k for k, x in found.items() if x >= least), default=None)
 
 
 def num_classes(history: RunHistory) -> int | None:
-    """C of the config, from 3 to a million, else None: no limit is drawn on a guess."""
+    """C of the config if between 3 and a million, else None: no limit is drawn on a guess."""
     found = history.config.get("num_classes")
     return found if isinstance(found, int) and 3 <= found <= 10**6 else None
 
 
 def first_perfect(history: RunHistory, runs: Sequence[int]) -> dict[int, int] | None:
-    """{run: first evaluation at which all of the training samples are right}; None unless every run has one."""
+    """{run: first evaluation at which all training samples are classified correctly}; None unless every run has one."""
     steps = {run: first_accurate(history, run, "train", 1) for run in runs}
     found = {run: step for run, step in steps.items() if step is not None}
     return found if found and len(found) == len(steps) else None
 
 
 def splits_of(history: RunHistory, quantities: Collection[str], axis: str = "step") -> list[str]:
-    """The splits on which any of the quantities was evaluated, train and test first."""
+    """The splits on which any of the quantities was evaluated, with train and test first."""
     found = dict.fromkeys(s for a, s, name in history.values if a == axis and name in quantities and s != BATCH)
     return [s for s in FIRST if s in found] + [s for s in found if s not in FIRST]

@@ -1,7 +1,7 @@
-"""Which of a run's evaluations its test error is read from: the protocols of the field, by name.
+"""Which evaluations of a run its test error is taken from: the protocols of the field, by name.
 
-A pure function of the rows: every evaluation stays in metrics.jsonl, so that a run reports each of them at any time,
-and a run that was resumed reports what an uninterrupted one does.
+Selections are pure functions of the rows: every evaluation stays in metrics.jsonl, so that any of them can be reported
+at any time, and a resumed run reports the same as an uninterrupted one.
 """
 
 import math
@@ -18,10 +18,12 @@ LAST = 20  # evaluations
 
 
 class Selection(NamedTuple):
-    """How one number is made of the errors of all evaluations, in the order of steps.
+    """How the errors of all evaluations, in the order of steps, are reduced to one number.
 
     Attributes:
-      of: errors (P,) -> number; selects_on: what the choice has seen; source: who reports it.
+      of: errors (P,) -> number.
+      selects_on: the data that the choice depends on.
+      source: who reports it.
     """
 
     of: Callable
@@ -30,7 +32,7 @@ class Selection(NamedTuple):
 
 
 SELECTIONS = {
-    "best": Selection(np.min, "the test set: the least of all evaluations", "TorchSSL, and the papers' tables"),
+    "best": Selection(np.min, "the test set: the lowest of all evaluations", "TorchSSL, and the papers' tables"),
     "last": Selection(lambda errors: errors[-1], "nothing", "TorchSSL's averaging script"),
     "mean_last_20": Selection(lambda errors: np.mean(errors[-LAST:]), "nothing", "TorchSSL's averaging script"),
     "median_last_20": Selection(lambda errors: np.median(errors[-LAST:]), "nothing", "FixMatch's own code"),
@@ -38,12 +40,12 @@ SELECTIONS = {
 
 
 def several(history: RunHistory) -> bool:
-    """Whether the task is one whose published numbers differ in this."""
+    """Whether the task is one whose published numbers depend on the selection."""
     return history.config.get("task") == "semisup"
 
 
 def errors_of(history: RunHistory, run: int, split: str = "test") -> dict[int, float]:
-    """{step: error in %} of a run, of the averaged weights where these were evaluated: what the field reports."""
+    """{step: error in %} of a run, with averaged weights where these were evaluated: what the field reports."""
     for quantity in ("error_ema", "error"):
         found = history.values.get(("step", split, quantity), {}).get(run)
         if found:
@@ -52,13 +54,13 @@ def errors_of(history: RunHistory, run: int, split: str = "test") -> dict[int, f
 
 
 def selected(errors: Mapping[int, float], name: str) -> float:
-    """The number that a selection makes of {step: error}; NaN of none."""
+    """The number that a selection gives for {step: error}; NaN if empty."""
     values = np.array([errors[step] for step in sorted(errors)])
     return float(SELECTIONS[name].of(values)) if len(values) else math.nan
 
 
 def selections(history: RunHistory, split: str = "test") -> list[dict]:
-    """A row for each run and selection: "run", "seed", "selection", "error", "evaluations", "selects_on", "source"."""
+    """A row per run and selection: "run", "seed", "selection", "error", "evaluations", "selects_on", "source"."""
     rows = []
     for run in (run for runs in history.groups.values() for run in runs):
         errors = errors_of(history, run, split)
@@ -84,10 +86,10 @@ def selections_table(history: RunHistory, split: str = "test") -> tuple[list[str
 
 
 def selection_lines(history: RunHistory, split: str = "test") -> list[str]:
-    """The selections in the terminal."""
+    """The selections as text for the terminal."""
     header, rows = selections_table(history, split)
     counts = [len(errors_of(history, run, split)) for runs in history.groups.values() for run in runs]
-    few = f"; of {min(counts)} evaluations, fewer than {LAST}" if rows and min(counts) < LAST else ""
+    few = f"; only {min(counts)} evaluations, fewer than {LAST}" if rows and min(counts) < LAST else ""
     return (
         ["", f"Error on {split}, by evaluation{few}", *columns([header[:-1], *(r[:-1] for r in rows)])] if rows else []
     )

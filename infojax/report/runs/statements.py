@@ -1,4 +1,4 @@
-"""What the papers say of a study, for the page of its run: `infojax/report/expected/figures.json`."""
+"""The papers' statements about a study, for the page of its run: `infojax/report/expected/figures.json`."""
 
 import json
 from html import escape
@@ -8,7 +8,7 @@ from infojax.report.runs.rows import RunHistory
 
 
 def statements(study: str) -> list[tuple[str, str]]:
-    """(where it stands, what it says) of each figure and table of the papers that the config `study` is for."""
+    """(location, statement) of each figure and table of the papers that the config `study` reproduces."""
     found = json.loads((files("infojax.report") / "expected" / "figures.json").read_text(encoding="utf-8"))
     return [
         (f"{found['sources'][figure['source']].split(',')[0]}, {figure['where']}", figure["statement"])
@@ -18,7 +18,7 @@ def statements(study: str) -> list[tuple[str, str]]:
 
 
 def papers_box(history: RunHistory) -> str:
-    """A folded section with them; "" where there are none."""
+    """A folded section with the statements; "" if there are none."""
     said = statements(str(history.config.get("name", "")))
     rows = "".join(f"<li><b>{escape(where)}</b>: {escape(text)}</li>" for where, text in said)
     return f"<details><summary>What the papers say</summary><ul>{rows}</ul></details>" if said else ""

@@ -1,4 +1,4 @@
-"""Runs as tables of text: the last evaluation with its interval over seeds, warnings, and settings that differ."""
+"""Text tables of runs: the last evaluation with its interval over seeds, warnings, and settings that differ."""
 
 import math
 import os
@@ -33,14 +33,14 @@ BY_LAYER = {name: measure.column for name, measure in CATALOGUE.items() if measu
 
 
 def facts(history: RunHistory) -> str:
-    """Data, model, number of seeds, samples of each split."""
+    """Data, model, number of seeds, and samples per split."""
     sizes = ", ".join(f"{split} n = {n:,}" for split, n in history.sizes.items() if split)
     parts = (data_and_model(history), sizes, counted(history, history.groups.values()), _path(history))
     return "; ".join(filter(None, parts))
 
 
 def _path(history: RunHistory) -> str:
-    """What a line between two networks lies between."""
+    """The ends of a linear path between two networks."""
     found = history.config.get("path")
     if not isinstance(found, dict):
         return ""
@@ -49,7 +49,7 @@ def _path(history: RunHistory) -> str:
 
 
 def counted(history: RunHistory, groups: Iterable[Sequence[int]]) -> str:
-    """How many seeds groups of runs have, and networks, where a seed stands for several."""
+    """The number of seeds in groups of runs, and of networks if a seed has several."""
     groups = list(groups)
     seeds, networks = span(_seeds(history, runs) for runs in groups), span(len(runs) for runs in groups)
     text = f"{seeds} seed{'' if seeds == '1' else 's'}"
@@ -61,12 +61,12 @@ def _seeds(history: RunHistory, runs: Sequence[int]) -> int:
 
 
 def data_and_model(history: RunHistory) -> str:
-    """Their names, as far as the config has them."""
+    """The names of data and model, as far as the config has them."""
     return ", ".join(filter(None, (_named(history, "data"), _named(history, "model"))))
 
 
 def span(numbers: Iterable[int]) -> str:
-    """The one number, or "least to most"; empty without any."""
+    """A single number, or "least to most"; empty if there are none."""
     numbers = sorted(numbers)
     return " to ".join(f"{n:,}" for n in dict.fromkeys(numbers[:1] + numbers[-1:]))
 
@@ -82,7 +82,7 @@ def title_of(history: RunHistory) -> str:
 
 
 def plus_minus(values: Sequence[float] | np.ndarray) -> str:
-    """Mean ± half of the 95% interval over runs; the number alone of one run; empty without any."""
+    """Mean ± half of the 95% interval over runs; a single run's number by itself; empty if there are none."""
     if not len(values):
         return ""
     [mean], [half], _ = mean_interval(np.asarray(values)[:, None])
@@ -92,7 +92,7 @@ def plus_minus(values: Sequence[float] | np.ndarray) -> str:
 def value_cell(
     history: RunHistory, split: str, quantity: str, runs: Sequence[int], steps: Mapping[int, int] | None = None
 ) -> str:
-    """`plus_minus` at the end, or at each run's own step; empty where it was not measured there."""
+    """`plus_minus` at the end, or at each run's own step; empty where nothing was measured."""
     if not history.values.get(("step", split, quantity), {}).keys() & set(runs):
         return ""
     values = at_end(history, split, quantity, runs, steps)
@@ -100,16 +100,16 @@ def value_cell(
 
 
 def limit_cell(history: RunHistory, split: str, quantity: str, runs: Sequence[int]) -> str:
-    """The limit at the end; empty where there is none."""
+    """The limit at the end; empty if there is none."""
     found = limits(history, split, quantity, runs)
     return "" if found is None or not math.isfinite(found[-1]) else format_value(found[-1], 4)
 
 
-CELLS: tuple[Callable[..., str], ...] = (value_cell, limit_cell)  # a quantity on a split, and beside it its limit
+CELLS: tuple[Callable[..., str], ...] = (value_cell, limit_cell)  # a quantity on a split, and its limit
 
 
 def summary_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(heading, header, rows) of the last evaluation: a row per quantity; a table per split if something is swept."""
+    """(heading, header, rows) of the last evaluation: a row per quantity; with a sweep, a table per split."""
     splits, groups = splits_of(history, SUMMARY), list(history.groups.items())
     if history.swept:
         return [_swept_table(history, split, groups) for split in splits]
@@ -150,9 +150,9 @@ def seeds_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[st
 
 
 def layers_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(heading, header, rows) of the last evaluation of the layers: a row per layer, and equi-separation below NC1.
+    """(heading, header, rows) of the layers' last evaluation: a row per layer, and equi-separation below NC1.
 
-    The heading names what was measured last before the last evaluation.
+    The heading names the quantities that were last measured at an earlier evaluation.
     """
     tables = []
     for value, runs in history.groups.items():
@@ -182,7 +182,7 @@ def _measured(history: RunHistory, split: str, name: str, runs: Sequence[int]) -
 
 
 def _earlier(history: RunHistory, columns: Mapping[tuple[str, str], list[int]]) -> list[str]:
-    """What was measured last before the last evaluation, and when."""
+    """The quantities that were last measured before the last evaluation, and when."""
     found: dict[int, dict[str, None]] = {}
     per_epoch = history.config.get("steps_per_epoch")
     for (name, _), steps in columns.items():
@@ -196,7 +196,7 @@ PHASED = ("mir", "hdr", "entropy_features", "entropy_head_weights")
 
 
 def phases_table(history: RunHistory, split: str = "test") -> tuple[list[str], list[list[str]]]:
-    """Header and rows, one per run: when it memorised and generalised, and what was measured then, before and after.
+    """Header and rows, one per run: when it memorised and generalised, with values at, before and after those steps.
 
     A quantity that was not evaluated at a step is taken from its next evaluation.
     """
@@ -220,12 +220,12 @@ def phases_table(history: RunHistory, split: str = "test") -> tuple[list[str], l
 
 
 def warnings_of(history: RunHistory) -> list[str]:
-    """What a reader must know before the numbers."""
+    """What a reader should know before looking at the numbers."""
     found = list(history.notes)
     for run, step in history.frozen.items():
         seed = f" (seed {history.seeds[run]})" if run in history.seeds else ""
         found.append(
-            f"run {run}{seed} left the finite numbers and is frozen from step {step:,}: means are of the others"
+            f"run {run}{seed} became NaN or Inf and is frozen from step {step:,}: means are over the other runs"
         )
     for (axis, split, quantity), runs in history.values.items():
         name, _, layer = quantity.partition("@")
@@ -233,17 +233,17 @@ def warnings_of(history: RunHistory) -> list[str]:
         below = sum(value < 0 for value in numbers)
         if axis == "step" and layer and measure_of(name).group == USABLE and below:
             found.append(
-                f"{name} of {layer} on {split} is below zero at {below} of {len(numbers)} measurements: a decoder "
-                "worse than chance; kept as it is"
+                f"{name} of {layer} on {split} is negative at {below} of {len(numbers)} measurements: a decoder "
+                "worse than chance; reported as measured"
             )
     planned = history.config.get("steps")
     if isinstance(planned, int) and history.last < planned and not rested(history):
-        found.append(f"not finished: the last row is of step {history.last:,} of {planned:,}")
+        found.append(f"not finished: the last row is at step {history.last:,} of {planned:,}")
     return found
 
 
 def last_evaluation(history: RunHistory) -> str:
-    """Step and epoch of the last evaluation, and what ± stands for."""
+    """Step and epoch of the last evaluation, and the meaning of ±."""
     step, per_epoch = last_step(history), history.config.get("steps_per_epoch")
     epoch = f" (epoch {step / per_epoch:g})" if per_epoch else ""
     many = max(len(runs) for runs in history.groups.values()) > 1
@@ -252,7 +252,7 @@ def last_evaluation(history: RunHistory) -> str:
 
 
 def text_lines(history: RunHistory) -> list[str]:
-    """The last evaluation in brief, columns of fixed width; a block per swept value."""
+    """The last evaluation in brief, in fixed-width columns; a block per swept value."""
     lines = [f"{title_of(history)}: {facts(history)}", last_evaluation(history)]
     for value, runs in history.groups.items():
         lines += ["", f"{history.swept} = {one_line(value)}"] if history.swept else []
@@ -268,19 +268,19 @@ def text_lines(history: RunHistory) -> list[str]:
         header, rows = phases_table(history)
         lines += [
             "",
-            "99% of train right (memorised), of test (generalised)",
+            "99% accuracy on train (memorised), on test (generalised)",
             *columns([header[:3], *(r[:3] for r in rows)]),
         ]
     return [*lines, *(f"! {warning}" for warning in warnings_of(history))]
 
 
 def phased(history: RunHistory) -> bool:
-    """Whether learning by heart and understanding are told apart."""
+    """Whether the task distinguishes memorisation from generalisation."""
     return history.config.get("task") == "grokking"
 
 
 def columns(table: Iterable[Sequence[str]]) -> list[str]:
-    """Cells padded to the widest of their column, the first to the left; columns without a number are left out."""
+    """Pads cells to the widest of their column, left-aligning the first; columns without numbers are dropped."""
     kept = [column for i, column in enumerate(zip(*table, strict=True)) if i == 0 or any(column[1:])]
     widths = [max(map(len, column)) for column in kept]
     rows = zip(*kept, strict=True)
@@ -294,7 +294,7 @@ def columns(table: Iterable[Sequence[str]]) -> list[str]:
 
 
 def labels_of(folders: Iterable[str | Path]) -> list[str]:
-    """What tells folders apart: their paths without the parts they begin and end with together."""
+    """Names that distinguish folders: their paths without their common beginning and end."""
     paths = [Path(folder).absolute().parts for folder in folders]
     start = len(os.path.commonprefix(paths))
     cut = [path[start:] for path in paths]
@@ -305,7 +305,7 @@ def labels_of(folders: Iterable[str | Path]) -> list[str]:
 
 
 def differing(histories: Sequence[RunHistory], labels: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the settings that are not the same in all runs."""
+    """Header and rows of the settings that differ between runs."""
     settings = [dict(flat(history.config)) for history in histories]
     keys = dict.fromkeys(key for of_run in settings for key in of_run)
     rows = [[key, *(str(of_run.get(key, ABSENT)) for of_run in settings)] for key in sorted(keys)]

@@ -1,4 +1,4 @@
-"""What a run found, in one or two sentences of its last evaluation: for the top of its page and for the terminal."""
+"""A run's result in one or two sentences about its last evaluation, for the top of its page and the terminal."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ INTERPLAY = {"mir": "MIR", "hdr": "HDR"}
 
 
 def verdict(history: RunHistory) -> list[str]:
-    """Sentences; of a sweep, how the quantities move from its first value to its last."""
+    """The sentences; for a sweep, how the quantities change from its first value to its last."""
     if not history.groups:
         return []
     if history.swept and len(history.groups) > 1:
@@ -34,7 +34,7 @@ def _mean(history, split, quantity, runs):
 
 
 def _accuracy(history: RunHistory, runs: Sequence[int]) -> str:
-    """Accuracy on each split; of a run that memorised first, when it did and when it generalised."""
+    """Accuracy on each split; for a run that memorised first, when it did so and when it generalised."""
     found = {split: _mean(history, split, "accuracy", runs) for split in splits_of(history, ["accuracy"])}
     shown = [f"{100 * value:.4g}% on {split}" for split, value in found.items() if math.isfinite(value)][:3]
     if not shown:
@@ -57,7 +57,7 @@ def _separation(history: RunHistory, runs: Sequence[int]) -> str:
 
 
 def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
-    """Collapsed or not, by the signs that the last evaluation has, on train where it is measured there."""
+    """Collapsed or not, by the signs in the last evaluation, on train if it is measured there."""
     classes, split = num_classes(history), _split(history, "nc1")
     if split is None or classes is None:
         return ""
@@ -75,7 +75,7 @@ def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
 
 
 def _interplay(history: RunHistory, runs: Sequence[int]) -> str:
-    """How near MIR and HDR are to their limits at neural collapse."""
+    """How close MIR and HDR are to their limits at neural collapse."""
     parts = []
     for key, name in INTERPLAY.items():
         split = _split(history, key)

@@ -1,7 +1,7 @@
 """Tables of reports: fixed-width text, a rich renderable, and HTML for a notebook.
 
-All three draw the same `sections(report)`; a measure that is NaN always stands beside its reason. NumPy alone is
-loaded, and rich for `rich_table`.
+All three show the same `sections(report)`; a NaN always comes with its reason. Only NumPy is loaded, and rich for
+`rich_table`.
 """
 
 from infojax.report.tables.content import (

@@ -1,4 +1,4 @@
-"""What every table of reports holds, as text and as HTML: names, formatted numbers, classes in brief, comparisons."""
+"""What text and HTML tables of reports have in common: names, formatted numbers, per-class summaries, comparisons."""
 
 import math
 import textwrap
@@ -14,7 +14,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 class Report(Protocol):
-    """What is read here of an `infojax.Report`, whose attributes these are."""
+    """The attributes of an `infojax.Report` that tables and figures use."""
 
     @property
     def name(self) -> str: ...
@@ -45,7 +45,7 @@ class Report(Protocol):
 
 
 class Row(NamedTuple):
-    """One measure, formatted; `reason` says why it has no value."""
+    """One measure, formatted; `reason` explains a missing value."""
 
     key: str
     value: str
@@ -66,25 +66,25 @@ def format_value(value: float, digits: int = 5) -> str:
 
 
 def number_cell(numbers: Mapping[str, float], key: str, digits: int = 5) -> str:
-    """Formatted, or empty where there is none; a limit that does not exist may be NaN or absent."""
+    """The formatted number, or an empty string; a limit that does not exist may be NaN or absent."""
     value = numbers.get(key, math.nan)
     return "" if math.isnan(value) else format_value(value, digits)
 
 
 def headline(report: Report) -> str:
-    """Name and size of what was measured."""
+    """Name and size of the measured features."""
     classes = "" if report.num_classes is None else f", C = {report.num_classes:,}"
     return f"{one_line(report.name)}: n = {report.num_samples:,}, d = {report.dim:,}{classes}"
 
 
 def subsampling(report: Report) -> str:
-    """What the intervals stand on, where there are any."""
+    """The subsamples on which the intervals are based."""
     sizes = " or ".join(f"{m:,}" for m in sorted({x.m for x in report.intervals.values()}))
     return f"95% intervals from subsamples of m = {sizes} of n = {report.num_samples:,} samples."
 
 
 def sections(report: Report) -> dict[str, list[Row]]:
-    """Group title -> rows, in the order of the report; empty groups are left out."""
+    """Group title -> rows, in the order of the report; empty groups are omitted."""
     grouped: dict[str, list[Row]] = {title: [] for title in GROUPS}
     for key, value in report.measures.items():
         interval = report.intervals.get(key)
@@ -106,21 +106,21 @@ def sections(report: Report) -> dict[str, list[Row]]:
 
 
 def class_values(report: Report) -> dict[str, np.ndarray]:
-    """The per-class arrays as float64; a class is a position."""
+    """The per-class arrays as float64; index = class."""
     return {key: np.asarray(x, np.float64) for key, x in report.per_class.items()}
 
 
 def worst(key: str, values: np.ndarray) -> int | None:
-    """The class furthest from collapse, by default of the largest value; None if all are equal."""
+    """The class furthest from collapse, by default the one with the largest value; None if all are equal."""
     finite = values[np.isfinite(values)]
     if finite.size < 2 or np.ptp(finite) == 0:
         return None
-    badness = {"count": -values, "nc2_norm": abs(values - finite.mean())}  # few samples; unequal
+    badness = {"count": -values, "nc2_norm": abs(values - finite.mean())}  # few samples; far from the mean norm
     return int(np.nanargmax(badness.get(key, values)))
 
 
 def sparkline(values: Sequence[float] | np.ndarray, width: int = 32) -> str:
-    """One bar per class, or the largest of neighbouring classes where they do not fit; `·` is NaN."""
+    """One bar per class, or the largest of neighbouring classes if there are too many; `·` is NaN."""
     chunks = np.array_split(np.asarray(values, np.float64), min(len(values), width))
     tops = [max(chunk[np.isfinite(chunk)], default=math.nan) for chunk in chunks]
     finite = [top for top in tops if math.isfinite(top)]
@@ -130,7 +130,7 @@ def sparkline(values: Sequence[float] | np.ndarray, width: int = 32) -> str:
 
 
 def class_table(report: Report, most: float = 10) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a row per class up to `most` classes, above that a row per measure."""
+    """Header and rows: a row per class for up to `most` classes, otherwise a row per measure."""
     arrays = class_values(report)
 
     def cell(key, value):
@@ -153,7 +153,7 @@ def class_table(report: Report, most: float = 10) -> tuple[list[str], list[list[
 
 
 def comparison(pairs: Collection[tuple[Any, Report]], label: str) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, rows and notes of (name, report) pairs; a row of limits, why there is a NaN, the bounds of estimates."""
+    """Header, rows and notes of (name, report) pairs: a row of limits, reasons of NaN, conditions of estimates."""
     reports = [report for _, report in pairs]
     keys = [k for k in shown_in("compared") if any(k in r.measures for r in reports)]
     rows: list[list[str]] = []
@@ -178,7 +178,7 @@ def comparison(pairs: Collection[tuple[Any, Report]], label: str) -> tuple[list[
 
 
 def side_by_side(reports: Mapping[str, Report], letters: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, one of each measure, with a column of each report; of two also their difference, of B and A."""
+    """Header and rows: one row per measure, one column per report; for two reports also the difference B - A."""
     keys = [key for key in CATALOGUE if any(key in report.measures for report in reports.values())]
     header, rows = ["measure", *letters], []
     if len(letters) == 2:
@@ -198,7 +198,7 @@ def side_by_side(reports: Mapping[str, Report], letters: Mapping[str, str]) -> t
 
 
 def by_step(steps: Iterable[float], reports: Iterable[Report]) -> list[tuple[Any, Report]]:
-    """(step, report) pairs; ValueError where there is not one report per step."""
+    """(step, report) pairs; raises ValueError unless there is one report per step."""
     steps, reports = list(steps), list(reports)
     if len(steps) != len(reports):
         raise ValueError(f"steps: {len(steps)} for {len(reports)} reports; give one report per step.")

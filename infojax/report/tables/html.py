@@ -16,8 +16,8 @@ from infojax.report.tables.content import (
     subsampling,
 )
 
-# Scoped to .infojax, since a notebook shows it amid its own styles; colours are inherited
-# there, so that the text follows the notebook's light or dark theme.
+# Scoped to .infojax, since a notebook shows it among its own styles; colours are inherited
+# so that the text follows the notebook's light or dark theme.
 TABLE_STYLE = """
 .infojax { font: 14px/1.45 system-ui, -apple-system, "Segoe UI", sans-serif; }
 .infojax .scroll { overflow-x: auto; }
@@ -46,7 +46,7 @@ def _table(header: Sequence[str], body: str) -> str:
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], links: Iterable[str] = ()) -> str:
-    """Rows of text, a row of limits set apart; the first cells link to the ids `links`, if given."""
+    """Rows of text, with a row of limits set apart; the first cells link to the ids in `links`, if given."""
     lines = []
     for row, link in itertools.zip_longest(rows, links):
         first, *rest = map(escape, row)
@@ -57,7 +57,7 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], links: Ite
 
 
 def warnings_box(lines: Sequence[str]) -> str:
-    """The lines set apart, or nothing where there are none."""
+    """A box with the lines, or an empty string if there are none."""
     if not lines:
         return ""
     items = "\n".join(f"<li>{escape(one_line(line))}</li>" for line in lines)
@@ -80,7 +80,7 @@ def _measure_cells(row: Row, report: Report, limits: bool) -> str:
 
 
 def measures_table(report: Report) -> str:
-    """Every measure with its limit, interval, convention, and the reason of a NaN."""
+    """Every measure with its limit, interval, convention, and the reason if it is NaN."""
     limits = any(key in report.limits for key in report.measures)
     header = ["measure", "value"] + ["limit"] * limits
     header += ["95% interval", "at m", "bias"] if report.intervals else []
@@ -93,7 +93,7 @@ def measures_table(report: Report) -> str:
 
 
 def class_tables(report: Report, whole: bool) -> str:
-    """The values by class in brief; `whole` adds, folded, a row per class where there are many."""
+    """A summary of the per-class values; `whole` adds a folded row per class where there are many."""
     header, rows = class_table(report)
     if not rows:
         return ""
@@ -106,7 +106,7 @@ def class_tables(report: Report, whole: bool) -> str:
 
 
 def html_table(report: Report) -> str:
-    """The report as an HTML fragment for a notebook cell: name, warnings, measures, classes in brief."""
+    """The report as an HTML fragment for a notebook cell: name, warnings, measures, per-class summary."""
     return (
         f'<div class="infojax"><style>{TABLE_STYLE}</style>'
         f'<p class="name">{escape(headline(report))}</p>\n'

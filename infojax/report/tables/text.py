@@ -28,7 +28,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def _decimal_pad(cells: Sequence[str]) -> list[str]:
-    """Pads so that the decimal points stand in one column."""
+    """Pads the cells so that their decimal points line up."""
     split = [cell.partition("." if cell[:1] != "[" else "]") for cell in cells]
     left = max(len(a) for a, _, _ in split)
     right = max(len(dot + b) for _, dot, b in split)
@@ -36,9 +36,9 @@ def _decimal_pad(cells: Sequence[str]) -> list[str]:
 
 
 def _grid_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Right-aligned columns under their names, the first (and a sparkline) to the left.
+    """Right-aligned columns under their names; the first (and a sparkline) is left-aligned.
 
-    Columns that do not fit follow in a further grid, after the first column again.
+    Columns that do not fit continue in another grid, which repeats the first column.
     """
     left = (header[0], "by class")
     table = zip(header, *rows, strict=True)
@@ -66,7 +66,7 @@ def _wrapped(text: str, width: int, first: str = "  ", then: str = "  ") -> list
 
 
 def _column(name: str, cells: Mapping[str, str]) -> dict[str, str]:
-    """Key -> padded cell, and the padded name under ""; all empty where no cell has text."""
+    """Key -> padded cell, and the padded name under ""; all empty if no cell has text."""
     if not any(cells.values()):
         return dict.fromkeys(["", *cells], "")
     padded = _decimal_pad(list(cells.values()))
@@ -75,10 +75,10 @@ def _column(name: str, cells: Mapping[str, str]) -> dict[str, str]:
 
 
 def _measure_lines(row: Row, columns: Mapping[str, Mapping[str, str]], names: int, width: int) -> list[str]:
-    """A row of the table. Names and numbers are never cut: what does not fit stands on lines of its own.
+    """One measure of the table. Names and numbers are never cut: what does not fit goes on lines of its own.
 
-    The definition of a convention may be cut (HTML and the Report have all of it), but not what follows its
-    first semicolon: the rows that were used, the bounds of an estimate.
+    The definition in a convention may be cut (HTML and the Report show all of it), but not what follows its first
+    semicolon: the rows that were used, the conditions of an estimate.
     """
     long = len(row.key) > names
     start = "  " + ("" if long else row.key).ljust(names) + "  "
@@ -94,7 +94,7 @@ def _measure_lines(row: Row, columns: Mapping[str, Mapping[str, str]], names: in
         elif column[""]:
             below.append(f"{name} {column[row.key].strip()}" if column[row.key].strip() else "")
     room, (definition, _, rest) = width - len(line) - 2, row.convention.partition("; ")
-    # Cut shorter than this a definition says nothing.
+    # A definition cut shorter than this is useless.
     if room >= 20:
         fits = len(row.convention) <= room
         line += "  " + (row.convention if fits else _cut(definition + ";" * bool(rest), room))
@@ -139,7 +139,7 @@ def _comparison_text(pairs: Collection[tuple[Any, Report]], label: str, width: i
 
 
 def render_layers(reports: Mapping[str, Report], width: int = 100) -> str:
-    """One line per layer of `{layer: report}`: the key measures, their limits, reasons, warnings."""
+    """One line per layer of `{layer: report}`: the key measures, their limits, reasons and warnings."""
     return _comparison_text(reports.items(), "layer", width)
 
 
@@ -149,7 +149,7 @@ def render_trajectory(steps: Sequence[float], reports: Sequence[Report], width: 
 
 
 def render_side_by_side(reports: Mapping[str, Report], width: int = 100) -> str:
-    """`{name: report}`: each in words, then a column for each and, of two, their difference."""
+    """`{name: report}`: each in words, then one column per report and, for two, their difference."""
     letters = lettered(list(reports))
     lines = []
     for letter, name in letters.items():
@@ -170,7 +170,7 @@ def render_side_by_side(reports: Mapping[str, Report], width: int = 100) -> str:
 
 
 def rich_table(render: Callable[[int], str]) -> "ConsoleRenderable":
-    """render(width), a table's text, for rich: as wide as the console; names are never read as rich markup."""
+    """render(width), a table's text, for rich: as wide as the console; names are never parsed as rich markup."""
     from rich.text import Text
 
     class Table:

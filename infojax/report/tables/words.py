@@ -1,11 +1,11 @@
-"""What a report says, in words: collapsed or not and by which measures, what is rank-limited, what is estimated."""
+"""A report in words: collapsed or not and by which measures, what is rank-limited, what is estimated."""
 
 from collections.abc import Mapping
 
 from infojax.measures.catalogue import CATALOGUE
 from infojax.report.tables.content import Report, format_value
 
-# Measures that vanish at collapse, with what they are called here. NC1 is a trace over C - 1 directions: of each.
+# Measures that vanish at collapse, and their names in sentences. NC1, a trace, is averaged over its C - 1 directions.
 SIGNS = {
     "nc1": "NC1 per direction",
     "nc2_equinorm": "NC2 norms",
@@ -13,11 +13,11 @@ SIGNS = {
     "nc3": "NC3",
     "nc4": "NC4",
 }
-SMALL = 0.1  # a tenth of the value of nothing in common: spreads as large as distances, norms that differ by themselves
+SMALL = 0.1  # a tenth of the value without collapse, where spreads equal distances and norms vary by their own size
 
 
 def signs_of_collapse(report: Report) -> dict[str, float]:
-    """Name -> value of the measures that vanish at collapse and that this report has."""
+    """Name -> value of the measures in this report that vanish at collapse."""
     found = {}
     for key, name in SIGNS.items():
         value = report.measures.get(key)
@@ -27,14 +27,14 @@ def signs_of_collapse(report: Report) -> dict[str, float]:
 
 
 def in_words(report: Report) -> list[str]:
-    """One sentence each on collapse, on the rank, and on what was estimated or measured on some rows only."""
+    """One sentence each on collapse, on the rank, and on what was estimated or measured on only some rows."""
     return [line for line in (_collapse(report), _rank(report), _estimated(report)) if line]
 
 
 def _collapse(report):
     found = signs_of_collapse(report)
     if not found:
-        return "" if report.num_classes else "No labels: of collapse nothing can be said."
+        return "" if report.num_classes else "No labels: nothing can be said about collapse."
     low = [f"{name} {format_value(value, 2)}" for name, value in found.items() if value < SMALL]
     high = [f"{name} {format_value(value, 2)}" for name, value in found.items() if not value < SMALL]
     if not high:
@@ -48,7 +48,7 @@ def _rank(report):
     n, dim = report.num_samples, report.dim
     if n > dim:
         return ""
-    return f"Rank-limited: {n:,} samples span at most {n:,} of {dim:,} dimensions, and bound entropies and ranks."
+    return f"Rank-limited: {n:,} samples span at most {n:,} of {dim:,} dimensions, which bounds entropies and ranks."
 
 
 def _estimated(report):
@@ -60,7 +60,7 @@ def _estimated(report):
 
 
 def lettered(names: Mapping[str, object] | list[str]) -> dict[str, str]:
-    """Letter -> name, for columns that a name would not fit above: A, B, ..., Z, AA, ..."""
+    """Letter -> name, for columns whose names are too long for a heading: A, B, ..., Z, AA, ..."""
     letters = [chr(65 + i) for i in range(26)]
     letters += [a + b for a in letters for b in letters]
     return dict(zip(letters, names, strict=False))
