@@ -158,6 +158,7 @@ def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
         if not os.access(folder, os.W_OK):
             return rest
         new = next(folder.iterdir(), None) is None
+        _remove_torn(folder)
     except OSError:  # a home that is read-only, or full
         return rest
     if new and sys.stderr is not None and sys.stderr.isatty():
@@ -166,6 +167,20 @@ def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
     jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
     return rest
+
+
+def _remove_torn(folder):
+    """Removes programs that a killed process was writing.
+
+    JAX writes the time of last use after a program, and from then on no program at all if one lacks it.
+    """
+    from filelock import FileLock, Timeout
+
+    with suppress(Timeout), FileLock(folder / ".lockfile", timeout=5):  # JAX's own, which it holds while it writes
+        for path in folder.glob("*-cache"):
+            used = path.with_name(path.name.removesuffix("-cache") + "-atime")
+            if not used.exists() or not used.stat().st_size:
+                path.unlink()
 
 
 def cache_folder() -> Path:

@@ -34,6 +34,17 @@ def test_programs_are_kept_in_a_bounded_folder_of_this_cpu(unset):
     assert jax.config.jax_compilation_cache_max_size == commands.CACHE_BYTES
 
 
+def test_a_program_whose_writing_was_cut_off_is_removed(unset):
+    """Else JAX would add no program to the folder ever again."""
+    commands.keep_programs("test", [])
+    folder = Path(jax.config.jax_compilation_cache_dir)
+    for name in ("whole-cache", "whole-atime", "torn-cache"):
+        (folder / name).write_bytes(bytes(8))
+    jax.config.update(KEYS[0], None)
+    commands.keep_programs("test", [])
+    assert {path.name for path in folder.iterdir()} == {"whole-cache", "whole-atime", ".lockfile"}
+
+
 def test_programs_are_kept_nowhere_if_told_so_or_where_nothing_can_be_written(unset):
     unset.write_text("a file in place of the folder")
     assert commands.keep_programs("test", ["a"]) == ["a"] and jax.config.jax_compilation_cache_dir is None

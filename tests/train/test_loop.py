@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -424,45 +422,3 @@ def test_log_spaced():
     due = [step for step in range(1001) if log_spaced(1000, 5, per_epoch=10)(step)]
     assert due == [0, 10, 30, 100, 320, 1000]  # epochs 1, 3, 10, 32, 100
     assert [step for step in range(4) if log_spaced(3, 5)(step)] == [0, 1, 2, 3]
-
-
-SCRIPT = """
-import sys
-sys.path[:0] = {paths!r}
-import jax
-jax.config.update("jax_num_cpu_devices", 8)
-import test_loop
-slow = lambda step, values: test_loop.time.sleep(0.01)
-print(test_loop.fingerprint(test_loop.train({folder!r}, until=200, progress=slow)))
-"""
-
-
-def test_kill_minus_nine_at_random_points(tmp_path):
-    """Killed again and again, in the middle of whatever it does: the same bits and rows as a run left alone."""
-    paths = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-
-    def process(folder):
-        script = SCRIPT.format(paths=paths, folder=str(folder))
-        return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-    alone = process(tmp_path / "alone")
-    expected = alone.communicate(timeout=120)[0]
-    assert alone.returncode == 0
-    rng, killed = np.random.default_rng(0), 0
-    metrics = tmp_path / "killed" / "metrics.jsonl"
-    while killed < 3:
-        running = process(tmp_path / "killed")
-        size = metrics.stat().st_size if metrics.exists() else 0
-        while (metrics.stat().st_size if metrics.exists() else 0) == size and running.poll() is None:
-            time.sleep(0.01)  # it compiles
-        time.sleep(rng.uniform(0.05, 0.5))
-        if running.poll() is None:
-            running.kill()
-            killed += 1
-        running.communicate()
-        if running.returncode == 0:
-            break
-    last = process(tmp_path / "killed")
-    assert last.communicate(timeout=120)[0] == expected and last.returncode == 0 and killed >= 2
-    assert rows_of(tmp_path / "killed") == rows_of(tmp_path / "alone")
-    assert json.loads((tmp_path / "killed" / "config.json").read_text()) == {"lr": 0.05}
