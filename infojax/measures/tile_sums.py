@@ -56,20 +56,3 @@ class Sums:
         if not self.number or not np.isfinite(self.second):
             return float("nan")
         return float(np.sqrt(max(self.second / self.number - (self.first / self.number) ** 2, 0.0)))
-
-
-class Etf:
-    """|| A / norm - (I - J / C) / sqrt(C - 1) ||_F of a C x C matrix A given in tiles."""
-
-    def __init__(self, norm: float, classes: int) -> None:
-        self.norm, self.classes, self.total = norm, classes, 0.0
-
-    def add(self, products: np.ndarray, diagonal: bool, twice: bool = False) -> None:
-        root = np.sqrt(max(self.classes - 1, 1))
-        gap = products * np.float32(1 / self.norm if self.norm > 0 else 0) + np.float32(1 / self.classes / root)
-        if diagonal:
-            gap[np.arange(len(gap)), np.arange(len(gap))] -= np.float32(1 / root)
-        self.total += (1 + twice) * float(np.sum(np.einsum("ij,ij->i", gap, gap, dtype=np.float32), dtype=np.float64))
-
-    def value(self) -> float:
-        return float(np.sqrt(self.total)) if self.norm > 0 and self.classes > 1 else float("nan")

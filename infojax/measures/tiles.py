@@ -1,7 +1,9 @@
 """Statistics over all pairs of classes of a vocabulary, summed tile by tile: CDNV, NC2, GNC2, NC3 and UNC3.
 
 Distances come from products of centred means, |a|^2 + |b|^2 - 2 <a, b>; those of near classes, which lose digits so,
-are computed again from differences. Sums run over at most a tile in float32 and over tiles in float64.
+are computed again from differences. Sums run over at most a tile in float32 and over tiles in float64. Distances to a
+simplex ETF need no pairs: ||A / ||A|| - S||^2 = 2 - 2 <A, S> / ||A||, where A = W M^T, S = (I - J / C) / sqrt(C - 1),
+<A, S> is a trace and a product of sums, and ||W M^T||^2 = <W^T W, M^T M>, of D x D matrices in float64.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,7 @@ import numpy as np
 
 from infojax.measures import arrays
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.tile_sums import Etf, Rows, Sums
+from infojax.measures.tile_sums import Rows, Sums
 from infojax.measures.vocabulary import NEAR, TILE, VocabularyStats, checked_head, checked_stats
 
 
@@ -90,60 +92,59 @@ def vocabulary_collapse(
     means = Rows(stats.mean, kept, tile)
     means.center = means.average()
     weights = None if head is None else Rows(head, kept, tile)
-    one = _of_classes(means, weights)
     variances = np.asarray(stats.squares)[kept] / np.maximum(counts[kept], 1)
-    steps = (len(means) * (len(means) + 1)) // 2 + (0 if head is None else len(means) ** 2)
-    tick = _ticker(progress, steps)
-    pairs = _of_pairs(means, variances, one, exponent, tick)
-    own = {} if weights is None else {"nc3_etf": _etf_distance(weights, means, one.cross, tick)}
-    return VocabularyCollapse(len(kept), classes - len(kept), **pairs, **one.report, **own)
+    norms, of_classes = _of_classes(means, weights)
+    pairs = _of_pairs(means, variances, norms, exponent, progress or (lambda done, steps: None))
+    return VocabularyCollapse(len(kept), classes - len(kept), **pairs, **of_classes)
 
 
-def _ticker(progress, steps):
-    done = 0
+class _Pass:
+    """Norms, sum and D x D Gram matrix of rows, in one pass and float64."""
 
-    def tick():
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, steps)
+    def __init__(self, dim: int) -> None:
+        self.norms, self.total, self.gram = np.zeros(0), np.zeros(dim), np.zeros((dim, dim))
 
-    return tick
-
-
-class _OfClasses(NamedTuple):
-    norms: np.ndarray  # ||m_c||
-    frobenius: float  # ||M M^T||_F
-    cross: float  # ||W M^T||_F
-    report: dict
+    def add(self, rows: np.ndarray) -> None:
+        self.norms = np.append(self.norms, np.linalg.norm(rows, axis=1))
+        self.total += rows.sum(axis=0)
+        self.gram += rows.T @ rows
 
 
 def _of_classes(means, weights):
-    """What needs one pass over the classes, in O(C D + D^2)."""
-    dim = np.shape(means.source)[1]
-    norms, dots, heads = [], [], []
-    gram, head_gram = np.zeros((dim, dim)), np.zeros((dim, dim))
+    """(norms of the means, what needs no pairs of classes), in O(C D^2)."""
+    m, w, dots = _Pass(np.shape(means.source)[1]), _Pass(np.shape(means.source)[1]), np.zeros(0)
     for i, rows in enumerate(means):
-        norms.append(np.linalg.norm(rows.astype(np.float64), axis=1))
-        gram += rows.T @ rows
+        rows = rows.astype(np.float64)
+        m.add(rows)
         if weights is not None:
-            w = weights[i]
-            head_gram += w.T @ w
-            heads.append(np.linalg.norm(w.astype(np.float64), axis=1))
-            dots.append(np.einsum("cd,cd->c", w, rows, dtype=np.float64))
-    norms = np.concatenate([np.zeros(0), *norms])
-    report = {"equinorm": _std(norms) / _mean(norms) if _mean(norms) > 0 else float("nan")}
+            own = weights[i].astype(np.float64)
+            w.add(own)
+            dots = np.append(dots, np.einsum("cd,cd->c", own, rows))
+    norms = m.norms
     with np.errstate(divide="ignore"):
         logs = np.log(norms)
-    report |= {"log_norm_mean": _mean(logs), "log_norm_std": _std(logs)}
-    cross = 0.0
+    report = {
+        "equinorm": _std(norms) / _mean(norms) if _mean(norms) > 0 else float("nan"),
+        "log_norm_mean": _mean(logs), "log_norm_std": _std(logs), "etf_distance": _etf_distance(m, m, norms**2),
+    }  # fmt: skip
     if weights is not None:
-        heads, dots = np.concatenate([np.zeros(0), *heads]), np.concatenate([np.zeros(0), *dots])
-        cross = float(np.sqrt(max(np.sum(gram * head_gram), 0)))
-        cosines = np.divide(dots, heads * norms, out=np.zeros_like(dots), where=heads * norms > 0)
-        report |= {"nc3": _duality(means, weights, norms, heads), "unc3_mean": _mean(dots), "unc3_std": _std(dots)}
-        report |= {"unc3_cos_mean": _mean(cosines), "unc3_cos_std": _std(cosines)}
-    return _OfClasses(norms, float(np.linalg.norm(gram)), cross, report)
+        lengths = w.norms * norms
+        cosines = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
+        report |= {
+            "nc3": _duality(means, weights, norms, w.norms), "nc3_etf": _etf_distance(w, m, dots),
+            "unc3_mean": _mean(dots), "unc3_std": _std(dots),
+            "unc3_cos_mean": _mean(cosines), "unc3_cos_std": _std(cosines),
+        }  # fmt: skip
+    return norms, report
+
+
+def _etf_distance(w, m, dots):
+    """|| A / ||A||_F - (I - J / C) / sqrt(C - 1) ||_F of A = W M^T, whose diagonal is `dots`."""
+    classes, norm = len(dots), float(np.sqrt(max(np.vdot(w.gram, m.gram), 0)))
+    if not norm > 0 or classes < 2:
+        return float("nan")
+    cosine = (dots.sum() - w.total @ m.total / classes) / (norm * np.sqrt(classes - 1))
+    return float(np.sqrt(max(2 - 2 * cosine, 0)))
 
 
 def _mean(x):
@@ -162,23 +163,20 @@ def _duality(means, weights, norms, heads):
     return float(sum(np.sum((weights[i] / w - rows / m) ** 2, dtype=np.float64) for i, rows in enumerate(means)))
 
 
-def _of_pairs(means, variances, one, exponent, tick):
-    """Mean values over the pairs of classes, and the distance of M M^T to the simplex ETF."""
-    classes = len(means.kept)
+def _of_pairs(means, variances, norms, exponent, progress):
+    """Mean values over the pairs of classes."""
+    classes, coincident, done = len(means.kept), 0, 0
     kinds = {name: Sums() for name in ("cdnv", "angle", "interference", "log", "distance")}
-    etf, coincident = Etf(one.frobenius, classes), 0
+    variances, norms = variances.astype(np.float32), norms.astype(np.float32)
     for i, a in enumerate(means):
         for j in range(i, len(means)):
             b = a if i == j else means[j]
             rows, columns = (slice(k * means.tile, k * means.tile + len(x)) for k, x in ((i, a), (j, b)))
-            products = np.asarray(arrays.matmul(a, b.T))
-            etf.add(products, i == j, twice=i != j)
-            given = (one.norms[rows], one.norms[columns], variances[rows], variances[columns])
+            products = arrays.matmul(a, b.T)
+            square = _square_distances(a, b, products, norms[rows], norms[columns])
+            given = norms[rows], norms[columns], variances[rows], variances[columns]
             pilots = np.array([kinds[name].pilot for name in kinds], np.float32)
-            square = _square_distances(a, b, products, *given[:2])
-            found = _tile_sums(
-                products, square, *(x.astype(np.float32) for x in given), pilots, classes, exponent, i == j
-            )
+            found = _tile_sums(products, square, *given, pilots, classes, exponent, i == j)
             first, second, equal = (np.asarray(x, np.float64) for x in found)
             number = len(a) * (len(a) - 1) // 2 if i == j else len(a) * len(b)
             coincident += int(equal.sum())
@@ -187,25 +185,35 @@ def _of_pairs(means, variances, one, exponent, tick):
             if i == j == 0:
                 for sums in kinds.values():
                     sums.about_mean()
-            tick()
+            done += 1
+            progress(done, len(means) * (len(means) + 1) // 2)
     values = {
         "cdnv": kinds["cdnv"].mean(), "equiangularity": kinds["angle"].mean(),
         "interference_mean": kinds["interference"].mean(), "interference_std": kinds["interference"].std(),
         "gnc2_mean": kinds["log"].mean(), "gnc2_std": kinds["log"].std(),
         "distance_mean": kinds["distance"].mean(), "distance_std": kinds["distance"].std(),
     }  # fmt: skip
-    return {"coincident": coincident, "etf_distance": etf.value()} | {k: float(v) for k, v in values.items()}
+    return {"coincident": coincident} | {k: float(v) for k, v in values.items()}
 
 
 def _square_distances(a, b, products, norms_a, norms_b):
     """||a_i - b_j||^2 in float32; those of near pairs from differences."""
-    both = (norms_a**2)[:, None] + (norms_b**2)[None, :]
-    square = (both - 2 * products.astype(np.float64)).astype(np.float32)
-    near_a, near_b = np.nonzero(square < NEAR * both)
+    square, near = _from_products(products, norms_a, norms_b)
+    near_a, near_b = np.nonzero(near)
+    if len(near_a):
+        square = np.array(square)
     for start in range(0, len(near_a), 4096):
         i, j = near_a[start : start + 4096], near_b[start : start + 4096]
         square[i, j] = np.sum((a[i] - b[j]) ** 2, axis=1)
-    return np.maximum(square, 0)
+    return square
+
+
+@jax.jit
+def _from_products(products, norms_a, norms_b):
+    """|a|^2 + |b|^2 - 2 <a, b>, and where it is so small that it has lost digits."""
+    both = (norms_a**2)[:, None] + (norms_b**2)[None, :]
+    square = both - 2 * products
+    return jnp.maximum(square, 0), square < NEAR * both
 
 
 @partial(jax.jit, static_argnums=(7, 8, 9))
@@ -228,16 +236,6 @@ def _tile_sums(products, square, norms_a, norms_b, spread_a, spread_b, pilots, c
     moved = [jnp.where(pair, x - pilots[k], 0) for k, x in enumerate(quantities)]
     first, second = (jnp.stack([jnp.sum(f(x), axis=1) for x in moved]) for f in (lambda x: x, jnp.square))
     return first, second, jnp.sum(pair & equal, axis=1)
-
-
-def _etf_distance(weights, means, norm, tick):
-    """NC3 in the form of Zhu et al.: of W M^T, over all tiles."""
-    etf = Etf(norm, len(means.kept))
-    for i, rows in enumerate(weights):
-        for j, columns in enumerate(means):
-            etf.add(np.asarray(arrays.matmul(rows, columns.T)), i == j)
-            tick()
-    return etf.value()
 
 
 def rhubarbwu_metrics(found: VocabularyCollapse) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """Neural collapse of vocabularies: hundreds of thousands of classes, hundreds of millions of tokens.
 
 Nothing of size C x C is ever held. Moments stream batch by batch and touch only the classes of a batch; statistics over
-pairs of classes are summed tile by tile from host arrays, which may be memory-mapped. A run may stop after any batch:
-the state is a plain tuple of arrays.
+pairs of classes are summed tile by tile from host arrays. Both work on memory-mapped files, where the C x D means alone
+would fill the memory. A run may stop after any batch: the state is a plain tuple of arrays.
 """
 
+import os
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,15 +31,39 @@ class VocabularyStats(NamedTuple):
     squares: AnyArray
 
 
-def vocabulary_stats(num_classes: int, dim: int) -> VocabularyStats:
-    """Empty `VocabularyStats`, float32."""
+def vocabulary_stats(num_classes: int, dim: int, folder: str | os.PathLike | None = None) -> VocabularyStats:
+    """Empty `VocabularyStats`, float32; or those in a folder, memory-mapped.
+
+    Args:
+      num_classes, dim: C and D.
+      folder: holds counts.npy, mean.npy and squares.npy, which are made where they are not there and continued where
+        they are: `update_vocabulary` writes into them, and needs memory for the rows of a batch only. None for arrays
+        in memory.
+    Raises:
+      ValueError: arrays larger than the memory, without a folder; a folder that holds other shapes.
+    """
     num_classes, dim = arrays.whole_number(num_classes, "num_classes", 1), arrays.whole_number(dim, "dim", 1)
+    shapes = {"counts": (num_classes,), "mean": (num_classes, dim), "squares": (num_classes,)}
+    if folder is not None:
+        return VocabularyStats(**{name: _mapped(os.path.join(folder, name), shape) for name, shape in shapes.items()})
     arrays.check_size(f"the means of {num_classes:,} classes", num_classes, dim)
-    return VocabularyStats(
-        jnp.zeros(num_classes, jnp.int32),
-        jnp.zeros((num_classes, dim), jnp.float32),
-        jnp.zeros(num_classes, jnp.float32),
-    )
+    return VocabularyStats(**{name: jnp.zeros(shape, _type_of(name)) for name, shape in shapes.items()})
+
+
+def _type_of(name):
+    return np.int32 if name == "counts" else np.float32
+
+
+def _mapped(name, shape):
+    """The array of a file, which is made of zeros where it is not there."""
+    path, kind = f"{name}.npy", _type_of(os.path.basename(name))
+    if not os.path.exists(path):
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        return np.lib.format.open_memmap(path, "w+", kind, shape)
+    found = np.load(path, mmap_mode="r+")
+    if (found.shape, found.dtype) != (shape, kind):
+        raise ValueError(f"{path} holds {found.shape} of {found.dtype}; expected {shape} of {np.dtype(kind)}")
+    return found
 
 
 def update_vocabulary(
@@ -47,7 +72,7 @@ def update_vocabulary(
     """The statistics with a batch of tokens added, merged by Chan's formula, so that no digits of a variance are lost.
 
     Only the rows of the classes in the batch are read and written: `jax.jit(update_vocabulary, donate_argnums=0)`
-    updates in place, in O(N D) time.
+    updates in place, in O(N D) time. Memory-mapped statistics are updated in their files, without jit.
 
     Args:
       stats: as `vocabulary_stats` makes them, or as loaded from a file.
@@ -59,14 +84,15 @@ def update_vocabulary(
     labels = arrays.as_labels(labels, len(z))
     if z.shape[1] != stats.mean.shape[1]:
         raise ValueError(f"features have {z.shape[1]} columns, the statistics {stats.mean.shape[1]}")
+    update = _updated_files if isinstance(stats.mean, np.memmap) and stats.mean.flags.writeable else _updated
     if where is None:
-        return _updated(stats, z, labels, jnp.ones(len(z), bool))
+        return update(stats, z, labels, jnp.ones(len(z), bool))
     where = jnp.asarray(arrays.as_array(where, "where"))
     if where.shape != (len(z),) or (where.dtype != bool and not _zeros_and_ones(where)):
         raise ValueError(
             f"where must be ({len(z)},) booleans, which tokens count; got shape {where.shape}, {where.dtype}"
         )
-    return _updated(stats, z, labels, where.astype(bool))
+    return update(stats, z, labels, where.astype(bool))
 
 
 def _zeros_and_ones(x):
@@ -103,6 +129,21 @@ def _updated(stats, z, labels, where):
         mean.at[owner].set(new, mode="drop"),
         squares.at[owner].add(growth, mode="drop"),
     )
+
+
+def _updated_files(stats, z, labels, where):
+    """`_updated` of the rows of the classes in the batch, which alone are read from the files and written back."""
+    if not len(z):
+        return stats
+    labels, counted = np.asarray(labels), np.asarray(where)
+    found = np.unique(labels[counted & (labels >= 0) & (labels < len(stats.counts))])
+    place = np.searchsorted(found, labels)
+    known = counted & np.isin(labels, found)
+    index = np.resize(found, len(z)) if len(found) else np.zeros(len(z), int)  # one shape, one program
+    rows = VocabularyStats(*(jnp.asarray(part[index]) for part in stats))
+    for part, new in zip(stats, _updated(rows, z, jnp.asarray(place), jnp.asarray(known)), strict=True):
+        part[found] = np.asarray(new)[: len(found)]
+    return stats
 
 
 def checked_stats(stats: VocabularyStats) -> VocabularyStats:

@@ -45,6 +45,36 @@ def test_streamed_moments_are_those_of_the_whole(stats, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_statistics_in_a_folder_are_those_in_memory(stats, tmp_path):
+    where = np.arange(N) % 9 > 0
+    expected = ij.update_vocabulary(ij.vocabulary_stats(C, D), Z, LABELS, where)
+    labels = np.where(np.arange(N) == 1, -1, LABELS)  # and one that is of no class
+    expected = ij.update_vocabulary(expected, Z[:150], labels[:150])
+    for batch in (slice(0, 150), slice(150, N)):  # opened again each time, as after a restart
+        found = ij.vocabulary_stats(C, D, tmp_path / "stats")
+        assert ij.update_vocabulary(found, Z[batch], LABELS[batch], where[batch]).mean is found.mean
+    ij.update_vocabulary(found, Z[:150], labels[:150])
+    del found
+    found = ij.vocabulary_stats(C, D, tmp_path / "stats")
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.squares, expected.squares, rtol=1e-4, atol=1e-5)
+    assert ij.vocabulary_collapse(found, HEAD).nc3_etf == pytest.approx(
+        ij.vocabulary_collapse(expected, HEAD).nc3_etf, rel=1e-5
+    )
+    nothing = ij.update_vocabulary(found, Z[:3], [-1, C, C])
+    np.testing.assert_array_equal(nothing.counts, expected.counts)
+    with pytest.raises(ValueError, match=rf"mean.npy holds \({C}, {D}\) of float32; expected \({C}, 9\)"):
+        ij.vocabulary_stats(C, 9, tmp_path / "stats")
+
+
+def test_a_simplex_has_no_distance_to_the_simplex():
+    means = np.eye(4, 9) - 0.25 * np.eye(4, 9).sum(0)
+    stats = ij.VocabularyStats(np.full(4, 5), (3 * means + 1).astype(np.float32), np.zeros(4, np.float32))
+    found = ij.vocabulary_collapse(stats, (2 * means).astype(np.float32))
+    assert max(found.etf_distance, found.nc3_etf, found.nc3, found.equiangularity) < 1e-6
+
+
 def test_variances_far_from_the_origin_keep_their_digits():
     z = (1e4 + 1e-2 * np.sin(np.arange(60.0))[:, None] * [1, 2]).astype(np.float32)
     labels, found = np.arange(60) % 2, ij.vocabulary_stats(2, 2)
