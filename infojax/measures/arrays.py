@@ -221,28 +221,30 @@ def _warn_of_lost_digits(z, name):
         )
 
 
-def as_labels(labels: ArrayLike, n: int | None = None) -> jax.Array:
+def as_labels(labels: ArrayLike, n: int | None = None, name: str = "labels") -> jax.Array:
     """labels as an (n,) integer array of at least 32 bits, enough for any number of classes; booleans are 0 and 1.
 
     If n is None, any length and shape is accepted.
     """
-    refuse_masked(labels, "labels")
+    refuse_masked(labels, name)
     if holds_strings(labels):
-        raise ValueError("labels are strings; pass numpy.unique(labels, return_inverse=True)[1]")
-    labels = as_array(labels, "labels")
+        raise ValueError(f"{name} are strings; pass numpy.unique(labels, return_inverse=True)[1]")
+    labels = as_array(labels, name)
     if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and np.iinfo(labels.dtype).max > INT_MAX:
         # JAX would truncate the upper bits, which turns 2^32 into zero.
         labels = np.clip(labels, max(-1, np.iinfo(labels.dtype).min), INT_MAX)
     labels = jnp.asarray(labels)
     labels = labels.astype(jnp.int32) if labels.dtype == bool or not labels.size else labels
     if n is not None and labels.shape != (n,):
-        fix = ": pass labels[:, 0]" if labels.shape == (n, 1) else ""
-        fix = ": pass labels.argmax(1) if they are one-hot" if labels.ndim == 2 and not fix else fix
-        raise ValueError(f"labels must have shape ({n},), one per row of the features; got {labels.shape}{fix}")
+        fix = f": pass {name}[:, 0]" if labels.shape == (n, 1) else ""
+        fix = f": pass {name}.argmax(1) if they are one-hot" if labels.ndim == 2 and not fix else fix
+        raise ValueError(f"{name} must have shape ({n},), one per row of the features; got {labels.shape}{fix}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         missing = on_host(labels) and np.isnan(np.asarray(labels)).any()
-        fix = "leave rows without a label (nan) out, or give them -1" if missing else "pass labels.astype(int) if whole"
-        raise ValueError(f"labels must be integers; got {labels.dtype}: {fix}")
+        fix = (
+            "leave rows without a label (nan) out, or give them -1" if missing else f"pass {name}.astype(int) if whole"
+        )
+        raise ValueError(f"{name} must be integers; got {labels.dtype}: {fix}")
     return labels.astype(jnp.int32 if labels.dtype.itemsize < 4 else jnp.promote_types(labels.dtype, jnp.int32))
 
 
@@ -371,7 +373,7 @@ def flag(value: Any, name: str) -> Any:
     raise ValueError(f"{name} must be True or False; got {described(value)}")
 
 
-def sample_weights(weights: ArrayLike | None, n: int, dtype: DTypeLike) -> jax.Array:
+def sample_weights(weights: ArrayLike | None, n: int, dtype: DTypeLike, name: str = "weights") -> jax.Array:
     """Non-negative weights (N,) as floats; ones for None.
 
     A weight of zero selects nothing: the derivative of every measure with respect to it is zero, on any number of
@@ -379,14 +381,14 @@ def sample_weights(weights: ArrayLike | None, n: int, dtype: DTypeLike) -> jax.A
     """
     if weights is None:
         return jnp.ones(n, dtype)
-    weights = as_float(weights, "weights").astype(dtype)
+    weights = as_float(weights, name).astype(dtype)
     if weights.shape != (n,):
-        raise ValueError(f"weights must have shape ({n},), one per sample; got {weights.shape}")
+        raise ValueError(f"{name} must have shape ({n},), one per sample; got {weights.shape}")
     if on_host(weights):
         found = np.asarray(weights)
         if (wrong := ~((found >= 0) & (found < np.inf))).any():
             at = int(np.argmax(wrong))
-            raise ValueError(f"weights must be non-negative and finite; that of row {at} is {found[at]}")
+            raise ValueError(f"{name} must be non-negative and finite; that of row {at} is {found[at]}")
         return weights
     return jnp.where(weights == 0, 0, weights)
 

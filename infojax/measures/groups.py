@@ -72,7 +72,7 @@ def _from_rows(z, weights, groups):
     if arrays.holds_strings(groups):
         groups = np.asarray(groups)
     else:
-        groups = np.asarray(arrays.as_labels(groups))
+        groups = np.asarray(arrays.as_labels(groups, name="groups"))
     if groups.shape != (len(z),):
         raise ValueError(f"groups must have shape ({len(z)},), one per row; got {groups.shape}")
     w = np.asarray(arrays.sample_weights(weights, len(z), z.dtype))

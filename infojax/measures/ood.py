@@ -26,7 +26,7 @@ def nc5(
       weights, ood_weights: (N,) and (M,), non-negative, or None.
     Returns:
       0-d array in [0, 1]; classes without samples are left out, a mean of zero counts as orthogonal; nan without
-      classes.
+      classes or without other data.
     References:
       Ammar et al., "NECO: neural collapse based out-of-distribution detection", ICLR 2024, equation 5.
     """
@@ -36,14 +36,15 @@ def nc5(
         raise ValueError(f"ood has {ood.shape[1]} columns, features {z.shape[1]}: both must be of one layer")
     num_classes = moments.infer_num_classes(given, num_classes)
     z, labels, w = moments.known_samples(z, labels, w, num_classes)
-    v = arrays.sample_weights(ood_weights, len(ood), ood.dtype)
+    v = arrays.sample_weights(ood_weights, len(ood), ood.dtype, "ood_weights")
     ood, z = (arrays.normalised(x)[0] for x in (jnp.where(v[:, None] <= 0, 0, ood), z))
     sums = jax.ops.segment_sum(w[:, None] * z, labels, num_classes)
     present = jax.ops.segment_sum(w, labels, num_classes) > 0
     u, _ = spectra.unit_rows(sums)
     away, _ = spectra.unit_rows(jnp.sum(v[:, None] * ood, axis=0)[None].astype(z.dtype))
     cosine = jnp.abs(jnp.sum(u * away, axis=1))
-    return arrays.safe_divide(jnp.sum(jnp.where(present, cosine, 0)), jnp.sum(present), jnp.nan)
+    counted = present & (jnp.sum(v) > 0)
+    return arrays.safe_divide(jnp.sum(jnp.where(counted, cosine, 0)), jnp.sum(counted), jnp.nan)
 
 
 def neco(
@@ -89,21 +90,23 @@ def neco(
 
 @jax.jit
 def _moments(train, w):
+    """A row, the mean about it, the standard deviation about the mean, and probabilities: constant columns have 0."""
     p = arrays.safe_divide(w, jnp.sum(w))
-    train = jnp.where(w[:, None] <= 0, 0, train)
-    mean = jnp.sum(p[:, None] * train, axis=0)
-    return mean, arrays.safe_sqrt(jnp.sum(p[:, None] * (train - mean[None]) ** 2, axis=0)), p
+    first = jax.lax.stop_gradient(train[jnp.argmax(w)]) if len(w) else jnp.zeros(train.shape[1], train.dtype)
+    moved = jnp.where(w[:, None] <= 0, 0, train - first[None])
+    mean = jnp.sum(p[:, None] * moved, axis=0)
+    return first, mean, arrays.safe_sqrt(jnp.sum(p[:, None] * (moved - mean[None]) ** 2, axis=0)), p
 
 
 def _neco(z, train, w, standardize, dim):
     train, s = arrays.normalised(jnp.where(w[:, None] <= 0, 0, train))
     z = z / s
-    mean, std, p = _moments(train, w)
-    scale = jnp.where(jnp.asarray(standardize) & (std > 0), std, 1)
-    z = jnp.where(jnp.asarray(standardize), (z - mean[None]) / scale[None], z)
-    rows = arrays.safe_sqrt(p)[:, None] * jnp.where(w[:, None] <= 0, 0, (train - mean[None]) / scale[None])
+    first, mean, std, p = _moments(train, w)
+    scale = jnp.where(jnp.asarray(standardize) & ~(std <= 0), std, 1)
+    z = jnp.where(jnp.asarray(standardize), (z - first[None] - mean[None]) / scale[None], z)
+    rows = jnp.where(w[:, None] <= 0, 0, (train - first[None] - mean[None]) / scale[None])
     u, _ = spectra.unit_rows(z)
-    share = projected(u, rows, dim)
+    share = projected(u, arrays.safe_sqrt(p)[:, None] * rows, dim)
     return arrays.safe_sqrt(jnp.minimum(share, 1))
 
 
@@ -111,7 +114,7 @@ def projected(u: jax.Array, rows: jax.Array, dim: int) -> jax.Array:
     """||P u_i||^2 of each row of u, P onto the `dim` leading right singular vectors of rows (N, D), of those not zero.
 
     The vectors come from the smaller Gram matrix of the rows; a choice among equal singular values is arbitrary, and
-    the directions are constant under differentiation.
+    the directions are constant under differentiation. Rows that hold nan have no directions: all is nan.
     """
     n, width = rows.shape
     rows = jax.lax.stop_gradient(arrays.normalised(rows)[0])
@@ -126,7 +129,8 @@ def projected(u: jax.Array, rows: jax.Array, dim: int) -> jax.Array:
         values, left = spectra.support(values)[::-1][:dim], left[:, ::-1][:, :dim]
         kept = values > 0
         basis = arrays.matmul(rows.T, left) / jnp.sqrt(jnp.where(kept, values, 1))[None]
-    return jnp.sum(jnp.where(kept[None], arrays.matmul(u, basis), 0) ** 2, axis=1)
+    share = jnp.sum(jnp.where(kept[None], arrays.matmul(u, basis), 0) ** 2, axis=1)
+    return jnp.where(jnp.isnan(jnp.sum(values)), jnp.nan, share)
 
 
 def nci(
@@ -162,4 +166,5 @@ def nci(
     alpha = arrays.number(alpha, "alpha", "a number of at least 0", lambda x: 0 <= x < float("inf"))
     logits = arrays.matmul(z, head.T) + (0 if bias is None else bias[None])
     u, _ = spectra.unit_rows(z - mean[None])
-    return jnp.sum(head[jnp.argmax(logits, axis=1)] * u, axis=1) + alpha * jnp.sum(jnp.abs(z), axis=1)
+    score = jnp.sum(head[jnp.argmax(logits, axis=1)] * u, axis=1) + alpha * jnp.sum(jnp.abs(z), axis=1)
+    return jnp.where(jnp.isnan(jnp.max(logits, axis=1)), jnp.nan, score)

@@ -118,9 +118,11 @@ def alpha_req_from_spectrum(
 ) -> AlphaReQ:
     """`alpha_req` from singular values (K,) of the centred features."""
     s, _ = _spectrum(s)
+    if not isinstance(fit_range, tuple | list) or len(fit_range) != 2:
+        raise ValueError(f"fit_range must be two whole numbers, first and last; got {fit_range!r}")
     first = arrays.whole_number(fit_range[0], "fit_range[0]", 1)
     last = arrays.whole_number(fit_range[1], "fit_range[1]", first + 1)
-    judged = first if r2_from is None else arrays.whole_number(r2_from, "r2_from", first)
+    judged = first if r2_from is None else arrays.whole_number(r2_from, "r2_from", first, last)
     return _fit(s, first, last, judged)
 
 

@@ -84,6 +84,8 @@ def vocabulary_collapse(
     if any(isinstance(x, jax.core.Tracer) for x in stats):
         raise ValueError("stats are traced: vocabularies are summed tile by tile outside jit, grad and vmap")
     counts, (classes, dim) = np.asarray(stats.counts), np.shape(stats.mean)
+    for field in ("counts", "squares"):
+        arrays.check_not_negative(np.asarray(getattr(stats, field)), f"stats.{field}")
     if head is not None:
         head = checked_head(head, classes, dim)
     kept = np.flatnonzero(counts >= arrays.whole_number(min_count, "min_count", 1))
@@ -129,7 +131,7 @@ def _of_classes(means, weights):
     }  # fmt: skip
     if weights is not None:
         lengths = w.norms * norms
-        cosines = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0)
+        cosines = np.divide(dots, lengths, out=np.zeros_like(dots), where=~(lengths <= 0))
         report |= {
             "nc3": _duality(means, weights, norms, w.norms), "nc3_etf": _etf_distance(w, m, dots),
             "unc3_mean": _mean(dots), "unc3_std": _std(dots),
@@ -226,10 +228,11 @@ def _tile_sums(products, square, norms_a, norms_b, spread_a, spread_b, pilots, c
     safe = jnp.where(equal, 1, square)
     cdnv = jnp.where(equal, jnp.where(both > 0, jnp.inf, jnp.nan), both / (2 * safe**exponent))
     norms = norms_a[:, None] * norms_b[None, :]
-    cosine = jnp.where(norms > 0, products / jnp.where(norms > 0, norms, 1), 0)
+    flat = norms <= 0  # and not nan
+    cosine = jnp.where(flat, 0, products / jnp.where(flat, 1, norms))
     # ||u - v||^2 = (||a - b||^2 - (|a| - |b|)^2) / (|a| |b|), exact where 2 - 2 cos cancels.
     gap = (norms_a[:, None] - norms_b[None, :]) ** 2
-    apart = jnp.where(norms > 0, jnp.maximum(square - gap, 0) / jnp.where(norms > 0, norms, 1), 2 - 2 * cosine)
+    apart = jnp.where(flat, 2 - 2 * cosine, jnp.maximum(square - gap, 0) / jnp.where(flat, 1, norms))
     quantities = (
         cdnv, jnp.abs(cosine + 1 / max(classes - 1, 1)), products, -0.5 * jnp.log(apart), jnp.sqrt(apart)
     )  # fmt: skip

@@ -41,7 +41,7 @@ def curvature(z: ArrayLike, *, convention: str = "paper", weights: ArrayLike | N
         u, live = spectra.unit_rows(centered_rows(z, w, jnp))
         return _mean_angle(u, live, w[:-1] * w[1:], fold=False, still=False)
     # A step between rows that are equal up to rounding has no direction.
-    floor = 4 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(jax.lax.stop_gradient(z)), initial=0)
+    floor = 4 * jnp.finfo(z.dtype).eps * jnp.nanmax(jnp.abs(jax.lax.stop_gradient(z)), initial=0)
     u, live = spectra.unit_rows(z[1:] - z[:-1], floor)
     fold = convention == "information_flow"
     return _mean_angle(u, live, w[:-2] * w[1:-1] * w[2:], fold=fold, still=fold)

@@ -133,9 +133,10 @@ def infonce_bound(
     if convention == "information_flow_2024":
         return jnp.where(jnp.sum(p) > 0, _nt_xent(z1, z2, p, temperature), jnp.nan)
     s = arrays.matmul(z1, z2.T) / temperature
-    gain = jnp.sum(p * (jnp.diagonal(s) - _log_mean_exp(s, p)))
+    own = jnp.diagonal(s)[:, None]  # subtracted first: at a low temperature log N is lost in the sum
+    gain = -jnp.sum(p * _log_mean_exp(s - own, p))
     if symmetric:
-        gain = (gain + jnp.sum(p * (jnp.diagonal(s) - _log_mean_exp(s.T, p)))) / 2
+        gain = (gain - jnp.sum(p * _log_mean_exp(s.T - own, p))) / 2
     if convention == "information_flow":
         gain = arrays.safe_divide(gain, jnp.log(jnp.maximum(_effective_count(p), 1)), jnp.nan)
     return jnp.where(jnp.sum(p) > 0, gain, jnp.nan)
@@ -159,13 +160,13 @@ def _nt_xent(z1, z2, p, temperature):
     rows, q = jnp.concatenate([z1, z2]), jnp.concatenate([p, p]) / 2
     n = len(z1)
     s = arrays.matmul(rows, rows.T) / temperature
+    positive = jnp.take_along_axis(s, jnp.roll(jnp.arange(2 * n), n)[:, None], axis=1)
+    s = s - positive
     others = jnp.where(jnp.eye(2 * n, dtype=bool) | (q[None, :] <= 0), -jnp.inf, s)
     top = jax.lax.stop_gradient(jnp.max(others, axis=1, initial=-jnp.inf))
     top = jnp.where(jnp.isfinite(top), top, 0)
     total = jnp.sum(jnp.where(jnp.isfinite(others), jnp.exp(others - top[:, None]), 0), axis=1)
-    positive = jnp.sum(z1 * z2, axis=1) / temperature
-    loss = top + jnp.log(jnp.where(total <= 0, 1, total)) - jnp.concatenate([positive, positive])
-    return jnp.sum(q * loss)
+    return jnp.sum(q * (top + jnp.log(jnp.where(total <= 0, 1, total))))
 
 
 DIME_CONVENTIONS = ("cosine", "information_flow")

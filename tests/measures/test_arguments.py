@@ -180,6 +180,29 @@ def test_what_does_not_fit_is_refused_in_words(function):
     assert not problems, "\n".join(problems)
 
 
+def test_nan_in_an_argument_is_not_hidden():
+    """Whatever array holds one, what depends on it is nan (or refused), and no number."""
+    hidden = []
+    for function, given in CALLS.items():
+        for name, value in given.items():
+            if isinstance(value, tuple | list) or name == "weights" or not np.ndim(value) or value.dtype.kind != "f":
+                continue
+            bad = np.array(value)
+            bad[(1,) * bad.ndim if bad.shape[0] > 1 else 0] = np.nan
+            try:
+                found = [x for x in jax.tree.leaves(getattr(ij, function)(**given | {name: bad})) if not isinstance(x, str)]
+            except ValueError as error:
+                assert "nan" in str(error) and "floor" not in str(error), (function, name, error)
+                continue
+            if all(np.isfinite(np.asarray(leaf, float)).all() for leaf in found):
+                hidden.append((function, name))
+    assert set(hidden) == NO_NUMBERS
+
+
+# Counts of integers, which hold no nan.
+NO_NUMBERS = {("vocabulary_disagreement", name) for name in ("z", "head", "bias")}
+
+
 # (function, argument, what) that is meant to work
 TAKEN = {
     ("v_information", "cross_entropy", "another rank"),
