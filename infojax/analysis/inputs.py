@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from infojax.analysis.rows import ArrayRows, InputError, KeptRows, Rows
-from infojax.measures import arrays
+from infojax.measures import arrays, conversion
 from infojax.measures.arrays import ArrayLike
 
 # Labels may skip classes (a small sample may miss some) up to this many; beyond, half of the classes must occur.
@@ -186,13 +186,13 @@ def _shown(name, most=40):
 def _stored(labels):
     """Labels as an array of numbers or of strings."""
     try:
-        arrays.refuse_masked(labels, "labels")
-        if not arrays.holds_strings(labels):
+        conversion.refuse_masked(labels, "labels")
+        if not conversion.holds_strings(labels):
             return to_numpy(labels, "labels")
     except ValueError as error:
         raise InputError(str(error)) from error
     stored = np.asarray(labels, dtype=object)
-    missing = [arrays.is_missing(one) for one in stored.flat]
+    missing = [conversion.is_missing(one) for one in stored.flat]
     if any(missing):
         raise InputError(
             f"labels: {sum(missing)} of {len(missing)} rows have none (None, nan or NA); drop those rows, or name them "

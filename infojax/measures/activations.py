@@ -1,4 +1,4 @@
-"""Measures of units and rows rather than of spectra: dormant units, norms, and how rows spread on the sphere."""
+"""Measures of units and rows rather than spectra: dormant units, norms, and the spread of rows on the sphere."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from infojax.measures import arrays, spectra, views
 from infojax.measures.arrays import ArrayLike
 
-ROWS = 512  # of the pairwise similarities held at a time
+ROWS = 512  # of pairwise similarities held in memory at a time
 
 
 def dormant_ratio(z: ArrayLike, *, tau: float | jax.Array = 0.1, weights: ArrayLike | None = None) -> jax.Array:
@@ -19,8 +19,8 @@ def dormant_ratio(z: ArrayLike, *, tau: float | jax.Array = 0.1, weights: ArrayL
       tau: at least 0; the paper uses 0.1 and 0.025, and 0 for units that are never active.
       weights: (N,) non-negative or None.
     Returns:
-      0-d array in [0, 1], with gradient zero; 1 where nothing is active, nan without samples or units. Ports that
-      divide by mean_k s_k + 1e-6 and print per cent agree, times 100, for activations well above 1e-6.
+      0-d array in [0, 1], with gradient zero; 1 if nothing is active, nan without samples or units. Ports that divide
+      by mean_k s_k + 1e-6 and print percentages agree, times 100, for activations well above 1e-6.
     References:
       Sokar et al., "The dormant neuron phenomenon in deep reinforcement learning", ICML 2023, definition 3.1.
     """
@@ -35,7 +35,7 @@ def dormant_ratio(z: ArrayLike, *, tau: float | jax.Array = 0.1, weights: ArrayL
 
 
 class FeatureNorms(NamedTuple):
-    """Euclidean norms of the rows, 0-d each: mean, std (dividing by the total weight), smallest and largest."""
+    """Euclidean norms of the rows, 0-d each: mean, std (dividing by the total weight), minimum and maximum."""
 
     mean: jax.Array
     std: jax.Array
@@ -85,7 +85,7 @@ def feature_std(z: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     moved = jnp.where(jnp.abs(moved) <= rounding, 0, moved)
     freedom = jnp.sum(w) - 1
     variance = arrays.safe_divide(jnp.sum(w[:, None] * moved**2, axis=0), freedom)
-    # nan enters last: a derivative that passes through one is nan, even where it does not count.
+    # nan enters last: a derivative that passes through it is nan even where the value is not selected.
     return jnp.where(freedom > 0, jnp.sum(arrays.safe_sqrt(variance)) / max(z.shape[1], 1) ** 0.5, jnp.nan)
 
 

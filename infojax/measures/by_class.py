@@ -1,9 +1,8 @@
-"""Sums over the samples of each class in NumPy: what the passes of `moments` and `passes` do with concrete CPU arrays.
+"""Sums over the samples of each class in NumPy: the passes of `moments` and `passes` for concrete CPU arrays.
 
-Samples are visited in blocks that stay in the cache; to be summed, in the order of their classes: a block then holds
-few of these, however many there are. Samples of weight zero, or without a class, are not visited. Each core has its
-share of the blocks; a thread that waits for Python's lock costs more than it computes, so that a block is a handful of
-calls.
+Samples are visited in blocks that fit in the cache and, for sums, in the order of their classes, so that a block holds
+few of them, however many there are. Samples with weight zero or without a class are skipped. The cores share the
+blocks; since a thread that waits for Python's lock costs more than it computes, a block is only a handful of calls.
 """
 
 from collections.abc import Callable
@@ -16,14 +15,14 @@ import numpy as np
 from infojax.measures import cores
 from infojax.measures.arrays import AnyArray
 
-BLOCK_BYTES = 2**21  # of the rows of a block: with their deviations they stay in a core's cache
-CHAIN = 256  # rows summed in the type of the samples, before float64 takes over
-SHORT = 4  # rows of a chain, on average, up to which one call for all chains of a block is faster than one for each
+BLOCK_BYTES = 2**21  # of the rows of a block: together with their deviations they fit in a core's cache
+CHAIN = 256  # rows summed in the dtype of the samples before float64 takes over
+SHORT = 4  # mean rows per chain up to which one call for all chains of a block is faster than one per chain
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples that count: the rows z[order], or z itself, their labels, and their weights unless all are one."""
+    """The samples that count: the rows z[order], or z itself, with labels, and weights unless all are one."""
 
     z: np.ndarray
     order: np.ndarray | None
@@ -33,11 +32,11 @@ class Samples:
 
     @cached_property
     def size(self) -> int:
-        """Rows of a block, whole chains."""
+        """Rows per block, a multiple of the chain length."""
         return max(BLOCK_BYTES // max(self.z.shape[1] * self.z.itemsize, 1) // CHAIN, 1) * CHAIN
 
     def each_block(self, f: Callable[[slice, np.ndarray, np.ndarray], Any]) -> None:
-        """f(part, rows, buffer) for all blocks, shared by the cores: rows z[order][part], and room for as many."""
+        """f(part, rows, buffer) for all blocks, shared by the cores: rows z[order][part], and a buffer of that size."""
         parts = [slice(i, min(i + self.size, len(self.labels))) for i in range(0, len(self.labels), self.size)]
 
         def work(own: list[slice]) -> None:
@@ -55,10 +54,10 @@ class Samples:
         cores.shared(work, [parts[i : i + share] for i in range(0, len(parts), share)])
 
     def by_class(self) -> "Samples":
-        """The same in ascending order of their labels."""
+        """The same samples in ascending order of their labels."""
         if (self.labels[1:] >= self.labels[:-1]).all():
             return self
-        # Integers of 16 bits are sorted by their digits, in a tenth of the time.
+        # 16-bit integers are sorted by radix, in a tenth of the time.
         order = np.argsort(self.labels.astype(np.uint16) if self.num_classes <= 2**16 else self.labels, kind="stable")
         return replace(
             self,
@@ -84,11 +83,11 @@ def samples(z: AnyArray, labels: AnyArray, weights: AnyArray, num_classes: int) 
 
 
 def means(x: Samples) -> tuple[np.ndarray, np.ndarray, float]:
-    """Sums of the weights (C,), weighted means (C, D), zeros for absent classes, and the longest row, in float64."""
+    """Sums of weights (C,), weighted means (C, D), zeros for absent classes, and the largest row norm, in float64."""
     x = x.by_class()
     y, dim = x.labels, x.z.shape[1]
     count, weights = x.class_sums(np.ones(len(y))), np.ones(len(y), x.z.dtype) if x.weights is None else x.weights
-    # Chains of rows: of one class, within a block.
+    # Chains of rows: of a single class, within a block.
     new_class = np.r_[True, y[1:] != y[:-1]][: len(y)]
     starts = np.flatnonzero(new_class | (np.arange(len(y)) % CHAIN == 0))
     long = len(y) > SHORT * len(starts)
@@ -118,7 +117,7 @@ def means(x: Samples) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _run_sums(rows: np.ndarray, starts: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Sums of the rows from each start to the next; faster than `np.add.reduceat` along rows where there are few."""
+    """Sums of the rows from each start to the next; faster than `np.add.reduceat` along rows if there are few."""
     lengths = np.diff(starts, append=len(rows))
     out[:] = rows[starts]
     for j in range(1, lengths.max()):
@@ -151,7 +150,7 @@ def squares(x: Samples, count: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """(C,) weighted sums of squared distances to the class means `exact` (C, D)."""
     mean = exact.astype(x.z.dtype)
     (found,) = values_around(x, mean, squares_of)
-    # About the mean before it was rounded, of which a collapsed class would tell.
+    # About the unrounded mean, since the rounding would show in a collapsed class.
     with np.errstate(all="ignore"):
         found = found - count * squares_of(exact - mean)
     return np.where(found < 0, 0, found)
@@ -159,7 +158,7 @@ def squares(x: Samples, count: np.ndarray, exact: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Root:
-    """Energies ||T^T d||^2 of deviations d: T (D, r) as the rows of some of its columns that are not zero."""
+    """Energies ||T^T d||^2 of deviations d, with T (D, r) stored as the non-zero rows of groups of its columns."""
 
     pieces: tuple[np.ndarray, ...]
 

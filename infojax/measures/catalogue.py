@@ -17,18 +17,18 @@ class Measure(NamedTuple):
     Attributes:
       name: in reports and in the rows of runs.
       label: in legends and in tables of runs; "" to use the name.
-      group: the heading it stands under, one of GROUPS.
-      convention: how `infojax.analyze` defines it; "" for quantities that only runs measure.
+      group: the heading it is listed under, one of GROUPS.
+      convention: its definition in `infojax.analyze`; "" for quantities that only runs measure.
       limit: value at collapse, the name of the quantity that holds it, or "" if there is none.
-      unit: "nats", "bits", "%", or "" for a pure number.
-      needs: inputs it needs, out of "features", "labels" and "head"; () for quantities that only runs measure.
+      unit: "nats", "bits", "%", or "" for a dimensionless number.
+      needs: its inputs, out of "features", "labels" and "head"; () for quantities that only runs measure.
       family: measures computed on the same subset of rows where not all fit: "spectrum", "interplay" (of the
         features with their head rows), "silhouette", or "".
       colour: index of the palette: 0 features, 1 head, 2 accuracy, 3 features with head, 4 mismatch, 5 loss.
       of_a_simplex: whether the limit is that of a simplex of C classes, which needs C - 1 dimensions.
       column: its column heading where reports or layers are shown side by side.
       compared, summary, brief: its place, from 1, where reports are compared, in the last evaluation of a run on its
-        page, and in the terminal; 0 where it is left out. Where reports are compared, later ones are dropped first.
+        page, and in the terminal; 0 to leave it out. Where reports are compared, later ones are dropped first.
       by_layer: whether it appears in the table of a run's layers.
     """
 
@@ -201,7 +201,7 @@ CATALOGUE = {
             "silhouette", "silhouette", COLLAPSE, "scikit-learn's silhouette_score, Euclidean", 1.0, needs=_CLASSES,
             family="silhouette", summary=14, brief=8,
         ),
-        # Of weight matrices.
+        # Weight matrices.
         Measure("spectral_norm", "spectral norm", ENTROPY, column="norm", compared=11),
         Measure("frobenius_norm", "Frobenius norm", ENTROPY, column="F norm", compared=12),
         # Quantities that only runs and monitors measure.
@@ -219,9 +219,9 @@ CATALOGUE = {
         Measure("accuracy_knn_200", "accuracy, 200 neighbours", TRAINING, colour=2, summary=27, brief=19),
         Measure("accuracy_knn_euclidean_20", "accuracy, 20 neighbours, euclidean", TRAINING, colour=2, summary=28),
         Measure("error_ema", "error of the averaged weights (%)", TRAINING, unit="%", colour=2),
-        Measure("mask_ratio", "share of the unlabelled that is selected", TRAINING, colour=0),
-        Measure("pseudo_accuracy", "accuracy of all guesses", TRAINING, colour=2),
-        Measure("pseudo_accuracy_selected", "accuracy of the selected guesses", TRAINING, colour=3),
+        Measure("mask_ratio", "share of unlabelled samples selected", TRAINING, colour=0),
+        Measure("pseudo_accuracy", "accuracy of all pseudo-labels", TRAINING, colour=2),
+        Measure("pseudo_accuracy_selected", "accuracy of the selected pseudo-labels", TRAINING, colour=3),
         Measure("threshold", "threshold", TRAINING, colour=1),
         Measure("rho", "threshold of the loss (Dash)", TRAINING, colour=4),
         Measure("loss", "loss", TRAINING, colour=5, summary=2, brief=2),
@@ -253,7 +253,7 @@ CATALOGUE = {
         Measure("loss_online", "loss, online head", TRAINING, colour=5),
         Measure("loss_method", "loss of the method", TRAINING, colour=5),
         Measure("token_uniformity", "mean squared cosine of class tokens", VIEWS),
-        # Of the projections of two views (the prediction of one and the target's projection of the other for BYOL).
+        # For the projections of two views (in BYOL the prediction of one and the target's projection of the other).
         Measure("lidar", "LiDAR", group=VIEWS),
         Measure("view_mutual_information", "MI of views", summary=30, brief=21, colour=3, **_OF_VIEWS),
         Measure("view_mutual_information_alpha_2", "MI of views, order 2", colour=3, **_OF_VIEWS),
@@ -274,8 +274,8 @@ CATALOGUE = {
         Measure("spectrum_jsd", "spectrum JSD of branches", VIEWS, unit="nats", colour=5),
         Measure("effective_rank_view1", "effective rank, view 1", VIEWS),
         Measure("effective_rank_view2", "effective rank, view 2", VIEWS, colour=1),
-        Measure("mir_features", "MIR with the whole network", PATHS, colour=3),
-        Measure("hdr_features", "HDR with the whole network", PATHS, colour=4),
+        Measure("mir_features", "MIR with the unpruned network", PATHS, colour=3),
+        Measure("hdr_features", "HDR with the unpruned network", PATHS, colour=4),
         Measure("barrier_error", "barrier of error (%)", PATHS, unit="%", colour=2, summary=16, brief=9),
         Measure(
             "barrier_error_recomputed", "barrier of error (%), statistics recomputed", PATHS, unit="%", colour=2,
@@ -287,11 +287,11 @@ CATALOGUE = {
         ),
     )
 }  # fmt: skip
-LABELLED = tuple(name for name, measure in CATALOGUE.items() if measure.label)  # those that runs draw and tabulate
+LABELLED = tuple(name for name, measure in CATALOGUE.items() if measure.label)  # shown in figures and tables of runs
 
 
 def measure_of(quantity: str) -> Measure:
-    """The entry of a quantity, measured at a layer ("nc1@layer1") or not; a bare entry of its name if there is none."""
+    """The entry of a quantity, possibly measured at a layer ("nc1@layer1"); a bare entry with its name if unknown."""
     name, _, layer = quantity.partition("@")
     found = CATALOGUE.get(name, Measure(name))
     label = found.label or name

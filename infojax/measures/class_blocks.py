@@ -5,9 +5,10 @@ import jax.numpy as jnp
 
 
 def class_second_moments(rows: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """Sum of the outer products of each class's rows: (C, D, D), with static shapes and about 2 N D^2 multiplications.
+    """Sum of the outer products of each class's rows, with static shapes and about 2 N D^2 multiplications.
 
-    One batched product of the blocks of `packed_by_class` serves all classes: one-hot products would cost C times more.
+    One batched product over the blocks of `packed_by_class` serves all classes; one-hot products would cost C times
+    more.
 
     Args:
       rows: (N, D).
@@ -26,15 +27,16 @@ def class_second_moments(rows: jax.Array, labels: jax.Array, num_classes: int) -
 def packed_by_class(
     rows: jax.Array, labels: jax.Array, num_classes: int, shape: tuple[int, int] | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Rows sorted by class into blocks of equal size, each of one class, the last block of a class padded with zeros.
+    """Rows sorted by class into single-class blocks of equal size; the last block of a class is padded with zeros.
 
     Args:
-      rows: (N, D), N > 0; labels: (N,) integers >= 0; rows labelled C or more are left out.
-      shape: (blocks, size), static, for labels whose counts n_c are known: sum_c ceil(n_c / size) blocks suffice. By
-        default a size of at most D and of N / C, and as many blocks as any labels need: less than 2 N + C rows.
+      rows: (N, D), N > 0.
+      labels: (N,) integers >= 0; rows labelled C or more are left out.
+      shape: (blocks, size), static, if the class counts n_c are known: sum_c ceil(n_c / size) blocks suffice. By
+        default a size of at most D and N / C, and as many blocks as any labels can need: less than 2 N + C rows.
     Returns:
-      packed (blocks, size, D), owner (blocks,) class of each block, position (blocks, size) of each row in `rows`, and
-      valid (blocks, size), False for padding.
+      packed (blocks, size, D); owner (blocks,), the class of each block; position (blocks, size) of each row in `rows`;
+      and valid (blocks, size), False for padding.
     """
     n, dim = rows.shape
     block = min(dim, -(-n // num_classes))
@@ -45,7 +47,7 @@ def packed_by_class(
     last_block = jnp.cumsum(blocks)
     index = jnp.arange(num_blocks)
     owner = jnp.minimum(jnp.searchsorted(last_block, index, side="right"), num_classes - 1)
-    # Position of each block's rows within their class; beyond the end of the class is padding.
+    # Position of each block's rows within their class; positions beyond the end of the class are padding.
     first = (index - (last_block - blocks)[owner]) * block
     within = first[:, None] + jnp.arange(block)[None, :]
     valid = within < count[owner][:, None]

@@ -1,4 +1,4 @@
-"""The loss of a classifier, as exact as its logits."""
+"""The cross entropy of a classifier, as accurate as its logits."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """-log softmax(logits)[label] of each sample, nats: softplus(log sum_{j != y} exp(logits_j - logits_y)).
 
-    In this form the value and every component of its gradient are as exact as the differences of the logits, however
-    small: `logsumexp - logit` cancels below 1e-7 in float32, and 1e-16 in float64.
+    In this form the value and every component of its gradient are as accurate as the differences of the logits, even
+    if tiny: `logsumexp - logit` cancels below 1e-7 in float32, and 1e-16 in float64.
 
     Args:
       logits: (N, C) with C >= 2; labels: (N,) in [0, C).

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from infojax.measures import arrays, scale
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, infer_num_classes, takes_stats
+from infojax.measures.moments import ClassStats, infer_num_classes
 from infojax.measures.passes import SecondPass, same_classifier, second_pass
 from infojax.measures.separation import cdnv_from_stats, davies_bouldin_from_sums
 from infojax.measures.simplex import duality_gap, means_and_head, nc2_from_means, nc2_from_stats, nc3_from_stats
+from infojax.measures.stats_arguments import takes_stats
 from infojax.measures.variability import between_inverse, nc1_convention, nc1_from_energy
 
 

@@ -1,8 +1,7 @@
-"""Work of NumPy on all cores of the host, one thread of BLAS for each piece of it.
+"""NumPy work shared by all cores of the host, with one BLAS thread per piece.
 
-The threads of OpenBLAS wait for each other in a loop, several times for each column of a decomposition. Where other
-work is on the cores that takes ten times longer than one thread alone; and one piece of the work for each core needs
-no waiting at all.
+The threads of OpenBLAS busy-wait for each other several times per column of a decomposition. With other work on the
+cores this takes ten times longer than a single thread, while one piece of work per core needs no waiting at all.
 """
 
 import functools
@@ -31,7 +30,7 @@ def _blas() -> Any:
 
 @functools.cache
 def count() -> int:
-    """Cores that NumPy may use: those of the process, and no more than the threads that BLAS was allowed at first."""
+    """Cores that NumPy may use: those of the process, but at most as many as the initial thread limit of BLAS."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     found = [] if _blas() is None else [one["num_threads"] for one in _blas().info() if one["user_api"] == "blas"]
@@ -40,9 +39,9 @@ def count() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """BLAS on one thread; the limit ends with the last of those who asked for it at the same time."""
+    """Limits BLAS to one thread; with nested or concurrent uses the limit ends with the last of them."""
     global _users, _limit
-    count()  # before the limit
+    count()  # read before the limit changes it
     with _lock:
         if not _users and _blas() is not None:
             _limit = _blas().limit(limits=1, user_api="blas")
@@ -58,7 +57,7 @@ def one_thread() -> Iterator[None]:
 
 
 def shared(f: Callable[[T], R], pieces: Iterable[T]) -> list[R]:
-    """[f(piece) for each piece], on all cores; `f` is of NumPy alone, which lets other threads work meanwhile."""
+    """[f(piece) for each piece], on all cores; `f` should only call NumPy, which releases Python's lock."""
     pieces = list(pieces)
     workers = min(count(), len(pieces))
     with one_thread():

@@ -86,7 +86,7 @@ def eigenspace_jsd(k1: ArrayLike, k2: ArrayLike) -> jax.Array:
 
 
 def matrix_cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
-    """Matrix cross entropy MCE(P, Q) = tr(-P log Q + Q), for matrices as they are (no division by the trace).
+    """Matrix cross entropy MCE(P, Q) = tr(-P log Q + Q); the matrices are not divided by their traces.
 
     For trace-one matrices it is minimal over Q at Q = P, where it is H(P) + 1. The released Matrix-SSL code leaves out
     tr Q and expands log Q to fourth order around the identity; here log Q is exact.

@@ -17,7 +17,7 @@ from infojax.measures import arrays, host, spectra
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.spectra import SpectralFunction
 
-LARGEST_ORDER = 1e30  # from here on an entropy equals that of order infinity, to more digits than any type has
+LARGEST_ORDER = 1e30  # above it, the entropy equals that of order infinity to more digits than any dtype has
 
 
 def gram(z: ArrayLike) -> jax.Array:
@@ -57,7 +57,7 @@ def _weighted_density(k, w):
 
 @jax.jit
 def used_block(k: jax.Array, w: jax.Array) -> jax.Array:
-    """K with zeros in the rows and columns of weight zero, up to a power of two that brings its entries near one."""
+    """K with zeros in the rows and columns of weight zero, scaled by a power of two to entries near one."""
     unused = (w[:, None] <= 0) | (w[None, :] <= 0)
     return arrays.normalised(jnp.where(unused, 0, k))[0]
 
@@ -74,7 +74,7 @@ def weighted(u: jax.Array, p: jax.Array) -> jax.Array:
 
 
 def density_of_features(z: AnyArray, weights: ArrayLike | None = None, center: bool = False) -> AnyArray:
-    """`smaller_density` of the directions of z (N, D); see `spectra.directions`. In NumPy where z is, if it can be."""
+    """`smaller_density` of the directions of z (N, D), see `spectra.directions`; in NumPy if z is, where possible."""
     w, center = (
         None if weights is None else arrays.sample_weights(weights, len(z), z.dtype),
         arrays.flag(center, "center"),
@@ -92,7 +92,7 @@ def _density_factor(z, weights, center):
 
 @functools.cache
 def _renyi_terms(alpha):
-    """f and f' of the trace that gives the alpha-entropy, for eigenvalues that sum to one."""
+    """f and f' of the trace from which the alpha-entropy follows, for eigenvalues that sum to one."""
     if alpha == 1:
         return (
             lambda x: -x * jnp.log(x),
@@ -112,7 +112,7 @@ def order_of(alpha: Any) -> float:
     """alpha as a number from 0 to infinity, both included.
 
     Raises:
-      ValueError: it is not such a number, or it is traced: each order is compiled separately.
+      ValueError: it is not such a number, or it is traced, as each order is compiled separately.
     """
     if isinstance(alpha, jax.core.Tracer):
         raise ValueError("alpha is traced, but must be a static number: jit with static_argnames='alpha'")
@@ -121,13 +121,13 @@ def order_of(alpha: Any) -> float:
 
 
 def near_one(alpha: float) -> bool:
-    """Whether to use the form of the Renyi trace that is exact as alpha -> 1."""
+    """Whether to use the form of the Rényi trace that stays accurate as alpha -> 1."""
     return abs(alpha - 1) < 0.5
 
 
 def _gap(a, b):
-    """r = (a - b) / b and log(a / b), both to full relative precision, with r = 1 where a = b; and the mask a = b."""
-    r = (a - b) / b  # a <= b, or a large power of a / b would overflow
+    """r = (a - b) / b and log(a / b), both to full relative precision, with r = 1 if a = b; and the mask a = b."""
+    r = (a - b) / b  # assumes a <= b, or a large power of a / b would overflow
     close = jnp.abs(r) < 0.5
     log_ratio = jnp.where(close, jnp.log1p(jnp.where(close, r, 0)), jnp.log(a) - jnp.log(b))
     return jnp.where(r == 0, 1, r), log_ratio, r == 0
@@ -282,7 +282,7 @@ def effective_rank(a: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Arr
     row-normalised A: on 300 x 20 Gaussian entries, column j scaled by 1 / j, 12.38 against 6.01.
 
     Args:
-      a: (N, D) matrix, used as it is: not centred, rows not normalised.
+      a: (N, D) matrix; it is neither centred nor are its rows normalised.
       weights: (N,) non-negative or None; row i counts as sqrt(w_i) a_i, so that a 0/1 mask equals the subset.
     Returns:
       0-d array in [1, min(N, D)]; 0 for a zero matrix. First derivatives are right at repeated singular
@@ -314,8 +314,8 @@ def rankme(z: ArrayLike, eps: float | jax.Array = 1e-7, *, weights: ArrayLike | 
     """RankMe: exp(-sum_i p_i log p_i), p_i = s_i / sum_j s_j + eps, of the singular values s_i of Z.
 
     Args:
-      z: (N, D) features, used as they are.
-      eps: the paper's 1e-7. Ports use 1e-5, which reads 1.26 on a rank-one 2048-dimensional matrix.
+      z: (N, D) features, neither centred nor normalised.
+      eps: 1e-7 in the paper. Ports use 1e-5, which gives 1.26 for a rank-one 2048-dimensional matrix.
       weights: (N,) non-negative or None, as in `effective_rank`; masking rows keeps the number of singular values of
         all N rows, each with its eps.
     Returns:
@@ -335,7 +335,7 @@ def stable_rank(a: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     """Stable rank ||A||_F^2 / ||A||_2^2.
 
     Args:
-      a: (N, D) matrix, used as it is.
+      a: (N, D) matrix, neither centred nor normalised.
       weights: (N,) non-negative or None, as in `effective_rank`.
     Returns:
       0-d array in [1, rank A]; 0 for a zero matrix.
@@ -352,7 +352,7 @@ def coding_rate(
 
     With G = U^T diag(w) U and B = sum of the weights of non-zero rows (their number without weights):
       "code":  log det(I_D + (mu / D) G), what the released M-MAE code computes;
-      "paper": log det(mu I_D + G), as the M-MAE paper prints it; equal to "code" at mu' = D / mu plus D log mu;
+      "paper": log det(mu I_D + G), as printed in the M-MAE paper; equal to "code" at mu' = D / mu plus D log mu;
       "mcr2":  (1/2) log det(I_D + mu D / B G), the rate of MCR^2 with mu = 1 / eps^2 (EMP-SSL: mu = 1 / 0.2).
 
     Args:
@@ -380,7 +380,7 @@ def coding_rate_of_moment(
 ) -> jax.Array:
     """`coding_rate` from the smaller Gram of the weighted unit rows and the sum of the weights of non-zero rows."""
     mu = arrays.number(mu, "mu", "a positive number, from 1e-30 to 1e30", lambda x: 1e-30 <= x <= 1e30)
-    dim = max(dim, 1)  # no columns: nothing to code
+    dim = max(dim, 1)  # without columns there is nothing to code
     scales: dict[str, Callable[[], tuple[Any, float, Any]]] = {
         "code": lambda: (mu / dim, 1.0, 0.0),
         "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),
@@ -389,7 +389,7 @@ def coding_rate_of_moment(
     if not isinstance(form, str) or form not in scales:
         raise ValueError(f"form must be one of {', '.join(scales)}; got {arrays.described(form)}")
     scale, factor, constant = scales[form]()
-    # The determinant of I + G is at least one, in exact numbers.
+    # In exact arithmetic the determinant of I + G is at least one.
     return (
         factor * arrays.not_negative(spectra.logdet(jnp.eye(len(small), dtype=small.dtype) + scale * small)) + constant
     )

@@ -1,9 +1,9 @@
 """Joint entropy, MI, MIR and HDR where the joint matrix is too large to decompose: estimates with error bars.
 
-The route: with at most EXACT_SIDE rows left after class compression (sum_c min(n_c, D), or the smaller of N and D1 D2
-for two feature sets) the measure is computed exactly ("gram" or "classes"); beyond that, the matrix is only multiplied
-by vectors (`trace.estimate_entropy_of`), in time linear in N and without anything of size N x N ("estimate"). All
-functions are called eagerly: how much they compute depends on the data. alpha = 1 only.
+If class compression leaves at most EXACT_SIDE rows (sum_c min(n_c, D), or the smaller of N and D1 D2 for two feature
+sets), the measure is computed exactly ("gram" or "classes"); otherwise the matrix is only multiplied by vectors
+(`trace.estimate_entropy_of`), in time linear in N and without any N x N array ("estimate"). All functions are called
+eagerly, since their cost depends on the data. alpha = 1 only.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,9 @@ from infojax.measures.entropy import density_of_features, entropy_of_spectrum, s
 from infojax.measures.head_interplay import Interplay
 from infojax.measures.interval import Estimate, computed, ratio, total_of
 from infojax.measures.joint import pair_densities
-from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks, takes_stats
+from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks
 from infojax.measures.operators import HeadRows, Matrix, Pairs
+from infojax.measures.stats_arguments import takes_stats
 from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Compiled, Stage, estimate_entropy_of, on_one_device
 
 # A spectrum of this size takes 1 s in float32 on two CPU cores, less than an estimate.
@@ -33,10 +34,10 @@ STORED = 2**27
 
 
 class Effort(NamedTuple):
-    """How far an estimate goes.
+    """How much work an estimate may take.
 
-    tolerance: half the requested width of [lower, upper], nats. confidence: that the truth lies in it. seed: of the
-    random vectors. vectors: the most to be drawn. exact_side: matrices up to this size are decomposed.
+    tolerance: half the requested width of [lower, upper], nats. confidence: that the true value lies in it. seed: of
+    the random vectors. vectors: maximum number of them. exact_side: matrices up to this size are decomposed.
     """
 
     tolerance: float = 5e-3
@@ -65,7 +66,7 @@ def _effort(given, *concrete):
 class InterplayEstimate(NamedTuple):
     """`Interplay` with an `Estimate` for each entropy and for the quantities computed from them.
 
-    On exact routes the bounds are those of rounding. `values` is the plain `Interplay`.
+    On exact routes the bounds only cover rounding. `values` is the plain `Interplay`.
     """
 
     entropy_features: Estimate
@@ -95,7 +96,7 @@ def estimate_interplay(
     exact: Callable[..., tuple[Interplay, tuple[jax.Array, ...]]] = head_interplay.interplay_and_spectra,
     **effort: Any,
 ) -> InterplayEstimate:
-    """`interplay` for any number of samples, classes and columns: exact where that is cheap, else estimated.
+    """`interplay` for any number of samples, classes and columns: exact if that is cheap, else estimated.
 
     Args:
       z, labels, head, weights, center: as `interplay` takes them; concrete arrays.
@@ -122,11 +123,11 @@ def estimate_interplay(
         return _exact(*exact(z, labels, head, weights=jnp.where(p > 0, w, 0), center=center), n, route, sides.sum())
     unit_head, class_p, labels, counts = _present(unit_head, class_p, labels, counts)
     rows = weighted(u, p)
-    del u  # as large as the features
+    del u  # it is as large as the features
     if 2 * sides.sum() < counts.sum() and len(counts) * dim * dim <= CLASS_MOMENTS:
         operator = compiled(COMPRESSED)(rows, labels, unit_head)
     else:
-        # At most N / C: with classes of one sample, the tail of a vocabulary, larger blocks would be mostly padding.
+        # At most N / C: for classes of one sample, the tail of a vocabulary, larger blocks would be mostly padding.
         size = max(min(int(counts.max(initial=0)), dim, -(-int(counts.sum()) // max(len(counts), 1))), 1)
         shape = (int(np.sum(-(-counts // size))), size) if compiled is on_one_device else None
         operator = packed(rows, labels, unit_head, jnp.where(p > 0, jnp.arange(n), -1), shape, compiled)
@@ -168,7 +169,7 @@ def estimate_joint_entropy(
     compiled: Compiled = on_one_device,
     **effort: Any,
 ) -> Estimate:
-    """`joint_entropy` of two feature sets, alpha = 1: exact where min(N, D1 D2) is small, else estimated.
+    """`joint_entropy` of two feature sets, alpha = 1: exact if min(N, D1 D2) is small, else estimated.
 
     Args:
       z1, z2, weights, center: as `joint_entropy` takes them; concrete arrays.
@@ -203,7 +204,7 @@ def estimate_matrix_entropy(
     compiled: Compiled = on_one_device,
     **effort: Any,
 ) -> Estimate:
-    """`matrix_entropy` of features, alpha = 1: exact where min(N, D) is small, else estimated.
+    """`matrix_entropy` of features, alpha = 1: exact if min(N, D) is small, else estimated.
 
     Args and errors as `estimate_joint_entropy`, of one feature set.
     """
@@ -223,7 +224,7 @@ def estimate_matrix_entropy_from_gram(k: ArrayLike, *, compiled: Compiled = on_o
 
 
 def _counts(axis, labels, p, head):
-    """Samples of each class that have a direction."""
+    """(C,) number of samples of each class that have a direction."""
     known = jnp.where(p > 0, labels, len(head))
     return arrays.total(jnp.bincount(known, length=len(head)), axis)
 
@@ -260,7 +261,7 @@ def _factored(axis, second, head):
 
 
 def _share(num_classes, axis):
-    """How many classes a device has, and its first one."""
+    """The number of classes of a device, and its first one."""
     if axis is None:
         return num_classes, 0
     share = -(-num_classes // jax.lax.axis_size(axis))

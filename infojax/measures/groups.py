@@ -15,19 +15,19 @@ from infojax.measures.arrays import ArrayLike
 from infojax.measures.student import student_quantile
 
 # Conventions of the entropy of one group. Each centres the rows, normalises them, and takes the eigenvalues of their
-# second moment; "diff_erank" and "matrix_entropy" differ from "standard" in how groups are put together.
+# second moment; "diff_erank" and "matrix_entropy" differ from "standard" in how groups are combined.
 ENTROPY_CONVENTIONS = ("standard", "information_flow", "information_flow_2024", "diff_erank", "matrix_entropy")
 ENTROPY_NORMALIZATIONS = ("raw", "max", "log_n", "log_d", "log_n_log_d")
 
 
 class GroupEntropy(NamedTuple):
-    """An entropy over groups, 0-d unless said.
+    """An entropy over groups; 0-d unless stated otherwise.
 
     Attributes:
-      mean, std: over the groups that count, std with their number minus one.
-      lower, upper: Student's t interval of the mean at the requested confidence, groups taken as independent.
+      mean, std: over the groups that count; std divides by their number minus one.
+      lower, upper: Student's t interval of the mean at the requested confidence, treating groups as independent.
       num_groups: how many count; groups without a value (no rows, or a normaliser of zero) do not.
-      values: (P,) one per group, nan where it does not count.
+      values: (P,) one per group, nan if it does not count.
     """
 
     mean: jax.Array
@@ -98,15 +98,15 @@ def prompt_entropy(
 ) -> GroupEntropy:
     """Matrix entropy of each group of samples, centred within the group, and its mean over groups.
 
-    Of the rows r of one group: r - mean, divided by their norms; H_alpha of the eigenvalues of their second moment, as
+    For the rows r of one group: r - mean, divided by their norms; H_alpha of the eigenvalues of their second moment, as
     `matrix_entropy(r, center=True)`. Conventions:
       "standard": this;
-      "information_flow": Skean et al.'s code: negative entries of the Gram matrix (of the D x D second moment, where
-        tokens are more than columns) are set to zero before its eigenvalues, which moves H_1 by up to 24 %; for alpha
+      "information_flow": Skean et al.'s code: negative entries of the Gram matrix (of the D x D second moment if there
+        are more tokens than columns) are set to zero before its eigenvalues, which moves H_1 by up to 24 %; for alpha
         = 2 the sum of squares of the trace-one matrix is divided by its size squared once more, which adds 2 log of it
         (11.2 nats where the maximum is 4.2);
       "information_flow_2024": its first release, for alpha = 2 without the division by the trace;
-      "diff_erank": standard (its code takes an SVD where N < D; the same number);
+      "diff_erank": standard (its code uses an SVD if N < D; the same number);
       "matrix_entropy": H / log D whatever the number of tokens (normalization "log_d").
     Normalisations: "raw"; "max", by log min(N, D), N the number of rows that count; "log_n"; "log_d"; "log_n_log_d", by
     their product.
@@ -160,7 +160,7 @@ def entropy_of_rows(u: jax.Array, p: jax.Array, alpha: float, convention: str) -
         return entropy.entropy_of_density(spectra.smaller_gram(a), alpha, len(u))
     if not 0 < alpha < np.inf:
         raise ValueError(f"alpha must be positive and finite under {convention!r}; got {alpha:g}")
-    # Rows that count weigh the same there: count a a^T is the Gram matrix of the rows that the code clamps.
+    # Rows that count have equal weights there: count a a^T is the Gram matrix of the rows that the code clamps.
     count, dim = jnp.sum(p > 0).astype(a.dtype), u.shape[1]
     fewer_columns = count > dim
 
@@ -183,7 +183,7 @@ def entropy_of_rows(u: jax.Array, p: jax.Array, alpha: float, convention: str) -
 
 
 def _clamped_entropy(k, alpha):
-    """repitl's entropy of a matrix that need not be positive: of its positive eigenvalues, over their sum."""
+    """repitl's entropy of a matrix that need not be positive: that of its positive eigenvalues, over their sum."""
     w = jnp.asarray(np.linalg.eigvalsh(np.asarray(k))) if arrays.on_host(k) else jnp.linalg.eigvalsh(k)
     kept = jnp.where(w <= 0, 0, w)
     q = arrays.safe_divide(kept, jnp.sum(kept))
@@ -221,7 +221,7 @@ def over_groups(values: jax.Array, counted: jax.Array, confidence: Any) -> Group
     square = jnp.sum(jnp.where(counted, (kept - mean) ** 2, 0))
     std = arrays.safe_sqrt(arrays.safe_divide(square, number - 1))
     margin = student_quantile(confidence, jnp.maximum(number - 1, 1)) * std / jnp.sqrt(jnp.maximum(number, 1))
-    # nan enters last: a derivative that passes through one is nan, even where it does not count.
+    # nan enters last: a derivative that passes through it is nan even where the value is not selected.
     mean, std, margin = (jnp.where(number > n, x, jnp.nan) for x, n in ((mean, 0), (std, 1), (margin, 1)))
     return GroupEntropy(mean, std, mean - margin, mean + margin, number, values)
 
@@ -237,9 +237,9 @@ def dataset_entropy(
 ) -> jax.Array:
     """Entropy of a data set of groups: H_alpha of the Gram matrix of their mean rows, over its trace.
 
-    m_p is the mean of the centred, L2-normalised rows of group p. The m_p are neither centred over groups nor
-    normalised again, as in the released code; a trace of one makes their scale irrelevant. Conventions as in
-    `prompt_entropy`; the first release's alpha = 2 without the trace depends on how short the m_p are.
+    m_p is the mean of the centred, L2-normalised rows of group p. As in the released code, the m_p are neither centred
+    over groups nor normalised again; their scale cancels in a matrix of trace one. Conventions as in `prompt_entropy`;
+    the first release's alpha = 2, without the trace, depends on how short the m_p are.
 
     Args:
       z, weights, groups, alpha: as `prompt_entropy`.
@@ -269,7 +269,7 @@ def _group_means(z, w):
 
 
 def _entropy_of_means(means, live, alpha, convention):
-    """Of the Gram matrix of the rows of `means` over its trace, in the named convention."""
+    """Entropy of the Gram matrix of the rows of `means`, divided by its trace, in the named convention."""
     if convention != "information_flow_2024" or alpha != 2:
         means, _ = arrays.normalised(means)
     if not convention.startswith("information_flow"):
@@ -290,8 +290,8 @@ def diff_erank(
 ) -> jax.Array:
     """Diff-eRank: effective rank exp H of the features of an untrained network minus that of the trained one.
 
-    H as `prompt_entropy`: rows centred and normalised within each group. The score of a data set is that of the
-    released code, exp(mean H) of the one minus exp(mean H) of the other, and not the mean of exp H.
+    H as in `prompt_entropy`: rows centred and normalised within each group. The score of a data set is that of the
+    released code, exp(mean H) of one minus exp(mean H) of the other, and not the mean of exp H.
 
     Args:
       untrained, trained: features of the same samples: (N, D) of one sentence, (P, T, D) of a data set, or (N, D) with

@@ -1,6 +1,6 @@
-"""What features and a classifier's head say about the same samples: entropies, MI, MIR and HDR, exact.
+"""Entropies, MI, MIR and HDR between features and a classifier's head for the same samples, exact.
 
-The second feature set is the head's row of each label, V = W[y]: its Gram matrix has C distinct rows. The joint entropy
+The second feature set is the head row of each label, V = W[y], whose Gram matrix has C distinct rows. The joint entropy
 then needs one matrix row per class and direction that the class uses, instead of one per sample.
 """
 
@@ -16,7 +16,8 @@ from infojax.measures import host as in_numpy
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.entropy import entropy_of_density, entropy_of_spectrum, smaller_density, weighted
 from infojax.measures.joint import hdr_of, mi_of, mir_of
-from infojax.measures.moments import ClassStats, takes_stats
+from infojax.measures.moments import ClassStats
+from infojax.measures.stats_arguments import takes_stats
 
 Number: TypeAlias = float | jax.Array
 # Density of the features, factors of the classes and their owners, unit head rows, class probabilities, mean direction,
@@ -40,7 +41,7 @@ def head_rows(head: ArrayLike, labels: ArrayLike) -> jax.Array:
 
 
 class Interplay(NamedTuple):
-    """What features and a head say about the same samples; see `interplay`. Entropies in nats, all 0-d arrays.
+    """Information measures of features and a head; see `interplay`. Entropies in nats, all 0-d arrays.
 
     entropy_features: H(G(Z)). entropy_head: H(G(V)), V = W[y]. joint_entropy: H(G(Z) o G(V)).
     mutual_information, mir, hdr: as the functions of those names.
@@ -110,7 +111,7 @@ def ingredients(
     center: bool = False,
     route: str | None = None,
 ) -> Ingredients:
-    """What `assemble` takes."""
+    """The arguments of `assemble`."""
     z, center = arrays.as_host_rows(z), arrays.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
@@ -182,7 +183,7 @@ def interplay_from_stats(stats: ClassStats, head: ArrayLike) -> Interplay:
 
 
 def ingredients_of_stats(stats: ClassStats, head: ArrayLike) -> Ingredients:
-    """What `assemble` takes, from streamed moments."""
+    """The arguments of `assemble`, from streamed moments."""
     second, unit_head, class_p, mean, total = class_moments(stats, arrays.as_rows(head, "head"))
     return jnp.sum(second, axis=0), *factors_of_moments(second), unit_head, class_p, mean, total, total
 
@@ -213,7 +214,7 @@ def assemble(
     num_samples: Number,
     samples: Number,
 ) -> Interplay:
-    """`Interplay` of a density of the features, factors of the classes, and the head's rows and class frequencies."""
+    """`Interplay` from a density of the features, factors of the classes, head rows and class frequencies."""
     densities = _densities(features, factors, owner, unit_head, class_p)
     entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples, unit_head.dtype), *densities)
     return _interplay_of(*entropies, class_p, mean, num_samples)
@@ -237,7 +238,7 @@ def assemble_with_spectra(
 
 def _densities(features, factors, owner, unit_head, class_p):
     return (
-        # The factors may come from decompositions too: nothing else is decomposed before they are known.
+        # The factors may also come from decompositions: nothing else is decomposed before they are known.
         spectra.after(features, factors),
         smaller_density(unit_head, class_p),
         _joint_density(factors, owner, unit_head),
@@ -262,10 +263,10 @@ def _interplay_of(h1, h2, h12, class_p, mean, num_samples):
 def _joint_density(rows, owner, unit_head):
     """(B B^T)_ij <w_owner(i), w_owner(j)>: G(Z) o G(V) if B holds the weighted unit rows of the samples.
 
-    Its non-zero spectrum depends on the rows of class c only through R_c = B_c^T B_c, so any other factor of R_c
-    with fewer rows may stand in for them.
+    Its non-zero spectrum depends on the rows of class c only through R_c = B_c^T B_c, so any other factor of R_c with
+    fewer rows may replace them.
     """
-    if len(unit_head) > len(rows):  # C x C is the larger table: a head over a vocabulary
+    if len(unit_head) > len(rows):  # C x C is the larger table: the head of a vocabulary
         unit_head, owner = unit_head[owner], np.arange(len(rows))
     cosines = arrays.matmul(unit_head, unit_head.T)
     if arrays.on_host(rows, owner, cosines):
@@ -286,14 +287,14 @@ def factors_of_moments(second: jax.Array) -> tuple[AnyArray, AnyArray]:
     return jax.vmap(factor)(second).reshape(num_classes * dim, dim), owner
 
 
-# The symmetric square root: the one factor whose derivative exists at repeated eigenvalues.
+# The symmetric square root: the only factor whose derivative exists at repeated eigenvalues.
 factor = roots.psd_sqrt
 
 
 def _factors_of_rows(rows, labels, used):
     """Density of concrete weighted unit rows, and factors (rows, owner), min(n_c, D) rows for class c, in float64.
 
-    The spectrum of a matrix of float64 takes no longer than that of float32, and loses no digits of small eigenvalues.
+    The spectrum of a float64 matrix takes no longer than that of a float32 one and keeps small eigenvalues.
     """
     order = np.flatnonzero(used)
     order = order[np.argsort(labels[order], kind="stable")]

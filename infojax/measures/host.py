@@ -1,7 +1,6 @@
-"""Unit rows, densities and spectra of concrete CPU arrays in NumPy: the numbers of `spectra` without its programs.
+"""Unit rows, densities and spectra of concrete CPU arrays in NumPy: the same numbers as `spectra` without compilation.
 
-For features of a few thousand rows the call of a compiled program, and the copy that it takes of an array, cost more
-than the work.
+For features of a few thousand rows, calling a compiled program, which copies its arrays, costs more than the work.
 """
 
 import numpy as np
@@ -9,13 +8,13 @@ import numpy as np
 from infojax.measures import cores
 from infojax.measures.by_class import squares_of
 
-# Lengths of rows in this range have squares that fit any float type.
+# Row norms in this range have squares that fit any float dtype.
 MODERATE = (2.0**-24, 2.0**24)
-# Side of a matrix up to which one thread decomposes it: more of them wait longer for each other than they save.
+# Side of a matrix up to which one thread decomposes it: more threads would wait longer for each other than they save.
 ONE_THREAD = 512
-MOST_APART = 2048  # side up to which several matrices are decomposed at the same time, one on each core
-DIGITS = 1e-8  # relative, of singular values in float64: most have 12
-LOST = 1e-4  # of the square of a row, kept when the mean is subtracted: 12 digits are left
+MOST_APART = 2048  # side up to which several matrices are decomposed at the same time, one per core
+DIGITS = 1e-8  # relative error of singular values in float64: most have 12 digits
+LOST = 1e-4  # share of a row's square that must remain when the mean is subtracted: 12 digits are left
 ROUNDING = 8  # of the eigenvalues of a Gram matrix, in units of eps times the largest
 
 
@@ -57,7 +56,7 @@ def density(z: np.ndarray, weights: np.ndarray | None, center: bool) -> np.ndarr
     if not z.size:
         return np.zeros((1, 1))
     with np.errstate(all="ignore"):
-        if weights is None:  # all rows that have a direction count alike
+        if weights is None:  # all rows with a direction count equally
             return gram(u) * float(p.max())
         return gram(u * np.sqrt(p)[:, None])
 
@@ -73,7 +72,7 @@ def eigenvalues(k: np.ndarray) -> np.ndarray:
 
 
 def noise_of(shape: tuple[int, ...]) -> float:
-    """The error of singular values in units of eps times the largest, as `spectra.support` has it of eigenvalues."""
+    """The error of singular values in units of eps times the largest, matching `spectra.support` for eigenvalues."""
     return max(4, max(shape) ** 0.5)
 
 
@@ -84,9 +83,9 @@ def gram(a: np.ndarray) -> np.ndarray:
 
 
 def singular_values(a: np.ndarray) -> np.ndarray:
-    """Descending singular values of a finite matrix, those at rounding level set to exactly zero.
+    """Descending singular values of a finite matrix; those at rounding level are exactly zero.
 
-    From its Gram matrix where that has the digits, else from an SVD, which is several times slower.
+    From its Gram matrix if that is accurate enough, else from an SVD, which is several times slower.
     """
     if not a.size:
         return np.zeros(min(a.shape), a.dtype)
@@ -97,17 +96,17 @@ def singular_values(a: np.ndarray) -> np.ndarray:
 def singular_values_of_gram(a: np.ndarray, w: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """`singular_values` from the ascending eigenvalues of `gram(a)` and its diagonal.
 
-    An error e s_1^2 in an eigenvalue, e = `ROUNDING` eps, is one of at most e s_1^2 / s_i in s_i. The sum of these must
-    be below `DIGITS`, or the rounding of their type, times that of the s_i; elsewhere they come from an SVD.
+    An error e s_1^2 in an eigenvalue, e = `ROUNDING` eps, causes one of at most e s_1^2 / s_i in s_i. The sum of these
+    must be below `DIGITS`, or the rounding of their dtype, times the sum of the s_i; otherwise an SVD is used.
     """
     s, e = np.sqrt(np.maximum(w[::-1], 0)), ROUNDING * np.finfo(np.float64).eps
     noise, least = noise_of(a.shape) * np.finfo(a.dtype).eps * s[0], e**0.5 * s[0]
     resolved = s > max(noise, least)
     error = np.sum(e * s[0] ** 2 / s[resolved])
     if least > noise:
-        error += least * (np.sum(~resolved) - np.sum(squares == 0))  # rows of zeros have eigenvalues of exactly zero
+        error += least * (np.sum(~resolved) - np.sum(squares == 0))  # zero rows have eigenvalues of exactly zero
     if error > max(DIGITS, np.finfo(a.dtype).eps) * np.sum(s):
-        with cores.one_thread():  # two are no faster
+        with cores.one_thread():  # two are not faster
             s = np.linalg.svd(a, compute_uv=False)
     s = s.astype(a.dtype, copy=False)
     return np.where(s <= noise, 0, s)
@@ -116,7 +115,7 @@ def singular_values_of_gram(a: np.ndarray, w: np.ndarray, squares: np.ndarray) -
 def three_spectra(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eigenvalues of the densities of z and of centred z (ascending, noise included), and singular values of z.
 
-    Of z (N, D) with N <= D one product serves all: both densities are functions of Z Z^T, where that loses no digits.
+    For z (N, D) with N <= D one product serves all: both densities are functions of Z Z^T, unless that loses digits.
     """
     k = gram(z)
     raw, centred = _densities_of_gram(k) if len(z) <= z.shape[1] else (None, None)
@@ -131,7 +130,7 @@ def three_spectra(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _densities_of_gram(k):
-    """Those of the rows and of the centred rows; None where rows would lose more than four digits."""
+    """Densities of the rows and of the centred rows; None if rows would lose more than four digits."""
     found = []
     mean = k.mean(axis=0)
     largest = np.diagonal(k).max(initial=0)

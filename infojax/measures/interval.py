@@ -8,17 +8,17 @@ from infojax.measures.arrays import ArrayLike
 
 
 class Estimate(NamedTuple):
-    """A number that was estimated, or computed exactly; floats and ints, nats where it is an entropy.
+    """A number that was estimated or computed exactly, as floats and ints; in nats if it is an entropy.
 
     Attributes:
-      value: the middle of the bounds of the quadrature.
-      lower, upper: the truth lies between them with at least the stated confidence; on an exact route they allow for
-        rounding alone (`computed`).
-      standard_error: of value, from the random vectors alone.
+      value: the midpoint of the quadrature bounds.
+      lower, upper: the true value lies between them with at least the stated confidence; on an exact route they only
+        cover rounding (`computed`).
+      standard_error: of value, due to the random vectors only.
       met: whether upper - lower <= 2 tolerance.
       route: "gram" or "classes" (exact), "estimate".
       products: number of columns multiplied by the matrix. steps: Lanczos steps. vectors: random vectors.
-      deflated: eigenvalues taken exactly.
+      deflated: number of eigenvalues treated exactly.
     """
 
     value: float
@@ -45,14 +45,16 @@ def computed(
 
     With a matrix E between the density and the computed one, the eigenvalues move by no more than ||E||_F together
     (Hoffman and Wielandt), and the entropy to first order by ||E||_F (sum (1 + log l)^2)^(1/2). E is the rounding of a
-    sum over samples, taken as random and in blocks of 64 as BLAS and XLA add, (8 + sqrt(n) / 8) eps / 2 of the trace,
-    and that of the solver, 2 sqrt(k) eps ||l||. Eigenvalues that were set to zero as noise hold what the trace is
-    short of one, itself known up to the first of these errors: the entropy lacks at most that mass times the log of
-    their number divided by it.
+    sum over samples, modelled as random and in blocks of 64 as BLAS and XLA add, (8 + sqrt(n) / 8) eps / 2 of the
+    trace, and that of the solver, 2 sqrt(k) eps ||l||. Eigenvalues that were set to zero as noise hold the part that
+    the trace lacks to one, itself known up to the first of these errors: the entropy lacks at most that mass times the
+    log of their number divided by it.
 
     Args:
-      value: as computed; spectrum: (k,) with noise set to zero; samples: n, of the sums that made the density.
-      side: how many eigenvalues there would be without rounding; k by default.
+      value: as computed.
+      spectrum: (k,) with noise set to zero.
+      samples: n, in the sums that made the density.
+      side: number of eigenvalues without rounding; k by default.
     """
     w = np.asarray(spectrum)
     eps, size, w = float(np.finfo(w.dtype).eps), int(max(len(w), side or 0)), np.sort(w[w > 0]).astype(np.float64)
@@ -63,12 +65,12 @@ def computed(
     moved = noise * np.linalg.norm(1 + np.log(np.maximum(w, noise))) + eps * (1 + value) * np.sqrt(size)
     lost = max(1 - w.sum(), 0.0) + summed + np.sqrt(len(w)) * noise
     missing = lost * max(np.log((size - len(w)) / lost), 1.0) if size > len(w) else 0.0
-    missing += max(size, 32 * np.sqrt(samples)) * eps if value == 0 else 0.0  # below this an entropy counts as zero
+    missing += max(size, 32 * np.sqrt(samples)) * eps if value == 0 else 0.0  # smaller entropies count as zero
     return Estimate(value, max(float(value - moved), 0.0), float(value + moved + missing), route=route)
 
 
 def total_of(*terms: tuple[int, Estimate]) -> Estimate:
-    """The sum of (sign, `Estimate`) terms, estimated if any of them is; the cost is that of the last estimated one."""
+    """The sum of (sign, `Estimate`) terms, estimated if any term is; the cost is that of the last estimated one."""
     guessed = [e for _, e in terms if e.route == "estimate"]
     return (guessed or [terms[-1][1]])[-1]._replace(
         value=sum(sign * e.value for sign, e in terms),
@@ -80,7 +82,7 @@ def total_of(*terms: tuple[int, Estimate]) -> Estimate:
 
 
 def ratio(above: Estimate, below: Estimate) -> Estimate:
-    """The quotient of two estimates, the second of a non-negative quantity; nan where that is zero or nan."""
+    """The quotient of two estimates, the second of a non-negative quantity; nan if that is zero or nan."""
     if not below.value > 0:
         return above._replace(value=np.nan, lower=np.nan, upper=np.nan, standard_error=np.nan)
     low = max(below.lower, 0.0)

@@ -35,7 +35,7 @@ def pair_densities(
     if z1.shape[0] != z2.shape[0]:
         raise ValueError(
             f"z1 has {z1.shape[0]} rows, z2 has {z2.shape[0]}: both must hold the same samples in the same order "
-            "(ij.head_rows(head, labels) gives one head row a sample)"
+            "(ij.head_rows(head, labels) gives one head row per sample)"
         )
     dtype = jnp.promote_types(z1.dtype, z2.dtype)
     z1, z2 = z1.astype(dtype), z2.astype(dtype)
@@ -63,7 +63,7 @@ def _pair_entropies_from_gram(
     # A sample without a direction in one set has a zero diagonal there; it is left out of all three.
     w = arrays.sample_weights(weights, len(k1), k1.dtype)
     w = jnp.where((jnp.diagonal(k1) <= 0) | (jnp.diagonal(k2) <= 0), 0, w)
-    k1, k2 = used_block(k1, w), used_block(k2, w)  # their product would overflow or underflow long before they do
+    k1, k2 = used_block(k1, w), used_block(k2, w)  # scaled, or their product would overflow or underflow first
     return spectra.in_turn(lambda k: entropy_of_density(density_from_gram(k, w), alpha), k1, k2, k1 * k2)
 
 

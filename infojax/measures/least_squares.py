@@ -7,19 +7,20 @@ import jax.numpy as jnp
 
 from infojax.measures import arrays, roots, scale, spectra
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, takes_stats
+from infojax.measures.moments import ClassStats
+from infojax.measures.stats_arguments import takes_stats
 from infojax.measures.variability import mean_rounding
 
 
 class SquaredError(NamedTuple):
-    """Three parts of 1/2 E |W h + b - e_y|^2, 0-d arrays >= 0 that sum to it.
+    """Three non-negative parts, 0-d arrays, of 1/2 E |W h + b - e_y|^2, which is their sum.
 
     With W', b' the least-squares head of the same features, p_c, mu_c, mu, Sigma_W, Sigma_T as usual:
 
     Attributes:
-      nc1: 1/2 tr(W' Sigma_W W'^T), what within-class spread costs the best head; vanishes with NC1.
-      nc2_nc3: 1/2 sum_c p_c |W' mu_c + b' - e_c|^2, what the class means cost it; vanishes where they span a simplex.
-      head: 1/2 E |(W - W') h + b - b'|^2, how far the given head is from the best one. A head trained with
+      nc1: 1/2 tr(W' Sigma_W W'^T), the cost of within-class spread for the best head; vanishes with NC1.
+      nc2_nc3: 1/2 sum_c p_c |W' mu_c + b' - e_c|^2, the cost due to the class means; vanishes if they span a simplex.
+      head: 1/2 E |(W - W') h + b - b'|^2, the distance of the given head from the best one. A head trained with
         cross-entropy is far from it: its logits are not one-hot vectors.
     """
 
@@ -33,10 +34,10 @@ def squared_error(
 ) -> SquaredError:
     """Parts of the squared error of a head on features; see `SquaredError`.
 
-    Invariant under z -> s z, head -> head / s, and never negative. Class means are held to a relative eps: with m the
-    length of the means and d the spread within classes, the first two parts are off by a relative (eps m / d)^2, their
-    derivatives by eps m / d. Near collapse, the directions of spread that the best head sees least lose digits to those
-    that it could use but does not, in proportion to their condition number.
+    Invariant under z -> s z, head -> head / s, and never negative. Class means are known to a relative eps: with m the
+    length of the means and d the spread within classes, the first two parts have a relative error of (eps m / d)^2,
+    their derivatives of eps m / d. Near collapse, the directions of spread that the best head sees least lose accuracy
+    to those that it could use but does not, in proportion to their condition number.
 
     Args:
       z: (N, D) features; labels: (N,) integers; samples labelled outside [0, C) have weight zero.
@@ -84,7 +85,7 @@ def squared_error_from_stats(stats: ClassStats, head: ArrayLike, bias: ArrayLike
     root = arrays.safe_sqrt(share)[:, None]
     factor, covered = root * centred, jnp.diag((share > 0).astype(root.dtype)) - arrays.matmul(root, root.T)
     # In coordinates along the left singular vectors, held constant: directions in which the means differ little keep
-    # their digits next to those in which they differ a lot.
+    # their accuracy next to those in which they differ a lot.
     turn = _left_vectors(factor)
     factor, target, covered = (arrays.product(turn.T, x) for x in (factor, jnp.diag(root[:, 0]), covered))
     covered = arrays.product(covered, turn)
@@ -126,7 +127,7 @@ def _rank(inverse, factor):
 
 def _least_maps(factor, inverse, within):
     """L (D, C), with F L = F F^+, of least spread L^T Sigma_W L: F^+ less what other directions can cancel."""
-    within, _ = arrays.normalised(within)  # at collapse its noise squared underflows in float32
+    within, _ = arrays.normalised(within)  # at collapse its squared noise underflows in float32
     outside = jnp.eye(len(within), dtype=within.dtype) - arrays.product(inverse, factor)
     rest = arrays.product(outside, within, outside.T)
     # What remains of Sigma_W outside the means is noise below the rounding error of Sigma_W itself.
@@ -140,7 +141,7 @@ def _least_maps(factor, inverse, within):
 def _spread(maps, factor, within, apart):
     """M = L^T Sigma_W L (C, C) for L of `_least_maps`, positive semi-definite beyond rounding.
 
-    L is optimal, so that its derivative counts only where the constraint moves it, d(F L) = d(F F^+), and there
+    L is optimal, so its derivative matters only where the constraint moves it, d(F L) = d(F F^+), and there
     Sigma_W L = F^T M: dM = L^T dSigma_W L + B + B^T with B = M (d(F F^+) - dF L). Every term vanishes with Sigma_W.
     """
     rows = arrays.product(roots.psd_sqrt(spectra.after(within, maps)), maps)
@@ -165,11 +166,11 @@ def _solve_plus_one(spread, b):
 def _excess(head, best, factor, target, within):
     """tr((W - W') Sigma_T (W - W')^T), a sum of squares, for the W' with W' Sigma_T = T^T F.
 
-    W' counts as a function of the others: with A = W - W', A Sigma_T dW'^T = A (d(F^T T) - dSigma_T W'^T) needs no
+    W' is treated as a function of the others: with A = W - W', A Sigma_T dW'^T = A (d(F^T T) - dSigma_T W'^T) needs no
     inverse, which near collapse would magnify rounding errors.
     """
     away = head - best
-    # Rounding leaves Sigma_W with eigenvalues below zero; what they subtract is less than the error of the rest.
+    # Rounding gives Sigma_W negative eigenvalues; what they subtract is less than the error of the other terms.
     row_spread = arrays.not_negative(jnp.sum(arrays.product(away, within) * away, axis=1))
     return jnp.sum(arrays.product(away, factor.T) ** 2) + jnp.sum(row_spread)
 

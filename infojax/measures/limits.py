@@ -20,15 +20,15 @@ def limits_at_collapse(
 ) -> tuple[theory.Limits, theory.Limits]:
     """`nc_limits` of raw features with these counts and mean energy, and the limits of centred features.
 
-    Subtracting the sample mean bends a simplex whose vertices have unequal weights: the limits of centred features are
-    then not those of mean energy 0. Collapsed features cannot have less mean energy than unequal counts alone give a
-    simplex, and in D = C - 1 dimensions a simplex leaves no room for a common mean: the limits are then those of the
+    Subtracting the sample mean distorts a simplex whose vertices have unequal weights: the limits of centred features
+    are then not those of mean energy 0. The mean energy of collapsed features is at least that of a simplex with these
+    counts, and in D = C - 1 dimensions a simplex leaves no room for a common mean: the limits are then those of the
     simplex.
 
     Args:
       counts: (C,) samples of each class, of at least two classes.
       mean_energy: measured, of the raw features.
-      dim: D of the features; None for enough.
+      dim: D of the features; None means large enough.
     Returns:
       Two `Limits`; all nan where D < C - 1, since there is no simplex.
     """
@@ -91,7 +91,7 @@ def geometry_at_collapse(num_classes: int, present: int, dim: int) -> tuple[dict
         }
     else:
         if present == num_classes:
-            limits["nc3"] = 0.0  # class means and rows may coincide whatever their angles
+            limits["nc3"] = 0.0  # class means and head rows may coincide whatever their angles
             limits["nc2_etf_distance_head"] = _least_etf_distance(present, dim)
             bounds.add("nc2_etf_distance_head")
         limits["entropy_head_weights"] = math.log(dim)

@@ -1,6 +1,6 @@
 """ClassStats: weighted, centred moments of each class, merged exactly instead of summed and subtracted.
 
-E[x^2] - E[x]^2 loses all digits of a collapsed class in float32. Here every batch is centred on its own class
+E[x^2] - E[x]^2 loses all digits of a collapsed class in float32. Instead, every batch is centred on its own class
 means (with Chan, Golub and LeVeque's correction of the mean's rounding error), and two sets of moments merge by
 
   n = n_a + n_b,  mean = mean_a + (n_b / n) d,  M2 = M2_a + M2_b + (n_a n_b / n) d d^T,  d = mean_b - mean_a.
@@ -8,9 +8,8 @@ means (with Chan, Golub and LeVeque's correction of the mean's rounding error), 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
-from inspect import signature
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,13 +20,10 @@ from infojax.measures import arrays, by_class, spectra
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.class_blocks import class_second_moments
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 SCATTERS = (None, "within", "class")
-MOST_CLASSES = 10**8  # that labels may imply; the means of more do not fit into memory
+MOST_CLASSES = 10**8  # that may be inferred from labels; the means of more do not fit in memory
 GROUP_ROWS = 2**16  # rows summed before a merge: longer sums would lose digits
-FAR = 4  # spreads between a reference and the mean of its class, beyond which the squares lose more than four bits
+FAR = 4  # spreads between a reference and its class mean beyond which the squares lose more than four bits
 BLOCK_ROWS = 4096  # enough for a matrix product to run at full speed
 
 
@@ -77,7 +73,7 @@ class ClassStats:
 
     @property
     def kind(self) -> str | None:
-        """Which scatter is held: None, "within" or "class"."""
+        """The kind of scatter: None, "within" or "class"."""
         return None if self.scatter is None else {2: "within", 3: "class"}[self.scatter.ndim]
 
     @property
@@ -102,7 +98,7 @@ class ClassStats:
             )
         count = self.count + other.count
         share = arrays.safe_divide(other.count, count)
-        # A class that one side has never seen has no mean there: the difference must not count.
+        # A class without samples on one side has no mean there: the difference must not count.
         seen = (self.count > 0) & (other.count > 0)
         delta = other.mean - self.mean
         moved = jnp.where(seen, self.count * share, 0)
@@ -114,11 +110,11 @@ class ClassStats:
         )
 
     def reduce(self, axis_name: str) -> "ClassStats":
-        """Statistics of the samples of all devices along a mapped axis (shard_map, vmap): the merge as psums."""
+        """Statistics of the samples of all devices along a mapped axis (shard_map, vmap): the merge, using psums."""
         try:
             count = jax.lax.psum(self.count, axis_name)
         except NameError as error:
-            raise ValueError(f"no mapped axis {axis_name!r} here: call reduce inside shard_map or vmap") from error
+            raise ValueError(f"there is no mapped axis {axis_name!r}: call reduce inside shard_map or vmap") from error
         mean = arrays.safe_divide(jax.lax.psum(self.count[:, None] * self.mean, axis_name), count[:, None])
         delta = jnp.where((self.count > 0)[:, None], self.mean - mean, 0)
         local = ClassStats(
@@ -132,7 +128,7 @@ class ClassStats:
 
 
 def check_size(num_classes: int, dim: int, scatter: str | None, itemsize: int) -> None:
-    """Refuses what does not fit into memory: three tables of the classes at once, and their scatter matrices."""
+    """Rejects sizes that do not fit in memory: three tables over the classes at once, and their scatter matrices."""
     columns = 3 * (dim + 2) + (dim * dim if scatter == "class" else 0)
     arrays.check_size(
         f"num_classes is {num_classes:,}: moments of that many classes" + (f" in {dim} columns" if dim else ""),
@@ -157,10 +153,10 @@ def _add(*terms):
 
 
 def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
-    """num_classes, or the largest label plus one where the labels are concrete."""
+    """num_classes, or the largest label plus one if the labels are concrete."""
     if num_classes is not None:
         number = arrays.whole_number(num_classes, "num_classes", 1)
-        check_size(number, 0, None, 4)  # before labels are compared with it, as integers of 32 bits
+        check_size(number, 0, None, 4)  # before labels are compared with it as 32-bit integers
         return number
     if isinstance(labels, jax.core.Tracer):
         raise ValueError("num_classes must be given inside jit, grad or vmap: it sets the shape of the result")
@@ -173,62 +169,8 @@ def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
     return max(top + 1, 1)
 
 
-# Other arguments of functions of `ClassStats`: name -> axes, of C classes, D columns or any number.
-_BESIDES = {"head": "CD", "bias": "C", "inverse": "D*", "energy": "C", "distance": "C"}
-
-
-def takes_stats(f: Callable[P, R], **besides: str) -> Callable[P, R]:
-    """Checks the arguments of a function of `ClassStats` before JAX rejects them with a message of its own.
-
-    besides: axes that differ from those of `_BESIDES`.
-    """
-    arguments_of, axes_of = signature(f), _BESIDES | besides
-
-    @wraps(f)
-    def checked(*arguments: P.args, **options: P.kwargs) -> R:
-        bound = arguments_of.bind(*arguments, **options)
-        given = bound.arguments
-        stats = given["stats"]
-        if not isinstance(stats, ClassStats):
-            raise TypeError(f"stats must be ClassStats, as class_stats makes them; got {arrays.described(stats)}")
-        _check_fields(stats)
-        if "sums" in given and not hasattr(given["sums"], "disagreement"):
-            found = arrays.described(given["sums"])
-            raise TypeError(f"sums must be a SecondPass, as second_pass makes it; got {found}")
-        if not isinstance(given.get("convention", ""), str):
-            raise ValueError(f"convention must be a name; got {arrays.described(given['convention'])}")
-        if given.get("bias") is not None and given.get("head") is None:
-            raise ValueError("bias was given without a head; pass both or neither")
-        sizes = dict(zip("CD", stats.mean.shape, strict=True))
-        for name in axes_of.keys() & given.keys():
-            if given[name] is None and arguments_of.parameters[name].default is None:
-                continue
-            given[name] = x = arrays.as_float(given[name], name)
-            axes = axes_of[name]
-            if x.ndim != len(axes) or any(sizes.get(axis, n) != n for axis, n in zip(axes, x.shape, strict=True)):
-                form = ", ".join(str(sizes.get(axis, "...")) for axis in axes) + "," * (len(axes) == 1)
-                fix = arrays.head_fix(x.shape, sizes["D"]) if axes == "CD" and x.ndim == 2 else ""
-                raise ValueError(f"{name} must have shape ({form}); got {x.shape}{fix}")
-            if name in ("energy", "distance"):
-                arrays.check_not_negative(x, name)
-        return f(*bound.args, **bound.kwargs)
-
-    return checked
-
-
-def _check_fields(stats):
-    """Refuses statistics that were put together by hand and are inconsistent."""
-    shapes = [getattr(x, "shape", None) for x in (stats.count, stats.mean, stats.squares)]
-    c, d = shapes[1] if shapes[1] is not None and len(shapes[1]) == 2 else (0, 0)
-    scatter = () if stats.scatter is None else getattr(stats.scatter, "shape", None)
-    if shapes != [(c,), (c, d), (c,)] or scatter not in ((), (d, d), (c, d, d)):
-        raise ValueError(
-            "stats must hold arrays count (C,), mean (C, D), squares (C,) and scatter, as class_stats makes them"
-        )
-
-
 def checked_samples(z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """z (N, D) float, labels (N,) integers, weights (N,): all in NumPy, or all in JAX."""
+    """z (N, D) float, labels (N,) integers, weights (N,): all in NumPy or all in JAX."""
     z = arrays.as_host_rows(z)
     labels, w = arrays.as_labels(labels, z.shape[0]), arrays.sample_weights(weights, z.shape[0], z.dtype)
     if isinstance(z, np.ndarray) and arrays.stays_on_host(labels, w):
@@ -239,7 +181,7 @@ def checked_samples(z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) 
 def samples_around(
     stats: ClassStats, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """`checked_samples` for a pass around the means of `stats`, in the wider of the two types."""
+    """`checked_samples` for a pass around the means of `stats`, in the wider of the two dtypes."""
     z, labels, w = checked_samples(z, labels, weights)
     if not arrays.on_host(*jax.tree.leaves(stats)):
         z, labels, w = map(jnp.asarray, (z, labels, w))
@@ -252,10 +194,11 @@ def samples_around(
 
 
 def fold_blocks(f: Callable[..., Any], carry: Any, block: int, *samples: AnyArray) -> Any:
-    """carry = f(carry, *rows) for blocks of `block` samples: arrays of N rows, the last of them the weights.
+    """carry = f(carry, *rows) over blocks of `block` samples: arrays of N rows, the last of them the weights.
 
-    Temporaries of N x C or N x D never exist whole. Concrete CPU arrays are processed in a Python loop, so that `f` may
-    use BLAS; in a compiled program the last block reaches back to be full, with weight zero for rows already seen.
+    So N x C or N x D temporaries never exist as a whole. Concrete CPU arrays are processed in a Python loop, so that
+    `f` may use BLAS; in a compiled program the last block overlaps the previous one, with weight zero for rows that
+    were already seen.
     """
     n = samples[0].shape[0]
     if n <= block:
@@ -277,7 +220,7 @@ def fold_blocks(f: Callable[..., Any], carry: Any, block: int, *samples: AnyArra
 def known_samples(
     z: AnyArray, labels: AnyArray, w: AnyArray, num_classes: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Labels in [0, C), with weights and rows zero where the label is unknown; rows of weight zero (padding) too."""
+    """Labels in [0, C); weights and rows are zero where the label is outside or the weight is zero (padding)."""
     known = (labels >= 0) & (labels < num_classes)
     w = jnp.where(known, w, 0)
     return jnp.where(w[:, None] > 0, z, 0), jnp.where(known, labels, 0), w
@@ -285,9 +228,9 @@ def known_samples(
 
 @partial(jax.jit, static_argnums=2)
 def class_sums(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """(C,) sums of values (N,), blocks first: from 2^24 on, adding 1 to a float32 total changes nothing."""
+    """(C,) sums of values (N,), by blocks first: from 2^24 on, adding 1 to a float32 total changes nothing."""
     n = len(values)
-    # At least two blocks: with a single one XLA would add sample by sample to what the caller adds the sums to.
+    # At least two blocks: with one, XLA would add sample by sample to whatever the caller adds the sums to.
     size = max(min(BLOCK_ROWS, -(-n // 2)), 1)
     blocks = max(-(-n // size), 1)
     sums = jax.ops.segment_sum(values, labels + num_classes * (jnp.arange(n) // size), num_classes * blocks)
@@ -298,7 +241,7 @@ def class_sums(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Ar
 def deviations(
     z: jax.Array, labels: jax.Array, w: jax.Array, mean: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """z_i - mean_{labels_i} (N, D), labels and weights as `known_samples` gives them."""
+    """z_i - mean_{labels_i} (N, D), with labels and weights from `known_samples`."""
     z, labels, w = known_samples(z, labels, w, len(mean))
     return z - mean[labels], labels, w
 
@@ -354,8 +297,8 @@ def class_stats(
 def _first_moments(z, labels, w, num_classes, block):
     """(count, mean, squares): sums about a reference, the mean so far or a class's first sample, mostly in one pass.
 
-    With d = z - r: mean = r + sum(d) / n and squares = sum(d^2) - n |mean - r|^2, which cancels only where r is far
-    from the mean in units of the class's own spread. The reference is a constant: the derivatives are those of the
+    With d = z - r: mean = r + sum(d) / n and squares = sum(d^2) - n |mean - r|^2, which cancels only if r is far from
+    the mean compared with the class's own spread. The reference is a constant: the derivatives are those of the
     moments.
     """
     n = len(w)
@@ -365,7 +308,7 @@ def _first_moments(z, labels, w, num_classes, block):
     def sums_about(reference, first, start):
         def add(carry, i):
             total, squares, count = carry
-            # The last block reaches back to be full, and skips what was seen.
+            # The last block overlaps the previous one, and skips what was already seen.
             at = first + jnp.minimum(i, size - block)
             rows = (jax.lax.dynamic_slice_in_dim(x, at, block) for x in (z, labels, w))
             rows, owners, weight = known_samples(*rows, num_classes)
@@ -387,11 +330,11 @@ def _first_moments(z, labels, w, num_classes, block):
             mean = jnp.where(count[:, None] > 0, reference + shift, 0)
             moved = count * jnp.sum(shift * shift, axis=1)
             squares = squares - moved
-            # Not maximum(squares, 0), which halves the derivative where both are equal, at collapse.
+            # Not maximum(squares, 0), which halves the derivative where both are equal, as at collapse.
             return ClassStats(count, mean, jnp.where(squares < 0, 0, squares)), jnp.any(moved > FAR**2 * squares)
 
         found, far = moments_about(_references(stats, z, labels, w, first, size))
-        # A first sample far from its class costs digits, and so does a long sum: sum once more about the mean.
+        # A first sample far from its class costs digits, as does a long sum: sum once more about the mean.
         again = far | (size > GROUP_ROWS)
         mean = jax.lax.stop_gradient(found.mean)
         found = jax.lax.cond(again, lambda: moments_about(mean)[0], lambda: found)
@@ -404,10 +347,10 @@ def _first_moments(z, labels, w, num_classes, block):
 
 
 def _scanned(f, carry, steps, like):
-    """The carry of a lax.scan without results; a single step is called directly."""
+    """The carry of a lax.scan without outputs; a single step is called directly."""
     if len(steps) == 1:
         return f(carry, steps[0])[0]
-    # Inside shard_map a carry must be marked as device-varying from the start, as `like` is: so add a zero made of it.
+    # In shard_map a carry must be marked as device-varying from the start, like `like`: so add a zero made from it.
     zero = 0 * jnp.isnan(like.reshape(-1)[0])
     return jax.lax.scan(f, jax.tree.map(lambda x: x + zero.astype(x.dtype), carry), steps)[0]
 

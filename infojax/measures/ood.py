@@ -18,7 +18,7 @@ def nc5(
 ) -> jax.Array:
     """NC5, orthogonality of the classes to out-of-distribution data: mean_c |cos(mu_c, mu_OOD)|; 0 at collapse.
 
-    mu_c and mu_OOD are means of features as they are, not centred, as published and in rhubarbwu's code.
+    mu_c and mu_OOD are means of the raw features, not centred, as published and in rhubarbwu's code.
 
     Args:
       z: (N, D) features of the training classes; labels: (N,) integers; ood: (M, D) features of other data.
@@ -62,9 +62,9 @@ def neco(
       z: (M, D) features to score.
       train: (N, D) features of the training set.
       dim: of the principal space, static, from 1 to D; the number of classes is usual.
-      standardize: give every column of the training features mean 0 and standard deviation 1 first, and z the same map
-        (scikit-learn's StandardScaler, as the released code does for its transformers); else z is used as it is,
-        against the principal directions of the centred training features.
+      standardize: scale every column of the training features to mean 0 and standard deviation 1, and apply the same
+        map to z (scikit-learn's StandardScaler, as in the released code for transformers); otherwise the raw z is
+        compared with the principal directions of the centred training features.
       max_logit: (M,) largest logit of each sample, which multiplies the score (released code, except for ResNets), or
       None.
       weights: (N,) of the training samples, non-negative, or None.
@@ -111,10 +111,10 @@ def _neco(z, train, w, standardize, dim):
 
 
 def projected(u: jax.Array, rows: jax.Array, dim: int) -> jax.Array:
-    """||P u_i||^2 of each row of u, P onto the `dim` leading right singular vectors of rows (N, D), of those not zero.
+    """||P u_i||^2 of each row of u, with P onto the `dim` leading right singular vectors of the non-zero rows (N, D).
 
-    The vectors come from the smaller Gram matrix of the rows; a choice among equal singular values is arbitrary, and
-    the directions are constant under differentiation. Rows that hold nan have no directions: all is nan.
+    The vectors come from the smaller Gram matrix of the rows; the choice among equal singular values is arbitrary, and
+    the directions are constant under differentiation. If rows contain nan, the result is nan.
     """
     n, width = rows.shape
     rows = jax.lax.stop_gradient(arrays.normalised(rows)[0])
@@ -143,12 +143,12 @@ def nci(
 ) -> jax.Array:
     """NCI score of each sample: <w_c, z - m> / ||z - m|| + alpha ||z||_1, c the predicted class, m the training mean.
 
-    OpenOOD's convention: rows of the head as they are, without the bias, which counts in the prediction alone.
+    OpenOOD's convention: raw rows of the head, and the bias is used only for the prediction.
 
     Args:
       z: (M, D) features to score; train_mean: (D,) mean of the training features.
       head: (C, D); bias: (C,) or None.
-      alpha: at least 0, the weight of the norm, tuned on validation data there.
+      alpha: at least 0, the weight of the norm, tuned on validation data in OpenOOD.
     Returns:
       (M,); a sample at the training mean has no direction and scores alpha ||z||_1.
     References:

@@ -1,7 +1,7 @@
-"""Density matrices that are only ever multiplied by vectors: one vector entry per sample, nothing of size N x N.
+"""Density matrices that are only ever multiplied by vectors: one vector entry per sample, no N x N arrays.
 
 Each is positive semi-definite with trace one. The samples may be split over devices: `axis` is then the mapped axis
-over which sums over samples are completed, and what moves between devices does not grow with N.
+over which sums over samples are completed, and the communication between devices does not grow with N.
 """
 
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from infojax.measures.arrays import total
 
 # Floats that a table of one D-vector per class and column may take (256 MiB); further columns are processed in groups.
 TABLE = 2**26
-# Floats that the second moments of all classes may take (128 MiB) to give the exact trace of A^2.
+# Floats that the second moments of all classes may take (128 MiB) to compute tr A^2 exactly.
 SECOND_MOMENTS = 2**25
 ROWS, WHOLE = "rows", "whole"
 
 
 def _in_columns(f, x, width):
-    """f(x) column group by column group, `width` at a time."""
+    """f(x), computed for `width` columns at a time."""
     columns = x.shape[1]
     if columns <= width:
         return f(x)
@@ -47,8 +47,8 @@ class HeadRows:
     Attributes:
       rows: (blocks, size, D) rows sqrt(p_i) u_i, packed into single-class blocks, padded with zero rows.
       owner: (blocks,) class of each block.
-      mix: cosines (C, C) of the unit rows of the head, or the rows themselves, (C, D'), where C > 2 D'.
-      sample: (blocks, size) index of each row's sample among all, negative for padding.
+      mix: cosines (C, C) of the head's unit rows, or the rows themselves, (C, D'), if C > 2 D'.
+      sample: (blocks, size) index of each row's sample among all samples, negative for padding.
     """
 
     rows: jax.Array
@@ -89,7 +89,7 @@ class HeadRows:
         return jnp.where(live, self.sample, -1).reshape(-1)
 
     def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
-        """A x for (entries, columns)."""
+        """A x for x (entries, columns)."""
         num_classes, dim = len(self.mix), self.rows.shape[2]
 
         def product(x):
@@ -105,7 +105,7 @@ class HeadRows:
     def _mixed(self, sums, axis):
         """sum_c' <w_c, w_c'> sums_c' of the sums (C, K) of all devices, each of which mixes its share of the K columns.
 
-        A reduce-scatter and an all-gather move what one all-reduce would.
+        A reduce-scatter and an all-gather move as much as one all-reduce.
         """
         if axis is None:
             return self._mix(sums)
@@ -120,7 +120,7 @@ class HeadRows:
         return _einsum("ce,ek->ck", self.mix, _einsum("ce,ck->ek", self.mix, sums))
 
     def squared_norm(self, axis: str | None = None) -> jax.Array:
-        """tr A^2 = sum_{c, c'} cos^2(w_c, w_c') <R_c, R_c'>, R_c = B_c^T B_c; nan if they take too much memory."""
+        """tr A^2 = sum_{c, c'} cos^2(w_c, w_c') <R_c, R_c'>, R_c = B_c^T B_c; nan if these need too much memory."""
         num_classes, dim = len(self.mix), self.rows.shape[2]
         if num_classes * max(dim * dim, num_classes) > SECOND_MOMENTS:
             return jnp.full((), jnp.nan, self.rows.dtype)
@@ -164,17 +164,18 @@ class Pairs:
         return jax.lax.map(column, x.T).T
 
     def squared_norm(self, axis: str | None = None) -> jax.Array:
-        """Not known without all pairs."""
+        """nan, since it would need all pairs."""
         return jnp.full((), jnp.nan, self.a.dtype)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Matrix:
-    """A density matrix that is stored, its rows split over the devices: 2 N^2 operations per column.
+    """A stored density matrix whose rows are split over the devices: 2 N^2 operations per column.
 
     Attributes:
-      rows: (n, N) the rows of one device, of a symmetric matrix of trace one; sample: (n,) as in `HeadRows`.
+      rows: (n, N) the rows on one device of a symmetric matrix of trace one.
+      sample: (n,) as in `HeadRows`.
     """
 
     rows: jax.Array

@@ -1,12 +1,12 @@
-"""Similarity of two sets of features of the same samples: linear CKA, plain and debiased, whole, streamed and as a map.
+"""Similarity of two sets of features of the same samples: linear CKA, plain and debiased, at once, streamed, as a map.
 
 Linear CKA is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of K = Z1 Z1^T and L = Z2 Z2^T. The plain estimate of HSIC is
-||Z1c^T Z2c||_F^2 of the centred features; it is biased upwards where columns are many beside the samples. The debiased
-one is Song et al.'s U-statistic HSIC_1, which leaves the diagonals of K and L out:
+||Z1c^T Z2c||_F^2 of the centred features; it is biased upwards if there are many columns compared with samples. The
+debiased one is Song et al.'s U-statistic HSIC_1, which leaves out the diagonals of K and L:
 
   n (n - 3) HSIC_1 = tr K'L' + 1'K'1 1'L'1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1'K'L'1,   K' = K without its diagonal.
 
-All of it follows from sums over samples, of order two and four, about any point near the mean: it streams.
+All of it follows from sums over samples, of order two and four, about any point near the mean, so it can be streamed.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,14 @@ class CKAMoments(NamedTuple):
     """Sums over samples about `centers`, for linear CKA; those of several batches add (`add_cka_moments`).
 
     With x = z1 - centers[0], y = z2 - centers[1], a = |x|^2, b = |y|^2, weighted by w:
-    count: sum of w. sums: of x, y. cross: of x y^T, x x^T, y y^T. skewed: of a x, b x, a y, b y. fourth: of a b, a a,
-    b b.
-    traces: of a, b.
+
+    Attributes:
+      count: sum of w.
+      sums: of x, y.
+      cross: of x y^T, x x^T, y y^T.
+      skewed: of a x, b x, a y, b y.
+      fourth: of a b, a a, b b.
+      traces: of a, b.
     """
 
     centers: tuple[jax.Array, jax.Array]
@@ -51,10 +56,10 @@ def cka_moments(
 
     Args:
       z1, z2: (N, D1) and (N, D2) features of the same samples, of moderate scale: sums are of order four, so divide
-        features beyond 1e-5 or 1e5 by a power of two in float32 (`linear_cka` does so itself).
+        features beyond 1e-5 or 1e5 by a power of two in float32 (`linear_cka` does this itself).
       weights: (N,) non-negative or None.
-      centers: a point near the mean of each, (D1,) and (D2,): `moments.centers` of the first batch for all others; None
-        for the batch's own means. The result does not depend on it, its rounding does.
+      centers: a point near the mean of each, (D1,) and (D2,): use `moments.centers` of the first batch for all others;
+        None takes the batch's own means. They affect only the rounding of the result.
     Returns:
       `CKAMoments`.
     """
@@ -113,7 +118,7 @@ def linear_cka_from_moments(moments: CKAMoments, *, debiased: bool = False) -> j
 def _cka_of_moments(m, debiased):
     n = jnp.where(m.count > 0, m.count, 1)
     (x, y), (a, b) = m.sums, m.traces
-    # What a subtraction leaves of features without variance is rounding.
+    # For features without variance, the result of a subtraction is rounding.
     noise = [n * len(c) * (16 * jnp.finfo(c.dtype).eps * jnp.max(jnp.abs(c), initial=0)) ** 2 for c in m.centers]
     flat = (a <= noise[0]) | (b <= noise[1])
     if not debiased:
@@ -124,7 +129,7 @@ def _cka_of_moments(m, debiased):
         return _ratio(centred(m.cross[0], x, y), centred(m.cross[1], x, x), centred(m.cross[2], y, y), flat)
 
     def hsic(cross, p, q, trace_p, trace_q, p_skewed, q_skewed, fourth):
-        """p_skewed: the sum of |q|^2 p; q_skewed: that of |p|^2 q."""
+        """p_skewed: the sum of |q|^2 p; q_skewed: the sum of |p|^2 q."""
         mixed = jnp.sum(jnp.outer(p, q) * cross) - p @ p_skewed - q @ q_skewed + fourth
         return _u_statistic(m.count, jnp.sum(cross**2) - fourth, (p @ p - trace_p) * (q @ q - trace_q), mixed)
 
@@ -140,7 +145,7 @@ def _cka_of_moments(m, debiased):
 
 @partial(jax.jit, static_argnums=3)
 def _cka_of_grams(gram1, gram2, w, debiased):
-    """From Gram matrices (N, N) of centred features."""
+    """Linear CKA from Gram matrices (N, N) of centred features."""
 
     def hsic(k, m):
         product = w @ (k * m) @ w
@@ -156,14 +161,14 @@ def _cka_of_grams(gram1, gram2, w, debiased):
 
 
 def _u_statistic(n, product, sums, mixed):
-    """n (n - 3) HSIC_1 of tr K'L', 1'K'1 1'L'1 and 1'K'L'1; nan for n <= 3."""
+    """n (n - 3) HSIC_1 from tr K'L', 1'K'1 1'L'1 and 1'K'L'1; nan for n <= 3."""
     usable = n > 3
     n1, n2 = jnp.where(usable, n - 1, 1), jnp.where(usable, n - 2, 1)
     return jnp.where(usable, product + sums / (n1 * n2) - 2 * mixed / n2, jnp.nan)
 
 
 def _ratio(hsic, first, second, flat):
-    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)); nan where a set is flat or its own HSIC is not positive."""
+    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)); nan if a set is constant or its own HSIC is not positive."""
     defined = (first > 0) & (second > 0) & ~flat
     norm = jnp.sqrt(jnp.where(defined, first, 1)) * jnp.sqrt(jnp.where(defined, second, 1))
     return jnp.where(defined, jnp.where(defined, hsic, 0) / norm, jnp.nan)
@@ -178,8 +183,8 @@ def _static_flag(value, name):
 def linear_cka(z1: ArrayLike, z2: ArrayLike, *, debiased: bool = False, weights: ArrayLike | None = None) -> jax.Array:
     """Linear centred kernel alignment ||Z1c^T Z2c||_F^2 / (||Z1c^T Z1c||_F ||Z2c^T Z2c||_F) of centred features.
 
-    Invariant to rotations, shifts and scales of either set. Computed through Gram matrices of the samples where those
-    are smaller than D1 x D2; `cka_moments` streams.
+    Invariant to rotations, shifts and scales of either set. Computed through Gram matrices of the samples if those are
+    smaller than D1 x D2; `cka_moments` streams.
 
     Args:
       z1, z2: (N, D1) and (N, D2) features of the same samples.
@@ -209,7 +214,7 @@ def linear_cka_map(
 
     Args:
       layers: a list of L1 arrays (N, D_l), or one array (L1, N, D).
-      others: the same of a second network, of the same samples, or None for the layers themselves.
+      others: the same for a second network and the same samples, or None for the layers themselves.
       debiased, weights: as `linear_cka`.
     Returns:
       (L1, L2).
@@ -240,7 +245,7 @@ def _map(first, second, w, debiased):
 
 
 def _sides(layers, w):
-    """Of each layer the centred features at a moderate scale, and their Gram matrix where that is the smaller side."""
+    """For each layer, the centred features at a moderate scale, and their Gram matrix if that is the smaller side."""
     found = [_centred(z, w) for z in layers]
     return [(z, arrays.matmul(z, z.T) if len(z) <= z.shape[1] else None) for z in found]
 

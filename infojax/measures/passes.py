@@ -1,4 +1,4 @@
-"""The second pass over the samples, around the class means of the first: within energies, distances, and NC4.
+"""The second pass over the samples, around the class means of the first: within-class energies, distances, and NC4.
 
 Each is a sum over samples: it streams (add the sums of the batches), shards (psum them) and takes O(C D) memory.
 """
@@ -14,6 +14,7 @@ from infojax.measures import arrays, by_class, moments, scale
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats
 from infojax.measures.simplex import means_and_head
+from infojax.measures.stats_arguments import takes_stats
 from infojax.measures.variability import class_weights, energies
 
 
@@ -21,7 +22,7 @@ class SecondPass(NamedTuple):
     """Sums over the samples of each class, (C,) each; add those of several batches field by field.
 
     energy: (z - mu_c)^T S_B^+ (z - mu_c), zeros without `inverse`. distance: ||z - mu_c||.
-    disagreement: head and nearest class centre differ, zeros without a head.
+    disagreement: number of samples whose head class is not that of the nearest centre, zeros without a head.
     """
 
     energy: jax.Array
@@ -29,7 +30,7 @@ class SecondPass(NamedTuple):
     disagreement: jax.Array
 
 
-@moments.takes_stats
+@takes_stats
 def second_pass(
     stats: ClassStats,
     z: ArrayLike,
@@ -94,7 +95,7 @@ def _lengths(rows, s):
 
 
 def same_classifier(head: ArrayLike | None, bias: ArrayLike | None, s: jax.Array) -> tuple[Any, Any]:
-    """Head and bias of moderate scale that classify features divided by s as before; None stays None."""
+    """Head and bias at a moderate scale that classify features divided by s as before; None stays None."""
     if head is None:
         return None, bias
     head = arrays.as_rows(head, "head")
@@ -109,7 +110,7 @@ def same_classifier(head: ArrayLike | None, bias: ArrayLike | None, s: jax.Array
 
 
 class _Scorers(NamedTuple):
-    """Linear scores whose argmax is the head's class and the nearest centre, and what else NC4 needs.
+    """Linear scores whose argmax is the head's class and the nearest centre, and other inputs of NC4.
 
     ||z - mu_c||^2 = ||z - mu_C||^2 - 2 <m_c, z> + 2 <m_c, mu_C> + ||m_c||^2 with m_c = mu_c - mu_C; scores of centres
     are divided by a power of two near the largest class mean.
@@ -150,7 +151,7 @@ def _disagreement(scorers, rows, owners, distance):
 
 
 def _disagreement_in_numpy(scorers, lengths, deviation, owners, rows):
-    """`_disagreement`: a centre is the nearest if no other lies within twice its distance, without a look at them."""
+    """`_disagreement`; a centre is the nearest, without comparing, if no other is within twice its distance."""
     distance, nearest = lengths(deviation), owners.copy()
     unsure = np.flatnonzero(~(distance < scorers.reach[owners]))
     nearest[unsure] = np.argmax(rows[unsure] @ scorers.means.T + scorers.offset, axis=1)
@@ -164,7 +165,7 @@ def nc4(
     """NC4: share of samples on which the head and the nearest class centre disagree; 0 at collapse.
 
     mean_i [ argmax_c (<w_c, z_i> + b_c) != argmin_c ||z_i - mu_c|| ]; only classes present have a centre. Ties go to
-    the lowest class, so where all class means coincide the value says nothing.
+    the lowest class, so the value is meaningless where all class means coincide.
 
     Args:
       z: (N, D); labels: (N,) integers; head: (C, D).

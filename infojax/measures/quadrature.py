@@ -2,7 +2,7 @@
 
 For a vector z the sum_j (z . q_j)^2 f(l_j) over the eigenpairs of A is an integral of f over a measure whose Gauss rule
 with s nodes is the eigendecomposition of the s x s Lanczos matrix T. For f(x) = -x log x every even derivative is
-negative and every odd one from the third on positive on (0, inf). So the Gauss rule is an upper bound, and the
+negative, and every odd one from the third on positive, on (0, inf). So the Gauss rule is an upper bound, and the
 Gauss-Radau rule with one node at 0 a lower one.
 
 References:
@@ -22,7 +22,7 @@ def entropy_terms(x: np.ndarray) -> np.ndarray:
 
 
 class Rules(NamedTuple):
-    """For each unit vector: integrals of f by Gauss (above) and Gauss-Radau (below), and of x and x^2; all (b,)."""
+    """For each unit vector, (b,): integrals of f by Gauss (above) and Gauss-Radau (below), and of x and x^2."""
 
     gauss: np.ndarray
     radau: np.ndarray
@@ -68,7 +68,7 @@ def _integral(t):
 
 
 class Sum(NamedTuple):
-    """tr f estimated from probes: between lower and upper, give or take the standard error and the rounding error.
+    """tr f estimated from probes: between lower and upper, up to the standard error and the rounding error.
 
     freedom: degrees of freedom of the standard error.
     """
@@ -87,8 +87,8 @@ class Sum(NamedTuple):
 def trace_of(found: Rules, size: float | np.ndarray, traces: np.ndarray, errors: np.ndarray) -> Sum:
     """`Sum` of tr f(B) from the `Rules` of vectors drawn uniformly from the unit sphere of `size` dimensions.
 
-    z^T B z and z^T B^2 z of each vector are known as exactly as their means, the traces; what f(B) has in common
-    with them is taken out by regression (control variates), and with it most of the variance.
+    z^T B z and z^T B^2 z of each vector are known as exactly as their means, the traces; what f(B) shares with them is
+    removed by regression (control variates), and with it most of the variance.
 
     Args:
       traces: some of tr B, tr B^2; errors: their rounding errors.
@@ -103,7 +103,7 @@ def trace_of(found: Rules, size: float | np.ndarray, traces: np.ndarray, errors:
     slopes = inverse @ (middle - middle.mean()) / scale
     residual = middle - x @ slopes
     freedom = len(middle) - 1 - x.shape[1]
-    # The error of a regression line at the known means 0 of the controls: the slopes' own errors count there too.
+    # The error of a regression line at the known means 0 of the controls, which includes the errors of the slopes.
     leverage = 1 / len(middle) + np.sum((x.mean(axis=0) / scale @ inverse) ** 2)
     error = np.sqrt(np.sum((residual - residual.mean()) ** 2) / freedom * leverage)
     rounding = float(np.abs(slopes) @ errors)

@@ -1,7 +1,7 @@
-"""The family of effective ranks, each a function of the singular values of the features: one decomposition serves all.
+"""The family of effective ranks, all functions of the singular values of the features: one decomposition serves all.
 
-The literature defines some of them by the singular values of the features as they are, others by the eigenvalues of
-their covariance, which are the squared singular values of the centred features over N. Every `*_from_spectrum` takes
+The literature defines some of them by the singular values of the raw features, others by the eigenvalues of their
+covariance, which are the squared singular values of the centred features over N. Every `*_from_spectrum` takes
 singular values, so that all can share `singular_values`; `spectral_ranks` does just that.
 """
 
@@ -16,11 +16,11 @@ from infojax.measures import arrays
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.singular import spectrum_of
 
-FIT_RANGE = (11, 100)  # eigenvalues of the published fit of alpha-ReQ, counted from 1
+FIT_RANGE = (11, 100)  # eigenvalues in the published fit of alpha-ReQ, counted from 1
 
 
 def _spectrum(s: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Singular values, descending, over a power of two near the largest one; and their sum."""
+    """Singular values, descending, divided by a power of two near the largest one; and their sum."""
     s = arrays.as_float(s, "singular_values")
     if s.ndim != 1:
         raise ValueError(f"singular_values must be (K,); got shape {s.shape}")
@@ -45,10 +45,10 @@ def _share(share: Any, name: str) -> Any:
 
 @jax.jit
 def _reaching(parts: jax.Array, delta: float | jax.Array) -> jax.Array:
-    """The least k with sum_{i <= k} parts_i >= (1 - delta) sum_i parts_i, as a float; 0 for no parts."""
+    """The least k with sum_{i <= k} parts_i >= (1 - delta) sum_i parts_i, as a float; 0 if there are none."""
     parts = jax.lax.stop_gradient(parts)
     sums, whole = jnp.cumsum(parts), jnp.sum(parts)
-    # What is short of the share by rounding alone has reached it: 99 of 100 equal values are 99 %.
+    # A sum that falls short of the share only by rounding has reached it: 99 of 100 equal values are 99 %.
     short = sums < (1 - delta) * whole * (1 - 4 * max(len(parts), 4) ** 0.5 * jnp.finfo(parts.dtype).eps)
     return jnp.where(whole > 0, jnp.sum(short) + 1, whole).astype(parts.dtype)
 
@@ -84,7 +84,7 @@ def stable_rank_from_spectrum(s: ArrayLike) -> jax.Array:
 
 
 def numerical_rank_from_spectrum(s: ArrayLike, rtol: float | jax.Array | None = None) -> jax.Array:
-    """`numerical_rank` from singular values (K,): how many exceed rtol (K eps if None) times the largest; a float."""
+    """`numerical_rank` from singular values (K,): number above rtol (K eps if None) times the largest; a float."""
     s, total = _spectrum(s)
     rtol = _rtol(s.shape, s) if rtol is None else _share(rtol, "rtol")
     count = jnp.sum(s > rtol * jnp.max(s, initial=0))
@@ -142,7 +142,7 @@ def _fit(s, first, last, judged):
     missed = jnp.sum(jnp.where(seen, (dy - slope * dx) ** 2, 0))
     noise = (64 * jnp.finfo(s.dtype).eps) ** 2 * jnp.sum(seen)  # a flat spectrum has no variance to explain
     r2 = 1 - arrays.safe_divide(missed, jnp.where(spread <= noise, 0, spread), jnp.nan)
-    # nan enters last: a derivative that passes through one is nan, even where it does not count.
+    # nan enters last: a derivative that passes through it is nan even where the value is not selected.
     slope, r2 = (jnp.where(across > 0, x, jnp.nan) for x in (slope, r2))
     return AlphaReQ(slope, r2, jnp.sum(inside).astype(s.dtype))
 
@@ -168,7 +168,7 @@ def spectral_ranks_from_spectrum(
     delta: float | jax.Array = 0.01,
     eps: float | jax.Array = 1e-7,
 ) -> SpectralRanks:
-    """`spectral_ranks` from singular values (K,). rtol: of the numerical rank; best max(N, D) eps."""
+    """`spectral_ranks` from singular values (K,). rtol: of the numerical rank; preferably max(N, D) eps."""
     s, _ = _spectrum(s)
     return SpectralRanks(
         effective_rank=effective_rank_from_spectrum(s),
@@ -193,9 +193,9 @@ def spectral_ranks(
 ) -> SpectralRanks:
     """Every effective rank of the features from one decomposition of their smaller side.
 
-    The definitions of effective_rank, rankme, stable_rank, numerical_rank, srank and approximate_rank take the features
-    as they are (center=False), those of covariance_rank, participation_ratio and alpha_req the centred ones
-    (center=True). Here all of them are of the spectrum that `center` chooses.
+    By definition, effective_rank, rankme, stable_rank, numerical_rank, srank and approximate_rank use the raw features
+    (center=False), covariance_rank, participation_ratio and alpha_req the centred ones (center=True). This function
+    computes all of them from the spectrum that `center` selects.
 
     Args:
       z: (N, D) features.
@@ -210,14 +210,14 @@ def spectral_ranks(
 
 
 def _rtol(shape: tuple[int, ...], s: jax.Array) -> float:
-    """NumPy's matrix_rank: max(N, D) eps."""
+    """The relative tolerance of NumPy's matrix_rank: max(N, D) eps."""
     return min(max(shape, default=1) * float(jnp.finfo(s.dtype).eps), 0.5)
 
 
 def srank(z: ArrayLike, *, delta: float | jax.Array = 0.01, weights: ArrayLike | None = None) -> jax.Array:
-    """srank_delta, the least k with sum_{i <= k} s_i >= (1 - delta) sum_i s_i, s_i the singular values of Z as it is.
+    """srank_delta, the least k with sum_{i <= k} s_i >= (1 - delta) sum_i s_i, s_i the singular values of the raw Z.
 
-    `approximate_rank` takes squares: on one 256 x 512 matrix of reinforcement learning 247 against 215.
+    `approximate_rank` uses squares: on a 256 x 512 matrix from reinforcement learning it is 215 instead of 247.
 
     Args:
       z: (N, D) features. delta: in [0, 1). weights: (N,) non-negative or None.
@@ -243,10 +243,10 @@ def approximate_rank(z: ArrayLike, *, delta: float | jax.Array = 0.01, weights: 
 def numerical_rank(
     z: ArrayLike, *, rtol: float | jax.Array | None = None, weights: ArrayLike | None = None
 ) -> jax.Array:
-    """How many singular values exceed rtol times the largest one: numpy.linalg.matrix_rank, from an SVD.
+    """Number of singular values above rtol times the largest one: numpy.linalg.matrix_rank, from an SVD.
 
     Args:
-      z: (N, D) matrix. rtol: max(N, D) times the machine epsilon of its type if None. weights: (N,) or None.
+      z: (N, D) matrix. rtol: if None, max(N, D) times the machine epsilon of its dtype. weights: (N,) or None.
     Returns:
       0-d float; 0 for a zero matrix, with gradient zero.
     """
@@ -275,7 +275,7 @@ def covariance_rank(
 ) -> jax.Array:
     """Effective rank exp(-sum_i p_i log p_i), p_i = l_i / sum_j l_j + eps, of the eigenvalues l_i of the covariance.
 
-    What reptrix and the studies of language models built on it call RankMe (with eps = 1e-7); RankMe itself takes
+    Called RankMe (with eps = 1e-7) in reptrix and in studies of language models that use it; RankMe itself uses the
     singular values of features that are not centred.
 
     Args:
@@ -301,7 +301,7 @@ def alpha_req(
     is left out. Eigenvalues that are zero up to rounding are left out too, and so are indices beyond min(N, D).
 
     Args:
-      z: (N, D) features, centred here.
+      z: (N, D) features; they are centred by this function.
       fit_range: first and last index, counted from 1, both included.
       r2_from: first index of R^2; None for that of the fit. reptrix's fit_R2_100 starts one later: 12.
       weights: (N,) non-negative or None.

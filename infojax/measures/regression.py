@@ -29,7 +29,7 @@ def nrc1(z: ArrayLike, num_targets: int, *, convention: str = "paper", weights: 
     """NRC1, collapse of features onto n dimensions: mean_i ||u_i - P_n u_i||^2 of the unit rows u_i; 0 at collapse.
 
     P_n projects onto the n leading principal directions: of the centred features, as in the authors' code ("paper"),
-    or of the features as they are ("nc_toolbox"). The rows u_i themselves are not centred in either.
+    or of the raw features ("nc_toolbox"). The rows u_i themselves are not centred in either.
 
     Args:
       z: (N, D) features. num_targets: n, static, from 1 to D. convention: paper or nc_toolbox.
@@ -80,8 +80,8 @@ def nrc3(
     S is the covariance of the targets, divided by N. Without gamma the value is the smallest over gamma in [0,
     l_min(S)], from its one stationary point: with a = <A, S^(1/2)>, t = tr A, s = tr S^(1/2), q = tr S and A
     = W W^T over its norm, g = (t q - a s) / (s t - n a).
-    nc-toolbox prints another number: it centres targets over their n entries instead of over samples, and multiplies by
-    the singular values as a vector where the diagonal matrix is meant.
+    nc-toolbox prints a different number: it centres targets over their n entries instead of over samples, and
+    multiplies by the vector of singular values where the diagonal matrix is meant.
 
     Args:
       head: (n, D) weights of the last layer; targets: (N, n).

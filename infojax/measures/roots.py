@@ -1,6 +1,7 @@
-"""Square roots and inverses of matrices, with derivatives that never pass through eigen- or singular vectors.
+"""Square roots and inverses of matrices, with derivatives that never go through eigen- or singular vectors.
 
-So they are right at repeated eigenvalues and on the support of singular matrices, to every order, forward and reverse.
+So they are correct at repeated eigenvalues and on the support of singular matrices, to every order, in forward and
+reverse mode.
 """
 
 import jax
@@ -45,10 +46,10 @@ def lyapunov(s: jax.Array, c: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def pseudo_inverse(a: jax.Array, rtol: ArrayLike) -> jax.Array:
-    """Moore-Penrose inverse of A (n, m), singular values up to rtol times the largest counted as zero.
+    """Moore-Penrose inverse of A (n, m), with singular values up to rtol times the largest treated as zero.
 
-    The derivative is Golub and Pereyra's, for perturbations that keep the rank: free of singular vectors, so right
-    at repeated singular values.
+    The derivative is Golub and Pereyra's, for perturbations that keep the rank. It does not use singular vectors, so it
+    is correct at repeated singular values.
     """
     u, _, inverse, vt = _cut_svd(a, rtol)
     return matmul(vt.T * inverse[None, :], u.T)
@@ -76,9 +77,9 @@ def _cut_svd(a, rtol):
 
 @jax.custom_jvp
 def polar_factor(a: jax.Array, rtol: ArrayLike) -> jax.Array:
-    """(A^T A)^(1/2) = V S V^T of A = U S V^T (n, m), from A itself: A^T A has lost half of the digits.
+    """(A^T A)^(1/2) = V S V^T of A = U S V^T (n, m), from A itself, since A^T A has lost half of the digits.
 
-    Singular values up to rtol times the largest count as zero. Derivatives as those of `psd_sqrt`.
+    Singular values up to rtol times the largest are treated as zero. Derivatives as those of `psd_sqrt`.
     """
     _, s, _, vt = _cut_svd(a, rtol)
     return product(vt.T * s[None, :], vt)
@@ -107,9 +108,9 @@ def _inverse_root_jvp(primals, tangents):
 
 
 def host_inverse(a: np.ndarray, rtol: np.ndarray) -> np.ndarray:
-    """T (m, min(n, m)) with T T^T = (A^T A)^+, in NumPy, of the same cut-off as `pseudo_inverse` and `inverse_root`.
+    """T (m, min(n, m)) with T T^T = (A^T A)^+, in NumPy, with the cut-off of `pseudo_inverse` and `inverse_root`.
 
-    R^-1 of A = Q R (n >= m) where no singular value is cut off, which ||R^-1|| tells: triangular, without an SVD.
+    R^-1 of A = Q R (n >= m), triangular and without an SVD, if ||R^-1|| shows that no singular value is cut off.
     """
     if not np.isfinite(a).all():
         return np.full((a.shape[1], min(a.shape)), np.nan, a.dtype)

@@ -1,7 +1,7 @@
-"""Samples and class moments at every scale: divided by a power of two before anything is squared, which rounds nothing.
+"""Samples and class moments at any scale: they are divided by a power of two, which is exact, before squaring.
 
 A measure that is homogeneous of degree zero may hold that power constant when it is differentiated: the derivative is
-the right one. Only entries below the smallest normal number (1.2e-38 in float32, 2.2e-308 in float64) are lost, which
+still correct. Only entries below the smallest normal number (1.2e-38 in float32, 2.2e-308 in float64) are lost, which
 XLA flushes to zero; features that are all below 1e-31 (1e-292) lose some of their digits to that.
 """
 
@@ -17,7 +17,7 @@ from infojax.measures import arrays, by_class, moments
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.moments import ClassStats
 
-# Features whose largest entry lies in this range have squares that fit any float type: they need no scaling.
+# Features whose largest entry lies in this range have squares that fit any float dtype: they need no scaling.
 MODERATE = (2.0**-24, 2.0**24)
 
 
@@ -25,7 +25,7 @@ MODERATE = (2.0**-24, 2.0**24)
 def normalised_stats(stats: ClassStats) -> tuple[ClassStats, jax.Array]:
     """`ClassStats` of features divided by s, and s, the power of two nearest to the largest entry of a class mean."""
     mean, s = arrays.normalised(stats.mean)
-    # Not / s / s, which XLA turns into / (s s): that overflows.
+    # Not / s / s, which XLA turns into / (s s), which overflows.
     inverse = 1 / s
     scatter = None if stats.scatter is None else stats.scatter * inverse * inverse
     return replace(stats, mean=mean, squares=stats.squares * inverse * inverse, scatter=scatter), s
@@ -46,7 +46,7 @@ def first_pass(
 
     Args:
       z, labels, num_classes, weights, scatter: as `class_stats` takes them.
-      squares: False where they are not needed: they may then be zeros.
+      squares: False if they are not needed; they may then be zeros.
     """
     given, (z, labels, w) = labels, moments.checked_samples(z, labels, weights)
     num_classes = moments.infer_num_classes(given, num_classes)

@@ -9,15 +9,16 @@ import numpy as np
 
 from infojax.measures import arrays, scale
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, takes_stats
+from infojax.measures.moments import ClassStats
 from infojax.measures.passes import second_pass
+from infojax.measures.stats_arguments import takes_stats
 from infojax.measures.variability import mean_rounding
 
 
 @takes_stats
 @jax.jit
 def cdnv_from_stats(stats: ClassStats) -> tuple[jax.Array, jax.Array]:
-    """CDNV and its mean over partners for each class, from `ClassStats`; see `cdnv`.
+    """CDNV and, for each class, its mean over partners, from `ClassStats`; see `cdnv`.
 
     Returns:
       CDNV (0-d) and (C,) means over c' != c; nan for absent classes.
@@ -38,7 +39,7 @@ def cdnv_from_stats(stats: ClassStats) -> tuple[jax.Array, jax.Array]:
 def _squared_distances(stats):
     """||mu_c - mu_c'||^2 (C, C); exactly 0 where it is below rounding.
 
-    Differences first: ||a||^2 + ||b||^2 - 2 <a, b> loses classes that lie close together.
+    Computed from differences: ||a||^2 + ||b||^2 - 2 <a, b> loses the distances of classes that are close together.
     """
 
     arrays.check_size(f"pairs of {stats.num_classes:,} classes", stats.num_classes, stats.num_classes)
@@ -78,7 +79,7 @@ def davies_bouldin_from_sums(stats: ClassStats, distance: ArrayLike) -> jax.Arra
     apart = arrays.safe_sqrt(_squared_distances(stats))
     both = spread[:, None] + spread[None, :]
     pair = present[:, None] & present[None, :] & ~jnp.eye(len(present), dtype=bool)
-    # 0 / 0: nan enters last, since the derivative of a maximum propagates it even where it does not count.
+    # 0 / 0: nan enters last, since the derivative of a maximum propagates it even where it is not selected.
     neither = pair & (apart <= 0) & ~(both > mean_rounding(stats))
     ratio = arrays.safe_divide(both, apart, jnp.where(neither, 0, jnp.inf))
     worst = jnp.max(jnp.where(pair, ratio, 0), axis=1, initial=0)
@@ -110,8 +111,8 @@ def silhouette(z: ArrayLike, labels: ArrayLike, block: int = 256) -> float:
 
     a is the mean distance to the other samples of the same class, b the smallest mean distance to the samples of
     another class; samples alone in their class count as 0, as in scikit-learn's silhouette_score. Distances to a class
-    are computed about its mean, so that neither a shift of all features nor distant classes cost digits: about the
-    origin |x|^2 + |y|^2 - 2 <x, y> cancels.
+    are computed about its mean, so that neither a shift of all features nor distant classes cost digits, as they would
+    about the origin, where |x|^2 + |y|^2 - 2 <x, y> cancels.
 
     Args:
       z: (N, D) finite features; labels: (N,) integers; concrete.
@@ -129,7 +130,7 @@ def silhouette(z: ArrayLike, labels: ArrayLike, block: int = 256) -> float:
     mean = np.empty((len(z), len(classes)))  # distance of each sample to each class
     for c, count in enumerate(counts):
         members = np.flatnonzero(owner == c)
-        # The mean of differences from a member: a sum of numbers far from zero would be rounded.
+        # The mean of differences from a member, since a sum of numbers far from zero would be rounded.
         center = z[members[0]] + np.mean(z[members] - z[members[0]], axis=0)
         others = z[members] - center
         for first in range(0, len(z), block):

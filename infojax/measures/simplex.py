@@ -10,12 +10,13 @@ import jax.numpy as jnp
 
 from infojax.measures import arrays, scale
 from infojax.measures.arrays import ArrayLike
-from infojax.measures.moments import ClassStats, takes_stats
+from infojax.measures.moments import ClassStats
+from infojax.measures.stats_arguments import takes_stats
 from infojax.measures.variability import significant_means
 
 
 class NC2(NamedTuple):
-    """Convergence of C vectors to a simplex ETF; all values are 0 there. See `nc2_from_means`."""
+    """Convergence of C vectors to a simplex ETF, where all values are 0. See `nc2_from_means`."""
 
     equinorm: jax.Array
     equiangularity: jax.Array
@@ -25,14 +26,14 @@ class NC2(NamedTuple):
 
 
 def nc2_from_means(means: ArrayLike, present: ArrayLike | None = None) -> NC2:
-    """NC2 of C vectors m_c: class means minus their mean, or head rows (as they are, the published practice).
+    """NC2 of C vectors m_c: class means minus their mean, or head rows (not centred, as in published work).
 
     equinorm = std(||m_c||) / mean(||m_c||), std with C - 1 (Papyan et al.);
     equiangularity = mean over c != c' of |cos(m_c, m_c') + 1 / (C - 1)|;
     etf_distance = || M M^T / ||M M^T||_F - (I - J / C) / sqrt(C - 1) ||_F (Zhu et al.), rows of M the m_c.
 
     Args:
-      means: (C, D), already centred where that is wanted.
+      means: (C, D), already centred if required.
       present: (C,) booleans, classes to count; all if None.
     Returns:
       `NC2`; nan with fewer than two classes, or where all vectors vanish.
@@ -136,7 +137,7 @@ def duality_gap(stats: ClassStats, head: ArrayLike) -> jax.Array:
     rows = [arrays.normalised(x)[0] for x in (w, means)]
     norms = [arrays.safe_sqrt(jnp.sum(x * x)) for x in rows]
     first, second = (arrays.safe_divide(x, norm) for x, norm in zip(rows, norms, strict=True))
-    # nan enters last: a derivative that passes through one is nan, even where it does not count.
+    # nan enters last: a derivative that passes through it is nan even where the value is not selected.
     vanishes = (norms[0] <= 0) | (norms[1] <= 0)
     return jnp.where(vanishes, jnp.nan, jnp.sum((first - second) ** 2, axis=1))
 

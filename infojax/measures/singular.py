@@ -1,4 +1,4 @@
-"""Singular values of features, concrete or traced: what every effective rank of `ranks` is computed from."""
+"""Singular values of features, concrete or traced, from which the effective ranks of `ranks` are computed."""
 
 from typing import Any
 
@@ -15,16 +15,16 @@ def singular_values(
 ) -> jax.Array:
     """Singular values of the features, descending; those at rounding level are exactly zero.
 
-    Concrete CPU arrays go through the Gram matrix of their smaller side, in float64, where that has the digits: a tenth
-    of the time of an SVD for 1,000 x 4,096. Traced values take the SVD, and so does `exact`.
+    Concrete CPU arrays go through the Gram matrix of their smaller side, in float64, if that is accurate enough: a
+    tenth of the time of an SVD for 1,000 x 4,096. Traced values and `exact` use the SVD.
 
     Args:
       z: (N, D) features.
       center: subtract the (weighted) mean of the rows. The eigenvalues of the covariance are then s^2 / N.
       weights: (N,) non-negative or None; row i counts as sqrt(w_i) z_i, so that a 0/1 mask equals the subset.
-      exact: no detour through the Gram matrix, whose few values below 1e-8 of the largest may be lost.
+      exact: always use an SVD: through the Gram matrix the few values below 1e-8 of the largest may be lost.
     Returns:
-      (min(N, D),). Derivatives of symmetric functions of them are right where singular values repeat.
+      (min(N, D),). Derivatives of symmetric functions of them are correct at repeated singular values.
     """
     s, scale = spectrum_of(z, center, weights, exact)
     return s * scale
@@ -51,7 +51,7 @@ def spectrum_of(
 
 
 def centered_rows(z: Any, w: Any, xp: Any) -> Any:
-    """Rows minus their weighted mean; zero where they differ from it by no more than rounding, or weigh nothing."""
+    """Rows minus their weighted mean; zero if they differ from it only by rounding or have weight zero."""
     total = xp.sum(w)
     mean = xp.sum(w[:, None] * z, axis=0) / xp.where(total > 0, total, 1)
     largest = xp.max(xp.abs(z), initial=0)
@@ -61,7 +61,7 @@ def centered_rows(z: Any, w: Any, xp: Any) -> Any:
 
 
 def _on_host(z, center, w, exact):
-    """(singular values, power of two) of concrete rows; a mean is subtracted in float64, whatever the type of z."""
+    """(singular values, power of two) of concrete rows; a mean is subtracted in float64, whatever the dtype of z."""
     if not np.isfinite(z).all():
         return np.full(min(z.shape), np.nan, z.dtype), 1.0
     rows, factor = z, 1.0

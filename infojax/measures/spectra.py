@@ -1,9 +1,9 @@
 """The primitives behind every measure: unit rows, the smaller-side spectrum, tr f(K) with a stable derivative.
 
 An eigenvalue below `max(4, sqrt(n)) * eps * largest` is indistinguishable from zero in floating point; it is set to
-exactly zero, and every spectral function here maps zero to zero with derivative zero. So a rank-deficient matrix is
-treated as living on its support, where the derivatives are finite and, for perturbations that keep the rank
-(features that make a Gram matrix do), exact.
+exactly zero, and every spectral function maps zero to zero with derivative zero. So a rank-deficient matrix is treated
+as living on its support, where the derivatives are finite and, for perturbations that keep the rank (as those of
+features that form a Gram matrix do), exact.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from infojax.measures.arrays import (
 
 A = TypeVar("A", jax.Array, np.ndarray)
 
-NEGATIVE = 1e-2  # of the largest eigenvalue: values below minus this are not rounding errors, for any type or size
+NEGATIVE = 1e-2  # relative to the largest eigenvalue: values below minus this are never rounding errors
 
 
 class SpectralFunction(NamedTuple):
@@ -52,12 +52,12 @@ def unit_rows(z: ArrayLike, floor: ArrayLike = 0.0) -> tuple[jax.Array, jax.Arra
     """L2-normalised rows, and which rows have a direction at all.
 
     u_i = z_i / ||z_i||, invariant to the scale of each row. A row whose largest entry is at most `floor` or tiny / eps
-    (1e-31 in float32, 1e-292 in float64; below it smaller entries lose digits) has no direction: it comes back as
-    zeros, with zero gradient.
+    (1e-31 in float32, 1e-292 in float64, below which smaller entries lose digits) has no direction: it becomes zero,
+    with zero gradient.
 
     Args:
       z: (N, D) features; computed in float32 or better.
-      floor: scalar or (N, 1); what counts as zero, for instance the rounding error of a subtraction.
+      floor: scalar or (N, 1), up to which entries count as zero, for instance the rounding error of a subtraction.
     Returns:
       (N, D) unit or zero rows, and (N,) booleans that are True for unit rows.
     """
@@ -114,7 +114,7 @@ def _directions(z, w, center, axis):
         zero = jnp.zeros((), z.dtype)
         return zero + 1, jnp.zeros((1, z.shape[1]), z.dtype), zero
 
-    # `center` is traced, so that both choices share one compilation.
+    # `center` is traced, so that both choices share one compiled program.
     s, mean, floor = jax.lax.cond(center, mean_and_rounding, neither, z)
     u, live = unit_rows(z / s - mean, floor)
     mass = jnp.where(live, w, 0)
@@ -136,7 +136,7 @@ def column_gram(a: AnyArray) -> jax.Array:
 
 
 def support(w: A) -> A:
-    """Eigenvalues with those below max(4, sqrt(n)) * eps * largest, a solver's error, set to exactly zero."""
+    """Eigenvalues, with those below max(4, sqrt(n)) * eps * largest, a solver's error, set to exactly zero."""
     xp = np if isinstance(w, np.ndarray) else jnp
     noise = max(4, w.shape[-1] ** 0.5) * xp.finfo(w.dtype).eps * xp.max(w, axis=-1, keepdims=True, initial=0)
     return xp.where(w <= noise, xp.zeros_like(w), w)
@@ -145,8 +145,8 @@ def support(w: A) -> A:
 def eigenvalues(k: jax.Array) -> jax.Array:
     """Ascending eigenvalues of a symmetric positive semi-definite matrix, noise set to zero (`support`).
 
-    Concrete CPU arrays go to NumPy, which needs no eigenvectors (XLA's CPU solver always computes them) and shares the
-    threads of `matmul`; in float64, whatever their type.
+    Concrete CPU arrays go to NumPy, which does not compute eigenvectors (XLA's CPU solver always does) and shares the
+    threads of `matmul`; in float64, whatever their dtype.
     """
     if on_host(k) and k.ndim == 2:
         w = host.eigenvalues(np.asarray(k))
@@ -160,7 +160,7 @@ def eigenvalues(k: jax.Array) -> jax.Array:
 
 
 def after(k: jax.Array, *results: jax.Array) -> jax.Array:
-    """k, in a compiled program computed only when `results` are known: one decomposition at a time.
+    """k, which a compiled program only computes once `results` are known: one decomposition at a time.
 
     A LAPACK call of jaxlib 0.10 on CPU waits, on a thread of XLA's pool, for tasks that it gave to the same pool. As
     many concurrent independent calls as there are threads (two in a program on two cores) deadlock. The dependence must
@@ -174,7 +174,7 @@ def after(k: jax.Array, *results: jax.Array) -> jax.Array:
 
 
 def in_turn(f: Callable[[jax.Array], Any], *matrices: jax.Array) -> tuple[Any, ...]:
-    """f of each matrix, one `after` the other."""
+    """(f of each matrix), computed one `after` the other."""
     found: list[Any] = []
     for k in matrices:
         found.append(f(after(k, *found[-1:])))
@@ -202,7 +202,7 @@ def matrix_function(g: SpectralFunction, k: jax.Array) -> jax.Array:
     """g(K) = V g(L) V^T for symmetric positive semi-definite K = V L V^T.
 
     The derivative is Daleckii and Krein's, V (g[l_i, l_j] o V^T dK V) V^T with divided differences g[., .]:
-    finite and right at repeated eigenvalues, where differentiating eigenvectors divides by zero.
+    finite and correct at repeated eigenvalues, where differentiating eigenvectors divides by zero.
     """
     w, v = eigh(k)
     return product(v * _on_support(g.value, w)[None, :], v.T)
@@ -216,7 +216,7 @@ def _matrix_function_jvp(g, primals, tangents):
     a, b = jnp.broadcast_arrays(w[:, None], w[None, :])
     both, either = (a > 0) & (b > 0), jnp.maximum(a, b)
     divided = g.divided(jnp.where(both, a, 1), jnp.where(both, b, 1))
-    # One of the two is zero: (g(a) - g(0)) / (a - 0), the convention g(0) = 0 carried through.
+    # One of the two is zero: (g(a) - g(0)) / (a - 0), with the convention g(0) = 0.
     mixed = safe_divide(gw[:, None] + gw[None, :], either)
     inner = jnp.where(both, divided, mixed) * product(v.T, dk, v)
     return product(v * gw[None, :], v.T), product(v, inner, v.T)
@@ -226,12 +226,12 @@ def _matrix_function_jvp(g, primals, tangents):
 def trace_function(f: Callable, slope: SpectralFunction, k: jax.Array) -> jax.Array:
     """tr f(K) = sum_i f(l_i) over the non-zero eigenvalues l_i of K; `slope` is f'.
 
-    First derivative <f'(K), dK>, second by Daleckii-Krein (`matrix_function`): both are right at every positive
-    definite K, repeated eigenvalues included, and on the support of a singular one. Third derivatives go
-    through JAX's own rule for eigenvectors, which needs distinct eigenvalues.
+    First derivative <f'(K), dK>, second by Daleckii-Krein (`matrix_function`): both are correct at every positive
+    definite K, including repeated eigenvalues, and on the support of a singular one. Third derivatives use JAX's rule
+    for eigenvectors, which needs distinct eigenvalues.
 
     Args:
-      f: function on (0, inf), applied elementwise; hashable and made once, not a new lambda at each call.
+      f: function on (0, inf), applied elementwise; hashable and created once, not a new lambda at each call.
       slope: its derivative.
       k: (n, n) symmetric positive semi-definite.
     Returns:

@@ -1,28 +1,26 @@
 """Closed forms of the measures at exact neural collapse and at initialisation.
 
-Every Gram matrix of a simplex here has the form (1 - b) I + b J (J all ones): b = -1/(C-1) for the
-simplex ETF, a common mean direction raises it, and the Hadamard product of two such matrices is
-one with the product of their b. With class frequencies p, the spectrum over samples is that of
-the C x C matrix
+Every Gram matrix of a simplex has the form (1 - b) I + b J (J all ones): b = -1/(C-1) for the simplex ETF, a common
+mean direction raises b, and the Hadamard product of two such matrices is one with the product of their b. With class
+frequencies p, the spectrum over samples is that of the C x C matrix
 
     sqrt(p p^T) o ((1 - b) I + b J) = (1 - b) diag(p) + b sqrt(p) sqrt(p)^T,
 
-so one function gives every entropy. These functions run on the host: arguments are Python or NumPy
-values, the arithmetic is float64, and the results are Python floats. Nothing here is traced.
+so one function gives every entropy. These functions run on the host: arguments are Python or NumPy values, the
+arithmetic is float64, and the results are Python floats. Nothing is traced.
 
 Three statements in the literature hold only under a condition that is easy to miss:
 
-* H(K) = 0 does not make all features equal (Theorem 1 of [1]): it makes them collinear. v, -v and
-  2v have H = 0. Up to scale for features that are never negative, up to sign and scale otherwise.
-* H(G(f)) = log(C-1) at collapse (Theorem 2 of [1]) needs a global mean of zero, which features
-  behind a ReLU never have. With mean energy s, C = 10: s = .01 gives 2.2313, s = 1/C gives log C =
-  2.3026, s = .5 gives 1.7918. So an entropy that rises past log(C-1) is no contradiction, and one
-  near zero at initialisation says s is near 1.
-* The MIR of Theorem 3 of [1] (.9524 for C = 10) is the value at centred collapse, not an upper
-  bound. An orthogonal frame has MIR = 1, and so has a collapsed network with mean energy 1/C.
+* H(K) = 0 does not make all features equal (Theorem 1 of [1]); it makes them collinear: v, -v and 2v have H = 0. They
+  are equal up to scale if features are never negative, up to sign and scale otherwise.
+* H(G(f)) = log(C-1) at collapse (Theorem 2 of [1]) needs a global mean of zero, which features behind a ReLU never
+  have. With mean energy s, C = 10: s = .01 gives 2.2313, s = 1/C gives log C = 2.3026, s = .5 gives 1.7918. So an
+  entropy that rises past log(C-1) is no contradiction, and one near zero at initialisation means that s is near 1.
+* The MIR of Theorem 3 of [1] (.9524 for C = 10) is the value at centred collapse, not an upper bound. An orthogonal
+  frame has MIR = 1, and so has a collapsed network with mean energy 1/C.
 
-[1] Song, Tan, Zou, Chen, Ma, Huang, Exploring Information-Theoretic Metrics Associated with Neural
-    Collapse in Supervised Training.
+[1] Song, Tan, Zou, Chen, Ma, Huang, Exploring Information-Theoretic Metrics Associated with Neural Collapse in
+    Supervised Training.
 """
 
 import math
@@ -35,7 +33,7 @@ from infojax.measures import arrays
 
 
 class Limits(NamedTuple):
-    """Values at exact neural collapse, in nats (`mir` and `hdr` without unit); see `nc_limits`."""
+    """Values at exact neural collapse, in nats (`mir` and `hdr` dimensionless); see `nc_limits`."""
 
     entropy_features: float
     entropy_head: float
@@ -76,15 +74,14 @@ def nc_limits(
     MIR = 1.
 
     Args:
-      num_classes: C >= 1, the classes of the head. Its geometry stays that of C classes when some
-        are missing.
-      counts: (C,) samples, or total weight, of each class; only ratios matter, and 0 is a class
-        with no sample. None means equal counts.
-      mean_energy: s in [q, 1], the squared norm of the (count-weighted) mean of the L2-normalised
-        features. The default 0.0 stands for the centred simplex, t = 0, whatever the counts. A
-        value that misses the interval by less than 1e-6 is taken for rounding.
-      dim: D, columns of features and head; None means enough. A simplex needs D >= C - 1, and a
-        common mean beside it, s > q, needs D >= C.
+      num_classes: C >= 1, the classes of the head, whose geometry is that of C classes even if some have no samples.
+      counts: (C,) samples, or total weight, of each class; only ratios matter, and 0 is a class without samples. None
+        means equal counts.
+      mean_energy: s in [q, 1], the squared norm of the (count-weighted) mean of the L2-normalised features. The
+        default 0.0 stands for the centred simplex, t = 0, whatever the counts. A value outside the interval by less
+        than 1e-6 is treated as rounding.
+      dim: D, columns of features and head; None means large enough. A simplex needs D >= C - 1, and with a common
+        mean, s > q, D >= C.
 
     Returns:
       Limits of Python floats, entropies in nats. A ratio of zero by zero is NaN: MIR where one
@@ -143,7 +140,7 @@ def mutual_information_etf(num_classes: int, *, alpha: float = 1.0) -> float:
 
         I_2 = 2 log C - log((C + C/(C-1))^2 / (C + C/(C-1)^3)).
 
-    I_2 is no mutual information: on other matrices it can be negative.
+    I_2 is not a mutual information: on other matrices it can be negative.
 
     Args:
       num_classes: C >= 1.
@@ -223,15 +220,14 @@ def random_head_entropy(num_classes: int, dim: int) -> float:
         c >= 1:  x = log c + 1/(2c), m = e(c) - (1+c)/2 log c - 2 + 1/(3c),
         e(c) = (1/2) sum_{+,-} (1 +- sqrt c)^2 log|1 +- sqrt c|.
 
-    x is the Marchenko-Pastur integral of l log l; log C - C/(2D) is the well-known leading term
-    (Page). m is the next one: the mean of this linear statistic of a real Wishart matrix (Bai and
-    Silverstein), less what the norm of the rows adds to it there, since here it is exactly one:
+    x is the Marchenko-Pastur integral of l log l; log C - C/(2D) is the well-known leading term (Page). m is the next
+    one: the mean of this linear statistic of a real Wishart matrix (Bai and Silverstein), minus the contribution of the
+    row norms, which are exactly one for unit rows:
     c int int l l' (log l - log l')/(l - l') dF dF' = c - c^2/3 (c <= 1) or 1 - 1/(3c) (c >= 1).
 
-    Error, measured against simulation (standard error 1e-5 to 1e-4): at most 1e-4 nats where
-    max(C, D) >= 50, -2.4e-3 at C = D = 10 and -5.3e-2 at C = D = 2. The leading term alone is off
-    by -3.7e-3 at C = 10, D = 128 and by -2.6e-3 at C = D = 100. One head scatters about the mean:
-    by 7e-3 at C = 10, D = 128.
+    Error, measured against simulation (standard error 1e-5 to 1e-4): at most 1e-4 nats if max(C, D) >= 50, -2.4e-3 at
+    C = D = 10 and -5.3e-2 at C = D = 2. The leading term alone is off by -3.7e-3 at C = 10, D = 128 and by -2.6e-3 at
+    C = D = 100. A single head deviates from the mean by 7e-3 at C = 10, D = 128.
 
     Args:
       num_classes: C >= 1 rows.
@@ -264,7 +260,7 @@ def random_head_entropy(num_classes: int, dim: int) -> float:
 
 
 def _classes(value: int, name: str = "num_classes") -> int:
-    return arrays.whole_number(value, name, 1, 2**53)  # whose reciprocals a float holds
+    return arrays.whole_number(value, name, 1, 2**53)  # so that a float can hold their reciprocals
 
 
 def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) -> np.ndarray:
@@ -272,7 +268,7 @@ def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) 
     arrays.check_size(f"num_classes is {num_classes:,}: spectra of that many classes", 4, num_classes, itemsize=8)
     counts = np.ones(num_classes) if counts is None else np.asarray(arrays.as_array(counts, "counts"), np.float64)
     if counts.shape != (num_classes,):
-        raise ValueError(f"counts has shape {counts.shape}, but must have one count a class: ({num_classes},)")
+        raise ValueError(f"counts has shape {counts.shape}, but must have one count per class: ({num_classes},)")
     if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.sum() > 0):
         raise ValueError(
             "counts must be finite and non-negative with a positive sum, but is "
@@ -305,8 +301,8 @@ def _mean_share(num_classes: int, p: np.ndarray, mean_energy: float) -> float:
 
 def _spectrum(p: np.ndarray, b: float) -> np.ndarray:
     """Eigenvalues of sqrt(p p^T) o ((1 - b) I + b J), which sum to 1."""
-    # On k classes of one size, weights that sum to zero are an eigenvector of value (1 - b) p. What
-    # is left is one dimension per size: equal counts need no decomposition, however many classes.
+    # On k classes of equal size, weights that sum to zero are an eigenvector of value (1 - b) p. What is left is one
+    # dimension per distinct size: equal counts need no decomposition, however many classes.
     p, k = np.unique(p, return_counts=True)
     root = np.sqrt(k * p)
     rest = np.linalg.eigvalsh((1 - b) * np.diag(p) + b * np.outer(root, root))
@@ -314,8 +310,8 @@ def _spectrum(p: np.ndarray, b: float) -> np.ndarray:
 
 
 def _entropy(eigenvalues: np.ndarray, alpha: float = 1.0) -> float:
-    # Rounding leaves about 1e-16 where an eigenvalue is zero. With those dropped the spectrum of
-    # rank one is exactly [1.0] and its entropy exactly 0, so that a ratio of 0 by 0 is detected.
+    # Rounding leaves about 1e-16 where an eigenvalue is zero. Without those the spectrum of rank one is exactly [1.0]
+    # and its entropy exactly 0, so that a ratio of 0 by 0 is detected.
     p = eigenvalues[eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps]
     p = p / p.sum()
     if alpha == 1:

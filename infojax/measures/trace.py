@@ -1,11 +1,11 @@
 """H(A) = -tr A log A of a density matrix that is only multiplied by vectors: a value, bounds and an error bar.
 
-1. Block Krylov finds the largest eigenvalues. Those whose residual ||A q - l q|| is small are taken exactly.
+1. Block Krylov finds the largest eigenvalues. Those with a small residual ||A q - l q|| are treated exactly.
 2. On the orthogonal complement B = P A P, z^T f(B) z of random unit vectors has mean tr f(B) / dim. Lanczos gives an
    upper and a lower bound of each (`quadrature`), until they are close enough.
 3. tr B and tr B^2 are known, which removes most of the variance; more vectors are drawn until the rest is small enough.
 
-Vectors that have not converged must not be taken out: the compression of A to two complementary subspaces has a larger
+Vectors that have not converged must not be removed: the compression of A to two complementary subspaces has a larger
 entropy than A, by about sum_q r_q^2 / l_q log(l_q / l) for residuals r_q, which the lower bound allows for.
 """
 
@@ -30,12 +30,12 @@ COLUMNS = 32  # Q is padded to multiples, so that few shapes are compiled
 
 
 class Stage(NamedTuple):
-    """A function of (axis, *arrays) that is compiled for one device or, split over samples, for several.
+    """A function of (axis, *arrays) that is compiled for one device or, with the samples split, for several.
 
     Attributes:
-      function: of axis (None or a name), the arrays, and `static` values.
-      arguments, result: placement of each array: ROWS (one entry per sample, split), WHOLE, OPERATOR (field by field),
-        or a tuple of these.
+      function: takes axis (None or a name), the arrays, and the `static` values.
+      arguments, result: placement of each array: ROWS (one entry per sample, split), WHOLE (replicated), OPERATOR
+        (field by field), or a tuple of these.
       static: further arguments, known when compiling.
       makes: type of an OPERATOR result.
       checked: whether JAX's check for missing reductions passes (its own eigh for TPU does not).
@@ -49,17 +49,17 @@ class Stage(NamedTuple):
     checked: bool = True
 
     def on(self, axis: str | None) -> Callable[..., Any]:
-        """The function of the arrays alone."""
+        """The function of only the arrays."""
         return lambda *arrays: self.function(axis, *arrays, *self.static)
 
 
-# Compiles a stage for one device, or for those over which the samples are split.
+# Compiles a stage for one device, or for the devices over which the samples are split.
 Compiled: TypeAlias = Callable[[Stage], Callable[..., Any]]
 
 
 @cache
 def on_one_device(stage: Stage) -> Callable[..., Any]:
-    """The stage, compiled."""
+    """The compiled stage."""
     return jax.jit(stage.on(None))
 
 
@@ -72,14 +72,14 @@ def _probes(axis, operator, key, columns):
 
 
 def _facts(axis, operator):
-    """Number of live entries, whether they are finite, and tr A^2 (nan if not known)."""
+    """Number of live entries, whether they are finite, and tr A^2 (nan if unknown)."""
     finite = jnp.all(jnp.isfinite(operator.apply(jnp.ones((len(operator.ids), 1), operator.dtype), axis)))
     infinite = total((~finite).astype(jnp.int32), axis)
     return total(jnp.sum(operator.ids >= 0), axis), infinite == 0, operator.squared_norm(axis)
 
 
 def _orthonormal(x, axis):
-    """Orthonormal columns of the span of x; zero columns where it has fewer dimensions."""
+    """Orthonormal columns of the span of x; zero columns if it has fewer dimensions."""
     for _ in range(2):
         k = total(_einsum("np,nq->pq", x, x), axis)
         scale = jnp.sqrt(jnp.diagonal(k))
@@ -100,7 +100,7 @@ def _begin(axis, operator, x):
 
 
 def _extend(axis, operator, basis):
-    """The next block A x, orthogonalised against all before, and A x itself; x is the last block."""
+    """The next block A x, orthogonalised against all previous ones, and A x itself; x is the last block."""
     image = operator.apply(basis[:, -BLOCK:], axis)
     x = image
     for _ in range(2):
@@ -126,7 +126,7 @@ def _combined(axis, basis, vectors):
 
 
 class Lanczos(NamedTuple):
-    """b three-term recurrences at once: the last two vectors (rows) and their coupling (whole)."""
+    """b three-term recurrences at once: the last two vectors (rows) and their coupling (replicated)."""
 
     vector: jax.Array
     before: jax.Array
@@ -183,7 +183,7 @@ def estimate_entropy_of(
     Args:
       operator: of `infojax.measures.operators`, trace one.
       tolerance: half the requested width of [lower, upper], nats.
-      confidence: that the truth lies in it; the bounds hold in exact arithmetic.
+      confidence: that the true value lies in it; the bounds hold in exact arithmetic.
       seed: of the random vectors.
       vectors: maximum number of random vectors; they are drawn in groups of a quarter of it, at least 16.
       compiled: Stage -> function: for one device, or for the devices over which the operator is split.
@@ -203,8 +203,8 @@ def estimate_entropy_of(
     rest, eps = size - len(values), float(jnp.finfo(dtype).eps)
     exact, rounding = np.sum(entropy_terms(values)), 16 * eps * np.log(size)
     leak = float(np.sum(residuals**2 / values) * -np.log(eps)) if len(values) else 0.0
-    # ||A||^2 = sum l^2 + ||P A P||^2 + twice the blocks between, which are the residuals. The differences are off by
-    # the rounding of their terms, which the slopes of the regression multiply.
+    # ||A||^2 = sum l^2 + ||P A P||^2 + twice the off-diagonal blocks, which are the residuals. The differences are off
+    # by the rounding of their terms, which the slopes of the regression multiply.
     traces = np.array([1 - np.sum(values), squared - np.sum(values**2) - 2 * np.sum(residuals**2)])
     traces, errors = traces[np.isfinite(traces)], 4 * eps * np.array([1, squared])
 
@@ -234,7 +234,7 @@ def estimate_entropy_of(
 
 
 def _bracketed(operator, q, x, size, steps, tolerance, compiled):
-    """`Rules` of the vectors x after `steps` steps of Lanczos, or, for 0, once the bounds are close; and the steps."""
+    """`Rules` of the vectors x after `steps` steps of Lanczos, or, if 0, once the bounds are close; and the steps."""
     state, alpha, beta = compiled(LAUNCH)(q, x), [], []
     while True:
         state, (a, b) = compiled(ADVANCE)(operator, q, state)

@@ -1,4 +1,4 @@
-"""Curvature of the trajectory that the tokens of one sequence draw in the space of their features."""
+"""Curvature of the trajectory of a sequence's tokens in feature space."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def curvature(z: ArrayLike, *, convention: str = "paper", weights: ArrayLike | N
         steps of length zero counted as 0;
       "information_flow_2024": its first release, the angle between successive states and not steps: arccos of
         <u_t, u_{t+1}>, u the centred, L2-normalised rows.
-    A random walk in 32 dimensions reads about 1.58, 1.42 and 0.19.
+    A random walk in 32 dimensions gives about 1.58, 1.42 and 0.19.
 
     Args:
       z: (T, D) features of the tokens of one sequence, in order.
@@ -53,7 +53,7 @@ def _mean_angle(u, live, w, fold, still):
         return jnp.full((), jnp.nan, u.dtype)
     both = live[:-1] & live[1:]
     apart, sum_ = (arrays.safe_sqrt(jnp.sum((u[1:] + sign * u[:-1]) ** 2, axis=1)) for sign in (-1, 1))
-    # Kahan: keeps all digits of angles near 0 and pi, where arccos loses half of them.
+    # Kahan's formula: keeps all digits of angles near 0 and pi, where arccos loses half of them.
     angle = 2 * jnp.arctan2(apart, jnp.where(both, sum_, 1))
     angle = jnp.minimum(angle, jnp.pi - angle) if fold else angle
     w = w if still else jnp.where(both, w, 0)

@@ -26,18 +26,16 @@ def relabel(
         i_n = #{m < n : y_m = y_n} = sum_k d_nk C^k,   k = 0 .. N_D - 1,
         N_D = smallest N >= 1 with C^N >= max_c n_c.
 
-    Samples of a class keep their order in the data set, and no two of them have the same digits.
-    The arithmetic is that of integers, so exact powers (n_c = 125, C = 5: three digits) need no
-    more digits than they should.
+    Samples of a class keep their order in the data set, and no two of them have the same digits. The arithmetic uses
+    integers, so exact powers (n_c = 125, C = 5: three digits) get no more digits than they need.
 
     Args:
       labels: (N,) integers. Samples whose label is outside [0, C) get the digits -1.
       num_classes: C >= 2, static.
-      num_digits: N_D, static. None finds it from the labels, which must then be concrete: inside
-        `jax.jit` and `jax.vmap` it must be given (`num_digits(max_count, num_classes)` of this
-        module finds it).
-      order: "most_significant_first" or "least_significant_first" (as printed in the thesis); the
-        order of the columns, which changes no average over digits.
+      num_digits: N_D, static. None derives it from the labels, which must then be concrete: inside `jax.jit` and
+        `jax.vmap` it must be given (see `num_digits(max_count, num_classes)` of this module).
+      order: "most_significant_first" or "least_significant_first" (as printed in the thesis); the order of the
+        columns, which changes no average over digits.
 
     Returns:
       (N, N_D) int32 array, digits in [0, C) or -1.
@@ -71,7 +69,7 @@ def relabel(
 
 
 def num_digits(max_count: int, num_classes: int) -> int:
-    """Digits that tell `max_count` samples apart: smallest N >= 1 with num_classes^N >= max_count.
+    """Digits that distinguish `max_count` samples: smallest N >= 1 with num_classes^N >= max_count.
 
     Integer arithmetic: ceil(math.log(n, C)) is wrong for 39 of the 944 powers C^k <= 1e9 with C
     <= 200, 5^3 among them.
@@ -95,7 +93,7 @@ def num_digits(max_count: int, num_classes: int) -> int:
     """
     num_classes, max_count = _base(num_classes), arrays.whole_number(max_count, "max_count")
     if max_count < 0:
-        raise ValueError(f"max_count is {max_count}, but a count is not negative")
+        raise ValueError(f"max_count is {max_count}, but must not be negative")
     digits, power = 1, num_classes
     while power < max_count:
         digits, power = digits + 1, power * num_classes
@@ -107,9 +105,8 @@ def v_information(cross_entropy: ArrayLike, num_classes: int, *, base: float = 2
 
         I_V(h -> y) = H(y) - H_V(y | h) = log_b C - CE / ln b
 
-    The value is at most log_b C, which a perfect decoder reaches. It is not clipped: a decoder
-    worse than chance gives a negative number, and hiding it would hide that the decoder did not
-    converge. Works under jit, vmap and grad.
+    The value is at most log_b C, which a perfect decoder reaches. It is not clipped: a decoder worse than chance gives
+    a negative number, which shows that it did not converge. Works under jit, vmap and grad.
 
     Args:
       cross_entropy: mean cross entropy of the decoder in nats, any shape.
@@ -137,7 +134,7 @@ def v_information(cross_entropy: ArrayLike, num_classes: int, *, base: float = 2
 
 
 def _base(num_classes):
-    return arrays.whole_number(num_classes, "num_classes", 2, arrays.INT_MAX)  # digits need a base
+    return arrays.whole_number(num_classes, "num_classes", 2, arrays.INT_MAX)  # digits need a base of at least 2
 
 
 def _width(labels, valid, num_classes, given):
@@ -163,8 +160,8 @@ def _width(labels, valid, num_classes, given):
 @partial(jax.jit, static_argnames="width")
 def _digits(labels, num_classes, width):
     """(N, width) digits of the index within the class, least significant first."""
-    # How many earlier samples have the same label: after a stable sort, the distance to the start
-    # of the run of equal labels. O(N log N), where comparing with every class would be O(N C).
+    # The number of earlier samples with the same label: after a stable sort, the distance to the start of the run of
+    # equal labels. O(N log N), where comparing with every class would be O(N C).
     position = jnp.arange(labels.size, dtype=jnp.int32)
     order = jnp.argsort(labels, stable=True)
     runs = labels[order]

@@ -19,19 +19,20 @@ import numpy as np
 from infojax.measures import arrays, by_class, moments, roots, scale
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats
+from infojax.measures.stats_arguments import takes_stats
 
 
 class Convention(NamedTuple):
-    """One published form of NC1 = scale * tr(S_W S_B^+); "samples" weighs class c by n_c / N, "classes" by 1 / C."""
+    """One published form of NC1 = scale * tr(S_W S_B^+); "samples" weights class c by n_c / N, "classes" by 1 / C."""
 
     within: str  # S_W = sum_c a_c Cov_c
     between: str  # S_B = sum_c b_c (mu_c - m)(mu_c - m)^T
     center: str  # m: "samples" is mu_G, "classes" is mu_C
     per_class: bool = False  # divided by C
-    quotient: bool = False  # tr S_W / tr S_B instead
+    quotient: bool = False  # uses tr S_W / tr S_B instead
 
 
-# On balanced classes they agree up to the factor C (all but the quotient). Read from the released code.
+# With balanced classes they agree up to the factor C (except the quotient). Taken from the released code.
 NC1_CONVENTIONS = MappingProxyType({
     "thesis": Convention("samples", "samples", "samples"),
     "papyan": Convention("samples", "classes", "classes"),
@@ -61,14 +62,14 @@ def centered_means(stats: ClassStats, kind: str) -> jax.Array:
 
 
 def mean_rounding(stats: ClassStats) -> jax.Array:
-    """The rounding error of a class mean: differences below it are zero."""
+    """The rounding error of a class mean: smaller differences are zero."""
     eps = jnp.finfo(stats.mean.dtype).eps
     largest = jnp.max(jnp.sum(stats.mean**2, axis=1), initial=0)
     return jax.lax.stop_gradient(4 * eps * arrays.safe_sqrt(largest))
 
 
 def significant(rows: jax.Array, noise: float | jax.Array) -> jax.Array:
-    """rows with those no longer than `noise`, which are rounding errors, set to exactly zero."""
+    """The rows, with those no longer than `noise`, which are rounding errors, set to exactly zero."""
     zero = jnp.sum(rows * rows, axis=1, keepdims=True) <= noise**2
     return jnp.where(zero, 0, rows)
 
@@ -85,14 +86,14 @@ def _between_factor(stats, convention):
     return root[:, None] * centered_means(stats, convention.center)
 
 
-@moments.takes_stats
+@takes_stats
 def between_inverse(stats: ClassStats, *, convention: str = "thesis") -> jax.Array:
     """A root T (D, min(C, D)) of S_B^+ = T T^T: the energy d^T S_B^+ d of a deviation d is ||T^T d||^2.
 
     With the factor F (C, D) of S_B = F^T F, T = F^+ if C < D, else (F^T F)^(+1/2); or R^-1 of F = Q R, which is half
     as large, for a concrete F of full rank on the CPU. All come from F itself, whose singular values in float32
-    resolve twice as many orders of magnitude as the eigenvalues of S_B. Noise is: singular
-    values below 10 eps sqrt(max(C, D)) of the largest, or below the rounding error of the class means.
+    resolve twice as many orders of magnitude as the eigenvalues of S_B. Treated as noise are singular values below
+    10 eps sqrt(max(C, D)) of the largest, or below the rounding error of the class means.
 
     Args:
       stats: `ClassStats`.
@@ -133,7 +134,7 @@ def _squared_lengths(rows):
     return jnp.sum(rows * rows, axis=1)
 
 
-@moments.takes_stats
+@takes_stats
 def within_energy(
     inverse: ArrayLike, stats: ClassStats, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
 ) -> jax.Array:
@@ -161,7 +162,7 @@ def within_energy(
     return moments.fold_blocks(add, zeros, moments.BLOCK_ROWS, z, labels, w)
 
 
-@moments.takes_stats
+@takes_stats
 @partial(jax.jit, static_argnames="convention")
 def nc1_from_energy(energy: ArrayLike, stats: ClassStats, *, convention: str = "thesis") -> tuple[jax.Array, jax.Array]:
     """NC1 and its value for each class from the sums of `within_energy`.
@@ -171,9 +172,9 @@ def nc1_from_energy(energy: ArrayLike, stats: ClassStats, *, convention: str = "
       stats: `ClassStats`.
       convention: a key of `NC1_CONVENTIONS`.
     Returns:
-      NC1 (0-d) = sum_c a_c v_c (times 1 / C where the convention divides), and v_c = tr(Cov_c S_B^+) (C,) with the
-      same factor. nan where S_B is zero (fewer than two classes present, or equal class means), and for absent
-      classes.
+      NC1 (0-d) = sum_c a_c v_c (times 1 / C if the convention divides), and v_c = tr(Cov_c S_B^+) (C,) with the same
+      factor. nan where S_B is zero (fewer than two classes present, or equal class means), and for classes without
+      samples.
     """
     rule = nc1_convention(convention)
     stats, _ = scale.normalised_stats(stats)
@@ -214,8 +215,8 @@ def nc1(
     papyan: S_B = (1/C) sum_c about the mean of the class means mu_C. tding1: (1/C) sum_c about mu_G, all divided
     by C. rhubarbwu: papyan's divided by C. equi_separation: S_W the plain mean of the class covariances, S_B =
     (1/C) sum_c about mu_G. trace_quotient: tr S_W / tr S_B with papyan's matrices. With 500, 8 x 20 and 40 samples
-    in ten classes they read 0.427 to 0.013 on the same features; balanced classes make the first five agree up
-    to the factor C.
+    in ten classes they give 0.427 to 0.013 for the same features; with balanced classes the first five agree up to
+    the factor C.
 
     Time O(N D min(C, D)), memory O(N D); streamed: `class_stats`, `between_inverse`, `within_energy`,
     `nc1_from_energy` in O(C D). Invariant to rotation, shift and scale of the features, not to general linear maps
@@ -243,12 +244,12 @@ def nc1(
     return nc1_from_energy(energy, stats, convention=convention)[0]
 
 
-@moments.takes_stats
+@takes_stats
 def nc1_from_stats(stats: ClassStats, *, convention: str = "thesis") -> jax.Array:
     """NC1 from moments that hold the within-class scatter; see `nc1`.
 
-    The scatter of directions in which the class means hardly differ drowns in that of the others: in float32 the
-    relative error grows as eps cond(S_B). `within_energy`, in a second pass, keeps the digits.
+    The scatter in directions in which the class means hardly differ is lost in the rounding of that in the others: in
+    float32 the relative error grows as eps cond(S_B). `within_energy`, in a second pass, is more accurate.
 
     Args:
       stats: `ClassStats` with scatter="within" or "class" ("class" for equi_separation; any for trace_quotient).
@@ -270,7 +271,7 @@ def nc1_from_stats(stats: ClassStats, *, convention: str = "thesis") -> jax.Arra
         )
     root = between_inverse(stats, convention=convention)
     inverse = arrays.matmul(root, root.T)
-    # A trace of two positive semi-definite matrices, but a sum of products of either sign.
+    # The trace of a product of positive semi-definite matrices, but a sum of products of either sign.
     trace = arrays.not_negative(jnp.tensordot(stats.scatter, inverse, axes=2, precision="highest"))
     if stats.kind == "class":
         return nc1_from_energy(trace, stats, convention=convention)[0]
@@ -290,9 +291,9 @@ class OnePass(NamedTuple):
 def nc1_one_pass(count: ArrayLike, sums: ArrayLike, second_moment: ArrayLike) -> OnePass:
     """NC1 (thesis convention) from sums over one pass: tr(S_W S_B^+) with S_W = G / N - mu mu^T - S_B.
 
-    The difference cancels: the terms are larger than the result by the ratio of raw to within-class energy, so in
-    float32 it has no digits left once NC1 is below about 1e-5 (and may come out negative). `reliable` says so.
-    Prefer ClassStats(scatter="within"), also one pass, which does not cancel.
+    The difference cancels: the terms exceed the result by the ratio of raw to within-class energy, so in float32 it
+    has no correct digits once NC1 is below about 1e-5 (and may be negative), as `reliable` reports. Prefer
+    ClassStats(scatter="within"), also one pass, which does not cancel.
 
     Args:
       count: (C,) samples of each class.
@@ -347,13 +348,13 @@ def equi_separation(values: ArrayLike, depth: ArrayLike | None = None) -> jax.Ar
     """
     values = arrays.as_float(values, "values")
     if values.ndim != 1:
-        raise ValueError(f"values must be (L,), one NC1 a layer; got shape {values.shape}")
+        raise ValueError(f"values must be (L,), one NC1 per layer; got shape {values.shape}")
     x = jnp.arange(values.shape[0], dtype=values.dtype) if depth is None else arrays.as_float(depth, "depth")
     if x.shape != values.shape:
-        raise ValueError(f"depth must be {values.shape}, one a layer; got shape {x.shape}")
+        raise ValueError(f"depth must be {values.shape}, one per layer; got shape {x.shape}")
     positive = values > 0
     y = jnp.log(jnp.where(positive, values, 1))
-    # Differences from the first entry are exactly zero for constant values; from a rounded mean they are not.
+    # For constant values, differences from the first entry are exactly zero; from a rounded mean they are not.
     x, y = (arrays.normalised(v - v[:1] - jnp.mean(v - v[:1]))[0] for v in (x, y))
     norms = arrays.safe_sqrt(jnp.sum(x * x)) * arrays.safe_sqrt(jnp.sum(y * y))
     r = jnp.clip(arrays.safe_divide(jnp.sum(x * y), norms), -1, 1)

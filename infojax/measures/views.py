@@ -1,4 +1,4 @@
-"""Measures of several views of each sample: LiDAR, the bound on mutual information of InfoNCE, DiME."""
+"""Measures of several views of each sample: LiDAR, the InfoNCE bound on mutual information, DiME."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def lidar(
       "unbiased": divided by n - 1 and n (q - 1), eps = 1e-8 added to every l_k instead (stable-pretraining);
       "normalized": the entropy itself of "paper" with eps = 0, over log min(n, D): in [0, 1] (Skean et al. 2025).
     They agree to about 1e-3 with many samples and a small delta; a port that takes principal components of the matrix
-    (reptrix) squares the eigenvalues, and reads 16 where these read 45.
+    (reptrix) squares the eigenvalues, and gives 16 where these give 45.
 
     Args:
       z: (n, q, D), q views of each of n samples; the paper has n = 1,000 and q = 50.
@@ -53,7 +53,7 @@ def lidar(
     within = ((z - means[:, None]) / unit).reshape(n * q, dim)
     s_w = arrays.matmul(within.T, within) / (n * (q - one)) + (root / unit) ** 2 * jnp.eye(dim, dtype=z.dtype)
     centred = means - jnp.mean(means, axis=0)[None]
-    rounding = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z))  # means that differ by no more are equal
+    rounding = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z))  # means that differ by less are equal
     empty = jnp.max(jnp.abs(centred)) <= rounding
     centred, spread = arrays.normalised(jnp.where(empty, 0, centred))
     whitened = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(s_w), centred.T, lower=True)  # (D, n)
@@ -76,7 +76,7 @@ def _terms(p):
 
 
 def same_samples(z1: ArrayLike, z2: ArrayLike, same_width: bool = False) -> tuple[jax.Array, jax.Array]:
-    """z1 (N, D1) and z2 (N, D2) as floats of one type; raises ValueError where they do not hold the same samples."""
+    """z1 (N, D1) and z2 (N, D2) as floats of one dtype; raises ValueError unless they hold the same samples."""
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     if len(z1) != len(z2):
         raise ValueError(f"z1 has {len(z1)} rows, z2 has {len(z2)}: both must hold the same samples in the same order")
@@ -103,9 +103,9 @@ def infonce_bound(
     With s_ij = <u_i, v_j> / temperature of the L2-normalised rows u of z1 and v of z2,
       "cpc": mean_i [ s_ii - log( (1 / N) sum_j exp s_ij ) ], at most log N, in nats;
     with `symmetric` the mean of this and of the same with z1 and z2 exchanged.
-    What the two released versions of "Layer by Layer" print, for rows as they are, not normalised here:
-      "information_flow": 1 - loss / log N of the same loss, a number without unit;
-      "information_flow_2024": the NT-Xent loss itself, over both views as 2 N rows, of which each has one positive.
+    The numbers of the two released versions of "Layer by Layer", for raw rows, which this function does not normalise:
+      "information_flow": 1 - loss / log N of the same loss, dimensionless;
+      "information_flow_2024": the NT-Xent loss itself, over both views as 2 N rows, each of which has one positive.
 
     Args:
       z1, z2: (N, D) features of the two views; under "cpc" samples with a zero row in either are left out.
@@ -121,7 +121,7 @@ def infonce_bound(
     if convention not in INFONCE_CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(INFONCE_CONVENTIONS)}; got {convention!r}")
     if symmetric and convention != "cpc":
-        raise ValueError(f"symmetric is for the convention 'cpc'; {convention!r} has a direction of its own")
+        raise ValueError(f"symmetric needs convention 'cpc'; {convention!r} has a direction of its own")
     z1, z2 = same_samples(z1, z2, same_width=True)
     temperature = arrays.positive(temperature, "temperature")
     w = arrays.sample_weights(weights, len(z1), z1.dtype)
@@ -184,15 +184,15 @@ def dime(
 ) -> jax.Array:
     """DiME, the difference of matrix entropies: mean over random P of H(K1 o P K2 P^T) - H(K1 o K2), in nats.
 
-    High where the two views of a sample are more alike than views of different samples. Conventions:
-      "cosine": K1, K2 the cosine Gram matrices of the samples, as `joint_entropy` takes them;
-      "information_flow": Gram matrices of the rows as they are; with more samples than columns the released code takes
-        D x D products Z^T Z instead, whose elementwise product pairs columns and not samples. Reproduced, not advised.
+    High if the two views of a sample are more alike than views of different samples. Conventions:
+      "cosine": K1, K2 the cosine Gram matrices of the samples, as in `joint_entropy`;
+      "information_flow": Gram matrices of the raw rows; with more samples than columns the released code uses D x D
+        products Z^T Z instead, whose elementwise product pairs columns and not samples. Reproduced, not recommended.
 
     Args:
       z1, z2: (N, D1) and (N, D2) features of the two views.
       alpha: order of the entropy, a static positive number.
-      permutations: how many, static; those of jax.random.key(seed).
+      permutations: how many, static; drawn from jax.random.key(seed).
       weights: (N,) non-negative or None; rows are permuted among those of positive weight.
     Returns:
       0-d array; 0 with fewer than two samples.
@@ -216,7 +216,7 @@ def dime(
 
     def joint(order, k2):
         k = k1 * k2[order][:, order]
-        if convention == "information_flow" and alpha == 2:  # not divided by the trace, but by the size squared
+        if convention == "information_flow" and alpha == 2:  # divided by the size squared instead of the trace
             return -jnp.log(jnp.sum(k * k))
         live = jnp.where(jnp.diagonal(k) <= 0, 0, w)
         return entropy.entropy_of_density(entropy.density_from_gram(k, live), alpha)
@@ -230,7 +230,7 @@ def dime(
 
 
 def _permutation(key, w):
-    """A random permutation of the indices of positive weight among themselves; the others stay."""
+    """A random permutation of the indices of positive weight among themselves; the others are fixed."""
     drawn = jnp.where(w > 0, jax.random.uniform(key, w.shape), 2.0)
     places = jnp.argsort(jnp.where(w > 0, 0, 1), stable=True)
     return jnp.zeros(len(w), places.dtype).at[places].set(jnp.argsort(drawn, stable=True))

@@ -29,7 +29,8 @@ from infojax.measures import (
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.collapse import NeuralCollapse
 from infojax.measures.head_interplay import Interplay
-from infojax.measures.moments import ClassStats, P, R
+from infojax.measures.moments import ClassStats
+from infojax.measures.stats_arguments import P, R
 from infojax.parallel.matrices import map_matrices
 from infojax.parallel.mesh import AXIS, SPLIT, WHOLE, padded_rows
 

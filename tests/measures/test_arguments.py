@@ -286,7 +286,7 @@ def test_strings_and_fractions_as_labels():
 
 
 def test_other_values_are_refused():
-    with pytest.raises(ValueError, match="weights must be non-negative and finite; that of row 3 is -0.5"):
+    with pytest.raises(ValueError, match="weights must be non-negative and finite; row 3 has -0.5"):
         ij.matrix_entropy(Z, weights=np.where(np.arange(N) == 3, -0.5, 1))
     for mu in (0.0, -1.0, np.nan, "one"):
         with pytest.raises(ValueError, match="mu must be a positive number"):
@@ -505,7 +505,7 @@ def test_tables_of_pandas():
         ij.nc1(table.astype("Float64").mask(table == table.iloc[3, 2]), Y)
     with pytest.raises(ValueError, match=r"leave rows without a label \(nan\) out, or give them -1"):
         ij.nc1(Z, pd.Series(Y, dtype="Int64").where(Y > 0))
-    with pytest.raises(ValueError, match="weights must be non-negative and finite; that of row 0 is nan"):
+    with pytest.raises(ValueError, match="weights must be non-negative and finite; row 0 has nan"):
         ij.nc1(Z, Y, weights=pd.Series(np.ones(N), dtype="Float64").where(np.arange(N) > 0))
     with pytest.raises(ValueError, match=r"entries of type float, str: pass .select_dtypes"):
         ij.nc1(table.assign(name="a"), Y)

@@ -579,7 +579,7 @@ def test_a_weight_that_is_no_number(bad):
     """Refused where it can be seen; nan inside a compiled program."""
     weights = np.ones(8)
     weights[3] = bad
-    with pytest.raises(ValueError, match="weights must be non-negative and finite; that of row 3 is"):
+    with pytest.raises(ValueError, match="weights must be non-negative and finite; row 3 has"):
         ij.matrix_entropy(FEATURES["N > D"], weights=weights)
     assert np.isnan(jax.jit(lambda w: ij.matrix_entropy(FEATURES["N > D"], weights=w))(weights))
 

@@ -229,7 +229,7 @@ def test_curvature_in_its_three_conventions():
         (lambda: jax.jit(lambda d: ij.linear_cka(X, Y, debiased=d))(True), "debiased is traced"),
         (lambda: ij.alignment(X, Y), "z1 has 5 columns, z2 has 6"),
         (lambda: ij.infonce_bound(X, VIEW, convention="simclr"), "convention must be one of cpc, information_flow"),
-        (lambda: ij.infonce_bound(X, VIEW, symmetric=True, convention="information_flow"), "symmetric is for"),
+        (lambda: ij.infonce_bound(X, VIEW, symmetric=True, convention="information_flow"), "symmetric needs"),
         (lambda: ij.infonce_bound(X, VIEW, temperature=0), "temperature must be a positive number"),
         (lambda: ij.dime(X, VIEW, permutations=0), "permutations must be at least 1"),
         (lambda: ij.curvature(X, convention="k"), "convention must be one of paper, information_flow"),
