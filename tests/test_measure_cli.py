@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from infojax import measure, outputs
 from infojax.features import sources
-from infojax.measure import main
+from infojax.measure import main, results
 
 # Nearly all tests measure arrays of these sizes with labels, head and bias: one compilation for all.
 NUM_ROWS, DIM, CLASSES = 60, 6, 3
@@ -363,7 +363,7 @@ def test_a_failure_while_writing_leaves_the_old_files(capsys, data, monkeypatch)
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(measure, "draw_figures", fail)
+    monkeypatch.setattr(results, "draw_figures", fail)
     assert main(["f.npz", "--json", "out.json", "--figures", "figures"]) == 2
     err = capsys.readouterr().err
     assert "No space left on device" in err and err.count("\n") == 1
@@ -594,8 +594,8 @@ def test_wrong_keys_name_the_near_ones(capsys, data):
     ("role", "array", "problem"),
     [
         ("y", np.eye(3)[[0, 1] * 30], "if its rows are one-hot, save labels.argmax(axis=1)"),
-        ("y", np.arange(60) / 2, "labels must be whole numbers, row 1 is 0.5"),
-        ("y", np.full(60, np.nan), "labels must be whole numbers, row 0 is nan"),
+        ("y", np.arange(60) / 2, "labels must be whole numbers, row 1 has 0.5"),
+        ("y", np.full(60, np.nan), "labels must be whole numbers, row 0 has nan"),
         ("y", np.arange(60) - 1, "labels"),
         ("y", np.zeros(59, int), "labels"),
         ("W", np.ones(6), "f.npz: W has shape (6,), the head must be (C, D)"),
@@ -708,9 +708,9 @@ def test_control_c_is_one_line(capsys, data, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for name in ("analyze", "draw_figures"):
+    for module, name in ((measure, "analyze"), (results, "draw_figures")):
         with monkeypatch.context() as patch:
-            patch.setattr(measure, name, interrupted)
+            patch.setattr(module, name, interrupted)
             assert main(["f.npz", "--json", "o.json", "--figures", "figures"]) == 130
         assert capsys.readouterr().err == "infojax.measure: interrupted\n"
         assert sorted(Path.cwd().iterdir()) == before
@@ -720,7 +720,7 @@ def test_control_c_is_one_line(capsys, data, monkeypatch):
 
 
 def command(*argv):
-    repository = Path(measure.__file__).parents[1]
+    repository = Path(measure.__file__).parents[2]
     argv = [sys.executable, "-m", "infojax.measure", *argv]
     env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     return subprocess.run(argv, capture_output=True, text=True, cwd=repository, env=env)

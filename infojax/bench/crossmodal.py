@@ -146,8 +146,8 @@ def steps(quick: bool) -> Iterator[dict[str, Any]]:
                     try:
                         yield {"kind": "coop step", **coop_step(sizes, classes, full, chunk, remat, dtype, timed)}
                     except jax.errors.JaxRuntimeError as error:  # it does not fit on this device
-                        said = " ".join(str(error).split())[:80]
-                        yield {"kind": "coop step", "classes": classes, "chunk": chunk, "remat": remat, "failed": said}
+                        text = " ".join(str(error).split())[:80]
+                        yield {"kind": "coop step", "classes": classes, "chunk": chunk, "remat": remat, "failed": text}
 
 
 def run(quick: bool = False) -> list[dict[str, Any]]:

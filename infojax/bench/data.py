@@ -106,8 +106,8 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
         jax.block_until_ready(step(data, 0))
         first = time.perf_counter() - start
         taken = best(lambda step=step: jax.block_until_ready(step(data, 1)))
-        beside = best(lambda theirs=theirs: [view(x) for view in theirs for x in pictures], 3)
-        rows.append(_row(f"draw, {name}, normalise", BATCH * len(ours), taken, beside, first))
+        pillow = best(lambda theirs=theirs: [view(x) for view in theirs for x in pictures], 3)
+        rows.append(_row(f"draw, {name}, normalise", BATCH * len(ours), taken, pillow, first))
     return rows + two_views(train, quick) + [_records(train, 1000 if quick else 5000)]
 
 
@@ -160,8 +160,8 @@ def two_views(train: Any, quick: bool) -> list[dict[str, Any]]:
         first = time.perf_counter() - start
         taken = best(lambda step=step, x=x, key=key: jax.block_until_ready(step(x, key)), 3)
         pictures = [Image.fromarray(picture) for picture in data]
-        beside = best(lambda p=pictures, r=recipe, s=size: [pillow_view(q, r, s) for q in p for _ in range(2)], 1)
-        rows.append(_row(f"two views, {name}, {size} x {size}", 2 * len(data), taken, beside, first))
+        pillow = best(lambda p=pictures, r=recipe, s=size: [pillow_view(q, r, s) for q in p for _ in range(2)], 1)
+        rows.append(_row(f"two views, {name}, {size} x {size}", 2 * len(data), taken, pillow, first))
     return rows
 
 
@@ -184,12 +184,12 @@ def _records(train, n):
                 pass
 
         taken = best(read, 3)
-    beside = best(lambda: [np.asarray(Image.open(io.BytesIO(content))) for content in encoded[: steps * BATCH]], 3)
-    return _row("stream ArrayRecord (PNG)", steps * BATCH, taken, beside)
+    pillow = best(lambda: [np.asarray(Image.open(io.BytesIO(content))) for content in encoded[: steps * BATCH]], 3)
+    return _row("stream ArrayRecord (PNG)", steps * BATCH, taken, pillow)
 
 
-def _row(what, images, taken, beside, first=None):
+def _row(what, images, taken, pillow, first=None):
     return {
         "what": what, "images": images, "ms": 1e3 * taken, "images_per_s": images / taken, "first_call_s": first,
-        "pillow_ms": 1e3 * beside, "pillow_images_per_s": images / beside, "ratio": beside / taken,
+        "pillow_ms": 1e3 * pillow, "pillow_images_per_s": images / pillow, "ratio": pillow / taken,
     }  # fmt: skip

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import infojax as ij
-from infojax.bench.torch_rows import beside
+from infojax.bench.torch_rows import compared
 from infojax.data import strong, transforms, weak
 from infojax.models import build
 from infojax.objectives import Context, Facts, Optimizer, Seeds, State, Supervised, init_state
@@ -100,7 +100,7 @@ def steps(quick: bool) -> Iterator[dict[str, Any]]:
         row = {"network": network, "precision": precision, "batch": batch, "steps_per_call": per_call}
         row |= _rate(batch, seconds) | {"steps_per_s": 1 / seconds[0], "first_call_s": first}
         if not quick:
-            row |= beside("step", batch / seconds[0], network=network, precision=precision, batch=batch)
+            row |= compared("step", batch / seconds[0], network=network, precision=precision, batch=batch)
         yield row
 
 
@@ -158,7 +158,7 @@ def measures(quick: bool) -> Iterator[dict[str, Any]]:
             taken = spread(lambda call=call, z=z, y=labels, w=head: call(z, y, w))
             row = {"measure": name, "n": n, "D": dim, "C": classes, "seconds": taken[0], "least": taken[1]}
             if not quick:
-                row |= beside(
+                row |= compared(
                     name, 1 / taken[0], n=n, z=np.asarray(z), labels=np.asarray(labels), head=np.asarray(head)
                 )
             yield row

@@ -88,11 +88,11 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     repeats, rows = 2 if quick else 5, []
     torch_here = importlib.util.find_spec("torch") is not None
     for name, options in MODELS.items():
-        beside = theirs(name, x, y, repeats) if torch_here else (None, None)
+        torch_seconds = theirs(name, x, y, repeats) if torch_here else (None, None)
         for dtype in ("float32", "bfloat16") if jax.default_backend() != "cpu" else ("float32",):
             forward, step, first = ours(name, options, dtype, x, y, repeats)
             row = {"model": name, "dtype": dtype, "batch": batch, "first_call_s": first}
-            for what, taken, other in (("forward", forward, beside[0]), ("step", step, beside[1])):
+            for what, taken, other in (("forward", forward, torch_seconds[0]), ("step", step, torch_seconds[1])):
                 row |= {f"{what}_images_per_s": batch / taken}
                 row |= {f"torch_{what}_images_per_s": batch / other, f"{what}_ratio": other / taken} if other else {}
             rows.append(row)

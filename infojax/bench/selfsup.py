@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from infojax.bench.data import best, two_views
 from infojax.bench.torch_selfsup import rate
 from infojax.data import RECIPES, open_dataset, view_transforms
-from infojax.measures.entropy import coding_rate
+from infojax.measures.coding import coding_rate
 from infojax.models import Projector, build
 from infojax.objectives import Context, Facts, Optimizer, Seeds, init_state, with_settings
 from infojax.objectives.selfsup import METHODS
@@ -157,7 +157,7 @@ def peak(quick: bool) -> float:
     return 2 * side**3 / best(lambda: jax.block_until_ready(product(x, x)), 3 if quick else 10)
 
 
-def beside(quick: bool, ours: dict[str, float]) -> Iterator[dict[str, Any]]:
+def in_torch(quick: bool, ours: dict[str, float]) -> Iterator[dict[str, Any]]:
     """Images/s of the same step in PyTorch, if it is installed and the method is written for it."""
     for name, images in ours.items():
         found = rate(name, sizes(quick), quick)
@@ -170,7 +170,7 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     reached = peak(quick)
     rows = [{"kind": "step", **parts(name, quick, reached)} for name in (QUICK if quick else ALL)]
     images = {row["method"]: row["images_per_s"] for row in rows}
-    rows += [{"kind": "beside PyTorch", **row} for row in beside(quick, images)]
+    rows += [{"kind": "PyTorch", **row} for row in in_torch(quick, images)]
     train: Any = open_dataset("synthetic", num_train=500).split("train")
     rows += [{"kind": "views compared with Pillow", **row} for row in two_views(train, quick)]
     return [*rows, {"kind": "peak", "GFLOP_per_s": reached / 1e9}]

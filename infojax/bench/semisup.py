@@ -102,7 +102,7 @@ def on_gpu(quick: bool) -> Iterator[dict[str, Any]]:
             with jax.default_matmul_precision(products):
                 row = {"precision": precision} | rate(name, dtype, 1 if quick else 20, quick)
             if not quick and precision == "TF32" and name in BESIDE:
-                theirs = [found["steps_per_s"] for found in beside(name, 64, METHODS[name].ratio)]
+                theirs = [found["steps_per_s"] for found in in_torch(name, 64, METHODS[name].ratio)]
                 row |= {"torch": max(theirs), "ratio": row["steps_per_s"] / max(theirs)} if theirs else {}
             yield row
 
@@ -151,7 +151,7 @@ def equations(jaxpr: Any) -> Iterator[Any]:
                 yield from equations(inner)
 
 
-def beside(name: str, batch: int, ratio: int) -> Iterator[dict[str, Any]]:
+def in_torch(name: str, batch: int, ratio: int) -> Iterator[dict[str, Any]]:
     """Steps/s of the same step in PyTorch, in both memory formats, with TF32 on a GPU as in XLA; no rows without
     PyTorch."""
     if importlib.util.find_spec("torch") is None:
@@ -215,8 +215,8 @@ def run(quick: bool = False) -> list[dict[str, Any]]:
     """A row for each method, then those of PyTorch with the ratio of our steps/s to PyTorch's."""
     ours = {name: {"kind": "step", **parts(name, quick)} for name in (QUICK if quick else METHODS)}
     theirs = [
-        {"kind": "beside PyTorch", "method": name, **row, "ratio": ours[name]["steps_per_s"] / row["steps_per_s"]}
+        {"kind": "PyTorch", "method": name, **row, "ratio": ours[name]["steps_per_s"] / row["steps_per_s"]}
         for name in BESIDE if name in ours and not quick
-        for row in beside(name, ours[name]["batch"], METHODS[name].ratio)
+        for row in in_torch(name, ours[name]["batch"], METHODS[name].ratio)
     ]  # fmt: skip
     return [*ours.values(), *theirs]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 
-def beside(work: str, ours: float, **options: Any) -> dict[str, float]:
+def compared(work: str, ours: float, **options: Any) -> dict[str, float]:
     """{"torch": rate, "ratio": ours / torch} in calls/s or images/s; {} without torch or a PyTorch version."""
     if importlib.util.find_spec("torch") is None or work not in WORK:
         return {}

@@ -85,7 +85,44 @@ def open_records(
     """
     import tensorflow_datasets as tfds
 
-    root = Path(dir).expanduser()
+    builder, versions = _builder(name, Path(dir).expanduser(), version)
+    features = builder.info.features
+    _check_feature(name, features, image_key, tfds.features.Image, "image_key")
+    _check_feature(name, features, label_key, tfds.features.ClassLabel, "label_key")
+    height, width, channels = features[image_key].shape
+    if size is None and None in (height, width):
+        raise DataError(f"tfds:{name}: its pictures differ in size; give size=224 or another")
+    shape = (height, width, channels) if size is None else (size, size, channels)
+    label = features[label_key]
+
+    def source(split):
+        try:
+            raw = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        except (ValueError, AssertionError) as error:  # a part that cannot be parsed
+            raise DataError(f"tfds:{name}: split {split!r}: {' '.join(str(error).split())}") from None
+        return Records(raw, f"tfds:{name}, split {split}", label.num_classes, shape, size, image_key, label_key)
+
+    parts = [split for split in (train_split, test_split) if "[" in split]
+    splits = {split: cache(partial(source, split)) for split in (*builder.info.splits, *parts)}
+    chosen, notes = roles(f"tfds:{name}", splits, train=train_split, test=test_split)
+    if len(versions) > 1:
+        notes.append(f"tfds:{name}: version {versions[-1]} is read, of {', '.join(versions)}")
+    if size is not None and (height, width) != (size, size):
+        notes.append(f"tfds:{name}: every picture is resized, its shorter side to {size}, and its middle cut out")
+    facts = OFFICIAL.get(name)
+    moments: dict[str, Any] = {"mean": facts.mean, "std": facts.std} if facts else {}
+    names = tuple(label.names or ())
+    return Dataset(f"tfds:{name}", label.num_classes, names, splits, **moments, roles=chosen, notes=notes)
+
+
+def _builder(name, root, version):
+    """The TFDS builder of the highest matching version prepared in root, and the names of those versions, ascending.
+
+    Raises:
+      DataError: there is none, it is damaged, or it is not stored as ArrayRecord.
+    """
+    import tensorflow_datasets as tfds
+
     built = sorted(
         (path.parent for path in (root / name).glob(f"{version or '*'}/dataset_info.json")),
         key=lambda p: _version(p.name),
@@ -106,38 +143,13 @@ def open_records(
             f"{built[-1]} is stored as {builder.info.file_format.value}, which only TensorFlow reads; convert it: "
             f"tfds convert_format --root_data_dir={root} --out_file_format=array_record"
         )
-    features = builder.info.features
-    for key, kind, flag in (
-        (image_key, tfds.features.Image, "image_key"),
-        (label_key, tfds.features.ClassLabel, "label_key"),
-    ):
-        if key not in features or not isinstance(features[key], kind):
-            hint = f"; set {flag}{suggest(key, features)}"
-            raise DataError(f"tfds:{name}: feature {key!r} is not a {kind.__name__}{hint}")
-    height, width, channels = features[image_key].shape
-    if size is None and None in (height, width):
-        raise DataError(f"tfds:{name}: its pictures differ in size; give size=224 or another")
-    shape = (height, width, channels) if size is None else (size, size, channels)
-    label = features[label_key]
+    return builder, [path.name for path in built]
 
-    def source(split):
-        try:
-            raw = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-        except (ValueError, AssertionError) as error:  # a part that cannot be parsed
-            raise DataError(f"tfds:{name}: split {split!r}: {' '.join(str(error).split())}") from None
-        return Records(raw, f"tfds:{name}, split {split}", label.num_classes, shape, size, image_key, label_key)
 
-    parts = [split for split in (train_split, test_split) if "[" in split]
-    splits = {split: cache(partial(source, split)) for split in (*builder.info.splits, *parts)}
-    chosen, notes = roles(f"tfds:{name}", splits, train=train_split, test=test_split)
-    if len(built) > 1:
-        notes.append(f"tfds:{name}: version {built[-1].name} is read, of {', '.join(path.name for path in built)}")
-    if size is not None and (height, width) != (size, size):
-        notes.append(f"tfds:{name}: every picture is resized, its shorter side to {size}, and its middle cut out")
-    facts = OFFICIAL.get(name)
-    moments: dict[str, Any] = {"mean": facts.mean, "std": facts.std} if facts else {}
-    names = tuple(label.names or ())
-    return Dataset(f"tfds:{name}", label.num_classes, names, splits, **moments, roles=chosen, notes=notes)
+def _check_feature(name, features, key, kind, flag):
+    if key not in features or not isinstance(features[key], kind):
+        hint = f"; set {flag}{suggest(key, features)}"
+        raise DataError(f"tfds:{name}: feature {key!r} is not a {kind.__name__}{hint}")
 
 
 def _version(text):

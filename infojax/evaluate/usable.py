@@ -25,7 +25,8 @@ from infojax.measures.classification import cross_entropy
 from infojax.measures.usable import relabel
 from infojax.objectives import Context, Decoder, Epochs, Facts, Net, Optimizer, Seeds, init_state
 from infojax.parallel import local_copy, replicated, sharded_views
-from infojax.train.loop import NonFiniteError, every, fit
+from infojax.train.keeper import NonFiniteError
+from infojax.train.loop import every, fit
 from infojax.train.step import Step, make_step, map_runs, stack
 
 DIGITS = {"mean": np.mean, "sum": np.sum}

@@ -15,8 +15,9 @@ import numpy as np
 
 from infojax.evaluate.evaluators import classify
 from infojax.evaluate.forward import Evaluation, Sample
+from infojax.measures.coding import coding_rate
 from infojax.measures.divergence import eigenspace_jsd, matrix_jsd, spectrum_jsd
-from infojax.measures.entropy import coding_rate, gram, matrix_entropy, matrix_entropy_from_gram, rankme
+from infojax.measures.entropy import gram, matrix_entropy, matrix_entropy_from_gram, rankme
 from infojax.measures.joint import joint_entropy_from_gram, mi_of
 from infojax.measures.views import lidar
 from infojax.objectives import Model

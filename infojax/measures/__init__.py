@@ -1,10 +1,10 @@
 """Pure functions of arrays: information measures, collapse statistics, usable information and their theory."""
 
 from infojax.measures.activations import FeatureNorms, alignment, dormant_ratio, feature_norms, feature_std, uniformity
+from infojax.measures.coding import coding_rate
 from infojax.measures.collapse import NeuralCollapse, PerClass, collapse_from_passes, neural_collapse
 from infojax.measures.divergence import eigenspace_jsd, matrix_cross_entropy, matrix_jsd, spectrum_jsd
 from infojax.measures.entropy import (
-    coding_rate,
     effective_rank,
     effective_rank_from_gram,
     gram,
@@ -44,6 +44,7 @@ from infojax.measures.joint import (
 )
 from infojax.measures.least_squares import SquaredError, squared_error, squared_error_from_stats
 from infojax.measures.moments import ClassStats, class_stats
+from infojax.measures.one_pass import OnePass, nc1_one_pass
 from infojax.measures.ood import nc5, nci, neco
 from infojax.measures.pairs import (
     CKAMoments,
@@ -86,13 +87,11 @@ from infojax.measures.trajectories import CURVATURE_CONVENTIONS, curvature
 from infojax.measures.usable import relabel, v_information
 from infojax.measures.variability import (
     NC1_CONVENTIONS,
-    OnePass,
     between_inverse,
     equi_separation,
     nc1,
     nc1_from_energy,
     nc1_from_stats,
-    nc1_one_pass,
     within_energy,
 )
 from infojax.measures.views import DIME_CONVENTIONS, INFONCE_CONVENTIONS, LIDAR_CONVENTIONS, dime, infonce_bound, lidar

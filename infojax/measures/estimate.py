@@ -20,8 +20,9 @@ from infojax.measures.entropy import density_of_features, entropy_of_spectrum, s
 from infojax.measures.head_interplay import Interplay
 from infojax.measures.interval import Estimate, computed, ratio, total_of
 from infojax.measures.joint import pair_densities
-from infojax.measures.moments import GROUP_ROWS, ClassStats, fold_blocks
+from infojax.measures.moments import GROUP_ROWS, ClassStats
 from infojax.measures.operators import HeadRows, Matrix, Pairs
+from infojax.measures.sample_blocks import fold_blocks
 from infojax.measures.stats_arguments import takes_stats
 from infojax.measures.trace import OPERATOR, ROWS, WHOLE, Compiled, Stage, estimate_entropy_of, on_one_device
 

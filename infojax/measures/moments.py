@@ -6,10 +6,8 @@ means (with Chan, Golub and LeVeque's correction of the mean's rounding error), 
   n = n_a + n_b,  mean = mean_a + (n_b / n) d,  M2 = M2_a + M2_b + (n_a n_b / n) d d^T,  d = mean_b - mean_a.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +17,12 @@ from jax.typing import DTypeLike
 from infojax.measures import arrays, by_class, spectra
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.class_blocks import class_second_moments
+from infojax.measures.sample_blocks import BLOCK_ROWS, class_sums, deviations, fold_blocks, known_samples, scanned
 
 SCATTERS = (None, "within", "class")
 MOST_CLASSES = 10**8  # that may be inferred from labels; the means of more do not fit in memory
 GROUP_ROWS = 2**16  # rows summed before a merge: longer sums would lose digits
 FAR = 4  # spreads between a reference and its class mean beyond which the squares lose more than four bits
-BLOCK_ROWS = 4096  # enough for a matrix product to run at full speed
 
 
 @jax.tree_util.register_dataclass
@@ -193,59 +191,6 @@ def samples_around(
     return z.astype(dtype), labels, w.astype(dtype)
 
 
-def fold_blocks(f: Callable[..., Any], carry: Any, block: int, *samples: AnyArray) -> Any:
-    """carry = f(carry, *rows) over blocks of `block` samples: arrays of N rows, the last of them the weights.
-
-    So N x C or N x D temporaries never exist as a whole. Concrete CPU arrays are processed in a Python loop, so that
-    `f` may use BLAS; in a compiled program the last block overlaps the previous one, with weight zero for rows that
-    were already seen.
-    """
-    n = samples[0].shape[0]
-    if n <= block:
-        return f(carry, *samples)
-    if arrays.on_host(*samples):
-        samples = [np.asarray(x) for x in samples]  # views: slicing a jax array compiles for each offset
-        for i in range(0, n, block):
-            carry = f(carry, *(x[i : i + block] for x in samples))
-        return carry
-
-    def step(carry, start):
-        first = jnp.minimum(start, n - block)
-        *rows, w = (jax.lax.dynamic_slice_in_dim(x, first, block) for x in samples)
-        return f(carry, *rows, jnp.where(first + jnp.arange(block) < start, 0, w)), None
-
-    return _scanned(step, carry, jnp.arange(0, n, block), samples[0])
-
-
-def known_samples(
-    z: AnyArray, labels: AnyArray, w: AnyArray, num_classes: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Labels in [0, C); weights and rows are zero where the label is outside or the weight is zero (padding)."""
-    known = (labels >= 0) & (labels < num_classes)
-    w = jnp.where(known, w, 0)
-    return jnp.where(w[:, None] > 0, z, 0), jnp.where(known, labels, 0), w
-
-
-@partial(jax.jit, static_argnums=2)
-def class_sums(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """(C,) sums of values (N,), by blocks first: from 2^24 on, adding 1 to a float32 total changes nothing."""
-    n = len(values)
-    # At least two blocks: with one, XLA would add sample by sample to whatever the caller adds the sums to.
-    size = max(min(BLOCK_ROWS, -(-n // 2)), 1)
-    blocks = max(-(-n // size), 1)
-    sums = jax.ops.segment_sum(values, labels + num_classes * (jnp.arange(n) // size), num_classes * blocks)
-    return jnp.sum(sums.reshape(blocks, num_classes), axis=0)
-
-
-@jax.jit
-def deviations(
-    z: jax.Array, labels: jax.Array, w: jax.Array, mean: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """z_i - mean_{labels_i} (N, D), with labels and weights from `known_samples`."""
-    z, labels, w = known_samples(z, labels, w, len(mean))
-    return z - mean[labels], labels, w
-
-
 def class_stats(
     z: ArrayLike,
     labels: ArrayLike,
@@ -319,7 +264,7 @@ def _first_moments(z, labels, w, num_classes, block):
             return (total, squares, count + class_sums(weight, owners, num_classes)), None
 
         no_sums = jnp.zeros(num_classes, z.dtype)
-        return _scanned(add, (jnp.zeros_like(reference), no_sums, no_sums), jnp.arange(0, size, block), z)
+        return scanned(add, (jnp.zeros_like(reference), no_sums, no_sums), jnp.arange(0, size, block), z)
 
     def add_group(stats, start):
         first = jnp.minimum(start, n - size)
@@ -342,17 +287,8 @@ def _first_moments(z, labels, w, num_classes, block):
 
     stats = ClassStats.init(num_classes, z.shape[1], dtype=z.dtype)
     if n:
-        stats = _scanned(add_group, stats, jnp.arange(0, n, size), z)
+        stats = scanned(add_group, stats, jnp.arange(0, n, size), z)
     return stats.count, stats.mean, stats.squares
-
-
-def _scanned(f, carry, steps, like):
-    """The carry of a lax.scan without outputs; a single step is called directly."""
-    if len(steps) == 1:
-        return f(carry, steps[0])[0]
-    # In shard_map a carry must be marked as device-varying from the start, like `like`: so add a zero made from it.
-    zero = 0 * jnp.isnan(like.reshape(-1)[0])
-    return jax.lax.scan(f, jax.tree.map(lambda x: x + zero.astype(x.dtype), carry), steps)[0]
 
 
 def _references(stats, z, labels, w, start, size):

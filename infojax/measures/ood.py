@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, moments, spectra
+from infojax.measures import arrays, moments, sample_blocks, spectra
 from infojax.measures.arrays import ArrayLike
 
 
@@ -35,7 +35,7 @@ def nc5(
     if ood.shape[1] != z.shape[1]:
         raise ValueError(f"ood has {ood.shape[1]} columns, features {z.shape[1]}: both must be of one layer")
     num_classes = moments.infer_num_classes(given, num_classes)
-    z, labels, w = moments.known_samples(z, labels, w, num_classes)
+    z, labels, w = sample_blocks.known_samples(z, labels, w, num_classes)
     v = arrays.sample_weights(ood_weights, len(ood), ood.dtype, "ood_weights")
     ood, z = (arrays.normalised(x)[0] for x in (jnp.where(v[:, None] <= 0, 0, ood), z))
     sums = jax.ops.segment_sum(w[:, None] * z, labels, num_classes)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, by_class, moments, scale
+from infojax.measures import arrays, by_class, moments, sample_blocks, scale
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats
 from infojax.measures.simplex import means_and_head
@@ -58,15 +58,15 @@ def second_pass(
         return _in_numpy(stats, z, labels, w, float(s), inverse, scorers)
 
     def add(sums, *block):
-        deviation, owners, w = moments.deviations(*block, stats.mean)
+        deviation, owners, w = sample_blocks.deviations(*block, stats.mean)
         distance = _lengths(deviation, s)
         energy = jnp.zeros_like(w) if inverse is None else energies(inverse, deviation)
         differ = jnp.zeros_like(w) if scorers is None else _disagreement(scorers, block[0], owners, distance)
-        added = (moments.class_sums(w * x, owners, stats.num_classes) for x in (energy, distance, differ))
+        added = (sample_blocks.class_sums(w * x, owners, stats.num_classes) for x in (energy, distance, differ))
         return SecondPass(*map(jnp.add, sums, added))
 
     zeros = jnp.zeros(stats.num_classes, z.dtype)
-    return moments.fold_blocks(add, SecondPass(zeros, zeros, zeros), moments.BLOCK_ROWS, z, labels, w)
+    return sample_blocks.fold_blocks(add, SecondPass(zeros, zeros, zeros), sample_blocks.BLOCK_ROWS, z, labels, w)
 
 
 def _in_numpy(stats, z, labels, w, s, inverse, scorers):

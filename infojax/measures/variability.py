@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, by_class, moments, roots, scale
+from infojax.measures import arrays, by_class, moments, roots, sample_blocks, scale
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats
 from infojax.measures.stats_arguments import takes_stats
@@ -80,7 +80,7 @@ def significant_means(stats: ClassStats) -> jax.Array:
     return s * significant(centered_means(stats, "classes"), mean_rounding(stats))
 
 
-def _between_factor(stats, convention):
+def between_factor(stats: ClassStats, convention: Convention) -> jax.Array:
     """F (C, D) with S_B = F^T F."""
     root = arrays.safe_sqrt(class_weights(stats, convention.between))
     return root[:, None] * centered_means(stats, convention.center)
@@ -115,7 +115,7 @@ def _root_of_inverse(factor, rtol, s):
 @partial(jax.jit, static_argnames="convention")
 def _factor_and_noise(stats, convention):
     stats, s = scale.normalised_stats(stats)
-    factor = _between_factor(stats, nc1_convention(convention))
+    factor = between_factor(stats, nc1_convention(convention))
     eps, (num_classes, dim) = jnp.finfo(factor.dtype).eps, factor.shape
     norm = arrays.safe_sqrt(jnp.sum(factor * factor))
     rtol = jax.lax.stop_gradient(
@@ -155,11 +155,11 @@ def within_energy(
         return jax.device_put(sums.astype(z.dtype))
 
     def add(total, *block):
-        deviation, owners, w = moments.deviations(*block, stats.mean)
-        return total + moments.class_sums(w * energies(inverse, deviation), owners, len(total))
+        deviation, owners, w = sample_blocks.deviations(*block, stats.mean)
+        return total + sample_blocks.class_sums(w * energies(inverse, deviation), owners, len(total))
 
     zeros = jnp.zeros(stats.num_classes, z.dtype)
-    return moments.fold_blocks(add, zeros, moments.BLOCK_ROWS, z, labels, w)
+    return sample_blocks.fold_blocks(add, zeros, sample_blocks.BLOCK_ROWS, z, labels, w)
 
 
 @takes_stats
@@ -183,18 +183,19 @@ def nc1_from_energy(energy: ArrayLike, stats: ClassStats, *, convention: str = "
     present = stats.count > 0
     share = arrays.safe_divide(1.0, jnp.sum(present)) if rule.per_class else 1.0
     value = share * arrays.safe_divide(jnp.asarray(energy), stats.count)
-    defined = _has_between(stats, rule)
+    defined = has_between(stats, rule)
     total = jnp.sum(class_weights(stats, rule.within) * value)
     return jnp.where(defined, total, jnp.nan), jnp.where(defined & present, value, jnp.nan)
 
 
-def _has_between(stats, rule):
-    spread = jnp.sum(_between_factor(stats, rule) ** 2)
+def has_between(stats: ClassStats, rule: Convention) -> jax.Array:
+    """Whether S_B is not zero: at least two classes have samples and their means differ."""
+    spread = jnp.sum(between_factor(stats, rule) ** 2)
     return (jnp.sum(stats.count > 0) > 1) & (spread > mean_rounding(stats) ** 2)
 
 
 def _trace_quotient(stats, rule):
-    between = jnp.where(_has_between(stats, rule), jnp.sum(_between_factor(stats, rule) ** 2), 0)
+    between = jnp.where(has_between(stats, rule), jnp.sum(between_factor(stats, rule) ** 2), 0)
     variance = arrays.safe_divide(stats.squares, stats.count)
     value = arrays.safe_divide(variance, between, jnp.nan)
     total = arrays.safe_divide(jnp.sum(class_weights(stats, rule.within) * variance), between, jnp.nan)
@@ -277,62 +278,7 @@ def nc1_from_stats(stats: ClassStats, *, convention: str = "thesis") -> jax.Arra
         return nc1_from_energy(trace, stats, convention=convention)[0]
     share = arrays.safe_divide(1.0, jnp.sum(stats.count > 0)) if rule.per_class else 1.0
     value = share * arrays.safe_divide(trace, jnp.sum(stats.count))
-    return jnp.where(_has_between(stats, rule), value, jnp.nan)
-
-
-class OnePass(NamedTuple):
-    """NC1 from raw sums. value: 0-d, not clipped. error: bound on its rounding error; reliable: value > 10 error."""
-
-    value: jax.Array
-    error: jax.Array
-    reliable: jax.Array
-
-
-def nc1_one_pass(count: ArrayLike, sums: ArrayLike, second_moment: ArrayLike) -> OnePass:
-    """NC1 (thesis convention) from sums over one pass: tr(S_W S_B^+) with S_W = G / N - mu mu^T - S_B.
-
-    The difference cancels: the terms exceed the result by the ratio of raw to within-class energy, so in float32 it
-    has no correct digits once NC1 is below about 1e-5 (and may be negative), as `reliable` reports. Prefer
-    ClassStats(scatter="within"), also one pass, which does not cancel.
-
-    Args:
-      count: (C,) samples of each class.
-      sums: (C, D) sums of each class's features.
-      second_moment: (D, D) sum of z z^T, G.
-    Returns:
-      `OnePass`.
-    References:
-      Thesis "Compression in DNNs", equation 2.1.
-    """
-    second_moment = arrays.as_square(second_moment, "second_moment")
-    count, sums = arrays.as_float(count, "count"), arrays.as_rows(sums, "sums")
-    shape = (*count.shape, len(second_moment))
-    if count.ndim != 1 or sums.shape != shape:
-        raise ValueError(
-            f"count must be (C,), sums (C, D), second_moment (D, D); got {count.shape}, {sums.shape}, "
-            f"{second_moment.shape}"
-        )
-    arrays.check_not_negative(count, "count")
-    count, sums = (x.astype(second_moment.dtype) for x in (count, sums))
-    mean, s = arrays.normalised(arrays.safe_divide(sums, count[:, None]))
-    stats = ClassStats(count, mean, jnp.zeros_like(count))
-    root = between_inverse(stats)
-    inverse = arrays.matmul(root, root.T)
-    total = jnp.sum(count)
-    center = arrays.safe_divide(jnp.sum(sums / s, axis=0), total)
-    factor = _between_factor(stats, NC1_CONVENTIONS["thesis"])
-    raw = arrays.safe_divide(second_moment * (1 / s) * (1 / s), total)
-    terms = [raw, center[:, None] * center[None, :], arrays.matmul(factor.T, factor)]
-    value = jnp.sum(inverse * (terms[0] - terms[1] - terms[2]))
-    # Each product in the trace carries its own relative rounding error; they add up in absolute value.
-    eps = jnp.finfo(raw.dtype).eps
-    error = eps * sum(jnp.sum(jnp.abs(inverse) * jnp.abs(t)) for t in terms)
-    # S_B^+ itself is off by twice the error of its factor F times ||F^+||, ||F^+||^2 <= tr S_B^+.
-    factor_error = mean_rounding(stats) + 4 * eps * arrays.safe_sqrt(jnp.trace(terms[2]))
-    error += 2 * factor_error * arrays.safe_sqrt(jnp.trace(inverse)) * (jnp.abs(value) + error)
-    defined = _has_between(stats, NC1_CONVENTIONS["thesis"])
-    value = jnp.where(defined, value, jnp.nan)
-    return OnePass(value, error, defined & (value > 10 * error))
+    return jnp.where(has_between(stats, rule), value, jnp.nan)
 
 
 def equi_separation(values: ArrayLike, depth: ArrayLike | None = None) -> jax.Array:

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from infojax.measures import (
     arrays,
     class_blocks,
+    coding,
     collapse,
     entropy,
     head_interplay,
@@ -152,7 +153,7 @@ def matrix_entropy(
     return entropy.entropy_of_density(_density(z, weights, center, mesh), alpha, len(z))
 
 
-@compiled_on_mesh(entropy.coding_rate, "form")
+@compiled_on_mesh(coding.coding_rate, "form")
 def coding_rate(
     z: ArrayLike,
     mu: float | jax.Array = 1.0,
@@ -164,7 +165,7 @@ def coding_rate(
     """`infojax.coding_rate` of the global batch of samples split over devices, on whose size its scale depends."""
     z = arrays.as_rows(z)
     if z.shape[0] < z.shape[1]:
-        return entropy.coding_rate(z, mu, form=form, weights=weights)
+        return coding.coding_rate(z, mu, form=form, weights=weights)
 
     def local(z, _, weights):
         u, live = spectra.unit_rows(jnp.where(weights[:, None] <= 0, 0, z))
@@ -173,7 +174,7 @@ def coding_rate(
         return arrays.total((arrays.matmul(rows.T, rows), mass), AXIS)
 
     small, mass = over_samples(local, mesh, z, None, weights)
-    return entropy.coding_rate_of_moment(small, mass, z.shape[1], mu, form)
+    return coding.coding_rate_of_moment(small, mass, z.shape[1], mu, form)
 
 
 @compiled_on_mesh(collapse.neural_collapse, "num_classes", "convention")

@@ -13,7 +13,8 @@ from infojax.data import DataError
 from infojax.processes import ProcessError
 from infojax.tasks.config import ConfigError
 from infojax.train.checkpoint import CheckpointError, UnwrittenError
-from infojax.train.loop import NonFiniteError, Preempted
+from infojax.train.keeper import NonFiniteError
+from infojax.train.loop import Preempted
 from infojax.train.runlog import RunFolderError
 
 FAILED, BAD_INPUT, NON_FINITE, INTERRUPTED, PREEMPTED = 1, 2, 3, 130, 143  # the last two: 128 + the signal

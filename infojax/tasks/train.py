@@ -55,24 +55,12 @@ def train(
     """
     prepared = prepare(study, config)
     study, step, runs = prepared.study, prepared.step, prepared.runs
-    total, settings = study.ctx.facts.total_steps, plain(config)
-    for section, steps in study.intervals.items():
-        if section == "evaluate" and settings[section]["points"]:
-            continue
-        settings[section]["every"] = settings[section]["every"] or steps
-    calls = 1 if step.how == "dispatch" else config.steps_per_call or (1 if jax.default_backend() == "cpu" else 10)
-    resolved = settings | {
-        "steps": total, "steps_per_epoch": study.per_epoch, "num_classes": study.ctx.facts.num_classes,
-        "how": step.how, "steps_per_call": calls, "notes": list(study.notes),
-    }  # fmt: skip
-    feed = prepared.feed(calls)
-    folder: Any = None if dry_run else RunFolder(workdir, resolved)
+    total, resolved = study.ctx.facts.total_steps, resolve(config, prepared)
+    feed = prepared.feed(resolved["steps_per_call"])
     progress = Progress(total, len(runs))
-    store: Any = (
-        None
-        if dry_run
-        else Checkpoints(Path(workdir) / "checkpoints", config.checkpoint.keep, config.checkpoint.best or None)
-    )
+    folder: Any = None if dry_run else RunFolder(workdir, resolved)
+    keep, best = config.checkpoint.keep, config.checkpoint.best or None
+    store: Any = None if dry_run else Checkpoints(Path(workdir) / "checkpoints", keep, best)
     if dry_run:
         say(json.dumps(resolved, indent=2))
     say("\n".join(describe(config, prepared)))
@@ -82,11 +70,8 @@ def train(
         say(cost.line(total - done, study.objective.views, len(runs)))
     if dry_run:
         return None
-    points, interval = config.evaluate.points, settings["evaluate"]["every"]
-    late = config.evaluate.late_every, config.evaluate.late_from
-    due = every(interval, total, *late) if interval or not points else log_spaced(total, points, study.per_epoch or 1)
     with together():
-        evaluators = list(study.evaluators(prepared.tools(config.evaluate), due))
+        evaluators = list(study.evaluators(prepared.tools(config.evaluate), evaluated_at(config, resolved)))
     begun = time.perf_counter()
     with underway(workdir), folder, store, progress.shown(folder), closing(feed) if feed else nullcontext():
         for name, text in study.files.items() if jax.process_index() == 0 else ():
@@ -97,11 +82,11 @@ def train(
             evaluators=evaluators,
             rows=folder,
             checkpoints=store,
-            log=every(settings["log"]["every"], total),
-            save=every(settings["checkpoint"]["every"], total),
+            log=every(resolved["log"]["every"], total),
+            save=every(resolved["checkpoint"]["every"], total),
             progress=progress,
             feed=feed,
-            steps_per_call=calls,
+            steps_per_call=resolved["steps_per_call"],
             runs=[run.facts for run in runs] if prepared.grouped else (),
         )  # fmt: skip
     taken = time.perf_counter() - begun
@@ -116,6 +101,28 @@ def train(
             say("\n".join(summary_lines(workdir)))
             say(str(write_run(workdir)))
     return state
+
+
+def resolve(config: Any, prepared: Prepared) -> dict[str, Any]:
+    """The settings of the run folder: the config with intervals filled in, and what followed from data and machine."""
+    study, step, settings = prepared.study, prepared.step, plain(config)
+    for section, steps in study.intervals.items():
+        if section != "evaluate" or not settings[section]["points"]:
+            settings[section]["every"] = settings[section]["every"] or steps
+    calls = 1 if step.how == "dispatch" else config.steps_per_call or (1 if jax.default_backend() == "cpu" else 10)
+    return settings | {
+        "steps": study.ctx.facts.total_steps, "steps_per_epoch": study.per_epoch,
+        "num_classes": study.ctx.facts.num_classes, "how": step.how, "steps_per_call": calls,
+        "notes": list(study.notes),
+    }  # fmt: skip
+
+
+def evaluated_at(config: Any, resolved: dict[str, Any]) -> Callable[[int], bool]:
+    """step -> whether the evaluators run there: at an interval if there is one, else at log-spaced points."""
+    points, interval, total = config.evaluate.points, resolved["evaluate"]["every"], resolved["steps"]
+    if interval or not points:
+        return every(interval, total, config.evaluate.late_every, config.evaluate.late_from)
+    return log_spaced(total, points, resolved["steps_per_epoch"] or 1)
 
 
 def say_frozen(runs: Sequence[Run], state: Any, say: Callable[[str], None]) -> None:

@@ -570,7 +570,7 @@ def deleted():
         (lambda: ij.matrix_entropy(holds_itself()), "a list that holds itself"),
         (lambda: ij.matrix_entropy(deleted()), "deleted"),
         (lambda: ij.matrix_entropy(jax.random.split(jax.random.key(0))), "random keys"),
-        (lambda: ij.class_stats(Z, Y).reduce("data"), "no mapped axis 'data' here"),
+        (lambda: ij.class_stats(Z, Y).reduce("data"), "no mapped axis 'data'"),
         (lambda: ij.unit_rows(Z, floor=-1), "floor must not be negative or nan"),
         (lambda: jax.jit(lambda s: ij.nc_limits(10, mean_energy=s).mir)(0.1), "mean_energy is traced"),
         (lambda: parallel.matrix_entropy(Z, mesh="all"), "mesh must be a Mesh"),

@@ -17,6 +17,7 @@ import infojax.measures
 from infojax.measures import collapse, moments, passes, separation, simplex, variability
 from infojax.measures.collapse import collapse_from_passes, neural_collapse
 from infojax.measures.moments import ClassStats, class_stats
+from infojax.measures.one_pass import nc1_one_pass
 from infojax.measures.passes import SecondPass, nc4, second_pass
 from infojax.measures.separation import cdnv, cdnv_from_stats, davies_bouldin, davies_bouldin_from_sums
 from infojax.measures.simplex import nc2, nc2_from_means, nc2_from_stats, nc3, nc3_from_stats
@@ -27,7 +28,6 @@ from infojax.measures.variability import (
     nc1,
     nc1_from_energy,
     nc1_from_stats,
-    nc1_one_pass,
     within_energy,
 )
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from infojax.measures.moments import ClassStats, class_stats
+from infojax.measures.one_pass import nc1_one_pass
 from infojax.measures.variability import (
     NC1_CONVENTIONS,
     between_inverse,
@@ -18,7 +19,6 @@ from infojax.measures.variability import (
     nc1,
     nc1_from_energy,
     nc1_from_stats,
-    nc1_one_pass,
     within_energy,
 )
 

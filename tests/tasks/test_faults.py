@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from infojax.tasks.faults import SystemFailed, explain, underway
 from infojax.train.checkpoint import CheckpointError, UnwrittenError
-from infojax.train.loop import NonFiniteError, Preempted
+from infojax.train.keeper import NonFiniteError
+from infojax.train.loop import Preempted
 
 CONFIG = ConfigDict(
     dict(

@@ -18,10 +18,11 @@ import pytest
 from infojax.data import channel_moments, open_dataset, transforms
 from infojax.models import MLP
 from infojax.objectives import Aux, Context, Facts, Objective, Optimizer, Seeds, Supervised, View, init_state, objective
-from infojax.train import loop
+from infojax.train import keeper
 from infojax.train.checkpoint import Checkpoints
 from infojax.train.feed import Feed
-from infojax.train.loop import Evaluator, NonFiniteError, Preempted, at, every, fit, log_spaced
+from infojax.train.keeper import NonFiniteError
+from infojax.train.loop import Evaluator, Preempted, at, every, fit, log_spaced
 from infojax.train.networks import as_net
 from infojax.train.optim import sgd
 from infojax.train.runlog import RunFolder, read_rows
@@ -236,7 +237,7 @@ def test_several_runs_give_a_row_each(tmp_path):
 
 def test_what_evaluations_to_come_will_take_is_told_once(tmp_path, monkeypatch):
     """After the second, since the first compiles; that of a step, which is told before, does not hold them."""
-    monkeypatch.setattr(loop, "TOLD", 3.0)
+    monkeypatch.setattr(keeper, "TOLD", 3.0)
 
     def slow(run):
         yield "split", "test"

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from infojax.measures.entropy import coding_rate_of_moment
+from infojax.measures.coding import coding_rate_of_moment
 from infojax.measures.spectra import smaller_gram
 from infojax.objectives.contract import Context, Metrics
 from infojax.objectives.objective import objective

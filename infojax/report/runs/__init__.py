@@ -44,12 +44,12 @@ def write_table(name: str, folders: Iterable[str | Path], out: str | Path, selec
 
     histories = [read_history(folder) for folder in folders]
     if name == "crossmodal":
-        found, beside = few_shot.grids(histories), by_class.beside
+        found, draw_figures = few_shot.grids(histories), by_class.draw_figures
     else:
-        found, beside = published.grids(name, histories, select), error_rates.beside
+        found, draw_figures = published.grids(name, histories, select), error_rates.draw_figures
     shown = "\n".join(map(published.text, found))
     contents = {"txt": shown, "md": "\n".join(map(published.markdown, found)), "csv": published.rows_of(found)}
-    drawn = beside(found[0], histories, Path(out) / "figures")
+    drawn = draw_figures(found[0], histories, Path(out) / "figures")
     contents["html"] = document(f"Table: {name}", [*map(published.html, found), *drawn])
     for kind, content in contents.items():
         outputs.write(Path(out) / f"{name}.{kind}", content)

@@ -35,7 +35,7 @@ NAMED = 40  # the most classes whose names are written at an axis
 MOST_MAPS = 8
 
 
-def beside(grid: Grid, histories: Sequence[RunHistory], folder: Path) -> list[str]:
+def draw_figures(grid: Grid, histories: Sequence[RunHistory], folder: Path) -> list[str]:
     """Draws accuracy.*, and similarity_RUN.* and classes_RUN.* of each run, into a folder; returns their HTML."""
     parts = [("accuracy", draw_results(results(histories)[0], "Accuracy"), BY_SHOTS)]
     for history, label in zip(histories, labels_of([history.folder for history in histories]), strict=True):

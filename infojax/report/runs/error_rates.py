@@ -25,7 +25,7 @@ CAPTION = (
 )
 
 
-def beside(grid: Grid, histories: Sequence[RunHistory], folder: Path) -> list[str]:
+def draw_figures(grid: Grid, histories: Sequence[RunHistory], folder: Path) -> list[str]:
     """Draws error_rates.* and semisup_error.* into a folder, where there is data for them; returns their HTML."""
     runs = [history for history in histories if several(history)]
     plan, found = FIGURES["semisup_error"], {"error_rates": (draw_error_rates(grid), CAPTION)}

@@ -78,8 +78,8 @@ def results(histories: Sequence[RunHistory]) -> tuple[list[Result], list[str]]:
                 found[place] = one
                 other = first.setdefault(place[:-1], history)
                 if different := [key for key in SAME if config.get(key) != other.config.get(key)]:
-                    said = f"{history.folder}: {', '.join(different)} differ from {other.folder}, in the same cell"
-                    notes += [said] * (said not in notes)
+                    note = f"{history.folder}: {', '.join(different)} differ from {other.folder}, in the same cell"
+                    notes += [note] * (note not in notes)
     return list(found.values()), notes
 
 

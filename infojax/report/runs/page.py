@@ -165,9 +165,9 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
     ]
     settings = plain_table(header, rows) if rows else "<p>None.</p>"
     contents = {"last": "Last evaluations"} | contents | {"differing": "Settings that differ"}
-    said = zip(labels, map(verdict, histories), strict=True)
+    verdicts = zip(labels, map(verdict, histories), strict=True)
     parts = [
-        found_box(f"{label}: {' '.join(sentences)}" for label, sentences in said if sentences),
+        found_box(f"{label}: {' '.join(sentences)}" for label, sentences in verdicts if sentences),
         warnings_box(notes),
         f"<section id='last'><h2>Last evaluations</h2>{_paragraph(MEANING)}{''.join(tables)}</section>",
         _gallery(drawn),

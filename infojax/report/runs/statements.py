@@ -19,6 +19,6 @@ def statements(study: str) -> list[tuple[str, str]]:
 
 def papers_box(history: RunHistory) -> str:
     """A folded section with the statements; "" if there are none."""
-    said = statements(str(history.config.get("name", "")))
-    rows = "".join(f"<li><b>{escape(where)}</b>: {escape(text)}</li>" for where, text in said)
-    return f"<details><summary>What the papers say</summary><ul>{rows}</ul></details>" if said else ""
+    found = statements(str(history.config.get("name", "")))
+    rows = "".join(f"<li><b>{escape(where)}</b>: {escape(text)}</li>" for where, text in found)
+    return f"<details><summary>What the papers say</summary><ul>{rows}</ul></details>" if found else ""

@@ -159,13 +159,13 @@ def render_side_by_side(reports: Mapping[str, Report], width: int = 100) -> str:
         lines += [line for text in in_words(report) for line in _wrapped(text, width, "    ", "    ")]
     header, rows = side_by_side(reports, letters)
     lines += ["─" * width, *_grid_lines(header, rows, width)]
-    told: dict[str, list[str]] = {}
+    letters_of: dict[str, list[str]] = {}
     for letter, name in letters.items():
         report = reports[name]
         absent = [f"{key} {format_value(report.measures[key])} ({why})" for key, why in report.reasons.items()]
         for note in [*absent, *report.warnings]:
-            told.setdefault(one_line(note), []).append(letter)
-    notes = [f"{', '.join(at)}: {note}" for note, at in told.items()]
+            letters_of.setdefault(one_line(note), []).append(letter)
+    notes = [f"{', '.join(at)}: {note}" for note, at in letters_of.items()]
     return "\n".join([*lines, *(line for note in notes for line in _wrapped(note, width, "  ! ", "    "))])
 
 

@@ -1,33 +1,28 @@
 """Measures saved features: `python -m infojax.measure FILE [FILE|DIR ...]`, no model, no training.
 
-One file gives a table of measures, with a summary in words, and a row per layer where it has several; several files
-give one table, side by side with differences; a folder of `step_*.npz` (or another kind) gives a row per step; other
-folders, and globs in quotes, count as one file where their files belong together. With --weights the weight matrices of
+One file gives a table of measures with a summary in words, or a row per layer if it has several; several files give
+one table, side by side with differences; a folder of `step_*.npz` (or another kind) gives a row per step; other
+folders, and globs in quotes, count as one file if their files belong together. With --weights the weight matrices of
 a checkpoint are measured: their spectra, effective and stable ranks. Rows are read in blocks, so a file may be larger
 than memory. With --distributed this is one of several processes (`infojax.processes`), all started alike and seeing the
 same files: each reads a part of the rows of every file and their moments are merged; process 0 prints and writes. Exit
-codes: 0 done; 2 bad input, or an output that cannot be written, told in one line; 130 interrupted by Ctrl-C.
+codes: 0 done; 2 bad input, or an output that cannot be written, explained in one line; 130 interrupted by Ctrl-C.
 """
 
 import argparse
-import json
-import math
 import shutil
 import sys
-import tempfile
 import textwrap
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from infojax import outputs, processes
+from infojax import processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, Report, analyze
 from infojax.analysis.rows import KeptRows
 from infojax.analysis.sums import DIRECT_ROWS
@@ -40,7 +35,6 @@ from infojax.commands import (
     keep_programs,
     named,
     one_line,
-    printable,
     say,
     show,
     versions,
@@ -48,9 +42,10 @@ from infojax.commands import (
 )
 from infojax.features.arrays import Opened, check_inputs, open_features
 from infojax.features.axes import MEANS, axes
-from infojax.features.folders import Argument, expand, same_name
+from infojax.features.folders import Argument, expand
 from infojax.features.sources import FeatureFileError, check_fits
 from infojax.features.weights import open_weights
+from infojax.measure.results import arrays_line, check_outputs, strict_json, tables, write_outputs
 
 NAME = "infojax.measure"
 EXAMPLES = """examples:
@@ -68,7 +63,7 @@ EXAMPLES = """examples:
 names found without a flag, in any case:
   features, feats, embeddings, z, x, h, hidden_states, last_hidden_state;  labels, y, targets;  head, weight, w;
   bias, b;  attention_mask, lengths
-and where these are not there: feature, embedding, representations;  label, target, class, y_true;
+and if these are missing: feature, embedding, representations;  label, target, class, y_true;
   fc.weight, classifier.weight, head.weight, lm_head.weight, linear.weight, and their .bias, also after the name
   of a network, as in module.fc.weight
 """
@@ -103,14 +98,15 @@ def progress_bar(shown: bool, files: int) -> Iterator[Callable]:
 
 
 def check_memory(opened: Opened, chunk: int, exact: int) -> None:
-    """Raises FeatureFileError where the least that `analyze` needs, in float64, is more than what is free.
+    """Raises FeatureFileError if `analyze` needs more memory than is free.
 
-    That is up to `exact` rows and a block of them, the means of the classes, and a few matrices over pairs of classes.
+    It needs at least, in float64, up to `exact` rows and a block of them, the class means, and a few matrices over
+    pairs of classes.
     """
     classes = 1
     if opened.head is not None:
         classes = len(opened.head)
-    elif opened.labels is not None:  # more are refused by `analyze`
+    elif opened.labels is not None:  # `analyze` rejects more
         found = np.unique(opened.labels)
         classes = len(found) if found.dtype.kind in "US" else int(found[-1]) + 1
         classes = min(classes, max(2 * len(found), MOST_EMPTY_CLASSES))
@@ -128,9 +124,10 @@ def measure_file(
     """{layer: Report} of one file; a single array is the layer `features`.
 
     Raises:
-      FeatureFileError: what `infojax.analyze` refuses, with the file's name before it, or too little memory.
+      FeatureFileError: `infojax.analyze` rejects the input (the message is prefixed with the file's name), or there is
+        too little memory.
     """
-    # Wide rows come in smaller blocks; `analyze` pads each block to `chunk`, so it is told the true size.
+    # Wide rows come in smaller blocks; `analyze` pads each block to `chunk`, so it gets the true size.
     chunk = min(rows.block_rows(args.chunk) for rows in opened.layers.values())
     with processes.together():
         check_memory(opened, chunk, args.exact or DIRECT_ROWS)
@@ -155,158 +152,15 @@ def measure_file(
 
 
 def measure_weights(path: str, args: argparse.Namespace, progress: Callable | None) -> tuple[dict[str, Report], str]:
-    """{name: Report} of the weight matrices of one file, folder or glob, and which they are, in words."""
-    weights, told = open_weights(path)
+    """{name: Report} of the weight matrices of one file, folder or glob, and a description of them."""
+    weights, notes = open_weights(path)
     reports = {}
     for done, (name, (shape, tall)) in enumerate(weights.items()):
         if progress is not None:
             progress(done, len(weights), name)
         check_fits(f"{path}: {name}: measuring it", 16 * tall.shape[1] ** 2, "measure a smaller matrix")
         reports[name] = weight_report(name, shape, tall, tall.block_rows(args.chunk))
-    return reports, told
-
-
-# What comes out
-
-
-def strict_json(results: dict) -> str:
-    """`{file: {layer: {measures, conventions, warnings}}}`; a value that is not finite is null.
-
-    The reason of each null stands in the warnings.
-    """
-
-    def entry(report: Report) -> dict:
-        measures, told = {}, [str(warning) for warning in report.warnings]
-        for name, value in report.measures.items():
-            value = float(value)
-            measures[name] = value if math.isfinite(value) else None
-            if measures[name] is None:
-                told.append(f"{name} is {value}: {report.reasons.get(name, 'no finite value')}")
-        return {"measures": measures, "conventions": dict(report.conventions), "warnings": told}
-
-    table = {f: {name: entry(r) for name, r in layers.items()} for f, layers in results.items()}
-    return json.dumps(table, indent=2, allow_nan=False) + "\n"
-
-
-def titled(argument: Argument, layer: str) -> str:
-    """A layer of an argument; the layer of a single array has no name of its own."""
-    return printable(argument.name if layer == "features" else f"{argument.name}: {layer}")
-
-
-def table(argument: Argument, reports: list[dict], width: int) -> str:
-    """Plain text of at most `width` columns: a report, a row per layer, or a row per step."""
-    from infojax.report.tables import in_words, render_layers, render_trajectory
-
-    if argument.steps is not None:
-        blocks = []
-        for layer in reports[0]:
-            rows = render_trajectory(argument.steps, [report[layer] for report in reports], width)
-            blocks.append(f"{titled(argument, layer)}\n{rows}")
-        return "\n\n".join(blocks)
-    [layers] = reports
-    if list(layers) == ["features"]:
-        words = "\n".join(textwrap.fill(line, width) for line in in_words(layers["features"]))
-        return f"{words}\n\n{layers['features'].table(width=width)}" if words else layers["features"].table(width=width)
-    return f"{printable(argument.name)}\n{render_layers(layers, width)}"
-
-
-def tables(arguments: list[Argument], results: dict, width: int) -> list[str]:
-    """The table of each argument, or of several files one table for each layer, side by side."""
-    from infojax.report.tables import render_side_by_side
-
-    if len(arguments) == 1 or any(argument.steps is not None for argument in arguments):
-        return [table(argument, [results[file] for file in argument.files], width) for argument in arguments]
-    of_layer: dict[str, dict[str, Report]] = {}
-    for argument in arguments:
-        for layer, report in results[argument.files[0]].items():
-            of_layer.setdefault(layer, {})[argument.name] = report
-    alone = list(of_layer) == ["features"]
-    return [
-        ("" if alone else f"{printable(layer)}\n") + render_side_by_side(reports, width)
-        for layer, reports in of_layer.items()
-    ]
-
-
-def arrays_line(argument: Argument, used: dict[str, str]) -> str:
-    """What was read of an argument, in one line; files of a folder whose arrays differ are told apart."""
-    alike: dict[str, list[str]] = {}
-    for file in argument.files:
-        alike.setdefault(used[file], []).append(file)
-    parts = [f"{text} ({len(files)} files from {files[0]} on)" for text, files in alike.items()]
-    left_out = f"; not read: {', '.join(argument.left_out)}" if argument.left_out else ""
-    return printable(f"{argument.name}: read {'; '.join(alike if argument.steps is None else parts)}{left_out}")
-
-
-def check_outputs(arguments: list[Argument], args: argparse.Namespace) -> None:
-    """Raises UsageError where an output cannot be written, before the long work."""
-    inputs = [file for argument in arguments for file in argument.files]
-    for key in filter(None, (args.labels, args.head, args.bias, args.mask)):
-        inputs += [key, key.rpartition(":")[0]]
-    if args.html and len({tuple(argument.steps) for argument in arguments if argument.steps is not None}) > 1:
-        raise UsageError("--html: the folders have different steps; write a page for each")
-    targets = {"--json": args.json, "--html": args.html, "--figures": args.figures}
-    targets = {flag: to for flag, to in targets.items() if to is not None and (flag, to) != ("--json", "-")}
-    if sys.stdout is None and not targets:
-        raise UsageError("stdout is closed, and none of --json, --html and --figures is given")
-    for number, (flag, target) in enumerate(targets.items()):
-        if target == "-":
-            raise UsageError(f"{flag} -: only --json goes to stdout; pass a name")
-        for other in list(targets)[:number]:
-            if outputs.same_file(target, targets[other]):
-                raise UsageError(f"{other} and {flag} both name {target}; pass two paths")
-        if problem := outputs.refusal(target, folder=flag == "--figures"):
-            raise UsageError(f"{flag} {target}: {problem}")
-        if any(same_name(name, target) for name in inputs):
-            raise UsageError(f"{flag} {target}: is also an input, and would be overwritten")
-        if outputs.is_stdout(target):
-            raise UsageError(
-                f"{flag} {target}: is also where the table goes; pass --json - for numbers alone on stdout"
-            )
-
-
-def draw_page(arguments: list[Argument], results: dict) -> str:
-    """The HTML page: all reports of files, the last step and the curves of folders."""
-    from infojax.report.page import html_page
-
-    curves, steps = {}, None
-    for argument in (argument for argument in arguments if argument.steps is not None):
-        steps = argument.steps
-        for layer in results[argument.files[0]]:
-            label = titled(argument, layer) if layer == "features" or len(arguments) > 1 else layer
-            curves[label] = [results[file][layer] for file in argument.files]
-    last = {argument.files[-1]: results[argument.files[-1]] for argument in arguments}
-    title = ", ".join(argument.name for argument in arguments)
-    return html_page(last, title, trajectory=(steps, curves) if curves and steps is not None else None)
-
-
-def draw_figures(arguments: list[Argument], results: dict, folder: Path) -> None:
-    """Figures of every argument; those of several arguments go to a folder each."""
-    from infojax.report.figures import save_figures, save_trajectory
-
-    for number, argument in enumerate(arguments, start=1):
-        inner = folder if len(arguments) == 1 else folder / f"{number}_{Path(argument.name).stem}"
-        inner.mkdir(exist_ok=True)
-        if argument.steps is None:
-            save_figures(results[argument.files[0]], inner)
-        else:
-            layers = results[argument.files[0]]
-            save_trajectory(argument.steps, {k: [results[f][k] for f in argument.files] for k in layers}, inner)
-
-
-def write_outputs(arguments: list[Argument], results: dict, args: argparse.Namespace) -> None:
-    """Writes what the flags ask for, all of it or nothing."""
-    with outputs.at_once() as add:
-        if args.json not in (None, "-"):
-            add(args.json, strict_json(results))
-        if args.html:
-            add(args.html, draw_page(arguments, results))
-        if args.figures:
-            target = Path(args.figures).absolute()
-            beside = target if target.exists() else target.parent
-            with tempfile.TemporaryDirectory(prefix=".infojax.", dir=beside) as drawn:
-                draw_figures(arguments, results, Path(drawn))
-                for path in sorted(path for path in Path(drawn).rglob("*") if path.is_file()):
-                    add(target / path.relative_to(drawn), path.read_bytes())
+    return reports, notes
 
 
 # The command line
@@ -335,7 +189,7 @@ def make_parser() -> Parser:
         "--axes",
         type=axes,
         metavar="AXES",
-        help=f"a letter for each axis of the features: {MEANS}",
+        help=f"one letter per axis of the features: {MEANS}",
     )
     parser.add_argument("--parts", action="store_true", help="files of a folder or glob are parts of one set of rows")
     parser.add_argument("--weights", action="store_true", help="measure the weight matrices of checkpoints")
@@ -382,7 +236,7 @@ def measure_all(files: list[str], args: argparse.Namespace, start: Callable) -> 
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures, prints and writes; raises what `main` turns into one line."""
+    """Measures, prints and writes; `main` turns errors into one line."""
     check_flags(args)
     first = not args.distributed or jax.process_index() == 0
     with processes.together():
@@ -425,9 +279,3 @@ def main(argv: list[str] | None = None) -> int:
         return processes.run(lambda: one_line(NAME, lambda: run(args), errors), args, NAME)
 
     return one_line(NAME, command, errors)
-
-
-if __name__ == "__main__":
-    if not sys.warnoptions:  # what libraries warn of stands in the reports, with its reason
-        warnings.simplefilter("ignore")
-    sys.exit(main())
