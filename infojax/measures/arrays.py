@@ -173,7 +173,7 @@ def as_square(k: ArrayLike, name: str = "gram") -> jax.Array:
     return k
 
 
-def check_not_negative(x: jax.Array, name: str, rounding: float = 0.0) -> None:
+def check_not_negative(x: AnyArray, name: str, rounding: float = 0.0) -> None:
     """Raises ValueError if x is concrete and has an entry below -rounding."""
     if on_host(x) and (least := np.min(np.asarray(x), initial=0)) < -rounding:
         raise ValueError(f"{name} must not be negative; its least entry is {least:.6g}")

@@ -67,7 +67,7 @@ def deviations(
     return z - mean[labels], labels, w
 
 
-def scanned(f: Callable, carry: Any, steps: jax.Array, like: jax.Array) -> Any:
+def scanned(f: Callable, carry: Any, steps: jax.Array, like: AnyArray) -> Any:
     """The carry of a lax.scan without outputs; a single step is called directly."""
     if len(steps) == 1:
         return f(carry, steps[0])[0]
