@@ -1,12 +1,12 @@
 """A drill: processes that are killed (kill -9) at random moments while they work through short runs.
 
-  PYTHONPATH=. python tests/killed.py --kills=100            # about ten minutes
+  PYTHONPATH=. python tests/killed.py --kills=100            # some minutes
   PYTHONPATH=. python tests/killed.py --kills=9 --life=200   # half an hour: does the memory of a process grow?
 
 Each process runs the command of one run after another, until it is killed anywhere between its start and twice the mean
-life: importing, compiling, training, measuring, saving in the background. The next process repeats the command in the
-same folder. Every run must end with the rows and the bits of one that nobody killed. Programs are kept in a folder that
-is empty at first, so that writing them is cut off as well.
+life: compiling, training, measuring, saving in the background. The next process repeats the command in the same folder.
+Every run must end with the rows and the bits of one that nobody killed. Lives are measured in CPU time, so that they
+get as far on a busy machine. Programs are kept in a folder that is empty at first: writing them is cut off as well.
 """
 
 import argparse
@@ -55,6 +55,15 @@ def live(root: Path, limit: int | None) -> None:
             os._exit(code)
 
 
+def spent(pid: int) -> float:
+    """Seconds of CPU time of a process; inf if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("inf")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def resident() -> float:
     """MiB of this process that are in memory."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -93,7 +102,7 @@ def drill(root: Path, kills: int, life: float, seed: int = 0, limit: int | None 
     """Kills so many processes and compares the runs; what happened.
 
     Args:
-      life: mean seconds.
+      life: mean seconds, of CPU time.
       limit: MiB of data that a process may have; one that ends because of it counts as killed.
     """
     context = multiprocessing.get_context("forkserver")
@@ -103,7 +112,9 @@ def drill(root: Path, kills: int, life: float, seed: int = 0, limit: int | None 
         process = context.Process(target=live, args=(root, limit), daemon=True)
         process.start()
         if killed < kills:
-            process.join(rng.uniform(0, 2 * life))
+            age = rng.uniform(0, 2 * life)
+            while process.is_alive() and spent(process.pid) < age:
+                process.join(0.02)
         else:  # the last one may finish a run, and one more that nobody killed
             target = len(done(root)) + 2
             while len(done(root)) < target and process.is_alive():
@@ -131,7 +142,7 @@ def drill(root: Path, kills: int, life: float, seed: int = 0, limit: int | None 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--life", type=float, default=4.0, help="mean seconds of a process")
+    parser.add_argument("--life", type=float, default=4.0, help="mean CPU seconds of a process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="MiB of data that a process may have")
     given = parser.parse_args()

@@ -194,6 +194,8 @@ class Checkpoints:
                     raise CheckpointError(f"{self.folder}: checkpoint {step} cannot be read ({found})") from None
                 if isinstance(_cause(error), KeyError | json.JSONDecodeError | FileNotFoundError):
                     found = "its metadata is damaged"
+                elif found.startswith("NOT_FOUND"):  # TensorStore's text goes on with the whole specification
+                    found = "a part of its data is missing"
         return next(filter(None, share(found)), None)
 
     def _read(self, step, abstract):
