@@ -190,7 +190,9 @@ def test_nan_in_an_argument_is_not_hidden():
             bad = np.array(value)
             bad[(1,) * bad.ndim if bad.shape[0] > 1 else 0] = np.nan
             try:
-                found = [x for x in jax.tree.leaves(getattr(ij, function)(**given | {name: bad})) if not isinstance(x, str)]
+                found = [
+                    x for x in jax.tree.leaves(getattr(ij, function)(**given | {name: bad})) if not isinstance(x, str)
+                ]
             except ValueError as error:
                 assert "nan" in str(error) and "floor" not in str(error), (function, name, error)
                 continue
