@@ -83,7 +83,7 @@ def _module(modules: Mapping[str, Any], head: Any) -> Any:
 
 def takes(model: Any, name: str) -> bool:
     """Whether model.forward has an argument of this name, or takes any."""
-    of = inspect.signature(model.forward).parameters
+    of = inspect.signature(model.forward).parameters if hasattr(model, "forward") else {}
     return name in of or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in of.values())
 
 
