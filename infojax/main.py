@@ -106,7 +106,18 @@ def _quiet():
     sys.unraisablehook = lambda what: (
         inspect.iscoroutine(what.object) or "Event loop is closed" in str(what.exc_value) or hook(what)
     )
-    warnings.showwarning = lambda message, *_, **__: say(NAME, message)  # one line, without the source line
+    lost = False  # whether it was told that programs cannot be kept, which JAX tells of every one
+
+    def tell(message, *_, **__):
+        nonlocal lost
+        text = str(message)
+        if "persistent compilation cache" in text:
+            told, lost = lost, True
+            text = "" if told else f"compiled programs cannot be kept for the next command: {text.rpartition('] ')[2]}"
+        if text:
+            say(NAME, text)  # one line, without the source line
+
+    warnings.showwarning = tell
     try:
         yield
     finally:

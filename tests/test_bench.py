@@ -11,6 +11,7 @@ from PIL import Image
 
 import infojax as ij
 from infojax.bench import crossmodal, gpu, gpu_speed, images, measures, peers, pods, selfsup, semisup, torch_selfsup
+from infojax.bench.__main__ import main as bench
 from infojax.bench.collectives import Collective, bytes_moved, collectives
 from infojax.data import open_dataset
 from infojax.objectives.selfsup import barlow_twins, nt_xent, spectral_contrastive, vicreg
@@ -24,6 +25,26 @@ class Program:
 
     def as_text(self):
         return "\n".join(self.lines)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ([], "the following arguments are required: name"),
+        (["mesures"], "argument name: invalid choice: 'mesures'"),
+        (["measures", "--json", "."], "--json .: is a folder, expected a file"),
+        (["measures", "--json", "no/where.json"], "no folder "),
+        (["measures", "--minutes", "3"], "--minutes is for the bench gpu, and measures has none"),
+        (["gpu", "--minutes", "-1"], "argument --minutes: '-1': expected a whole number"),
+        (["images", "--classes", "0"], "argument --classes: '0': expected a whole number"),
+        (["images", "--classes", "9", "--images", "3"], "expected one for each of the 9 classes"),
+        (["images", "--out", __file__], "is a file, expected a folder"),
+    ],
+)
+def test_what_is_refused_before_the_long_work(argv, says, capsys):
+    assert bench(argv) == 2
+    said = capsys.readouterr()
+    assert says in said.err and said.err.count("\n") == 1 and not said.out
 
 
 def test_collectives_of_a_text():

@@ -279,6 +279,31 @@ def torch_of(array):
     return torch.from_numpy(np.array(array))
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["model-00001-of-00003", "model-00003-of-00003"], r"2 of 3 files model-\.\.\.-of-3 are there"),
+        (["features_0-2", "features_4-6"], "no file features_2-4: rows between two files are not there"),
+    ],
+)
+def test_half_of_a_checkpoint_or_of_a_set_is_no_whole(files, said, tmp_path):
+    for name in files:
+        np.save(tmp_path / f"{name}.npy", np.eye(2))
+    with pytest.raises(FeatureFileError, match=said):
+        open_together(str(tmp_path))
+
+
+def test_columns_of_single_numbers_and_masks_get_the_right_advice(tmp_path):
+    np.savez(tmp_path / "columns.npz", a=np.arange(3.0), b=np.arange(3.0))
+    with pytest.raises(
+        FeatureFileError, match=r"no array has rows and columns, \(N, D\), for the features; it holds a"
+    ):
+        open_features(str(tmp_path / "columns.npz"))
+    np.savez(tmp_path / "masked.npz", features=np.eye(3), keep=np.ones(3, bool), my_mask=np.ones(3))
+    unused = open_features(str(tmp_path / "masked.npz")).unused
+    assert "(--mask keep)" in unused and "(--mask my_mask)" in unused
+
+
 def test_tensors_are_those_that_torch_saved():
     torch = pytest.importorskip("torch")
     base = torch.arange(60, dtype=torch.float32).reshape(6, 10)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import infojax.main
 from infojax.data import DATASETS, open_dataset
 from infojax.evaluate import EVALUATORS
 from infojax.main import main
@@ -31,6 +33,17 @@ SHORT = ["--config.epochs=2", "--config.evaluate.points=2", "--config.log.every=
 SHORT += [f"--config.model.options.widths={WIDTH}"]
 WIDE = "--config.model.options.widths=512"  # a second layer, of a run that takes its time and its space
 ONE_DEVICE = "--config.devices=1"
+
+
+def test_programs_that_cannot_be_kept_are_told_once(capsys):
+    with infojax.main._quiet():
+        for name in ("jit_a", "jit_b"):
+            text = f"Error writing persistent compilation cache entry for {name!r}: OSError: [Errno 28] No space: 'x'"
+            warnings.warn(text, stacklevel=1)
+        warnings.warn("else", stacklevel=1)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "infojax.main: compiled programs cannot be kept for the next command: No space: 'x'"
+    assert second == "infojax.main: else"
 
 
 def rows_of(folder):

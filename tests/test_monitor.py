@@ -1,6 +1,8 @@
 """`infojax.Monitor`: the right rows at the right steps, values against NumPy, thresholds, and how PyTorch feeds it."""
 
+import errno
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -68,9 +70,9 @@ def test_the_ring_holds_the_last_samples_in_order(rng):
     [
         ({"": (3, 2)}, 4, "labels has shape (4,), expected (3,): the number of samples since the last labels"),
         ({"": (3, 2)}, None, "labels of the monitor: given with some batches and not with others"),
-        ({"": (3, 4)}, 3, "the features has 4 columns, and had 2 before"),
-        ({"": (3, 2), "deep": (2, 2)}, 3, "deep has 2 rows, the features has 3"),
-        ({"deep": (3, 2)}, 3, "the features, deep: given with some batches"),
+        ({"": (3, 4)}, 3, "features has 4 columns, and had 2 before"),
+        ({"": (3, 2), "deep": (2, 2)}, 3, "deep has 2 rows, features has 3"),
+        ({"deep": (3, 2)}, 3, "features, deep: given with some batches"),
     ],
 )
 def test_batches_that_do_not_fit(second, labels, said):
@@ -154,6 +156,74 @@ def test_names_of_measures_are_checked():
             ij.Monitor(**bad)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"measures": []}, r"measures is \[\]; expected a list of names"),
+        ({"measures": ["prompt_entropy"]}, "none that the monitor knows"),  # of groups of rows
+        ({"split": ""}, "split is ''; expected a name"),
+        ({"gather": "yes"}, "gather is 'yes'; expected True or False"),
+        ({"warn_if": "effectiv_rank < 3"}, "effectiv_rank is not measured; did you mean effective_rank"),
+        ({"warn_if": "mir < 1", "measures": ["nc1"]}, "mir is not measured; there is nc1"),
+        ({"warn_if": "nc1@ < 3"}, "no threshold"),
+        ({"warn_if": "nc1 < 1e999"}, "no threshold"),
+        ({"stop_if": 3}, "3 is no threshold"),
+        ({"folder": ""}, "folder is ''; expected a path"),
+        ({"folder": __file__}, "is a file, or in one"),
+        ({"folder": f"{__file__}/deep/er"}, "is a file, or in one"),
+    ],
+)
+def test_what_a_monitor_refuses_before_a_training_begins(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        ij.Monitor(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda m, z: m.step(step=1.5), "step is 1.5; expected a whole number"),
+        (lambda m, z: m.step(step=-1), "step is -1; expected a whole number"),
+        (lambda m, z: m.head_is(z), "head_is takes a function"),
+        (
+            lambda m, z: (m.head_is(lambda: z), m.add(z), m.measure()),
+            r"must return \(head, bias\); it returned ndarray",
+        ),
+        (lambda m, z: m.add(z, bias=z[0]), "bias was given without a head"),
+        (lambda m, z: m.add({"a": {1, 2}}), "a is a set; expected an array of numbers"),
+        (lambda m, z: (m.add(z, [0, 9], head=z), m.measure()), "labels go up to 9, and head has 2 classes"),
+        (lambda m, z: m.trainer_callback(hed="fc"), "no argument 'hed'; watch takes head, layers, labels"),
+    ],
+)
+def test_what_steps_and_batches_refuse(call, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        call(ij.Monitor(every=1, capacity=12), np.eye(2, 3, dtype=np.float32))
+
+
+def test_what_cannot_be_measured_is_told(rng):
+    z = rng.normal(size=(12, 4))
+    monitor = ij.Monitor(every=2, measures=CHEAP)
+    with pytest.warns(RuntimeWarning, match="step 2: nothing could be measured so far: no features came"):
+        [monitor.step() for _ in range(4)]
+    monitor = ij.Monitor(every=1, capacity=12, measures=["mir", "effective_rank"])
+    monitor.add(z)
+    with pytest.warns(RuntimeWarning, match="step 1: mir cannot be measured without labels and a head"):
+        assert list(monitor.step()) == ["effective_rank"]
+    monitor = ij.Monitor(every=1, capacity=12, measures=CHEAP)
+    monitor.add(z)
+    with pytest.warns(RuntimeWarning, match="step 1: all 12 labels are negative, and leave every row out"):
+        monitor.step(labels=np.full(12, -1))
+
+
+def test_features_without_a_finite_row_break_a_threshold(rng):
+    monitor = ij.Monitor(every=1, capacity=12, measures=CHEAP, stop_if="effective_rank@deep < 0.5 * start")
+    monitor.add({"features": rng.normal(size=(12, 4)), "deep": np.full((12, 4), np.nan)})
+    with (
+        pytest.warns(RuntimeWarning, match="12 of 12 rows of deep hold nan"),
+        pytest.raises(ThresholdError, match="effective_rank@deep is nan"),
+    ):
+        monitor.step()
+
+
 # Steps
 
 
@@ -222,6 +292,34 @@ def test_a_monitor_that_takes_too_long_says_so(rng, monkeypatch):
             monitor.step()
     [line] = [str(one.message) for one in told]
     assert line.startswith("infojax.Monitor takes ") and "of the training's time; every=" in line
+
+
+def test_rows_of_a_damaged_or_shared_folder(rng, tmp_path, monkeypatch):
+    """A cut line costs no new row, a second writer and lost rows are told, and a full disk ends no training."""
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "ev')
+    first, second = (ij.Monitor(str(tmp_path), every=1, capacity=12, measures=CHEAP) for _ in range(2))
+
+    def one(monitor):
+        monitor.add(rng.normal(size=(12, 4)))
+        return monitor.step()
+
+    one(first)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert lines[0] == '{"kind": "ev' and json.loads(lines[1])["kind"] == "eval"
+    one(second)
+    with pytest.warns(RuntimeWarning, match="was written by somebody else too"):
+        one(first)
+    shutil.rmtree(tmp_path)
+    with pytest.warns(RuntimeWarning, match="lost rows since the last one"):
+        one(first)
+    assert read_history(tmp_path).last == 3  # config.json is there again
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(first._rows, "row", full)
+    with pytest.warns(RuntimeWarning, match="cannot be written, and is lost: .*No space left"):
+        assert one(first)["effective_rank"] > 1
 
 
 # Thresholds
@@ -366,12 +464,18 @@ def test_several_forward_passes_of_a_step(network):
 
 
 def test_modules_that_there_are_not(network):
+    import torch
+
     with pytest.raises(ValueError, match="'layer9' matches no module of the model; there are layer"):
         ij.Monitor().watch(network, layers="layer9")
     with pytest.raises(ValueError, match="pass head= or layers=; the linear layers are fc"):
         ij.Monitor().watch(network)
     with pytest.raises(ValueError, match="head is Conv2d; expected a linear layer"):
         ij.Monitor().watch(network, head="layer1")
+    with pytest.raises(ValueError, match="head is a Linear that is no module of the model"):
+        ij.Monitor().watch(network, head=torch.nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="forward has no argument 'label'; pass labels to step"):
+        ij.Monitor().watch(network, head="fc", labels="label")
     with pytest.raises(ValueError, match="model is a dict; expected a torch.nn.Module"):
         ij.Monitor().watch({}, head="fc")
 

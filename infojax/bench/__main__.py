@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infojax import outputs
+from infojax.commands import Once, Parser, UsageError, named, one_line, versions, whole
 
 BENCHES = {
     "scale": "joint entropies of up to a million samples, streamed moments, bytes and work per device of a pod",
@@ -54,42 +55,59 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one benchmark; exit code 0, or 2 for bad flags."""
-    listing = "\n".join(f"  {name:10s}{text}" for name, text in BENCHES.items())
-    parser = argparse.ArgumentParser(
+def make_parser() -> Parser:
+    """The flags of `python -m infojax.bench`."""
+    listing = "\n".join(f"  {name:12s}{text}" for name, text in BENCHES.items())
+    parser = Parser(
         prog="python -m infojax.bench",
         description=f"Timings are the best of several calls after a warm-up.\n\n{listing}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("name", choices=BENCHES)
-    parser.add_argument("--json", metavar="FILE", help="also write the rows as JSON lines; - for stdout")
-    parser.add_argument("--quick", action="store_true", help="run only the smallest sizes")
-    parser.add_argument("--minutes", type=float, help="gpu: time budget; 10 by default")
+    parser.add_argument("--version", action="version", version=versions())
     parser.add_argument(
-        "--out", metavar="DIR",
+        "--json", action=Once, type=named, metavar="FILE", help="also write the rows as JSON lines; - for stdout"
+    )
+    parser.add_argument("--quick", action="store_true", help="run only the smallest sizes")
+    parser.add_argument("--minutes", type=whole(1, 10_000), help="gpu: time budget; 10 by default")
+    parser.add_argument(
+        "--out", action=Once, type=named, metavar="DIR",
         help="gpu: where rows are written as soon as they are known; . by default. images: where its pictures are kept",
     )  # fmt: skip
-    parser.add_argument("--classes", type=int, help="images: number of classes; 1000 by default")
-    parser.add_argument("--images", type=int, help="images: number of pictures; 20,000 by default")
-    args = parser.parse_args(argv)
+    parser.add_argument("--classes", type=whole(1), help="images: number of classes; 1000 by default")
+    parser.add_argument("--images", type=whole(1), help="images: number of pictures; 20,000 by default")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Checks everything, then runs one benchmark, prints its tables and writes its rows."""
     own = {"minutes": ("gpu",), "out": ("gpu", "images"), "classes": ("images",), "images": ("images",)}
     options = {key: value for key in own if (value := getattr(args, key)) is not None}
     for key in options:
         if args.name not in own[key]:
-            parser.error(f"only the bench {' and '.join(own[key])} takes --{key}")
+            raise UsageError(f"--{key} is for the bench {' and '.join(own[key])}, and {args.name} has none")
+    if args.images is not None and args.images < (args.classes or 1000):
+        raise UsageError(f"--images {args.images}: expected one for each of the {args.classes or 1000} classes or more")
+    for flag, path, folder in (("--json", args.json, False), ("--out", args.out, True)):
+        if path not in (None, "-") and (problem := outputs.refusal(path, folder=folder)):
+            raise UsageError(f"{flag} {path}: {problem}")
     if args.json != "-":
         print(machine(), flush=True)
     rows = list(importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick, **options))
     lines = "".join(json.dumps({"bench": args.name, "machine": machine(), **row}) + "\n" for row in rows)
     if args.json == "-":
         print(lines, end="")
-        return 0
+        return
     for kind in dict.fromkeys(row.get("kind") for row in rows):
         print_table([row for row in rows if row.get("kind") == kind])
     if args.json:
         outputs.write(args.json, lines)
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one benchmark; exit code 0, or 2 for bad flags and outputs, told in one line."""
+    return one_line("infojax.bench", lambda: run(make_parser().parse_args(argv)), ())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infojax.data.source import Arrays, DataError, Dataset, counted
+from infojax.data.source import Arrays, DataError, Dataset, counted, listing
 
 
 def saved_features(dir: str | Path) -> Dataset:
@@ -25,11 +25,15 @@ def saved_features(dir: str | Path) -> Dataset:
         raise DataError(f"features: train has {widths['train']} numbers per sample, test {widths['test']}, in {root}")
     labels = np.concatenate([y for _, y, _ in found.values()])
     names = next((names for *_, names in found.values() if names), ())
+    if any(own and own != names for *_, own in found.values()):
+        raise DataError(f"features: class_names of train and test differ, in {root}; both must have the same order")
     count = len(names) or int(labels.max()) + 1
+    untrained = np.setdiff1d(found["test"][1], found["train"][1])
     sizes = ", ".join(f"{counted(len(y), 'sample')} in {split}" for split, (_, y, _) in found.items())
     note = f"features: {sizes}; {widths['train']} numbers each; {count:,} classes"
+    notes = [note, f"features: no sample in train of labels of test: {listing([str(label) for label in untrained])}"]
     splits = {split: (lambda x=x, y=y: Arrays(x, y)) for split, (x, y, _) in found.items()}
-    return Dataset("features", count, names, splits, flip=False, notes=[note])
+    return Dataset("features", count, names, splits, flip=False, notes=notes[: 1 + bool(len(untrained))])
 
 
 def _read(path):

@@ -237,7 +237,9 @@ def _unused(
         if array.refusal:
             left.append(f"{name} {array}")
             continue
-        if shape in ((n,), (n, 1)):
+        if "mask" in name.lower() or array.dtype == bool:
+            flag = "mask"
+        elif shape in ((n,), (n, 1)):
             flag = "labels"
         elif len(shape) == 2 and shape[1] == dim and shape[0] != n:
             flag = "head"

@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +105,7 @@ def open_together(path: str, parts: bool = False) -> Together:
 
 def _of_files(path: str, files: Sequence[Path], parts: bool) -> Together:
     files = sorted(files, key=lambda file: _by_number(file.name))
+    _check_whole(path, files)
     opened = {file: open_arrays(file) for file in files}
     if len(files) > 1 and (parts or _are_parts(opened)):
         return _join(path, opened)
@@ -137,6 +139,25 @@ def _are_parts(opened: Mapping[Path, dict[str, StoredArray]]) -> bool:
         if all(matches) and len({match[1] for match in matches if match}) == 1:
             return True
     return False
+
+
+def _check_whole(path: str, files: Sequence[Path]) -> None:
+    """Refuses shards, or ranges of rows, of which some are not there: half of a checkpoint or of a data set."""
+    shards, ranges = ([pattern.match(file.stem) for file in files] for pattern in (SHARD, RANGE))
+    if all(shards):
+        counts = {(match[1], int(match[3])): 0 for match in shards if match}
+        for match in filter(None, shards):
+            counts[match[1], int(match[3])] += 1
+        for (name, count), there in counts.items():
+            if there < count:
+                raise FeatureFileError(
+                    f"{path}: {there} of {count} files {name}...-of-{count} are there; get the others"
+                )
+    elif all(ranges):
+        ends = sorted((match[1], int(match[2]), int(match[3])) for match in ranges if match)
+        for (name, _, end), (other, begin, _) in pairwise(ends):
+            if name == other and begin > end + 1:
+                raise FeatureFileError(f"{path}: no file {name}{end}-{begin}: rows between two files are not there")
 
 
 def _join(path: str, opened: Mapping[Path, dict[str, StoredArray]]) -> Together:

@@ -59,7 +59,12 @@ def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredAr
         return next(iter(found.values()))
     if not found and role != "features":
         return None
-    candidates = found or {name: a for name, a in arrays.items() if len(a.full_shape) > 1} or arrays
+    candidates = found or {name: a for name, a in arrays.items() if len(a.full_shape) > 1}
+    if not candidates:
+        raise FeatureFileError(
+            f"{path}: no array has rows and columns, (N, D), for the {role}; it holds {listed(arrays)}; save the "
+            "columns as one array"
+        )
     flags = [f"--{role} {shlex.quote(prefix + name)}" for name in list(candidates)[:4]]
     several = ", or --layers 'GLOB' for several" if role == "features" else ""
     raise FeatureFileError(

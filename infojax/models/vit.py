@@ -150,6 +150,8 @@ class ViT(nn.Module):
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
+        if not isinstance(size, str) and len(size) != 3:
+            raise ValueError(f"size must be three numbers, width, depth and heads; got {self.size}")
         width, depth, heads = SIZES[size] if isinstance(size, str) else size
         if min(width, depth, heads) < 1 or width % heads or width % 4:
             raise ValueError(f"size: the width must be a multiple of heads and of 4; got {self.size}")

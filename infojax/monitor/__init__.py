@@ -78,6 +78,10 @@ class Monitor:
         for name, value in (("every", every), ("capacity", capacity)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1")
+        if not isinstance(split, str) or not split:
+            raise ValueError(f"split is {split!r}; expected a name, as 'train'")
+        if not isinstance(gather, bool):
+            raise ValueError(f"gather is {gather!r}; expected True or False")
         if not (callable(pool) or pool in ("mean", "last")):
             raise ValueError(f"pool is {pool!r}; expected 'mean', 'last' or a function")
         self.every, self.split, self.pool, self.gather = every, split, pool, gather
@@ -85,6 +89,8 @@ class Monitor:
         self._rules = [
             (parse(text), stop) for texts, stop in ((warn_if, False), (stop_if, True)) for text in _listed(texts)
         ]
+        for rule, _ in self._rules:
+            values.check_name(rule.measure, self.measures, rule.text)
         self.buffer = Buffer(capacity)
         self._rows = None if folder is None else Rows(folder)
         self._boards = Boards(writers, folder)
@@ -97,7 +103,7 @@ class Monitor:
         self.now, self.seconds = 0, 0.0
         self.results: dict[str, float] = {}
         self._since: tuple[float, float] | None = None
-        self._told_time = False
+        self._told_time = self._told_nothing = self._told_lacking = False
 
     # What is measured
 
@@ -143,6 +149,8 @@ class Monitor:
 
     def head_is(self, head: Callable[[], tuple[Any, Any]]) -> None:
         """Takes head (C, D) and bias (C,) or None from a function, called at each measurement."""
+        if not callable(head):
+            raise ValueError(f"head_is takes a function that returns (head, bias); got {type(head).__name__}")
         self._head = head
 
     def add(self, features: Any = None, labels: Any = None, head: Any = None, bias: Any = None) -> None:
@@ -158,6 +166,8 @@ class Monitor:
           ValueError: shapes that do not fit together.
         """
         begun = time.perf_counter()
+        if bias is not None and head is None:
+            raise ValueError("bias was given without a head; pass both or neither")
         if head is not None:
             self.head_is(lambda: (head, bias))
         if self.wants:
@@ -188,6 +198,8 @@ class Monitor:
           ThresholdError: a `stop_if` holds; rows are written first.
         """
         begun = time.perf_counter()
+        if step is not None and (isinstance(step, bool) or not hasattr(step, "__index__") or step < 0):
+            raise ValueError(f"step is {step!r}; expected a whole number of at least 0")
         before, self.now = self.now, self.now + 1 if step is None else int(step)
         wanted = self._takes_part()
         if wanted:
@@ -200,7 +212,24 @@ class Monitor:
         self.seconds += time.perf_counter() - begun
         if found:
             self._watch_time()
+        if wanted and due and not self._measured:
+            self._say_nothing_came()
         return found
+
+    def _say_nothing_came(self) -> None:
+        """Says once, at a step of a measurement, that there has been nothing to measure since the beginning."""
+        if not self._told_nothing:
+            self._told_nothing = True
+            warnings.warn(
+                f"infojax.Monitor: step {self.now}: nothing could be measured so far: "
+                + (
+                    "the watched modules were not called in training mode, model.train()"
+                    if self._handles
+                    else "no features came; call watch, or add before step"
+                ),
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _full(self) -> bool:
         """Whether the buffers hold enough; the same on every rank, which see batches of one size."""
@@ -213,6 +242,7 @@ class Monitor:
         several = self._shared_by() > 1
         if several:
             layers, labels = hooks.gathered(layers, labels)
+        self._told_nothing |= bool(layers)  # what else keeps it from being measured is told below
         found = self._results(layers, labels) if layers else {}
         if several:
             found = hooks.from_first(found)
@@ -225,17 +255,20 @@ class Monitor:
 
     def _results(self, layers: Mapping[str, np.ndarray], labels: np.ndarray | None) -> dict[str, float]:
         begun, found = time.perf_counter(), dict[str, float]()
-        head, bias = (None if part is None else to_host(part, "head", None) for part in self._head())
+        head, bias = self._parts_of_head()
         named = [name for name in layers if name]  # in the order of the forward pass
+        if lacking := "" if self._told_lacking else values.lacking(self.measures, labels, head):
+            self._told_lacking = True
+            self._tell(f"step {self.now}: {lacking}")
         for name, z in sorted(layers.items(), key=lambda layer: layer[0] != ""):
             kept = np.isfinite(z).all(1)
             if not kept.all():
-                warnings.warn(
-                    f"infojax.Monitor: step {self.now}: {np.sum(~kept)} of {len(z)} rows of {name or 'the features'} "
-                    "hold nan or inf, and are left out",
-                    RuntimeWarning,
-                    stacklevel=4,
+                self._tell(
+                    f"step {self.now}: {np.sum(~kept)} of {len(z)} rows of {name or 'the features'} hold nan or inf, "
+                    "and are left out"
                 )
+            if not kept.any():  # thresholds of this layer hold: a training that is lost is not one that is fine
+                found |= {rule.name: math.nan for rule, _ in self._rules if rule.layer == name}
             kept &= True if labels is None else labels >= 0
             z, y = z[kept], None if labels is None else labels[kept]
             if not len(z):
@@ -243,14 +276,35 @@ class Monitor:
             of_head = (head, bias) if name == "" else (None, None)
             of_layer = values.measured(self.measures, z, y, *of_head)
             found |= {f"{key}@{name}" if name else key: value for key, value in of_layer.items()}
-            if self._rows is not None:
-                place = {"layer": name, "depth": named.index(name), "dim": z.shape[1]} if name else {}
-                self._rows.row("eval", self.now, split=self.split, n=len(z), **place, **of_layer)
-        if self._rows is not None:
+            place = {"layer": name, "depth": named.index(name), "dim": z.shape[1]} if name else {}
+            self._write("eval", split=self.split, n=len(z), **place, **of_layer)
+        if labels is not None and not (labels >= 0).any():
+            self._tell(f"step {self.now}: all {len(labels)} labels are negative, and leave every row out")
+        self._write("timing", monitor_seconds=round(time.perf_counter() - begun, 4))
+        if self._rows is not None and found:
             self._rows.settings(None if head is None else len(head), labels)
-            self._rows.row("timing", self.now, monitor_seconds=round(time.perf_counter() - begun, 4))
         self._boards.write(self.now, found)
         return found
+
+    def _parts_of_head(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        parts = self._head()
+        if not isinstance(parts, tuple | list) or len(parts) != 2:
+            raise ValueError(f"the function of head_is must return (head, bias); it returned {type(parts).__name__}")
+        head, bias = (None if part is None else to_host(part, "head", None) for part in parts)
+        return head, bias
+
+    def _write(self, kind: str, **row: Any) -> None:
+        """A row of metrics.jsonl. A full disk or a folder that is gone must not end a training: it is told."""
+        if self._rows is not None:
+            try:
+                told = self._rows.row(kind, self.now, **row)
+            except OSError as error:
+                told = f"step {self.now}: the row cannot be written, and is lost: {error}"
+            if told:
+                self._tell(told)
+
+    def _tell(self, text: str) -> None:
+        warnings.warn(f"infojax.Monitor: {text}", RuntimeWarning, stacklevel=5)
 
     def _check(self, found: Mapping[str, float]) -> None:
         """Warns or raises where a threshold holds, after the rows are written."""
@@ -288,7 +342,7 @@ class Monitor:
 
     def trainer_callback(self, **watched: Any) -> Any:
         """A callback for Hugging Face's Trainer; `watched` are the arguments of `watch`, besides the model."""
-        return hooks.trainer_callback(self, watched)
+        return hooks.trainer_callback(self, hooks.arguments_of_watch(self, watched))
 
     def lightning_callback(self, labels: Callable[[Any], Any] = lambda batch: batch[1], **watched: Any) -> Any:
         """A callback for Lightning's Trainer.
@@ -297,7 +351,7 @@ class Monitor:
           labels: those of a batch of the training loader, or None.
           watched: arguments of `watch`, besides the model.
         """
-        return hooks.lightning_callback(self, labels, watched)
+        return hooks.lightning_callback(self, labels, hooks.arguments_of_watch(self, watched))
 
     def close(self) -> None:
         """Removes the hooks and closes the boards."""
@@ -316,4 +370,4 @@ class Monitor:
 
 
 def _listed(texts: str | Sequence[str]) -> list[str]:
-    return [texts] if isinstance(texts, str) else list(texts)
+    return list(texts) if isinstance(texts, list | tuple | set) else [texts]

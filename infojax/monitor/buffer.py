@@ -65,7 +65,7 @@ class Buffer:
 
 
 def _named(layer: str) -> str:
-    return layer or "the features"
+    return layer or "features"
 
 
 def layers_of(features: Any) -> dict[str, Any]:
@@ -107,6 +107,8 @@ def to_host(x: Any, name: str, pool: str | Callable[[Any], Any] | None, mask: An
         x = pool(x)
     elif pool is not None and getattr(x, "ndim", 0) > 2:
         x = pooled(x if torch else np.asarray(x).astype(np.float32, copy=False), pool, torch, mask)
+    if not hasattr(x, "shape") and not isinstance(x, list | tuple | float | int):
+        raise ValueError(f"{_named(name)} is a {type(x).__name__}; expected an array of numbers")
     array = x.cpu().numpy() if torch and hasattr(x, "cpu") else np.asarray(x)
     if array.dtype.kind in "iub" and array.ndim == 1 and pool is None:
         return array.astype(np.int64, copy=False)

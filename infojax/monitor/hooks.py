@@ -5,6 +5,7 @@ They are there already when somebody hands over a module; what is needed of a pa
 
 import difflib
 import fnmatch
+import inspect
 import os
 import re
 import sys
@@ -36,6 +37,8 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
     _leave_the_accelerator()
     modules = {WRAPPER.sub("", name): module for name, module in model.named_modules()}
     last = None if head is None else _module(modules, head)
+    if labels is not None and not takes(model, labels):
+        raise ValueError(f"labels: {type(model).__name__}.forward has no argument {labels!r}; pass labels to step")
     chosen = {name: modules[name] for pattern in layers for name in _matching(modules, pattern)}
     of_call: dict[str, Any] = {}
     never_compiled = getattr(getattr(sys.modules.get("torch"), "compiler", None), "disable", lambda hook: hook)
@@ -71,9 +74,26 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
 
 def _module(modules: Mapping[str, Any], head: Any) -> Any:
     found = modules[_matching(modules, head)[0]] if isinstance(head, str) else head
+    if hasattr(found, "named_modules") and not any(found is module for module in modules.values()):
+        raise ValueError(f"head is a {type(found).__name__} that is no module of the model")
     if getattr(getattr(found, "weight", None), "ndim", 0) != 2:
         raise ValueError(f"head is {type(found).__name__}; expected a linear layer, with a weight (C, D)")
     return found
+
+
+def takes(model: Any, name: str) -> bool:
+    """Whether model.forward has an argument of this name, or takes any."""
+    of = inspect.signature(model.forward).parameters if hasattr(model, "forward") else {}
+    return name in of or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in of.values())
+
+
+def arguments_of_watch(monitor: "Monitor", watched: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keywords, which are checked before a training begins."""
+    known = list(inspect.signature(monitor.watch).parameters)[1:]
+    for name in watched:
+        if name not in known:
+            raise TypeError(f"there is no argument {name!r}; watch takes {', '.join(known)}")
+    return watched
 
 
 def _matching(modules: Mapping[str, Any], pattern: str) -> list[str]:
@@ -172,7 +192,8 @@ def trainer_callback(monitor: "Monitor", watched: Mapping[str, Any]) -> Any:
             raise AttributeError(name)
 
         def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            monitor.watch(model, **({"labels": "labels"} | dict(watched)))
+            own = {"labels": "labels"} if takes(model, "labels") else {}
+            monitor.watch(model, **(own | dict(watched)))
             monitor.now = state.global_step
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

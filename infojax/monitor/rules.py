@@ -41,6 +41,15 @@ class Rule(NamedTuple):
     factor: float
     word: str
 
+    @property
+    def measure(self) -> str:
+        """The name without its layer."""
+        return self.name.partition("@")[0]
+
+    @property
+    def layer(self) -> str:
+        return self.name.partition("@")[2]
+
     def broken(self, found: Mapping[str, float], history: Mapping[str, Sequence[float]]) -> str:
         """The rule with its numbers where it holds; "" where it does not.
 
@@ -50,7 +59,7 @@ class Rule(NamedTuple):
           ValueError: its name is not measured.
         """
         if self.name not in found and self.name in history:
-            return ""  # its features held nothing finite, which is told
+            return ""  # all its rows were left out, which is told
         if self.name not in found:
             raise ValueError(f"{self.text!r}: {self.name} is not measured; measured are {', '.join(found)}")
         value, before = found[self.name], history.get(self.name, ())
@@ -68,8 +77,8 @@ def parse(text: str) -> Rule:
     Raises:
       ValueError: it is none.
     """
-    found = RULE.fullmatch(text)
-    if found is None:
+    found = RULE.fullmatch(text) if isinstance(text, str) else None
+    if found is None or found["name"].endswith("@") or math.isinf(float(found["number"] or found["factor"] or 1)):
         words = ", ".join(WORDS)
         raise ValueError(
             f"{text!r} is no threshold; expected NAME < VALUE (or <=, >, >=), where VALUE is a number, one of {words}, "

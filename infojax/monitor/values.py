@@ -15,8 +15,9 @@ from infojax.suggestions import suggest
 
 OF_FEATURES = ("entropy_features", "effective_rank", "effective_rank_from_gram", "stable_rank")
 OF_LABELS = ("nc1", "nc2_equiangularity", "cdnv")
-# Functions of z that give no number, or whose z are views or a trajectory.
+# Functions of z that give no number, or whose z are views, a trajectory or groups.
 OTHERS = ("gram", "unit_rows", "singular_values", "lidar", "curvature")
+OTHERS += ("padded_groups", "prompt_entropy", "dataset_entropy")  # of groups of rows
 OF_HEAD = ("mir", "hdr", "mean_energy", "entropy_head_weights", "nc3", "nc4")
 
 
@@ -87,12 +88,28 @@ def checked(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
       ValueError: one that cannot be measured here; names the near ones.
     """
-    if isinstance(names, str):
-        raise ValueError(f"measures is {names!r}; expected a list of names, as [{names!r}]")
+    if isinstance(names, str) or not names:
+        raise ValueError(f"measures is {names!r}; expected a list of names, as [{names or 'mir'!r}]")
     for name in names:
         if name not in TABLE:
             raise ValueError(f"measures: {name!r} is none that the monitor knows{suggest(name, TABLE)}")
     return tuple(dict.fromkeys(names))
+
+
+def check_name(name: str, names: Sequence[str] | None, text: str) -> None:
+    """Raises ValueError for a name that no measurement can have; `text` is the threshold that has it."""
+    known = TABLE if names is None else names
+    parts = (f"{one}_" for one in known)  # of measures with several numbers
+    if name not in known and not name.startswith((*parts, "limit_")):
+        raise ValueError(f"{text!r}: {name} is not measured{suggest(name, known)}")
+
+
+def lacking(names: Sequence[str] | None, labels: Any, head: Any) -> str:
+    """Which of the named measures have not what they need, in words; "" where all have."""
+    given = Sample(None, labels, head)
+    missing = [name for name in names or () if not given.has(TABLE[name][0])]
+    what = " and ".join(word for word, part in (("labels", labels), ("a head", head)) if part is None)
+    return f"{', '.join(missing)} cannot be measured without {what}" if missing else ""
 
 
 def measured(
@@ -104,6 +121,8 @@ def measured(
     have a limit at collapse get it beside them, which figures draw: limit_mir, limit_hdr, ...
     """
     wanted = (*OF_FEATURES, *OF_LABELS, *OF_HEAD) if names is None else names
+    if labels is not None and head is not None and (most := int(labels.max())) >= len(head):
+        raise ValueError(f"labels go up to {most}, and head has {len(head)} classes (rows); expected labels below that")
     found: dict[str, float] = {}
     with jax.default_device(_cpu()):
         sample = Sample(z, labels, head, bias)

@@ -19,11 +19,19 @@ class Rows:
     """The rows of a monitor in FOLDER/metrics.jsonl, with a config.json beside it. A later monitor appends.
 
     Raises:
-      ValueError: the folder holds another run.
+      ValueError: the folder holds another run, or is none.
     """
 
     def __init__(self, folder: str) -> None:
+        if not isinstance(folder, str | Path) or not str(folder):
+            raise ValueError(f"folder is {folder!r}; expected a path, or None")
         self.folder = Path(folder)
+        self.path = self.folder / "metrics.jsonl"
+        if self.path.is_dir():
+            raise ValueError(f"folder: {self.path} is a folder; choose another one than {folder}")
+        if not next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists()).is_dir():
+            raise ValueError(f"folder: {folder} is a file, or in one; choose another")
+        self._size: int | None = None  # of metrics.jsonl after the last row
         known = self.folder / "config.json"
         if known.exists():
             try:
@@ -39,17 +47,30 @@ class Rows:
         if classes is None and labels is not None:
             classes = int(labels.max()) + 1
         found = {"name": self.folder.name, "task": "monitor"} | ({} if classes is None else {"num_classes": classes})
-        if found != self._settings:
+        if found != self._settings or not (self.folder / "config.json").exists():
             outputs.write(self.folder / "config.json", json.dumps(found, indent=2))
             self._settings = found
 
-    def row(self, kind: str, step: int, **values: Any) -> None:
-        """Appends a row; a number that is not finite becomes null. No file stays open: `close` may be forgotten."""
+    def row(self, kind: str, step: int, **values: Any) -> str:
+        """Appends a row; a number that is not finite becomes null. No file stays open: `close` may be forgotten.
+
+        Returns what has happened to the file since the last row, in words; "" if nothing.
+        """
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         line = json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **plain}) + "\n"
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(line)
+        with open(self.path, "ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            if file.read(1) not in (b"", b"\n"):  # a line that was cut by a kill is ended first
+                line = "\n" + line
+            file.write(line.encode())
+        known, self._size = self._size, size + len(line.encode())
+        if known is None or known == size:
+            return ""
+        if size > known:
+            return f"{self.path} was written by somebody else too; give every Monitor a folder of its own"
+        return f"{self.path} lost rows since the last one: it was cut, or removed"
 
 
 class Writer:

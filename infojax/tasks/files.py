@@ -25,6 +25,20 @@ def shipped_configs() -> Path:
     return checkout if found is None else Path(found.locate()).resolve().parent
 
 
+def read_text(file: str, key: str) -> str:
+    """The text of a file that `key` of a config names, in UTF-8 with or without a byte order mark.
+
+    Raises:
+      ConfigError: it cannot be read, or is no text.
+    """
+    try:
+        return Path(file).expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{key}: {file} is no text in UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key}: {file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
 def read_config(given: str) -> ConfigDict:
     """The config of "FILE.py:STRING", or of "FILE.py".
 

@@ -115,6 +115,8 @@ def frozen_of(config: Any) -> Frozen:
             found.settings["model"]["name"], name, found.model, of.transforms["plain"], splits, classes, notes
         )
     assert dataset is not None
+    if (config.frozen.run, config.frozen.weights) != (0, "raw"):
+        raise ConfigError("frozen.run and frozen.weights choose a part of a run: give it, --config.checkpoint=RUN")
     if name == "features":
         return Frozen(
             name, name, Model((), (), GIVEN), lambda key, x: x, splits, dataset.num_classes, tuple(dataset.notes)

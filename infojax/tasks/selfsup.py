@@ -225,6 +225,13 @@ def check(config: ConfigDict) -> None:
         raise ConfigError("model.options.pool must be cls: the classifier beside the method takes the class token")
     if masked and config.model.options.get("mask_ratio", 0.75) == 0:
         raise ConfigError("model.options.mask_ratio is 0, which leaves nothing to be predicted")
+    if not masked and config.objective.batch_size < 2:
+        raise ConfigError(f"objective.batch_size must be at least 2: {config.method} compares samples; got 1")
+    if config.evaluate.views == 1:
+        raise ConfigError("evaluate.views must be 0 (none) or at least 2: of one sample nothing can be said; got 1")
+    for name in ("projector", "predictor") if config.method == "byol" else ():
+        if not config[name].widths:
+            raise ConfigError(f"{name}.widths is empty; expected one width or more")
     if config.method == "byol" and config.projector.widths[-1] != config.predictor.widths[-1]:
         last = config.projector.widths[-1], config.predictor.widths[-1]
         raise ConfigError(f"projector.widths and predictor.widths must end in one width, got {last[0]} and {last[1]}")

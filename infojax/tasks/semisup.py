@@ -1,7 +1,6 @@
 """Semi-supervised classification: few labels, all pictures, one of the methods of `infojax.objectives.semisup`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +33,7 @@ from infojax.tasks.build import (
     with_unlabelled,
 )
 from infojax.tasks.config import ConfigError, training
+from infojax.tasks.files import read_text
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator
 from infojax.train.networks import as_net
@@ -102,7 +102,7 @@ def study(config: ConfigDict) -> Study:
         members=lambda seed: [member(seed, list(draws))],
         constants={"parts": {"labelled": parts}} if len(draws) > 1 else {},
         files={file_of(seed, draws): "".join(f"{index}\n" for index in chosen) for seed, chosen in draws.items()},
-        notes=(*notes, *reads, how, *note_fewer(config, train=source, test=test)),
+        notes=(*notes, *reads, how, *note_missing(counts), *note_fewer(config, train=source, test=test)),
     )
 
 
@@ -159,6 +159,14 @@ def label_counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:
     return found.pop()
 
 
+def note_missing(counts: Sequence[int]) -> list[str]:
+    """A note where classes have no labelled sample, as a list of one's own may: they cannot be learnt."""
+    missing = [str(label) for label, count in enumerate(counts) if not count]
+    if not missing:
+        return []
+    return [f"{len(missing)} of {len(counts)} classes have no labelled sample: {', '.join(missing[:10])}"]
+
+
 def member(seed: int, draws: list[int]) -> tuple[dict[str, int], Seeds]:
     """(facts, seeds) of the run of a seed: where each run has a draw of its own, its rows say which."""
     if len(draws) == 1:
@@ -177,14 +185,13 @@ def indices_of(file: str, count: int) -> np.ndarray:
     Raises:
       ConfigError: it cannot be read, or lists something else.
     """
-    try:
-        words = Path(file).expanduser().read_text().split()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"data.labelled: {error}") from None
+    words = read_text(file, "data.labelled").split()
     wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) < count)]
     if wrong or not words or len(set(map(int, words))) < len(words):
         what = f"{wrong[0]!r} is none" if wrong else "one comes twice" if words else "there are none"
-        raise ConfigError(f"data.labelled: {file} must list different numbers from 0 to {count - 1}; {what}")
+        raise ConfigError(
+            f"data.labelled: {file} must list different numbers from 0 to {count - 1}, one per line; {what}"
+        )
     return np.array(sorted(map(int, words)))
 
 

@@ -127,10 +127,19 @@ def test_nrc3_vanishes_at_collapse():
     assert np.isnan(ij.nrc3(0 * head, Y))
 
 
+def test_without_other_data_or_a_spread_there_is_no_direction():
+    assert np.isnan(ij.nc5(TRAIN, LABELS, TEST[:0])) and np.isnan(ij.nc5(TRAIN, LABELS, TEST, ood_weights=np.zeros(9)))
+    for value in (1.0, 0.1, -3e5):  # the mean of equal numbers is not always that number
+        constant = np.full(TRAIN.shape, value, np.float32)
+        np.testing.assert_array_equal(ij.neco(TEST, constant, 2, standardize=True), 0)
+        np.testing.assert_array_equal(ij.neco(TEST, constant, 2), 0)
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda: ij.nc5(TRAIN, LABELS, TEST[:, :3]), "ood has 3 columns, features 7"),
+        (lambda: ij.nc5(TRAIN, LABELS, TEST, ood_weights=np.ones(3)), "ood_weights must have shape"),
         (lambda: ij.neco(TEST[:, :3], TRAIN, 2), "features have 3 columns, train 7"),
         (lambda: ij.neco(TEST, TRAIN, 8), "dim must be at most 7"),
         (lambda: ij.neco(TEST, TRAIN, 2, max_logit=np.ones(3)), r"max_logit must be \(9,\)"),

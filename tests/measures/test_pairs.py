@@ -116,6 +116,15 @@ def test_infonce_bound_is_log_n_minus_the_cross_entropy():
     assert np.isnan(ij.infonce_bound(X[:0], X[:0]))
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30])
+def test_infonce_at_a_low_temperature_is_log_n(temperature):
+    """log N must not be lost beside similarities of 1 / temperature."""
+    z = np.eye(8, dtype=np.float32)[:5] + 0.1
+    for symmetric in (False, True):
+        found = ij.infonce_bound(z, z, temperature=temperature, symmetric=symmetric)
+        assert float(found) == pytest.approx(np.log(5), rel=1e-6)
+
+
 def test_infonce_of_information_flow():
     """Rows as they are: 1 - loss / log N of the later code, and the NT-Xent loss of the first."""
     a, b = 0.3 * unit(X - X.mean(0)), 0.3 * unit(VIEW - VIEW.mean(0))

@@ -203,6 +203,8 @@ def test_dormant_units_norms_and_spread():
         (lambda: ij.srank(Z, delta=1.0), "delta must be a number of at least 0 and below 1"),
         (lambda: ij.numerical_rank(Z, rtol=-1), "rtol must be a number of at least 0 and below 1"),
         (lambda: ij.alpha_req(Z, fit_range=(5, 5)), r"fit_range\[1\] must be at least 6; got 5"),
+        (lambda: ij.alpha_req(Z, fit_range=(5,)), r"fit_range must be two whole numbers, first and last; got \(5,\)"),
+        (lambda: ij.alpha_req(Z, fit_range=(1, 5), r2_from=6), "r2_from must be at most 5; got 6"),
         (lambda: ij.srank_from_spectrum(Z), r"singular_values must be \(K,\); got shape \(60, 24\)"),
         (lambda: ij.srank_from_spectrum([1.0, -2.0]), "singular_values must not be negative; its least entry is -2"),
         (lambda: jax.jit(lambda c: ij.singular_values(Z, center=c))(True), "center is traced, but must be a static"),

@@ -213,6 +213,16 @@ def test_near_means_keep_their_digits():
         (lambda s: ij.vocabulary_collapse(s, HEAD[:4]), r"head must be \(C, D\) = \(23, 6\)", ValueError),
         (lambda s: ij.vocabulary_collapse(s, min_count=0), "min_count must be at least 1", ValueError),
         (lambda s: ij.vocabulary_collapse(s, distance_exponent=0), "distance_exponent must be a positive", ValueError),
+        (
+            lambda s: ij.vocabulary_collapse(s._replace(squares=-np.ones(23))),
+            "stats.squares must not be neg",
+            ValueError,
+        ),
+        (
+            lambda s: ij.vocabulary_collapse(s._replace(counts=-np.ones(23, int))),
+            "stats.counts must not be",
+            ValueError,
+        ),
         (lambda s: jax.jit(lambda s: ij.vocabulary_collapse(s).cdnv)(s), "outside jit, grad and vmap", ValueError),
         (lambda s: ij.vocabulary_stats(10**9, 10**4), "GiB of memory", ValueError),
         (lambda s: ij.rhubarbwu_metrics(3), "found must be a VocabularyCollapse", TypeError),

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infojax.data import DataError
+from infojax.data.saved import saved_features
 from infojax.main import main
 from infojax.tasks.build.saved import saved
 from infojax.train.runlog import read_rows
@@ -90,6 +92,8 @@ def test_averages_layers_and_untrained_networks(folder, tmp_path, capsys):
         (["knn.k=(5000,)"], "knn.k must be at most 1442"),
         (["knn.k=(0,)"], "config.knn.k must be a whole number of at least 1"),
         (["checkpoint.every=x"], "config.checkpoint.every must be a whole number, got 'x'"),
+        (["checkpoint=", "frozen.run=1"], "frozen.run and frozen.weights choose a part of a run: give it"),
+        (["checkpoint=", "frozen.weights=ema"], "frozen.run and frozen.weights choose a part of a run: give it"),
         (["checkpoint={run}/checkpoints"], "{run}/checkpoints has no config.json; give the folder of a run"),
     ],
 )
@@ -100,6 +104,18 @@ def test_bad_requests(flags, says, folder, tmp_path, capsys):
     said = capsys.readouterr().err
     assert says.format(run=folder) in said and said.count("\n") == 1
     assert not (tmp_path / "probe").exists()
+
+
+def test_features_whose_splits_do_not_fit_each_other(tmp_path):
+    def given(labels, names):
+        for split, y, own in zip(("train", "test"), labels, names, strict=True):
+            np.savez(tmp_path / f"features_{split}.npz", features=np.eye(3), labels=np.array(y), class_names=list(own))
+        return saved_features(tmp_path)
+
+    with pytest.raises(DataError, match="class_names of train and test differ"):
+        given(([0, 1, 2], [0, 1, 2]), ("abc", "acb"))
+    notes = given(([0, 1, 1], [0, 1, 2]), ("abc", "abc")).notes
+    assert notes[1:] == ["features: no sample in train of labels of test: 2"]
 
 
 def test_data_of_another_shape(folder, tmp_path, capsys):

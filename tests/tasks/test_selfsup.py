@@ -107,6 +107,10 @@ def test_a_masked_run_has_one_branch(tmp_path):
         ("method=mae", ["--config.model.options.pool=mean"], "model.options.pool must be cls"),
         ("method=mae", ["--config.model.options.mask_ratio=0.0"], "leaves nothing to be predicted"),
         ("model=mlp", ["--config.projector.widths=(8,0)"], "projector.widths must be a whole number"),
+        ("model=mlp", ["--config.objective.batch_size=1"], "objective.batch_size must be at least 2: simclr compares"),
+        ("method=byol,model=mlp", ["--config.predictor.widths=()"], "predictor.widths is empty"),
+        ("model=mlp", ["--config.evaluate.views=1"], "evaluate.views must be 0 (none) or at least 2"),
+        ("method=mae", ["--config.model.options.size=(32,2)"], "size must be three numbers, width, depth and heads"),
         ("model=mlp", ["--config.objective.batch_size=5000"], "objective.batch_size must be from 1 to"),
     ],
 )

@@ -71,6 +71,19 @@ def test_lists_of_labelled_samples_that_are_none(text, says, tmp_path, capsys):
     assert says in capsys.readouterr().err
 
 
+def test_a_list_that_is_no_text_and_one_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "list.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(ConfigError, match=r"data.labelled: .*list.npy is no text in UTF-8"):
+        semisup.indices_of(str(tmp_path / "list.npy"), 9)
+    (tmp_path / "list.txt").write_bytes("\ufeff1\r\n2\r\n".encode())
+    assert semisup.indices_of(str(tmp_path / "list.txt"), 9).tolist() == [1, 2]
+
+
+def test_classes_without_a_labelled_sample_are_told():
+    assert semisup.note_missing((4, 0, 4)) == ["1 of 3 classes have no labelled sample: 1"]
+    assert semisup.note_missing((4, 4)) == []
+
+
 def test_more_labels_than_samples(tmp_path, capsys):
     assert main([f"{CONFIG},labels=5000", *SHORT, f"--workdir={tmp_path}"]) == 2
     assert "data.labels" in capsys.readouterr().err

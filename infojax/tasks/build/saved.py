@@ -85,7 +85,8 @@ def settings_of(folder: str, key: str = "checkpoint.run") -> dict[str, Any]:
     where = Path(folder).expanduser()
     settings = read_settings(where / "config.json")
     if not settings or not (where / "checkpoints").is_dir():
-        missing = "config.json" if not settings else "checkpoints"
+        empty = " with settings" * (where / "config.json").is_file()
+        missing = "checkpoints" if settings else f"config.json{empty}"
         raise ConfigError(f"{key}: {folder} has no {missing}; give the folder of a run")
     task = settings.get("task")
     if task not in TASKS or not hasattr(load(task), "study"):

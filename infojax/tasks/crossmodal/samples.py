@@ -1,7 +1,7 @@
 """Classes and samples of a study: names, base and novel classes, the shots of each seed."""
 
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 from infojax.data import Dataset, Source, open_dataset, options_of
 from infojax.data.fewshot import few_shot, halves, of_classes
+from infojax.data.source import listing
 from infojax.tasks.config import ConfigError
+from infojax.tasks.files import read_text
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -54,11 +56,8 @@ def opened(config: ConfigDict, size: int | None) -> tuple[Dataset, list[str]]:
         options["size"] = size
     dataset = open_dataset(config.data.name, config.data.dir or None, **options)
     if config.data.names:
-        try:
-            text = Path(config.data.names).expanduser().read_text(encoding="utf-8-sig")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"data.names: {error}") from None
-        names = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = read_text(config.data.names, "data.names").splitlines()
+        names = [line.strip() for line in lines if line.strip()]
         if len(names) != dataset.num_classes:
             raise ConfigError(
                 f"data.names: {config.data.names} lists {len(names)} names; {dataset.name} has {dataset.num_classes} "
@@ -68,6 +67,8 @@ def opened(config: ConfigDict, size: int | None) -> tuple[Dataset, list[str]]:
         names = list(DIGITS if dataset.name == "digits" else dataset.class_names)
     if not names:
         raise ConfigError(f"{dataset.name} has no class names; give a file of them, --config.data.names=FILE")
+    if not all(name.strip() for name in names):
+        raise ConfigError(f"{dataset.name}: a class has an empty name; give a file of names, --config.data.names=FILE")
     return dataset, [name.replace("_", " ") for name in names]
 
 
@@ -80,6 +81,8 @@ def samples_of(config: ConfigDict, dataset: Dataset, names: Sequence[str], rest:
     base, novel = halves(len(names)) if config.data.classes == "base_to_novel" else (np.arange(len(names)), None)
     seeds = [config.data.few_shot_seed + i for i in range(1 if config.method == "zero_shot" else config.seeds)]
     train, shots, notes = dataset.split("train"), [], []
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        notes.append(f"{dataset.name}: classes share a name, and have equal prompts: {listing(twice)}")
     for seed in seeds:
         drawn = rest[few_shot(train.labels[rest], int(config.shots), seed)[0]]
         kept, labels = of_classes(train.labels[drawn], base)
