@@ -140,6 +140,7 @@ def drill(root: Path, kills: int, life: float, seed: int = 0, limit: int | None 
 
 
 if __name__ == "__main__":
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"  # semaphores of those that were killed
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--life", type=float, default=4.0, help="mean CPU seconds of a process")

@@ -149,11 +149,14 @@ def selfsupervised(method: str, model: str, size: int) -> Study:
 
 
 def coop(classes: int) -> Study:
-    """Prompts of `classes` classes through CLIP's text tower (12 layers, 512 wide), on cached image features."""
+    """Prompts of `classes` classes through CLIP's text tower (12 layers, 512 wide), on cached image features.
+
+    All prompts at once: of a loop over chunks XLA would count the body once.
+    """
     config = crossmodal.defaults("pod", choices("small", data="synthetic", method=("coop_cma",), shots=1, seeds=1))
     config.data.options = dict(num_classes=classes, size=32, channels=3, num_train=2 * classes, num_test=classes)
     config.towers.update(width=512, layers=12, head_width=64, patch=32)
-    config.objective.update(transform="plain", chunk=100)
+    config.objective.transform = "plain"
     config.model.dtype = "bfloat16"
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as names:
         names.write("".join(f"thing {i}\n" for i in range(classes)))
