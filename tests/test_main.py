@@ -36,7 +36,8 @@ ONE_DEVICE = "--config.devices=1"
 
 
 def test_programs_that_cannot_be_kept_are_told_once(capsys):
-    with infojax.main._quiet():
+    with warnings.catch_warnings(), infojax.main._quiet():
+        warnings.simplefilter("always")
         for name in ("jit_a", "jit_b"):
             text = f"Error writing persistent compilation cache entry for {name!r}: OSError: [Errno 28] No space: 'x'"
             warnings.warn(text, stacklevel=1)

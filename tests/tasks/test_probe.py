@@ -92,8 +92,6 @@ def test_averages_layers_and_untrained_networks(folder, tmp_path, capsys):
         (["knn.k=(5000,)"], "knn.k must be at most 1442"),
         (["knn.k=(0,)"], "config.knn.k must be a whole number of at least 1"),
         (["checkpoint.every=x"], "config.checkpoint.every must be a whole number, got 'x'"),
-        (["checkpoint=", "frozen.run=1"], "frozen.run and frozen.weights choose a part of a run: give it"),
-        (["checkpoint=", "frozen.weights=ema"], "frozen.run and frozen.weights choose a part of a run: give it"),
         (["checkpoint={run}/checkpoints"], "{run}/checkpoints has no config.json; give the folder of a run"),
     ],
 )
@@ -104,6 +102,12 @@ def test_bad_requests(flags, says, folder, tmp_path, capsys):
     said = capsys.readouterr().err
     assert says.format(run=folder) in said and said.count("\n") == 1
     assert not (tmp_path / "probe").exists()
+
+
+@pytest.mark.parametrize("flag", ["run=1", "weights=ema"])
+def test_a_part_of_a_run_needs_a_run(flag, tmp_path, capsys):
+    assert main([PROBE, f"--config.frozen.{flag}", *SHORT, f"--workdir={tmp_path}/probe"]) == 2
+    assert "frozen.run and frozen.weights choose a part of a run: give it" in capsys.readouterr().err
 
 
 def test_features_whose_splits_do_not_fit_each_other(tmp_path):
