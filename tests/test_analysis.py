@@ -48,6 +48,8 @@ def test_every_measure_is_the_public_function(data, report):
             "stable_rank": ij.stable_rank(z),
             "srank": ij.srank(z),
             "approximate_rank": ij.approximate_rank(z),
+            "covariance_rank": ij.covariance_rank(z),
+            "participation_ratio": ij.participation_ratio(z),
             "coding_rate": ij.coding_rate(z),
             "mean_energy": flow.mean_energy,
             "entropy_head": flow.entropy_head,
@@ -63,6 +65,24 @@ def test_every_measure_is_the_public_function(data, report):
     for key, value in expected.items():
         assert report.measures[key] == pytest.approx(value, rel=1e-9, abs=1e-12), key
     assert report.measures["davies_bouldin"] == pytest.approx(davies_bouldin_score(z, y), rel=1e-12)
+
+
+@pytest.mark.parametrize("exact", [None, 40], ids=["rows at once", "streamed"])
+def test_ranks_of_the_covariance(exact):
+    z = np.random.default_rng(0).normal(size=(150, 30)) * np.arange(1, 31.0) ** -0.8 + 0.5
+    found = ij.analyze(z, exact=exact).measures
+    with jax.enable_x64(True):
+        fit = ij.alpha_req(z)
+        expected = {
+            "covariance_rank": ij.covariance_rank(z), "participation_ratio": ij.participation_ratio(z),
+            "alpha_req_alpha": fit.alpha, "alpha_req_r2": fit.r2,
+        }  # fmt: skip
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(float(value), rel=1e-9), key
+    low = ij.analyze(np.outer(np.arange(20.0), np.ones(20)))
+    assert np.isnan(low.measures["alpha_req_alpha"]) and "not zero" in low.reasons["alpha_req_alpha"]
+    assert low.measures["covariance_rank"] == pytest.approx(1) == low.measures["participation_ratio"]
+    assert "alpha_req_alpha" not in ij.analyze(z[:12]).measures  # 11 eigenvalues
 
 
 def test_per_class_values(data, report):

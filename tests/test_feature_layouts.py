@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import infojax as ij
 from infojax import measure
 from infojax.features import layouts
 from infojax.features.arrays import open_features
@@ -532,6 +533,19 @@ def test_the_command_measures_layers_of_hidden_states(hidden, capsys):
         s = np.linalg.svd(rows.astype(np.float64), compute_uv=False)
         p = s / s.sum()
         assert entry["measures"]["effective_rank"] == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-6)
+        groups = np.repeat(np.arange(4), [5, 2, 1, 4])
+        of_prompts = ij.prompt_entropy(rows.astype(np.float32), groups=groups)
+        expected = {
+            "prompt_entropy": of_prompts.mean, "prompt_entropy_std": of_prompts.std,
+            "dataset_entropy": ij.dataset_entropy(rows.astype(np.float32), groups=groups),
+        }  # fmt: skip
+        for name, value in expected.items():
+            assert entry["measures"][name] == pytest.approx(float(value), rel=1e-4), name
+            assert entry["conventions"][name].endswith("; 4 prompts")
+    np.save("one.npy", hidden[:, :1])
+    assert measure.main(["one.npy", "--axes", "l b t d", "--json", "-"]) == 0
+    entry = json.loads(capsys.readouterr().out)["one.npy"]["layer 0"]
+    assert entry["measures"]["prompt_entropy_std"] is None and "dataset_entropy" not in entry["measures"]
 
 
 def test_inputs_in_folders_are_not_overwritten(hidden, capsys):

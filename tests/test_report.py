@@ -613,6 +613,9 @@ def test_every_file_has_its_own_section(monkeypatch):
     text = page.html_page(two, "both")
     assert "<li>file a.npz, file b.npz: few rows</li>" in text
     assert '<td><a href="#report1">b.npz</a></td>' in text and 'id="report1"' in text
+    larger = {"b.npz": {"features": made(measures=FREE | {"effective_rank": FREE["effective_rank"] + 0.5})}}
+    text = page.html_page(one | larger, "both")
+    assert "<p>A = a.npz; B = b.npz</p>" in text and re.search(r"<td>effective_rank</td>.*<td>0.500</td>", text)
     deep = {"c.npz": {"early": free, "late": free}}
     assert outline(deep, "c.npz") == [
         *("h1 c.npz", "h2 Layers", "file0-depth"),

@@ -1,5 +1,6 @@
 """Computes the numbers of a Report from the sums over the rows. Every process does the same work."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class Measured(NamedTuple):
     spectrum: np.ndarray
     spectrum_centered: np.ndarray
     singular: np.ndarray
+    covariance: np.ndarray
     values: dict[str, float]
     per_class: dict[str, np.ndarray]
     interplay: head_interplay.Interplay | None
@@ -55,7 +57,7 @@ def finish(inputs: Inputs, sums: Sums, options: Options) -> Measured:
     held = None
     if route.scatter is None or labelled:
         held = inputs.rows.take(route.sample).astype(np.float64) / sums.scale
-    spectrum, spectrum_centered, singular = _spectra(sums, held)
+    of_rows = _spectra(sums, held)
     sampled = {} if route.direct or route.scatter else {"spectrum": len(route.sample)}
     values, per_class = _class_values(inputs, sums, held) if labelled else ({}, {})
     if labelled and options.thorough:
@@ -69,15 +71,16 @@ def finish(inputs: Inputs, sums: Sums, options: Options) -> Measured:
         sampled |= {} if flow.rows is None else {"interplay": flow.rows}
     mean_direction = np.asarray(sums.unit.count) @ np.asarray(sums.unit.mean) / max(live, 1)
     values["mean_energy"] = float(np.sum(mean_direction**2))
-    values["coding_rate"] = float(_coding_rate(spectrum, live, dim))
+    values["coding_rate"] = float(_coding_rate(of_rows.rows, live, dim))
     return Measured(
         num_samples=n,
         dim=dim,
         counts=np.asarray(sums.raw.count) if labelled else None,
         zero_rows=sums.zero_rows,
-        spectrum=spectrum,
-        spectrum_centered=spectrum_centered,
-        singular=singular,
+        spectrum=of_rows.rows,
+        spectrum_centered=of_rows.centered,
+        singular=of_rows.singular,
+        covariance=of_rows.covariance,
         values=values,
         per_class=per_class,
         interplay=flow.raw,
@@ -90,11 +93,19 @@ def finish(inputs: Inputs, sums: Sums, options: Options) -> Measured:
 
 
 def _spectra(sums, held):
-    """Eigenvalues of the density of the unit rows and of the centred unit rows, and singular values; descending."""
+    """`host.Spectra`, all descending and without noise."""
     if sums.route.scatter is None:
-        return _direct_spectra(held)
+        found = host.spectra_of(held)
+        return found._replace(rows=_supported(found.rows), centered=_supported(found.centered))
     singular = np.sqrt(np.asarray(spectra.eigenvalues(_second_moment(sums.raw))))[::-1]
-    return _density_spectrum(sums.unit), _density_spectrum(sums.unit_centered), singular
+    mean = sums.raw.count @ sums.raw.mean / jnp.maximum(jnp.sum(sums.raw.count), 1)
+    about_mean = _second_moment(replace(sums.raw, mean=sums.raw.mean - mean[None]))
+    covariance = np.asarray(spectra.eigenvalues(about_mean))[::-1]
+    return host.Spectra(_density_spectrum(sums.unit), _density_spectrum(sums.unit_centered), singular, covariance)
+
+
+def _supported(eigenvalues):
+    return spectra.support(eigenvalues)[::-1]
 
 
 def _class_values(inputs, sums, held):
@@ -171,11 +182,6 @@ def _second_moment(stats):
 def _density_spectrum(unit):
     moment = _second_moment(unit)
     return np.asarray(spectra.eigenvalues(moment / jnp.maximum(jnp.trace(moment), 1e-300)))[::-1]
-
-
-def _direct_spectra(z):
-    first, second, singular = host.three_spectra(z)
-    return spectra.support(first)[::-1], spectra.support(second)[::-1], singular
 
 
 def _coding_rate(spectrum, n, dim):

@@ -8,6 +8,7 @@ from infojax.analysis.reports import Report
 from infojax.analysis.sums import SCATTER_BUDGET
 from infojax.measures.catalogue import CATALOGUE
 from infojax.measures.limits import geometry_at_collapse, has_simplex, limits_at_collapse
+from infojax.measures.ranks import FIT_RANGE
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
@@ -47,8 +48,11 @@ def _measures(found):
         "stable_rank": float(np.sum((sigma / sigma.max()) ** 2)) if sigma.any() else 0.0,
         "srank": _reaching(sigma, 0.99),
         "approximate_rank": _reaching(sigma**2, 0.99),
+        **_of_covariance(found.covariance),
         **found.values,
     }
+    if min(found.dim, found.sampled.get("spectrum", found.num_samples) - 1) > FIT_RANGE[0]:
+        values |= _alpha_req(found.covariance)
     for flow, suffix in ((found.interplay, ""), (found.interplay_centered, "_centered")):
         if flow is not None:
             fields = ("joint_entropy", "mutual_information", "mir", "hdr")
@@ -61,6 +65,28 @@ def _reaching(parts, share):
     """How many of the largest parts (descending) reach this share of their sum; see `measures.srank`."""
     sums = np.cumsum(parts)
     return float(np.sum(sums < share * sums[-1] * (1 - 1e-12)) + 1) if parts.any() else 0.0
+
+
+def _of_covariance(squares):
+    """Effective ranks of the eigenvalues of the covariance; see `measures.covariance_rank`, `participation_ratio`."""
+    if not squares.any():
+        return {"covariance_rank": 0.0, "participation_ratio": 0.0}
+    p = squares / squares.sum()
+    return {"covariance_rank": float(np.exp(spectrum_entropy(p))), "participation_ratio": float(1 / np.sum(p**2))}
+
+
+def _alpha_req(squares):
+    """The exponent of their decay and R^2 of its fit; see `measures.alpha_req`."""
+    first, last = FIT_RANGE
+    fitted = squares[first - 1 : last][squares[first - 1 : last] > 0]
+    exponent, r2 = float("nan"), float("nan")
+    if len(fitted) > 1:
+        x, y = np.log(np.arange(first, first + len(fitted))), np.log(fitted)
+        line = np.polyfit(x, y, 1, w=np.exp(-x / 2))  # weights 1 / i of the squares
+        exponent = -float(line[0])
+        if np.ptp(y) > 1e-12:
+            r2 = 1 - float(np.sum((y - np.polyval(line, x)) ** 2) / np.sum((y - y.mean()) ** 2))
+    return {"alpha_req_alpha": exponent, "alpha_req_r2": r2}
 
 
 def _limits(found):
@@ -187,6 +213,8 @@ def _reason(key, found, value):
         return f"0/0: classes {one} and {other} have the same mean and no spread around it"
     if key.startswith(("mir", "hdr")):
         return "0/0: an entropy is zero (all directions equal up to sign, or two opposite head rows)"
+    if key.startswith("alpha_req"):
+        return "fewer than two eigenvalues of the covariance in the range of the fit are not zero, or all are equal"
     if key.startswith("silhouette"):
         return "needs at least two classes and a class with two samples"
     if key.startswith("nc3") or key.endswith("_head"):

@@ -24,6 +24,7 @@ import numpy as np
 
 from infojax import processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, Report, analyze
+from infojax.analysis.prompts import with_prompts
 from infojax.analysis.rows import KeptRows
 from infojax.analysis.sums import DIRECT_ROWS
 from infojax.analysis.weights import weight_report
@@ -148,6 +149,8 @@ def measure_file(
         fix = "lower --chunk, or measure fewer columns or classes"
         raise FeatureFileError(f"{opened.path}: out of memory measuring {opened.used}; {fix}") from error
     unused = [f"arrays that were not used: {opened.unused}"] if opened.unused else []
+    if opened.prompts is not None:
+        reports = {name: with_prompts(report, layers[name], opened.prompts) for name, report in reports.items()}
     return {layer: replace(reports[layer], warnings=(*reports[layer].warnings, *unused)) for layer in opened.layers}
 
 

@@ -21,7 +21,8 @@ class Measure(NamedTuple):
       convention: its definition in `infojax.analyze`; "" for quantities that only runs measure.
       limit: value at collapse, the name of the quantity that holds it, or "" if there is none.
       unit: "nats", "bits", "%", or "" for a dimensionless number.
-      needs: its inputs, out of "features", "labels" and "head"; () for quantities that only runs measure.
+      needs: its inputs, out of "features", "labels", "head" and "prompts" (of rows that are tokens); () for
+        quantities that only runs measure.
       family: measures computed on the same subset of rows where not all fit: "spectrum", "interplay" (of the
         features with their head rows), "silhouette", or "".
       colour: index of the palette: 0 features, 1 head, 2 accuracy, 3 features with head, 4 mismatch, 5 loss.
@@ -55,6 +56,7 @@ class Measure(NamedTuple):
 
 
 _FEATURES = ("features",)
+_PROMPTS = ("features", "prompts")
 _CLASSES = ("features", "labels")
 _ALL = ("features", "labels", "head")
 _SPECTRUM = {"group": ENTROPY, "needs": _FEATURES, "family": "spectrum"}
@@ -101,7 +103,33 @@ CATALOGUE = {
         Measure("srank", convention="least k with s_1 + ... + s_k >= 0.99 sum s, Z as it is (Kumar)", **_SPECTRUM),
         Measure("approximate_rank", convention="as srank of s^2: 99 % of the variance about zero", **_SPECTRUM),
         Measure(
+            "covariance_rank", "effective rank of the covariance",
+            convention="exp entropy of the eigenvalues l of the covariance (reptrix)", **_SPECTRUM,
+        ),
+        Measure(
+            "participation_ratio", "participation ratio", convention="(sum l)^2 / sum l^2 of the covariance",
+            **_SPECTRUM,
+        ),
+        Measure(
+            "alpha_req_alpha", "alpha-ReQ", convention="exponent of l_i ~ i^-alpha, i = 11 to 100, of the covariance",
+            **_SPECTRUM,
+        ),
+        Measure("alpha_req_r2", "alpha-ReQ, R^2", convention="of the fit of alpha_req_alpha", **_SPECTRUM),
+        Measure(
             "coding_rate", convention="log det(I + G/D), form 'code', mu = 1, nats", unit="nats", **_SPECTRUM
+        ),
+        Measure(
+            "prompt_entropy", "prompt entropy", ENTROPY,
+            "mean over prompts of H of their tokens, centred within the prompt and L2-normalised, nats", unit="nats",
+            column="prompt H", compared=13, needs=_PROMPTS,
+        ),
+        Measure(
+            "prompt_entropy_std", "prompt entropy, std", ENTROPY, "std over prompts of the same, with P - 1",
+            unit="nats", needs=_PROMPTS,
+        ),
+        Measure(
+            "dataset_entropy", "data set entropy", ENTROPY,
+            "H of the Gram matrix of the prompts' mean centred unit rows, nats", unit="nats", needs=_PROMPTS,
         ),
         Measure(
             "joint_entropy", convention="H(G(Z) o G(V)), V = head row of each label, nats", unit="nats", **_INTERPLAY
@@ -205,8 +233,6 @@ CATALOGUE = {
         Measure("spectral_norm", "spectral norm", ENTROPY, column="norm", compared=11),
         Measure("frobenius_norm", "Frobenius norm", ENTROPY, column="F norm", compared=12),
         # Quantities that only runs and monitors measure.
-        Measure("covariance_rank", "effective rank of the covariance", ENTROPY),
-        Measure("participation_ratio", "participation ratio", ENTROPY),
         Measure("numerical_rank", "numerical rank", ENTROPY),
         Measure("dormant_ratio", "share of dormant units", ENTROPY, colour=4),
         Measure("feature_std", "std of unit rows, times sqrt(D)", ENTROPY),

@@ -3,6 +3,8 @@
 For features of a few thousand rows, calling a compiled program, which copies its arrays, costs more than the work.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from infojax.measures import cores
@@ -112,33 +114,44 @@ def singular_values_of_gram(a: np.ndarray, w: np.ndarray, squares: np.ndarray) -
     return np.where(s <= noise, 0, s)
 
 
-def three_spectra(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eigenvalues of the densities of z and of centred z (ascending, noise included), and singular values of z.
+class Spectra(NamedTuple):
+    """Of features: eigenvalues of the densities of the rows and of the centred rows, ascending and with their noise;
+    singular values, and eigenvalues of the scatter about the mean, descending, without noise."""
 
-    For z (N, D) with N <= D one product serves all: both densities are functions of Z Z^T, unless that loses digits.
+    rows: np.ndarray
+    centered: np.ndarray
+    singular: np.ndarray
+    covariance: np.ndarray
+
+
+def spectra_of(z: np.ndarray) -> Spectra:
+    """The four spectra of z (N, D).
+
+    With N <= D one product serves all: the others are functions of Z Z^T, unless that loses digits.
     """
     k = gram(z)
-    raw, centred = _densities_of_gram(k) if len(z) <= z.shape[1] else (None, None)
-    raw = density(z, None, False) if raw is None else raw
-    centred = density(z, None, True) if centred is None else centred
-    matrices = (raw, centred, k)
-    if len(k) > MOST_APART:
-        found = [eigenvalues(matrix) for matrix in matrices]
-    else:
-        found = cores.shared(eigenvalues, matrices)
-    return found[0], found[1], singular_values_of_gram(z, found[2], np.diagonal(k))
+    densities: tuple[np.ndarray | None, ...] = (None, None)
+    if len(z) <= z.shape[1]:
+        mean = k.mean(axis=0)
+        about_mean = k - mean[:, None] - mean[None, :] + mean.mean()
+        densities = tuple(_density_of_gram(matrix, np.diagonal(k).max(initial=0)) for matrix in (k, about_mean))
+    raw, centered = (density(z, None, c) if x is None else x for c, x in zip((False, True), densities, strict=True))
+    differences = densities[1] is not None
+    if not differences:
+        about_mean = gram(z - z.mean(axis=0))
+    matrices = (raw, centered, k, about_mean)
+    apart = len(k) <= MOST_APART
+    found = cores.shared(eigenvalues, matrices) if apart else [eigenvalues(matrix) for matrix in matrices]
+    largest = max(found[2 if differences else 3].max(initial=0), 0)  # of the matrix whose rounding they hold
+    noise = noise_of(z.shape) * np.finfo(np.float64).eps * largest
+    covariance = np.where(found[3] <= noise, 0, found[3])[::-1]
+    return Spectra(found[0], found[1], singular_values_of_gram(z, found[2], np.diagonal(k)), covariance)
 
 
-def _densities_of_gram(k):
-    """Densities of the rows and of the centred rows; None if rows would lose more than four digits."""
-    found = []
-    mean = k.mean(axis=0)
-    largest = np.diagonal(k).max(initial=0)
-    for matrix in (k, k - mean[:, None] - mean[None, :] + mean.mean()):
-        squares = np.diagonal(matrix)
-        if squares.min(initial=np.inf) > LOST * largest > 0:
-            scale = 1 / np.sqrt(squares)
-            found.append(matrix * (scale[:, None] / len(k)) * scale[None, :])
-        else:
-            found.append(None)
-    return found
+def _density_of_gram(matrix, largest):
+    """The density of rows from their Gram matrix; None if they would lose more than four digits."""
+    squares = np.diagonal(matrix)
+    if not squares.min(initial=np.inf) > LOST * largest > 0:
+        return None
+    scale = 1 / np.sqrt(squares)
+    return matrix * (scale[:, None] / len(matrix)) * scale[None, :]

@@ -10,9 +10,9 @@ from html import escape
 
 from infojax.report.figures.canvas import Drawn, svg_text
 from infojax.report.figures.reports import depth_figure, layer_figures, trajectory_figure
-from infojax.report.tables.content import Report, by_step, comparison, headline, one_line
+from infojax.report.tables.content import Report, by_step, comparison, headline, one_line, side_by_side
 from infojax.report.tables.html import TABLE_STYLE, class_tables, measures_table, plain_table, warnings_box
-from infojax.report.tables.words import in_words
+from infojax.report.tables.words import in_words, lettered
 
 PAGE_STYLE = """
 :root { color-scheme: light dark; }
@@ -114,7 +114,24 @@ def _summary(
     header, rows, notes = comparison([(r.name, r) for r in reports], "file" if others else "layer")
     table = plain_table(header, rows, links=ids)
     words = found_box(f"{one_line(r.name)}: {line}" for r in reports for line in in_words(r)) if others else ""
-    return f"{words}{warnings_box(notes)}<section><h2>{escape(heading)}</h2>{table}</section>"
+    beside = _side_by_side(files) if others else ""
+    return f"{words}{warnings_box(notes)}<section><h2>{escape(heading)}</h2>{table}{beside}</section>"
+
+
+def _side_by_side(files: Mapping[str, Mapping[str, Report]]) -> str:
+    """For each layer that several files have, a row per measure and a column per file; of two, their difference."""
+    of_layer: dict[str, dict[str, Report]] = {}
+    for file, layers in files.items():
+        for layer, report in layers.items():
+            of_layer.setdefault(layer, {})[file] = report
+    html = ""
+    for layer, reports in of_layer.items():
+        if len(reports) > 1:
+            letters = lettered(list(reports))
+            named = "; ".join(f"{letter} = {one_line(name)}" for letter, name in letters.items())
+            named += "" if layer == "features" else f"; layer {one_line(layer)}"
+            html += f"<p>{escape(named)}</p>{plain_table(*side_by_side(reports, letters))}"
+    return html
 
 
 def _trajectory(steps: Sequence[float], reports_by_name: Mapping[str, Sequence[Report]]) -> str:

@@ -33,7 +33,8 @@ def test_an_entry_agrees_with_itself(name):
     measure = CATALOGUE[name]
     assert measure.group in GROUPS and 0 <= measure.colour <= 5
     assert measure.label or measure.convention
-    assert set(measure.needs) <= {"features", "labels", "head"} and bool(measure.needs) == bool(measure.convention)
+    assert set(measure.needs) <= {"features", "labels", "head", "prompts"}
+    assert bool(measure.needs) == bool(measure.convention)
     assert measure.unit == "nats" or not measure.convention.endswith("nats")
     assert measure.unit not in ("bits", "%") or f"({measure.unit})" in measure.label
     if measure.of_a_simplex:
@@ -48,7 +49,7 @@ def test_unknown_quantities_and_those_of_layers_have_labels():
 
 def test_a_report_measures_what_the_catalogue_says_it_needs():
     rng = np.random.default_rng(0)
-    z, labels, head = rng.normal(size=(40, 6)), np.arange(40) % 4, rng.normal(size=(4, 6))
+    z, labels, head = rng.normal(size=(40, 14)), np.arange(40) % 4, rng.normal(size=(4, 14))
     for given, report in (
         ({"features"}, analyze(z)),
         ({"features", "labels", "head"}, analyze(z, labels, head)),

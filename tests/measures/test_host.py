@@ -118,13 +118,17 @@ def test_singular_values_too_small_for_a_gram_matrix_come_from_an_svd(monkeypatc
 
 
 @pytest.mark.parametrize("mean", [0.0, 3.0, 1e5], ids=["centred", "mean", "a mean that hides the rest"])
-def test_one_product_serves_three_spectra(mean):
-    z = np.random.default_rng(2).normal(size=(25, 60)) + mean
-    first, second, singular = host.three_spectra(z)
+@pytest.mark.parametrize("shape", [(25, 60), (60, 25)], ids=str)
+def test_one_product_serves_four_spectra(mean, shape):
+    z = np.random.default_rng(2).normal(size=shape) + mean
+    first, second, singular, covariance = host.spectra_of(z)
     for got, rows in ((first, z), (second, z - z.mean(0))):
         u = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        np.testing.assert_allclose(got, np.linalg.eigvalsh(u @ u.T / len(u)), atol=1e-10)
+        np.testing.assert_allclose(got, np.linalg.eigvalsh(u @ u.T / len(u))[-len(got) :], atol=1e-10)
     np.testing.assert_allclose(singular, np.linalg.svd(z, compute_uv=False), rtol=1e-7)
+    expected = np.linalg.svd(z - z.mean(0), compute_uv=False) ** 2
+    np.testing.assert_allclose(covariance, expected, rtol=1e-7, atol=1e-10)
+    assert np.sum(covariance > 0) == min(shape[0] - 1, shape[1])
 
 
 def test_small_eigenvalues_keep_their_digits_in_float32():

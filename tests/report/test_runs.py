@@ -609,3 +609,11 @@ def test_what_is_zero_but_for_rounding_has_an_axis_of_its_own():
     panels.scale_y(axis, False, [0.0, 3e-17])
     assert axis.get_ylim() == (-0.05, 1)
     plt.close()
+
+
+def test_captions_explain_the_panels_that_were_drawn():
+    plan = plans.FIGURES["geometry"]
+    assert plan.caption_of([{"panel": "CDNV"}, {"panel": "CDNV"}]) == "CDNV: Galanti et al. 2022."
+    collapse = plans.FIGURES["collapse"]
+    assert collapse.caption_of([{"panel": "NC3: self-duality"}]) == collapse.caption
+    assert "decomposed" in collapse.caption_of([{"panel": "Squared error, decomposed"}])

@@ -95,7 +95,9 @@ def run_page(history: RunHistory, figures: str | Path) -> str:
             note = _convention([history], plan.quantities)
             found = plan.draw(methods, _lines(f"{plan.title}: {title_of(history)}\n{facts(history)}{note}"))
         if found is not None:
-            drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption, f"figure-{name}"))
+            drawn.append(
+                inline(save(figures, name, *found, prefix=name)[1], _caption(plan, found[1]), f"figure-{name}")
+            )
             contents[f"figure-{name}"] = plan.title
     if history.maps:
         found = draw_maps(history, _map_heading(history))
@@ -131,6 +133,10 @@ def run_page(history: RunHistory, figures: str | Path) -> str:
     return document(title_of(history), parts, contents)
 
 
+def _caption(plan, rows):
+    return plan.caption_of(rows) if isinstance(plan, Plan) else plan.caption
+
+
 def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str:
     """Draws a figure per split into the folder `figures`; returns the page, with one line per run."""
     labels = labels_of([history.folder for history in histories])
@@ -157,7 +163,9 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
         else:
             found = plan.draw(methods, _lines(f"{plan.title}{_convention(histories, plan.quantities)}"))
         if found is not None:
-            drawn.append(inline(save(figures, name, *found, prefix=name)[1], plan.caption, f"figure-{name}"))
+            drawn.append(
+                inline(save(figures, name, *found, prefix=name)[1], _caption(plan, found[1]), f"figure-{name}")
+            )
             contents[f"figure-{name}"] = plan.title
     header, rows = differing(histories, labels)
     notes = [

@@ -1,5 +1,6 @@
 """What a figure of runs is: a `Plan` of panels, each of which has lines."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from infojax.measures.catalogue import CATALOGUE
@@ -19,12 +20,16 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One axis; if `bottom` is given, y begins there, however low an interval reaches."""
+    """One axis; if `bottom` is given, y begins there, however low an interval reaches.
+
+    `note` is the sentence of the caption that explains it, left out where the panel is.
+    """
 
     title: str
     lines: tuple[Line, ...]
     log: bool = False
     bottom: float | None = None
+    note: str = ""
 
 
 class Plan(NamedTuple):
@@ -54,6 +59,11 @@ class Plan(NamedTuple):
     limits: str = "limit at neural collapse"
     compared: bool = False
     height: float = 2.05
+
+    def caption_of(self, rows: Iterable[Mapping[str, Any]]) -> str:
+        """The caption with the notes of the panels that were drawn, whose titles stand in the rows."""
+        drawn = {row["panel"] for row in rows}
+        return " ".join([self.caption, *(panel.note for panel in self.panels if panel.title in drawn)]).strip()
 
 
 def lines(*quantities: str, **fields: Any) -> tuple[Line, ...]:

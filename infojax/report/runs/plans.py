@@ -68,9 +68,8 @@ FIGURES = TASK_FIGURES | {
     "collapse": Plan(
         "Neural collapse",
         "Papyan, Han and Donoho 2020: variability within classes (NC1), simplex ETF of class means and classifier "
-        "(NC2), their alignment (NC3), mismatch with the nearest class mean (NC4); decomposition of the squared error "
-        "as in Han, Papyan and Donoho 2022. On the training samples unless stated otherwise. "
-        "Dashed limits are 0; the classifier's term of the squared error has none.",
+        "(NC2), their alignment (NC3), mismatch with the nearest class mean (NC4). On the training samples unless "
+        "stated otherwise. Dashed limits are 0.",
         (
             Panel("Training loss", (Line("cross_entropy", "batch", "batch"), Line("loss", "all samples")), True),
             Panel("Training error (%)", lines("error")),
@@ -86,6 +85,8 @@ FIGURES = TASK_FIGURES | {
                 "Squared error, decomposed",
                 (Line("mse_nc1", "NC1"), Line("mse_nc2_nc3", "NC2, NC3"), Line("mse_head", "classifier")),
                 True,
+                note="The squared error is decomposed as in Han, Papyan and Donoho 2022; the classifier's term has no "
+                "limit.",
             ),
         ),
         columns=4,
@@ -108,13 +109,20 @@ FIGURES = TASK_FIGURES | {
     ),
     "geometry": Plan(
         "Geometry of the features",
-        "Mean energy: squared norm of the mean of the L2-normalised features. Effective rank: exp H(G(Z)). CDNV: "
-        "Galanti et al. 2022. Davies-Bouldin: spread within clusters divided by the distance between them.",
+        "",
         (
-            Panel("Mean energy", splits("mean_energy")),
-            Panel("Effective rank", splits("effective_rank_from_gram")),
-            Panel("CDNV", splits("cdnv"), True),
-            Panel("Davies-Bouldin", splits("davies_bouldin")),
+            Panel(
+                "Mean energy",
+                splits("mean_energy"),
+                note="Mean energy: squared norm of the mean of the L2-normalised features.",
+            ),
+            Panel("Effective rank", splits("effective_rank_from_gram"), note="Effective rank: exp H(G(Z))."),
+            Panel("CDNV", splits("cdnv"), True, note="CDNV: Galanti et al. 2022."),
+            Panel(
+                "Davies-Bouldin",
+                splits("davies_bouldin"),
+                note="Davies-Bouldin: spread within clusters divided by the distance between them.",
+            ),
         ),
         columns=4,
     ),
