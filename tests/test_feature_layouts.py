@@ -386,7 +386,7 @@ def test_a_pickle_that_tries_to_run_is_never_run():
         )
     for name in ("builtins\neval", "torch._utils\n_rebuild_qtensor", "torch\nload", "torch.storage\n_load_from_bytes"):
         zip_of("f.pt", b"\x80\x02c" + name.encode() + b"\nX\x01\x00\x00\x001\x85R.")
-        assert f"holds {name.replace(chr(10), '.')}, which is no tensor" in problem("f.pt")
+        assert f"holds {name.replace(chr(10), '.')}, which is not a tensor" in problem("f.pt")
     assert not os.path.exists("/tmp/files-bomb")
 
 
