@@ -20,8 +20,8 @@ CLASSES = (
     "which CMA minimises; mean cosine of its images with its text and with the nearest other text. Means over runs."
 )
 MAPS = (
-    "Mean cosine of the images of a class (rows) with the text of every class (columns), of the first run of each "
-    "weight, before the first step and after the last; one scale for all."
+    "Mean cosine of the images of a class (rows) with the text of every class (columns), of the first run of "
+    "at most four weights, before the first step and after the last; one scale for all."
 )
 BY_SHOTS = (
     "Accuracy on test by shots and by weight of CMA, means over runs; bars: 1.96 population standard deviations, "
@@ -32,7 +32,7 @@ QUANTITIES = {
     "class_hardest": "cosine, nearest other",
 }  # fmt: skip
 NAMED = 40  # the most classes whose names are written at an axis
-MOST_MAPS = 8
+MOST_MAPS = 4
 
 
 def draw_figures(grid: Grid, histories: Sequence[RunHistory], folder: Path) -> list[str]:
@@ -124,6 +124,8 @@ def draw_similarity(methods: Sequence[Method], title: str) -> Drawn | None:
             axis.set_title(plain(", ".join(filter(None, (method.label, f"step {row['step']:,}")))))
             axis.grid(False)
             axis.set(xlabel="text", ylabel="images")
+            if axis is line[0] and len(grid) <= NAMED:
+                axis.set_yticks(range(len(grid)), [plain(name, 16) for name in row["class_names"]], fontsize=6)
             rows += [
                 {"of": method.label, "run": run, "step": row["step"], "images": i, "text": j, "cosine": value}
                 for i, own in enumerate(row["similarity_map"]) if own is not None for j, value in enumerate(own)

@@ -15,7 +15,18 @@ from matplotlib.ticker import NullLocator
 from infojax.report.figures.canvas import Drawn, new_figure, plain, styled
 from infojax.report.figures.panels import DASHED, Limit, draw_dashed, drawable, mark_missing, scale_y
 from infojax.report.figures.time import scale_time
-from infojax.report.runs.curves import PALE, Curve, Layer, Method, by_layer, cells_of, few, run_by_run, unit_of
+from infojax.report.runs.curves import (
+    PALE,
+    Curve,
+    Layer,
+    Method,
+    by_layer,
+    cells_of,
+    colour_of,
+    few,
+    run_by_run,
+    unit_of,
+)
 from infojax.report.runs.plan import Panel, Plan
 from infojax.report.runs.rows import BATCH, first_accurate, first_perfect
 
@@ -69,12 +80,16 @@ def draw(plan: Plan, methods: Sequence[Method], title: str, split: str | None = 
                 axis.axvline(math.nan if x is None else x, color=GREY, linewidth=0.9, linestyle=dash, zorder=1.2)
         _scale_x(axis, methods, along, drawn, lowest=i + wide >= len(drawn))
         _reach_limits(axis, curves)
-        if panel.bottom is not None:  # leaving room for a limit there
-            axis.set_ylim(bottom=panel.bottom - 0.04 * (axis.get_ylim()[1] - panel.bottom))
-    for i, (axis, *_, curves) in enumerate(drawn):
+        if panel.bottom is not None:  # leaving room for a limit there, and for a line along the top
+            room = 0.04 * (axis.get_ylim()[1] - panel.bottom)
+            axis.set_ylim(panel.bottom - room, axis.get_ylim()[1] + room)
+    named = [_lines_of(curves, len(methods) > 1 and not apart) for *_, curves in drawn]
+    shared = _shared(named)
+    for i, ((axis, *_, curves), handles) in enumerate(zip(drawn, named, strict=True)):
         _draw_limits(axis, curves)
-        _name_lines(axis, curves, len(methods) > 1 and not apart, first=grid or i % wide == 0)
-    _legend(figure, methods, drawn, perfect, plan.limits)
+        if len(handles) > 1 and not shared and (grid or i % wide == 0):
+            axis.legend([_line(*style) for style in handles.values()], handles)
+    _legend(figure, methods, drawn, shared, perfect, plan.limits)
     if plan.each_run:
         marks = {"memorised": "-", "generalised": "--"}
         handles = [Line2D([], [], color=GREY, linewidth=0.9, linestyle=dash) for dash in marks.values()]
@@ -95,12 +110,16 @@ def _draw_curves(axis, panel, curves):
     means = np.concatenate([curve.points.mean for curve in curves])
     log = scale_y(axis, panel.log, means)
     floor = np.min(means[means > 0]) / 3 if log else -math.inf  # where an interval that reaches below zero ends
+    share = all(curve.line.quantity.startswith("accuracy") for curve in curves)
+    ceiling = 1.0 if share else math.inf  # nor has an accuracy anything above one
     alpha = 0.2 if all(curve.method.colour is None for curve in curves) else 0.12
+    beside = any(curve.split != BATCH for curve in curves)  # batches stand back behind what was evaluated
     for level, curve in enumerate(curves):
         x, points, batch = curve.x, curve.points, curve.split == BATCH
-        mean, high = drawable(axis, points.mean), drawable(axis, points.high)
+        mean, high = drawable(axis, points.mean), drawable(axis, np.minimum(points.high, ceiling))
         low = drawable(axis, np.maximum(points.low, floor))
-        style = {"color": curve.colour, "linestyle": curve.line.dash, "zorder": 1.4 if batch else 2.5}
+        colour = curve.colour if beside or curve.method.colour is not None else colour_of(curve.line.quantity)
+        style = {"color": colour, "linestyle": curve.line.dash, "zorder": 1.4 if batch else 2.5}
         if batch:
             style |= {"linewidth": 0.8, "alpha": 1 if curve.method.colour is None else 0.35}
         else:
@@ -145,17 +164,27 @@ def _apart(found: Mapping[str, Sequence[Curve]]) -> bool:
     return len(ends) > 1
 
 
-def _name_lines(axis, curves, many, first):
-    """A legend for panels with several quantities or splits; grey where colours distinguish methods.
+def _lines_of(curves, many):
+    """{label: (colour, dash)} of a panel; grey where colours tell methods apart.
 
     Layers are named once, below all panels.
     """
-    handles = {}
+    found = {}
     for curve in (curve for curve in curves if curve.line.layer is None):
         colour = (PALE if curve.split == BATCH else DARK) if many else curve.colour
-        handles.setdefault(curve.label, Line2D([], [], color=colour, linestyle=curve.line.dash))
-    if len(handles) > 1 and first:
-        axis.legend(handles.values(), handles)
+        found.setdefault(curve.label, (colour, curve.line.dash))
+    return found
+
+
+def _shared(named):
+    """{label: (grey, dash)} where all panels with several lines have the same ones: those stand once, below."""
+    dashes = [{label: dash for label, (_, dash) in lines.items()} for lines in named if len(lines) > 1]
+    once = len(dashes) > 1 and all(own == dashes[0] for own in dashes)
+    return {label: (DARK, dash) for label, dash in dashes[0].items()} if once else {}
+
+
+def _line(colour, dash):
+    return Line2D([], [], color=colour, linestyle=dash)
 
 
 def layer_handles(layers: Iterable[Layer]) -> dict[str, Line2D]:
@@ -163,10 +192,11 @@ def layer_handles(layers: Iterable[Layer]) -> dict[str, Line2D]:
     return {layer.label: Line2D([], [], color=layer.colour) for layer in few(layers)}
 
 
-def _legend(figure, methods, drawn, perfect, limits):
-    """The legend below the panels: methods, layers, dashes and the grey line."""
+def _legend(figure, methods, drawn, shared, perfect, limits):
+    """Below the panels: what methods, shared lines, layers, dashes and the grey line are."""
     coloured = (method for method in methods if method.label and method.colour is not None)
     handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in coloured}
+    handles |= {label: _line(*style) for label, style in shared.items()}
     layered = [curve for *_, curves in drawn for curve in curves if curve.line.layer is not None]
     handles |= layer_handles(dict.fromkeys(curve.line.layer for curve in layered))
     handles |= {curve.label: Line2D([], [], color=DARK, linestyle=curve.line.dash) for curve in layered}
