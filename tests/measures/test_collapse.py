@@ -14,7 +14,7 @@ from sklearn.metrics import davies_bouldin_score
 from sklearn.neighbors import NearestCentroid
 
 import infojax.measures
-from infojax.measures import collapse, moments, passes, separation, simplex, variability
+from infojax.measures import collapse, moments, one_pass, passes, separation, simplex, variability
 from infojax.measures.collapse import collapse_from_passes, neural_collapse
 from infojax.measures.moments import ClassStats, class_stats
 from infojax.measures.one_pass import nc1_one_pass
@@ -683,7 +683,7 @@ def collapsed_derivatives():
 
 def test_the_table_is_complete():
     promised = set()
-    for module in (moments, variability, simplex, passes, separation, collapse):
+    for module in (moments, variability, one_pass, simplex, passes, separation, collapse):
         for name, item in vars(module).items():
             plain = inspect.unwrap(item) if callable(item) else item
             if getattr(plain, "__module__", "") != module.__name__ or name.startswith("_"):
