@@ -3,20 +3,23 @@
   PYTHONPATH=. python tests/killed.py --kills=100            # some minutes
   PYTHONPATH=. python tests/killed.py --kills=9 --life=200   # half an hour: does the memory of a process grow?
 
-Each process runs the command of one run after another, until it is killed anywhere between its start and twice the mean
-life: compiling, training, measuring, saving in the background. The next process repeats the command in the same folder.
-Every run must end with the rows and the bits of one that nobody killed. Lives are measured in CPU time, so that they
-get as far on a busy machine. Programs are kept in a folder that is empty at first: writing them is cut off as well.
+Each process runs the command of one run after another and is killed; the next one repeats the command in the same
+folder. Every second one dies anywhere between its start and twice the mean life, for instance while it compiles, the
+others soon after they have written a row: while they train, measure, or save in the background. Every run must end with
+the rows and the bits of one that nobody killed. Lives are measured in CPU time, so that they get as far on a busy
+machine. Programs are kept in a folder that is empty at first: writing them is cut off as well.
 """
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import resource
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +30,11 @@ FLAGS = [
     "--config.evaluate.points=2",
 ]  # fmt: skip
 LOADED = ["infojax.main", "infojax.tasks.train", "infojax.tasks.listing", "orbax.checkpoint", "optax", "flax.linen"]
+SOON = 1.0  # seconds of CPU time after a row
 WARM = 60  # seconds of a life before its memory counts
 
 
-def live(root: Path, limit: int | None) -> None:
+def live(root: Path, flags: Sequence[str], limit: int | None) -> None:
     """Runs the command in one folder after another; for the whole life of a process."""
     with open(root / "said.txt", "a") as file:
         os.dup2(file.fileno(), 1)
@@ -47,7 +51,7 @@ def live(root: Path, limit: int | None) -> None:
     born = time.time()
     for n in range(len(done(root)), 10**6):
         stream = ("never", "always")[n % 2]  # the same run, whether it is read from memory or step by step
-        code = main([*FLAGS, f"--config.data.stream={stream}", f"--workdir={root / str(n)}"])
+        code = main([*FLAGS, *flags, f"--config.data.stream={stream}", f"--workdir={root / str(n)}"])
         with open(root / "done.jsonl", "a") as file:
             row = {"run": n, "code": code, "born": born, "age": time.time() - born, "mib": resident()}
             file.write(json.dumps(row) + "\n")
@@ -60,7 +64,7 @@ def spent(pid: int) -> float:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return float("inf")
+        return math.inf
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -98,23 +102,38 @@ def growth(rows: list[dict]) -> float:
     return 3600 * float(np.dot(ages, sizes) / np.dot(ages, ages)) if ages else float("nan")
 
 
-def drill(root: Path, kills: int, life: float, seed: int = 0, limit: int | None = None, say=print) -> dict:
+def wait(process: multiprocessing.Process, root: Path, age: float | None, soon: float) -> None:
+    """Returns when a process has used `age` seconds of CPU time, or `soon` after its first new row; or has ended."""
+    before = rows_written(root)
+    while process.is_alive() and spent(process.pid) < (math.inf if age is None else age):
+        process.join(0.01)
+        if age is None and rows_written(root) > before:
+            age = spent(process.pid) + soon
+
+
+def rows_written(root: Path) -> int:
+    """Bytes of rows, of all runs so far."""
+    return sum(path.stat().st_size for path in root.glob("*/metrics.jsonl"))
+
+
+def drill(
+    root: Path, kills: int, life: float, seed: int = 0, limit: int | None = None, flags: Sequence[str] = ()
+) -> dict:
     """Kills so many processes and compares the runs; what happened.
 
     Args:
       life: mean seconds, of CPU time.
       limit: MiB of data that a process may have; one that ends because of it counts as killed.
+      flags: more of the command.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)  # loaded once: each process begins as a copy without devices
     rng, expected, compared, begun = np.random.default_rng(seed), None, 0, time.time()
     for killed in range(kills + 1):
-        process = context.Process(target=live, args=(root, limit), daemon=True)
+        process = context.Process(target=live, args=(root, flags, limit), daemon=True)
         process.start()
         if killed < kills:
-            age = rng.uniform(0, 2 * life)
-            while process.is_alive() and spent(process.pid) < age:
-                process.join(0.02)
+            wait(process, root, rng.uniform(0, 2 * life) if killed % 2 else None, rng.uniform(0, SOON))
         else:  # the last one may finish a run, and one more that nobody killed
             target = len(done(root)) + 2
             while len(done(root)) < target and process.is_alive():
@@ -129,7 +148,8 @@ def drill(root: Path, kills: int, life: float, seed: int = 0, limit: int | None 
             assert outcome(root / str(n)) == expected, f"{root / str(n)} differs from the first"
             shutil.rmtree(root / str(n))
         if finished > compared or killed == kills:
-            say(f"{time.time() - begun:.0f} s: {killed} killed, {finished} runs alike, {growth(done(root)):.1f} MiB/h")
+            took, slope = time.time() - begun, growth(done(root))
+            print(f"{took:.0f} s: {killed} killed, {finished} runs alike, {slope:.1f} MiB/h", flush=True)
         compared = finished
     assert "Traceback" not in said, said[-3000:]
     return {
