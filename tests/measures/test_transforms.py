@@ -13,7 +13,7 @@ import pytest
 from helpers import central_difference, with_spectrum
 
 import infojax as ij
-from infojax.measures import divergence, entropy, head_interplay, joint
+from infojax.measures import coding, divergence, entropy, head_interplay, joint
 
 LABELS = np.array([0, 1, 2, 0, 1, 3, 0, 1], np.int32)
 MASK = np.array([1, 1, 0, 1, 0, 1, 1, 0.0])
@@ -197,7 +197,7 @@ def test_types_are_kept(f, given, expected):
 def test_no_public_function_is_missing():
     public = {
         name
-        for module in (entropy, joint, head_interplay, divergence)
+        for module in (entropy, coding, joint, head_interplay, divergence)
         for name, value in inspect.getmembers(module, inspect.isfunction)
         if value.__module__ == module.__name__ and name in ij.__all__
     }
