@@ -6,17 +6,17 @@
 
 Choices: data, model, seeds. The encoder minimises I_V(h -> Dec(x, y)) - beta I_V(h -> y). A plain classifier is a large
 beta; Dubois et al. weight the other term, by 1 / beta. Training rows have sufficiency and minimality in bits, as the
-decoders of the game read them. These may be fooled: what fresh ones read of the frozen encoder is the number to claim.
+decoders of the game measure them. These may be fooled: report what newly trained decoders find in the frozen encoder.
 
-small: f- cut after its second block, 1,000 samples a class, three digits, AdamW and batch as in the thesis; which does
+small: f- cut after its second block, 1,000 per class, three digits, AdamW and batch as in the thesis, which does
 not train by eq. 1.5: the rest is ours. paper: released code of Dubois et al. (CIFAR-10, encoder of 3 x 2,048, 1,024
 features, decoders with one hidden layer of 128, Adam at 5e-5 falling to a hundredth, decoders at 50 times that, batch
-256, 100 epochs, 5 decoder steps on the same batch, no decay; betas 0.001 to 100, here from 0.1 to 1000 as 1 / beta).
-Ours there: a deterministic encoder with a ReLU, digits in one numbering instead of three, their mean instead of their
-sum, normalisation as for other data, fresh decoders never. tiny is ours.
+256, 100 epochs, 5 decoder steps on the same batch, no decay; their betas 0.001 to 100 are our 1 / beta, 0.1 to 1000).
+Our choices: a deterministic encoder with a ReLU, one numbering of digits instead of three, their mean instead of their
+sum, normalisation as for other data, decoders that are never reset. tiny is our own.
 
-Decoders learn on the batch that the encoder then answers: small batches (64) are learnt by heart, and the encoder
-answers that; and decoders that never begin anew are fooled. Hence batch 250 and reset_every in tiny.
+Decoders learn on the batch that the encoder then answers: small batches (64) are memorised, and the encoder
+answers that; and decoders that are never reset are fooled. Hence batch 250 and reset_every in tiny.
 small and paper were not run here.
 """
 
@@ -46,7 +46,7 @@ def get_config(string=""):
     else:
         if chosen.model == "mlp":
             config.model.options.update(widths=(128, 128, 128))
-        config.data.train_samples = 1000 if chosen.data == "digits" else 10_000  # as many of each class
+        config.data.train_samples = 1000 if chosen.data == "digits" else 10_000  # the same number of each class
         config.objective.update(batch_size=250, reset_every=120)
         config.epochs, config.evaluate.points, config.log.every = 120.0, 6, 20
     return config

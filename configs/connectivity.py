@@ -1,4 +1,4 @@
-"""Linear mode connectivity: networks on the line between two trained ones (Song et al. 2024, Fig. 3c).
+"""Linear mode connectivity: networks interpolated between two trained ones (Song et al. 2024, Fig. 3c).
 
   python -m infojax.main --config=configs/connectivity.py                                  digits, minutes on a CPU
   python -m infojax.main --config=configs/connectivity.py:tiny,data=cifar10_jpeg,init=different
@@ -7,7 +7,7 @@
   python -m infojax.report runs/connectivity/*                                             several in one comparison
 
 Choices: init = same (the text of the paper: the same parameters, another order of the data and other augmentation) or
-different (the caption of Fig. 3c: other parameters too); data, model and seeds as in interplay.py, a seed a pair.
+different (the caption of Fig. 3c: other parameters too); data, model and seeds as in interplay.py, one seed per pair.
 --config.path.fork=K lets the two part after K steps, as Frankle et al. 2020 do.
 
 21 networks (1 - w) h1 + w h2: accuracy, loss, MIR and HDR on test, each with batch statistics interpolated like weights

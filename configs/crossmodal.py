@@ -16,10 +16,10 @@ is missing is named with where to get it. A folder of one's own has its class na
 or from --config.data.names=FILE.
 
 Seeds and weights of CMA are trained together in one program; --config.how=loop takes the memory of one of them, and a
-CPU calls one compiled step for each. Each number of shots is a run folder of its own, since runs of one shot are 16 to
-90 times shorter than those of 16. Every seed draws shots of its own, those that CoOp draws with the seeds
+CPU calls one compiled step for each. Each number of shots has its own run folder, since runs of one shot are 16 to
+90 times shorter than those of 16. Every seed draws its own shots, those that CoOp draws with the seeds
 data.few_shot_seed, data.few_shot_seed + 1, ...; few_shot.txt lists them. Weight 0 is CoOp, and the accuracy of
-zero-shot CLIP is measured beside it.
+zero-shot CLIP is measured for comparison.
 
 Weights: safetensors by OpenAI's, open_clip's or Hugging Face's names; docs/clip_to_safetensors.py converts OpenAI's
 .pt files. Without any, small towers are first trained on every other training picture, with captions of all classes,

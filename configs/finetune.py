@@ -7,14 +7,14 @@
   python -m infojax.main --config=configs/finetune.py                                     from scratch, digits
 
 RUN is the folder of a run of any task that trains one network; this network, and without data=NAME the run's data, are
-taken from there. A masked auto-encoder goes on as the ViT of its encoder: mean of the patches, a norm of its own after
+taken from there. A masked auto-encoder continues as the ViT of its encoder: mean of the patches, a new norm after
 it, positions that are learned from now on, no decoder. Choices: weights, a RUN or a published file; data; model,
 where there is no RUN; seeds.
 
 Recipe: AdamW with betas of 0.9 and 0.999, weight decay 0.05, learning rate by depth (0.65 per block), warm-up and
 cosine to 0, drop path 0.1, mixup 0.8 or CutMix 1 with probability 1/2 each, label smoothing 0.1. Differences: a batch
 is mixed as one, labels of a mixed batch are smoothed alike, RandAugment is TorchSSL's (`strong`), there is no random
-erasing, and the last learning rate is 0, not 1e-6. An average of the weights (decay 0.999) is evaluated beside them.
+erasing, and the last learning rate is 0, not 1e-6. An average of the weights (decay 0.999) is evaluated too.
 
 tiny and small: batches of 64 and 256, lr 1e-3 per 256 samples, 30 and 100 epochs, the weak view. paper: batches of
 1,024, lr 5e-4 per 256, 100 epochs (base; for large --config.optimizer.layer_decay=0.75

@@ -14,9 +14,9 @@ unembedding of the p numbers. Log-softmax as of float64, as the released code's 
 computes in float32: --config.objective.log_softmax=float32. tiny: p = 43, 0.4 of the pairs, dim 64, width 256, learning
 rate 5e-3.
 
-Marks: memorised, the first evaluation with 99% of train right; generalised, the first with 99% of test.
+Marks: memorised, the first evaluation with 99% train accuracy; generalised, the first with 99% test accuracy.
 Expected (Song et al. 2024): while train is learnt by heart MIR rises and HDR falls; then MIR falls and HDR rises, until
-test is understood, when MIR is least and HDR falls from its peak. MIR of test at p = 113 (8,939 rows) is estimated,
+it generalises, when MIR is lowest and HDR falls from its peak. MIR of test at p = 113 (8,939 rows) is estimated,
 with half of the width of its bounds in the rows. What was run: docs/results.md.
 """
 

@@ -1,4 +1,4 @@
-"""Probes of frozen features: linear by LARS, logistic regression by L-BFGS, nearest neighbours, RankMe beside them.
+"""Probes of frozen features: linear by LARS, logistic regression by L-BFGS, nearest neighbours, and RankMe.
 
   python -m infojax.main --config=configs/probe.py --config.checkpoint=RUN               the newest checkpoint of a run
   python -m infojax.main --config=configs/probe.py --config.checkpoint=RUN --config.frozen.weights=ema

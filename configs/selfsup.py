@@ -12,8 +12,8 @@
 Choices: method (spectral, barlow, simclr, byol, vicreg, mae, umae, mmae; umae_released and mmae_released: with the
 gradient, mu and centring of the authors' scripts as they ran); data; model; seeds. Pages show the mutual information
 and joint entropy of two views of one held-out batch (Figs. 1 and 2), effective ranks (Fig. 4) with RankMe and LiDAR,
-divergences of the branches (Fig. 5), and pictures that a masked auto-encoder reconstructed. Accuracies are of a linear
-classifier trained beside the method: online, as in solo-learn's tables.
+divergences of the branches (Fig. 5), and a masked auto-encoder's reconstructions. Accuracies are those of a linear
+classifier trained alongside the method: online, as in solo-learn's tables.
 
 small: ResNet-18 with the CIFAR stem, one projector of 2048-256 for all methods, batches of 256, 200 epochs; for MAE a
 ViT-Tiny of patches of 4 and a decoder of 192 x 4, where mu B / D = 1.33 is that of the paper's ViT-Base at mu = 1.

@@ -2,7 +2,7 @@
 
   python -m infojax.main --config=configs/simplex.py        half a minute on a CPU
 
-The figure of the thesis is fictitious; this one is of a run, and all of it is ours: pictures of `synthetic`, a
+The figure of the thesis is fictitious; this one comes from a run, and its recipe is ours: pictures of `synthetic`, a
 perceptron with batch normalisation whose last hidden layer has three units after their ReLU, SGD with decay 0.01. Rows
 of the evaluator "cloud" have the training samples, class means and head rows. Features are not negative, so that
 classes end on three axes: their means less the global mean are the regular triangle of the figure.

@@ -6,7 +6,7 @@
       --coordinator=localhost:1234 --num_processes=2 --process_id=0                             here; and 1 beside it
 
 One sum over all devices, one decomposition a device and more, one step of a small network, one checkpoint written and
-read again in a folder under --workdir, which is then removed. Each says OK and its seconds, the last line is "all of it
+read again in a folder under --workdir, which is then removed. Each prints OK and its time, the last line is "all of it
 works", the code 0; what fails is named in one line, code 1. Expect as many processes as hosts and all devices of the
 pod. One that hangs is the last one named: not every host runs the command, or a firewall stands between them.
 Two processes with two CPU devices each: 10 s on two cores.
@@ -23,7 +23,7 @@ def get_config(string=""):
     config.data.options = dict(size=8, channels=1, num_train=64, num_test=10)
     config.objective.transform = "plain"
     config.samples_per_device = 8
-    config.matrices = 2  # a device
-    config.size = 64  # of a matrix
+    config.matrices = 2  # per device
+    config.size = 64  # rows of a matrix
     config.steps = 1
     return config

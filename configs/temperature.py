@@ -6,7 +6,7 @@
   python -m infojax.main --config=configs/temperature.py:paper,data=cifar100              the papers' recipe
 
 Choices: data, model and seeds (3) as in interplay.py. The loss is that of logits / temperature; accuracy and loss on
-test are of the logits as they are. Figures: accuracy and H(features), silhouette and Davies-Bouldin, NC1 against the
+test use the logits as they are. Figures: accuracy and H(features), silhouette and Davies-Bouldin, NC1 against the
 temperature; t-SNE of test at the lowest and the highest one, first seed.
 
 The papers name temperatures 1 and 10 and draw others; 2 and 5 are ours: --config.sweep.values=1 --config.sweep.values=4
@@ -33,5 +33,5 @@ def get_config(string=""):
     if chosen.preset == "tiny":
         config.evaluate.points = 6
         if chosen.model == "wide_resnet":
-            config.model.options.width = 1  # so many networks
+            config.model.options.width = 1  # a small network, since there are many
     return config

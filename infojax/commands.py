@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 BAD_INPUT, INTERRUPTED = 2, 130  # 128 + SIGINT, as a shell reports it
-CACHE_BYTES = 1 << 29  # of compiled programs; those unused for longest go first
+CACHE_BYTES = 1 << 29  # of compiled programs; the least recently used are removed first
 KEPT_IN = "jax_compilation_cache_dir"
 NO_CACHE = ("--no-cache", "--no_cache")
 
@@ -129,7 +129,7 @@ def one_line(name: str, work: Callable, errors: tuple) -> int:
 
 
 def versions() -> str:
-    """infojax with what it computes with, in one line."""
+    """The versions of infojax and of what it computes with, in one line."""
     import jax
     import numpy as np
 
@@ -141,7 +141,7 @@ def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
     """argv without `NO_CACHE`; unless it holds that, programs that XLA compiles are kept for the next command.
 
     They go to the user's cache folder (`cache_folder`), at most `CACHE_BYTES`; a folder that JAX was told of, by
-    JAX_COMPILATION_CACHE_DIR for instance, is left as it is. What cannot be written there is compiled again.
+    JAX_COMPILATION_CACHE_DIR for instance, is left alone. What cannot be written there is compiled again.
     """
     rest = [word for word in argv if word not in NO_CACHE]
     import jax
@@ -150,7 +150,7 @@ def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
         jax.config.update("jax_enable_compilation_cache", False)
         return rest
     told = getattr(jax.config, KEPT_IN)
-    if told is not None or find_spec("filelock") is None:  # JAX bounds it with that
+    if told is not None or find_spec("filelock") is None:  # JAX needs it to bound the cache
         return rest
     folder = cache_folder()
     try:
@@ -159,7 +159,7 @@ def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
             return rest
         new = next(folder.iterdir(), None) is None
         _remove_torn(folder)
-    except OSError:  # a home that is read-only, or full
+    except OSError:  # the home folder is read-only or full
         return rest
     if new and sys.stderr is not None and sys.stderr.isatty():
         say(name, f"compiling, once on this machine: programs are kept in {folder}; --no-cache keeps none")

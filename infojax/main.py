@@ -1,11 +1,11 @@
-"""Trains, measures and draws what a config says.
+"""Trains, measures and draws what a config describes.
 
   python -m infojax.main --config=configs/quickstart.py
   python -m infojax.main --config=configs/interplay.py:small,data=cifar100,seeds=3 --workdir=runs/c100
 
 After the colon a preset and the choices that other keys derive from; other keys are flags, --config.optimizer.lr=0.1.
 --list shows the configs with their choices, and the models, data sets, optimisers and schedules that they choose from;
-configs/NAME.py is the one that came with infojax where there is none here. --version tells what is installed.
+configs/NAME.py is the one that came with infojax if the folder has none. --version shows what is installed.
 --workdir is the run folder, by default runs/NAME/CHOICES; --dry_run prints the config, shapes and costs, and runs
 nothing. The run folder is all there is: the same command continues a run that was stopped. Compiled programs are kept
 for the next run in the user's cache folder, up to 512 MiB; --no-cache keeps none. With --distributed this is one of
@@ -106,7 +106,7 @@ def _quiet():
     sys.unraisablehook = lambda what: (
         inspect.iscoroutine(what.object) or "Event loop is closed" in str(what.exc_value) or hook(what)
     )
-    lost = False  # whether it was told that programs cannot be kept, which JAX tells of every one
+    lost = False  # whether the warning that programs cannot be kept was shown: JAX repeats it for each
 
     def tell(message, *_, **__):
         nonlocal lost

@@ -88,7 +88,7 @@ def refusal(path: str | Path, folder: bool = False) -> str:
         needed.append(parent)
     if not all(os.access(place, os.W_OK) for place in needed):
         return "no permission to write there"
-    if folder:  # some file systems let nobody make one, as /proc, and say so only then
+    if folder:  # some file systems, such as /proc, refuse only when one is made
         try:
             with tempfile.TemporaryDirectory(prefix=".infojax.", dir=needed[0]):
                 pass
@@ -138,7 +138,7 @@ def _create(temporary: Path, data: bytes, target: str | Path) -> None:
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
         with suppress(FileNotFoundError):
             old, new = os.stat(target), os.stat(temporary)
-            with suppress(OSError):  # only root gives files away, and not on every file system
+            with suppress(OSError):  # only root may change owners, and not on every file system
                 os.chown(temporary, old.st_uid, old.st_gid)
             if old.st_mode != new.st_mode:
                 os.chmod(temporary, stat.S_IMODE(old.st_mode))

@@ -27,8 +27,8 @@ from jax.experimental import multihost_utils
 WAIT = 3600  # seconds at a barrier: others may still be reading data, or drawing
 END = 5  # seconds for the others to arrive after this one has failed
 SILENCE = 80  # seconds without a sign of life after which a process counts as gone, and the others end
-LOOK = 2  # seconds between two looks for a SIGTERM of any process
-NOTICE = "RECEIVED_PREEMPTION_NOTICE"  # where JAX's preemption service notes one, for all
+LOOK = 2  # seconds between checks for a SIGTERM to any process
+NOTICE = "RECEIVED_PREEMPTION_NOTICE"  # the key under which JAX's preemption service records one for all
 FIREWALL = "a firewall in between is a usual cause (JAX_COORDINATOR_PORT=8476 sets another port)"
 
 
@@ -112,7 +112,7 @@ def run(program: Callable[[], int], settings: argparse.Namespace, name: str, sto
 def ended_alike(code: int) -> bool:
     """Whether all processes end, with this exit code or another; False if some are still elsewhere after `END` seconds.
 
-    For launchers that join the processes themselves, and must not wait for one that cannot come.
+    For launchers that join the processes themselves, and must not wait for one that never arrives.
     """
     try:
         _meet_at_the_end(code)
@@ -189,8 +189,8 @@ def _watch(name, seconds):
 def _noticed():
     """Whether JAX has noted that a process received SIGTERM."""
     try:
-        return bool(global_state.client.key_value_try_get(NOTICE))  # type: ignore[union-attr]  # while it is joined
-    except (jax.errors.JaxRuntimeError, AttributeError):  # there is no such note, or nobody to ask
+        return bool(global_state.client.key_value_try_get(NOTICE))  # type: ignore[union-attr]  # None once disconnected
+    except (jax.errors.JaxRuntimeError, AttributeError):  # nothing is recorded, or there is no service
         return False
 
 
@@ -200,7 +200,7 @@ def _stopped(name):
     os._exit(143)
 
 
-_told = threading.Event()  # of a SIGTERM to any of them
+_told = threading.Event()  # set once a SIGTERM was reported
 _over = threading.Event()  # the program has ended
 _last_words = threading.Lock()
 
@@ -246,7 +246,7 @@ def _told_of_the_end(alone):
         _jax.get_distributed_runtime_client = make
 
 
-_kept: list[Any] = []  # for as long as C++ may call it
+_kept: list[Any] = []  # keeps alive what C++ may call
 
 
 def _separate_output():

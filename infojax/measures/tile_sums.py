@@ -1,4 +1,4 @@
-"""What `tiles` needs to go through a C x C table that is never held: rows a tile at a time, and sums over tiles."""
+"""Traversal of a C x C table that is never held in memory, for `tiles`: rows tile by tile, and sums over tiles."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
 """Statistics over all pairs of classes of a vocabulary, summed tile by tile: CDNV, NC2, GNC2, NC3 and UNC3.
 
-Distances come from products of centred means, |a|^2 + |b|^2 - 2 <a, b>; those of near classes, which lose digits so,
-are computed again from differences. Sums run over at most a tile in float32 and over tiles in float64. Distances to a
+Distances come from products of centred means, |a|^2 + |b|^2 - 2 <a, b>; for near classes, which lose digits so, they
+are recomputed from differences. Sums run over at most a tile in float32 and over tiles in float64. Distances to a
 simplex ETF need no pairs: ||A / ||A|| - S||^2 = 2 - 2 <A, S> / ||A||, where A = W M^T, S = (I - J / C) / sqrt(C - 1),
 <A, S> is a trace and a product of sums, and ||W M^T||^2 = <W^T W, M^T M>, of D x D matrices in float64.
 """
@@ -21,7 +21,7 @@ from infojax.measures.vocabulary import NEAR, TILE, VocabularyStats, checked_hea
 
 
 class VocabularyCollapse(NamedTuple):
-    """Collapse of a vocabulary; floats and ints. Of centred class means m_c = mu_c - mu_C, u_c = m_c / ||m_c||.
+    """Collapse of a vocabulary, as floats and ints. Centred class means: m_c = mu_c - mu_C, u_c = m_c / ||m_c||.
 
     num_classes, left_out: classes that count, and classes with too few samples. coincident: pairs of equal means.
     cdnv: mean over pairs of (v_c + v_c') / (2 ||mu_c - mu_c'||^(2 k)), v_c the mean squared distance to mu_c.
@@ -212,7 +212,7 @@ def _square_distances(a, b, products, norms_a, norms_b):
 
 @jax.jit
 def _from_products(products, norms_a, norms_b):
-    """|a|^2 + |b|^2 - 2 <a, b>, and where it is so small that it has lost digits."""
+    """|a|^2 + |b|^2 - 2 <a, b>, and a mask of where it is so small that digits are lost."""
     both = (norms_a**2)[:, None] + (norms_b**2)[None, :]
     square = both - 2 * products
     return jnp.maximum(square, 0), square < NEAR * both

@@ -17,7 +17,7 @@ from infojax.measures import arrays
 from infojax.measures.arrays import AnyArray, ArrayLike
 
 TILE = 2048  # classes on a side of a tile: 16 MiB of products in float32
-NEAR = 1e-3  # of |a|^2 + |b|^2: squared distances below lose digits in |a|^2 + |b|^2 - 2 <a, b>, and are taken again
+NEAR = 1e-3  # of |a|^2 + |b|^2: smaller |a|^2 + |b|^2 - 2 <a, b> lose digits and are recomputed
 
 
 class VocabularyStats(NamedTuple):
@@ -55,7 +55,7 @@ def _type_of(name):
 
 
 def _mapped(name, shape):
-    """The array of a file, which is made of zeros where it is not there."""
+    """The array of a file, which is created with zeros if missing."""
     path, kind = f"{name}.npy", _type_of(os.path.basename(name))
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -132,7 +132,7 @@ def _updated(stats, z, labels, where):
 
 
 def _updated_files(stats, z, labels, where):
-    """`_updated` of the rows of the classes in the batch, which alone are read from the files and written back."""
+    """`_updated` for the rows of the classes in the batch; only these are read from the files and written back."""
     if not len(z):
         return stats
     labels, counted = np.asarray(labels), np.asarray(where)

@@ -78,7 +78,7 @@ def study(config: Any) -> Study:
     decoder = network(config.model, num_classes, shapes[objective.layer], start=objective.layer)
 
     def evaluators(tools, due):
-        """Those of a classifier, and at the end fresh decoders, of digits other than those of the training."""
+        """Those of a classifier, and at the end newly trained decoders, for other digits than in training."""
         yield from classifier(tools, due, config)
         samples = [tools.sample(split) for split in ("train", "test")]
         shapes = layer_shapes(tools.net, tools.transform, samples[0].x)

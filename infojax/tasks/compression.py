@@ -189,7 +189,7 @@ def first_of_each_class(source: Arrays, num_classes: int, key: str, settings: An
         raise ConfigError(f"data.{key} is {count}, but the smallest class has {have.min()}")
     shares = ratio ** -(np.arange(num_classes) / (num_classes - 1))
     wanted = np.maximum(1, np.rint((count or have.min()) * shares)).astype(int)
-    place = np.zeros(len(labels), int)  # of a sample within its class
+    place = np.zeros(len(labels), int)  # position of a sample within its class
     for c in range(num_classes):
         place[labels == c] = np.arange(have[c])
     chosen = np.flatnonzero(place < wanted[labels])

@@ -2,7 +2,7 @@
 
   --config=configs/interplay.py:small,data=cifar100,seeds=3 --config.optimizer.lr=0.1
 
-The string names a preset and the choices that other keys derive from; any other key is a flag of its own.
+The string names a preset and the choices that other keys derive from; any other key is a separate flag.
 """
 
 import shlex

@@ -68,7 +68,7 @@ def read_config(given: str) -> ConfigDict:
         config = _get_config(path, what)(*([string] if colon else []))
     except (ConfigError, Listing, KeyboardInterrupt):
         raise
-    except BaseException as error:  # whatever a file of one's own raises, SystemExit too
+    except BaseException as error:  # whatever the user's file raises, SystemExit too
         raise ConfigError(_where(error, path, what)) from None
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{what}: get_config returned {type(config).__name__}, expected an ml_collections.ConfigDict")

@@ -64,7 +64,7 @@ def parse(argv: Sequence[str]) -> tuple[FrozenConfigDict, str, bool]:
         _one_of_two(config, names)
         _own_optimizer(config, names)
         check_ranges(config, given)
-    except (AttributeError, KeyError, TypeError) as error:  # a config file of one's own
+    except (AttributeError, KeyError, TypeError) as error:  # the user's config file
         text = f"{given}: a key is missing or of another type than in the defaults of the task: {one_line(error)}"
         raise ConfigError(text) from None
     for name in dict.fromkeys(name for name in names if names.count(name) > 1 and name not in several):

@@ -133,7 +133,7 @@ def frozen_of(config: Any) -> Frozen:
 
 
 def study(config: Any, frozen: Frozen | None = None) -> Study:
-    """A linear classifier of frozen features, and what else is said of these before its first step.
+    """A linear classifier of frozen features, and what else is measured of these before its first step.
 
     Raises:
       ConfigError, DataError: names the key.

@@ -73,7 +73,7 @@ def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
     # Widths of the heads' layers, with batch normalisation or without; of methods that have them.
     config.projector = dict(widths=(2048, 256), norm=method != "simclr")
     config.predictor = dict(widths=(4096, 256))
-    config.online = dict(lr=0.1)  # of the linear classifier beside the method; 0: none
+    config.online = dict(lr=0.1)  # of the linear classifier trained alongside; 0: none
     settings = flat_settings(METHODS[method])
     config.objective = {key: value for key, value in settings.items() if key not in DERIVED}
     config.optimizer = optimizer_settings("larc", lr=0.4, weight_decay=1e-4, schedule="cosine_linspace")
@@ -167,7 +167,7 @@ def networks(config: ConfigDict, classes: int, shape: tuple[int, ...]) -> dict[s
 
 
 def optimizers(config: ConfigDict, total: int, nets: dict[str, Net]) -> optax.GradientTransformation:
-    """The optimiser of a config, and for "online" the same with a learning rate of its own and without weight decay."""
+    """The optimiser of a config, and for "online" the same with its own learning rate and no weight decay."""
     own = ConfigDict(config.optimizer.to_dict() | {"lr": config.online.lr, "weight_decay": 0.0})
     parts = {"main": optimizer(config.optimizer, total)}
     if "online" in nets:

@@ -168,7 +168,7 @@ def note_missing(counts: Sequence[int]) -> list[str]:
 
 
 def member(seed: int, draws: list[int]) -> tuple[dict[str, int], Seeds]:
-    """(facts, seeds) of the run of a seed: where each run has a draw of its own, its rows say which."""
+    """(facts, seeds) of the run of a seed: where each run has its own draw, its rows name it."""
     if len(draws) == 1:
         return {"seed": seed}, Seeds(seed, seed, seed)
     return {"seed": seed, "labelled_seed": seed}, Seeds(seed, seed, seed, part=draws.index(seed))

@@ -17,7 +17,7 @@ from infojax.processes import share, together
 from infojax.tasks.build.saved import TOWERS
 from infojax.tasks.config import ConfigError
 
-# What small towers are told of a picture: one of these, drawn at each step.
+# Captions for training small towers: one of these is drawn at each step.
 CAPTIONS = (
     "a photo of a {}.", "a picture of a {}.", "a blurry photo of a {}.", "a drawing of a {}.", "a close-up of a {}.",
     "a small {}.", "this is a {}.", "{}",

@@ -8,10 +8,10 @@ from infojax.train.schema import COORDINATES
 
 
 class Board:
-    """Events in a folder, created at the first number.
+    """Events in a folder, which is created when the first number is written.
 
     Args:
-      folder: of the event files.
+      folder: where the event files go.
       step: TensorBoard drops what earlier files hold past it, as `RunFolder.continue_from` drops rows.
     """
 
@@ -20,7 +20,7 @@ class Board:
         self._writer: Any = None
 
     def row(self, kind: str, step: int, time: float, values: Mapping[str, Any]) -> None:
-        """Writes the floats of a row, as "eval/test/mir"; with several runs in one program as "run0/eval/test/mir",
+        """Writes the floats of a row as "eval/test/mir"; with several runs in one program as "run0/eval/test/mir",
         for a layer as "eval/test/layer1/nc1".
 
         Rows along a coordinate other than time are left out: they have many values at one step.

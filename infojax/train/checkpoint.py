@@ -17,7 +17,7 @@ import numpy as np
 from infojax.processes import same, share, together
 
 LARGEST_STEP = 2**53
-PASSING = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")  # of TensorStore
+PASSING = ("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED")  # may pass
 
 
 class CheckpointError(RuntimeError):
@@ -25,7 +25,7 @@ class CheckpointError(RuntimeError):
 
 
 class UnwrittenError(CheckpointError):
-    """The system could not write a checkpoint: a full disk, a folder that is gone."""
+    """The system could not write a checkpoint: the disk is full, or the folder was removed."""
 
 
 class Checkpoints:
@@ -72,9 +72,9 @@ class Checkpoints:
         """Writes the state of a step; returns before it is on disk, and its arrays may be donated right away.
 
         Args:
-          metrics: by which the best is chosen; facts: further plain values to remember, for `facts`.
+          metrics: values by which the best checkpoint is chosen; facts: further plain values, returned by `facts`.
         Raises:
-          UnwrittenError: this one or the last could not be written, as on a full disk; earlier ones are intact.
+          UnwrittenError: this checkpoint or the last could not be written, as on a full disk; earlier ones are intact.
         """
         try:
             known = {"sums": sums(state), "facts": facts or {}, "step": int(step)}
@@ -126,7 +126,7 @@ class Checkpoints:
         return self._known(step).get("facts", {})
 
     def _known(self, step):
-        """What `save` wrote beside the state; {} for a checkpoint from before it did.
+        """What `save` wrote along with the state; {} for a checkpoint from before it did.
 
         Raises:
           ValueError: it is damaged, or belongs to another step.
@@ -144,7 +144,7 @@ class Checkpoints:
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """(step, state) of the newest readable checkpoint, or None if there is none.
 
-        A checkpoint that cannot be read is skipped with a warning and, unless the folder is read only, put aside.
+        A checkpoint that cannot be read is skipped with a warning and, unless the folder is read-only, moved aside.
 
         Args:
           like: a State whose leaves have the shapes, types and shardings to restore to.
@@ -194,7 +194,7 @@ class Checkpoints:
                     raise CheckpointError(f"{self.folder}: checkpoint {step} cannot be read ({found})") from None
                 if isinstance(_cause(error), KeyError | json.JSONDecodeError | FileNotFoundError):
                     found = "its metadata is damaged"
-                elif found.startswith("NOT_FOUND"):  # TensorStore's text goes on with the whole specification
+                elif found.startswith("NOT_FOUND"):  # TensorStore appends its whole specification
                     found = "a part of its data is missing"
         return next(filter(None, share(found)), None)
 
@@ -257,7 +257,7 @@ def _abstract(leaf):
 
 
 def _place(path):
-    """Dotted path; a field of a tuple and a key of a dict read the same."""
+    """Dotted path; fields of tuples and keys of dicts are written alike."""
     return ".".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in path)
 
 

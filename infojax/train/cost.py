@@ -16,7 +16,7 @@ class Cost(NamedTuple):
 
     Attributes:
       flops: floating-point operations as XLA counts them, or None where it does not.
-      seconds: of one step, or None; compile_seconds: of the first call, minus one step.
+      seconds: duration of one step, or None; compile_seconds: duration of the first call, minus one step.
     """
 
     flops: float | None

@@ -16,7 +16,7 @@ class Fed(NamedTuple):
     Attributes:
       step: the step, () int32.
       rows: view -> {"x", "labels", "index"}.
-    For a group of runs each leaf has a leading axis of runs; for several steps per call, one of steps before that.
+    For a group of runs each leaf has a leading axis of runs; for several steps per call, an axis of steps before it.
     """
 
     step: Any
@@ -46,13 +46,13 @@ def draw(
     Args:
       data: source -> {"x": (N, ...) samples as stored, "labels": (N,), ...}, on the device; whatever else a source has
         per sample (such as the labels of `relabel`) is drawn along as `Batch.extra`.
-      views: of an objective.
+      views: the objective's views.
       transforms: name -> function of (key, samples as stored), by name in the views.
       seeds: `Seeds`; the order decides which samples, the noise how they are transformed.
       fed: the rows of this step, for views that the host reads instead; `data` may still have other arrays of their
         sources, which are drawn along.
       parts: source -> (P, n) rows of each of its parts, of which a run takes the one that its seeds name; a source that
-        is not mentioned is taken whole. What the host reads is of the right part already.
+        is not mentioned is used in full. What the host reads already comes from the right part.
     """
     batch, noise = {}, jax.random.fold_in(stream("noise", seeds.noise), step)
     for place, view in enumerate(views):

@@ -20,20 +20,20 @@ from infojax.parallel import from_local_rows, local_rows, replicated
 from infojax.train.draw import Fed, indices
 
 BLOCK = 64  # steps whose samples are drawn at once
-AHEAD = 2  # calls of the device whose samples are being read or wait
+AHEAD = 2  # device calls whose samples are being read or are waiting
 
 
 class Feed:
-    """feed(k, n) -> `Fed` of the n steps from k on; steps are asked for in order, from any first one on.
+    """feed(k, n) -> `Fed` for the n steps from k on; steps must be requested in order, starting anywhere.
 
     Args:
       sources: those of the views that are read by the host.
       views: of the objective.
       seeds: of the run, or of a group of runs with a leading axis.
-      until: last step of the run.
+      until: the last step of the run.
       mesh: the same as for the step's transforms.
-      steps: most that are asked for at once.
-      parts: as of `infojax.train.draw.draw`.
+      steps: the largest number requested at once.
+      parts: as for `infojax.train.draw.draw`.
 
     Attributes:
       waited: seconds for which the devices had nothing to do because rows were not there yet, after the first step.
@@ -59,7 +59,7 @@ class Feed:
         ]
         self._waiting: deque[tuple[int, Future]] = deque()
         self._ahead = AHEAD * steps
-        self._next: int | None = None  # step to be read
+        self._next: int | None = None  # the next step to read
         self._drawn: tuple[int, list[np.ndarray]] = (-1, [])
         self._threads = ThreadPoolExecutor(min(self._ahead, 4), "infojax-feed")
 
@@ -69,7 +69,7 @@ class Feed:
         return len(reading) == count and all(future.done() for _, future in reading)
 
     def __call__(self, step: int, count: int = 1) -> Fed:
-        """Raises DataError from reading; ValueError if steps are not asked for in order."""
+        """Raises DataError from reading; ValueError if steps are not requested in order."""
         if self._next is None:
             self._next = step
         self._read_ahead()
@@ -111,7 +111,7 @@ class Feed:
         """[samples (*runs, n) of each view] of this process's devices at a step; drawn for many steps at once."""
         first = step - step % BLOCK
         if self._drawn[0] != first:
-            # Where there is a CPU beside the devices, they are not interrupted.
+            # Where JAX also has a CPU device, the accelerators are not interrupted.
             with jax.default_device(cpu) if (cpu := _cpu()) else nullcontext():
                 many = [np.asarray(draw(self._seeds, first + np.arange(BLOCK))) for draw in self._draw]
             # "all" is not fed.
@@ -152,5 +152,5 @@ def _drawing(view, place, num_samples, grouped, parts):
 def _cpu():
     try:
         return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # the platforms that are enabled have none
+    except RuntimeError:  # the enabled platforms do not include a CPU
         return None

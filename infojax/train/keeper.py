@@ -26,7 +26,7 @@ class Evaluator(NamedTuple):
     """What is measured at fixed weights.
 
     Attributes:
-      name: of its rows.
+      name: the name that its rows carry.
       due: step -> whether it runs there.
       run: {"raw": `Model`, ...} from `Objective.evaluated` -> yields (name, value) pairs, which make a row. The value
         "not_finite" names the network output that is NaN or Inf; other values may themselves be NaN or Inf.
@@ -64,7 +64,7 @@ class Keeper:
         return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
 
     def finished(self, k: int, state: Any) -> bool:
-        """Whether no run changes any more: each is finished, or was frozen before step k."""
+        """Whether no run changes any more: each has finished, or was frozen before step k."""
         return bool(np.all(np.logical_or(self.objective.finished(state), np.asarray(state.step) < k)))
 
     def restore(self, state: Any) -> tuple[int | None, Any]:
@@ -105,7 +105,7 @@ class Keeper:
         if not self.due(place) and not ends:
             return
         jax.block_until_ready(state)  # dispatched work counts as the steps' time
-        # A frozen run stays at the step before its numbers were no longer finite.
+        # A frozen run stays at the last step at which its numbers were finite.
         frozen = [{"frozen": True} if step < k else {} for step in np.atleast_1d(state.step)] if self.runs else [{}]
         if metrics is not None and self.log(place):
             with self._timed("rows"):

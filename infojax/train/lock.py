@@ -16,7 +16,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # where it is not at hand
+    fcntl = None  # type: ignore[assignment]  # where it does not exist
 
 BEAT = 5.0  # seconds between touches
 PATIENCE = 3  # beats without a touch after which a run is considered gone
@@ -29,7 +29,7 @@ class InUseError(RuntimeError):
 def check_free(path: str | Path) -> None:
     """Raises InUseError if another process holds the lock of a file; acquires and creates nothing.
 
-    An early check before long work; where there are no locks it is silent, and `Lock` decides.
+    An early check before long work; where locks are not supported it does nothing, and `Lock` decides.
     """
     with suppress(OSError), open(path, encoding="utf-8") as file:
         try:
@@ -87,7 +87,7 @@ class Lock:
         self._file.close()  # closing unlocks
 
     def _lock(self):
-        """True: acquired. False: somebody else has it. None: there are no locks here."""
+        """True: acquired. False: another process holds it. None: locks are not supported."""
         if fcntl is None:
             return None
         try:
@@ -101,7 +101,7 @@ class Lock:
     def _alive(self, owner, locked):
         if locked and owner["host"] == platform.node():
             return False
-        before = os.stat(self.path).st_mtime_ns  # by the clock of the file server, which all hosts share
+        before = os.stat(self.path).st_mtime_ns  # on the file server's clock, which all hosts share
         for _ in range(PATIENCE):
             time.sleep(BEAT)
             if os.stat(self.path).st_mtime_ns != before:
@@ -120,4 +120,4 @@ class Lock:
             try:
                 os.utime(self.path)
             except OSError:
-                return  # the folder is gone; the next write to it reports that
+                return  # the folder was removed; the next write to it reports that

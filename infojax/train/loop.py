@@ -88,9 +88,9 @@ def fit(
       rows: a RunFolder, or None.
       checkpoints: `Checkpoints`, or None; the run continues from the newest readable one.
       log, save: step -> whether it is due.
-      progress: called with (step, values) at logged steps, after evaluations, with "phase" when one begins, and with
+      progress: called with (step, values) at logged steps, after evaluations, with "phase" as each begins, and with
         "note" for a line that stays.
-      feed: of what the host reads for every step, or None.
+      feed: supplies what the host reads for every step, or None.
       steps_per_call: updates per device call; 1 on CPU, where a loop inside a program is slower.
       runs: for several runs in one program (`map_runs`), what tells each apart, such as {"seed": 0}: part of its rows.
     Raises:
@@ -110,7 +110,7 @@ def fit(
             if k != restored:  # else all of this was done before the checkpoint
                 try:
                     keeper.measure(k, state, metrics, until if ends else k, ends)
-                except Preempted:  # from decoders trained there: rows of a step are complete, or dropped
+                except Preempted:  # from an evaluator that trains: rows of a step are complete, or dropped
                     raise Preempted(keeper.dropped(k, f"stopped while step {k} was measured")) from None
             stopping = asked()
             if stopping:

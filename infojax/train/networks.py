@@ -9,7 +9,7 @@ from infojax.objectives import Head, Net
 
 
 def as_net(module: Any, *inputs: Any, start: str | None = None, param_dtype: Any = None) -> Net:
-    """A `Net` of a module that is called as module(*inputs, train=...).
+    """A `Net` from a module that is called as module(*inputs, train=...).
 
     Args:
       inputs: arrays or ShapeDtypeStructs, a batch of its inputs; the batch size does not matter.

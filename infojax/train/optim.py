@@ -42,7 +42,7 @@ def scale_by_layer(decay: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-BEFORE = ("token", "position", "patches")  # of a ViT, what comes before its blocks
+BEFORE = ("token", "position", "patches")  # what precedes the blocks of a ViT
 
 
 def _block(name):
@@ -192,7 +192,7 @@ def larc(
     schedule is only a bound. A matrix with |p| = 0 or |g| = 0 has neither decay nor adaptation.
 
     References:
-      solo-learn's LARS with clip_lr, which its recipes for CIFAR have, with momentum 0; NVIDIA's LARC.
+      solo-learn's LARS with clip_lr, used with momentum 0 in its recipes for CIFAR; NVIDIA's LARC.
     """
 
     def update(updates, state, params=None):

@@ -74,7 +74,7 @@ class Progress:
         if self.folder is not None and now - self.beaten > STATUS_SECONDS:
             self.folder.status(step=step, total=self.total, state="running")
             self.beaten = now
-        if COORDINATES.keys() & values.keys():  # of a network other than the trained one
+        if COORDINATES.keys() & values.keys():  # measured on a network other than the trained one
             return
         if "layer" in values:
             place = ", ".join(filter(None, (values["layer"], values.get("split"))))
@@ -124,7 +124,7 @@ class Progress:
                     keep(name, values[name])
 
     def _show(self, text, now, always=False, stays=False):
-        with suppress(OSError):  # the reader of the lines has gone; the run goes on
+        with suppress(OSError):  # whoever read the lines has gone; the run continues
             if self.live is not None and stays:
                 self.live.console.print(text, markup=False, highlight=False)
             elif self.live is not None:

@@ -35,7 +35,7 @@ MAY_DIFFER = (
 )  # fmt: skip
 FILES = (".lock", "config.json", "env.json", "metrics.jsonl", "status.json", "report.html")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
-MATTERS = ("evaluate.convention", "evaluate.batch_size")  # yet must not differ: outputs may depend on the batch
+MATTERS = ("evaluate.convention", "evaluate.batch_size")  # must agree nonetheless: outputs may depend on the batch
 
 
 class RunFolder:
@@ -94,7 +94,7 @@ class RunFolder:
                 f"{known} is missing, but there are {'checkpoints' if trained else 'rows'}: it says what they are of; "
                 "restore it, or choose another workdir"
             )
-        if begun:  # else nothing has been done yet
+        if begun:  # otherwise nothing has been done yet
             _same_run(self.folder, _settings(known), config)
         elif known.exists() and not (self.folder / "env.json").exists():
             raise RunFolderError(f"{known} is not of a run, which has an env.json beside it; choose another workdir")
@@ -115,8 +115,8 @@ class RunFolder:
         only the timing row may have been written.
 
         Args:
-          step: of the restored checkpoint; -1 if there is none.
-          facts: about the folder when that checkpoint was written, or None.
+          step: the restored checkpoint's step; -1 if there is none.
+          facts: what that checkpoint remembers about the folder, or None.
         Returns:
           Number of dropped lines.
         Raises:
@@ -218,7 +218,7 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        with suppress(*[OSError] * bool(kind)):  # what ended the run is what is told
+        with suppress(*[OSError] * bool(kind)):  # report what ended the run
             self.close()
 
 

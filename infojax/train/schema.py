@@ -4,12 +4,12 @@ Everything else in a row is a measured number, under the name of its quantity.
 """
 
 NUMBER = (int, float)
-KINDS = ("train", "eval", "timing")  # of the batch just trained on, of an evaluator, of the clock
+KINDS = ("train", "eval", "timing")  # from the batch just trained on, an evaluator, the clock
 # What a row may be measured along besides time: name -> label. A row that carries one is not on the axis of time.
 COORDINATES = {"weight": "interpolation weight", "sparsity": "sparsity"}
-# Two rows that agree in all of these (and in the swept hyper-parameter) have the same place: the later one counts.
+# Of two rows that agree in all of these (and in the swept hyper-parameter), the later one counts.
 IDENTIFYING = {"kind": str, "step": int, "run": int, "split": str, "layer": str, **dict.fromkeys(COORDINATES, NUMBER)}
-OF_LAYER = {"layer": str, "depth": NUMBER, "dim": int}  # the other two only in rows that have "layer"
+OF_LAYER = {"layer": str, "depth": NUMBER, "dim": int}  # "depth" and "dim" occur only in rows that have "layer"
 # Keys that say how a row came about; None allows anything.
 ORIGIN = {
     "time": None, "seed": int, "labelled_seed": int, "evaluator": str, "n": int, "convention": str, "frozen": bool,
@@ -19,7 +19,7 @@ TYPES = IDENTIFYING | OF_LAYER | ORIGIN
 SEVERAL_A_SPLIT = COORDINATES.keys() | {"layer"}  # rows with these have several values of one name at a step
 # Points in the plane and in space: lists, each as long as "labels".
 POINTS = ("tsne_x", "tsne_y"), ("cloud_x", "cloud_y", "cloud_z")
-# Lists with a number for each of "class_names"; "similarity_map", where it is there, has such a list for each.
+# Lists with a number for each of "class_names"; "similarity_map", if present, has such a list for each.
 BY_CLASS = ("class_count", "class_accuracy", "class_entropy", "class_own", "class_hardest")
 
 

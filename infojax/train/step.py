@@ -118,7 +118,7 @@ def map_runs(step: Step, how: str) -> Step:
     """The step for several runs at once: state, seeds and swept leaves of the objective have a leading axis of runs.
 
     A run with a NaN or Inf is frozen: it keeps its previous state (from which it retries the same step in vain), its
-    metrics are marked `frozen`, and the others go on.
+    metrics are marked `frozen`, and the other runs continue.
 
     Args:
       step: from `make_step`.
@@ -172,7 +172,7 @@ def _frozen_where_not_finite(update):
         checked = {name: metrics[name] for name in ("loss", "grad_norm") if name in metrics}
         fine = all_finite((after, checked))  # a ratio among the metrics may be 0 / 0
         if fed is not None:
-            fine &= fed.step == state.step  # the rows are those of another step than the one that it would retry
+            fine &= fed.step == state.step  # the rows belong to a different step from the one it would retry
         return jax.tree.map(lambda new, old: jnp.where(fine, new, old), after, state), metrics | {"frozen": ~fine}
 
     return guarded

@@ -27,7 +27,7 @@ from infojax.tasks.build.checks import check_choice
 from infojax.tasks.config import ConfigError
 
 STREAM = ("auto", "always", "never")
-SHARE = 2  # of a device's memory 1 / SHARE may be data; on a CPU 1 / 2 SHARE, where they lie twice
+SHARE = 2  # data may take 1 / SHARE of a device's memory; on a CPU half of that, where they are held twice
 MEASURED = 50_000  # samples of a split that is read from disk, where the config does not say how many
 NORMALISED = 2**30  # values that means and deviations are taken over at most
 
@@ -54,7 +54,7 @@ def loaded(config: Any, source: Source) -> tuple[Source, tuple[str, ...]]:
     Raises:
       DataError: it does not fit into the machine's memory.
     """
-    if "stream" not in config.data:  # of a run from before there was the choice
+    if "stream" not in config.data:  # a run older than this option
         return in_memory(source), ()
     check_choice(config, "data.stream", STREAM)
     # uint8 pictures, int32 tokens

@@ -21,7 +21,7 @@ TORCH = (".pt", ".pth", ".pth.tar", ".bin", ".ckpt")
 
 
 def network(settings: Any, num_classes: int, *like: Any, start: str | None = None, **options: Any) -> Net:
-    """The net of a config; `like` are batches of what it is called with. With `start`, only what follows that stage.
+    """The net of a config; `like` are batches of its inputs. With `start`, only what follows that stage.
 
     If `settings` names a file of `weights`, `init` returns these instead of drawing any.
 
@@ -40,7 +40,7 @@ def with_weights(net: Net, module: Any, file: str) -> Net:
     """The net whose `init` gives the parameters and statistics of a checkpoint; says what is left out.
 
     Args:
-      module: of `infojax.models`, whose net it is.
+      module: the net's module, from `infojax.models`.
       file: .safetensors or .npz, with the names that `infojax.models.convert` knows; or the folder of a run, whose
         newest checkpoint is taken, of its first network if there are several.
     Raises:

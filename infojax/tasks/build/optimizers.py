@@ -130,7 +130,7 @@ def optimizer(settings: Any, total: int, updates: int = 1, factor: float = 1.0) 
     """The optax transformation of the section "optimizer".
 
     Args:
-      total: steps of the run; updates: of this optimiser per step; factor: of its learning rate.
+      total: steps of the run; updates: this optimiser's updates per step; factor: multiplies its learning rate.
     Raises:
       ConfigError: unknown name, or a warm-up that the schedule does not have or that is too long.
     """

@@ -13,7 +13,7 @@ class Run(NamedTuple):
     Attributes:
       facts: what identifies it in its rows, as {"temperature": 10.0, "seed": 0}.
       seeds: where its randomness comes from.
-      floats: fields of the objective with values of its own.
+      floats: fields of the objective for which it has its own values.
     """
 
     facts: dict[str, Any]

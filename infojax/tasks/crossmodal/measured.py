@@ -1,4 +1,4 @@
-"""What is measured of a study: the shots of each run, the test samples, novel classes, zero-shot CLIP beside them."""
+"""What is measured of a study: the shots of each run, the test samples, novel classes, and zero-shot CLIP."""
 
 import dataclasses
 import math

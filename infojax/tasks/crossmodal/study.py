@@ -26,7 +26,7 @@ from infojax.tasks.train import say_once, train
 
 
 def run(config: ConfigDict, workdir: str | Path, dry_run: bool = False) -> Any:
-    """Trains, measures and draws, for each number of shots in a folder of its own; returns the last state.
+    """Trains, measures and draws, each number of shots in its own folder; returns the last state.
 
     The method "features" trains nothing and writes what `save_features` says.
     """
