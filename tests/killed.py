@@ -99,7 +99,7 @@ def growth(rows: list[dict]) -> float:
 
 
 def drill(root: Path, kills: int, life: float, seed: int = 0, limit: int | None = None, say=print) -> dict:
-    """Kills so many processes and compares the runs; what happened.
+    """Kills a number of processes and compares the runs; returns what happened.
 
     Args:
       life: mean seconds, of CPU time.
