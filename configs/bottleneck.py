@@ -11,7 +11,7 @@ decoders of the game measure them. These may be fooled: report what newly traine
 small: f- cut after its second block, 1,000 per class, three digits, AdamW and batch as in the thesis, which does
 not train by eq. 1.5: the rest is ours. paper: released code of Dubois et al. (CIFAR-10, encoder of 3 x 2,048, 1,024
 features, decoders with one hidden layer of 128, Adam at 5e-5 falling to a hundredth, decoders at 50 times that, batch
-256, 100 epochs, 5 decoder steps on the same batch, no decay; their betas 0.001 to 100 are our 1 / beta, 0.1 to 1000).
+256, 100 epochs, 5 decoder steps on the same batch, no decay; betas 0.001 to 100; ours, as 1 / beta, 0.1 to 1000).
 Our choices: a deterministic encoder with a ReLU, one numbering of digits instead of three, their mean instead of their
 sum, normalisation as for other data, decoders that are never reset. tiny is our own.
 

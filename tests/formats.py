@@ -14,7 +14,7 @@ rng = np.random.default_rng(0)
 
 
 def refused(*parts):
-    """A one-line DataError that says all of these."""
+    """A one-line DataError that contains all of these."""
 
     class Check:
         def __enter__(self):

@@ -119,7 +119,7 @@ def rows_written(root: Path) -> int:
 def drill(
     root: Path, kills: int, life: float, seed: int = 0, limit: int | None = None, flags: Sequence[str] = ()
 ) -> dict:
-    """Kills so many processes and compares the runs; what happened.
+    """Kills a number of processes and compares the runs; returns what happened.
 
     Args:
       life: mean seconds, of CPU time.

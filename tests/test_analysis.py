@@ -1,4 +1,4 @@
-"""`analyze`: the numbers equal the measures, whatever goes in; what goes wrong is said in one line."""
+"""`analyze`: the numbers equal the measures, whatever goes in; what goes wrong is reported in one line."""
 
 import json
 import re

@@ -247,7 +247,7 @@ def test_a_stored_member_is_held_to_its_checksum(tmp_path, order, read):
     data = bytearray((tmp_path / "f.npz").read_bytes())
     data[300_000] ^= 1  # a value that looks as good as any
     arrays = open_arrays(write(tmp_path / "f.npz", bytes(data)))
-    assert arrays["y"].load().tolist() == [0, 1, 2]  # the other member is whole
+    assert arrays["y"].load().tolist() == [0, 1, 2]  # the other member is intact
     with pytest.raises(FeatureFileError, match="f.npz: z: cannot be read: its CRC-32 is wrong: the data are damaged"):
         {"blocks": lambda z: list(z.blocks(8)), "take": lambda z: z.take(np.arange(5)), "load": lambda z: z.load()}[
             read

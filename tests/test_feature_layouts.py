@@ -521,7 +521,7 @@ def test_weights_in_shards():
 
 
 def test_the_command_measures_layers_of_hidden_states(hidden, capsys):
-    """From the file to numbers: the effective rank of each layer, beside a float64 SVD in NumPy."""
+    """From the file to numbers: the effective rank of each layer, against a float64 SVD in NumPy."""
     import json
 
     vllm(hidden, [5, 2, 1, 4])

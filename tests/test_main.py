@@ -169,7 +169,7 @@ def test_dry_run(tmp_path, capsys):
 
 
 def test_more_samples_than_there_are(tmp_path, capsys):
-    """All are used, which is said once for each key."""
+    """All are used, which is reported once for each key."""
     flags = ["--config.data.train_samples=5000", "--config.evaluate.test_samples=400", "--dry_run"]
     assert main([TINY, *flags, f"--workdir={tmp_path}/none"]) == 0
     said = capsys.readouterr().out.splitlines()
@@ -265,7 +265,7 @@ def test_a_run_that_is_cut_off(what, code, says, tmp_path, capfd, monkeypatch):
     assert main([TINY, *SHORT, ONE_DEVICE, f"--workdir={folder}"]) == code
     said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("step ")]
     assert len(said) == 1 and said[0].startswith("infojax.main: ") and says in said[0]
-    assert (folder / "status.json").exists() == (what is not gone)  # nothing says that there is a run
+    assert (folder / "status.json").exists() == (what is not gone)  # nothing suggests that there is a run
 
 
 def test_training_that_is_not_finite(tmp_path, capfd):
@@ -317,7 +317,7 @@ def handled(pid, number):
 
 
 def test_the_list_names_everything_that_configs_choose_from():
-    """In a process of its own: neither TensorFlow is imported nor a device started."""
+    """In a separate process: neither TensorFlow is imported nor a device started."""
     program = (
         "import sys; from infojax.main import main; assert main(['--list']) == 0; import jax; "
         "assert 'tensorflow' not in sys.modules and not jax._src.xla_bridge._backends"
@@ -462,7 +462,7 @@ def test_a_folder_of_pictures(pictures, tmp_path, capsys):
 
 
 def test_pictures_with_a_constant_channel(pictures, tmp_path, capsys):
-    """Nothing is divided by a deviation of zero, and it is said."""
+    """Nothing is divided by a deviation of zero, and a note reports it."""
     for path in pictures.rglob("*.png"):
         x = np.array(Image.open(path))
         x[..., 1] = 7

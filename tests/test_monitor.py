@@ -295,7 +295,7 @@ def test_a_monitor_that_takes_too_long_says_so(rng, monkeypatch):
 
 
 def test_rows_of_a_damaged_or_shared_folder(rng, tmp_path, monkeypatch):
-    """A cut line costs no new row, a second writer and lost rows are told, and a full disk ends no training."""
+    """A cut line costs no new row, a second writer and lost rows are reported, and a full disk ends no training."""
     (tmp_path / "metrics.jsonl").write_text('{"kind": "ev')
     first, second = (ij.Monitor(str(tmp_path), every=1, capacity=12, measures=CHEAP) for _ in range(2))
 

@@ -1,4 +1,4 @@
-"""Outputs are whole or as they were; links, FIFOs and permissions stay what they are. Nothing here touches /dev."""
+"""Outputs are complete or unchanged; links, FIFOs and permissions stay what they are. Nothing here touches /dev."""
 
 import os
 import stat

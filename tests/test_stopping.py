@@ -27,7 +27,7 @@ def started(*arguments):
 
 
 def stopped(running):
-    """(exit code, what the command said) after SIGTERM."""
+    """(exit code, what the command printed) after SIGTERM."""
     running.send_signal(signal.SIGTERM)
     said = [line.rstrip() for line in running.stdout if line.startswith("infojax.main")]
     return running.wait(), said

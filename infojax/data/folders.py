@@ -13,7 +13,7 @@ from infojax.data.source import ROLES, DataError, Dataset, counted, listing, pri
 from infojax.data.split_files import read_split_file
 
 LARGEST = 224  # pixels per side, if no size is given
-HIDDEN = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")  # prefixes of what systems put beside files
+HIDDEN = (".", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN")  # prefixes of what systems add to folders
 SPLIT_NAMES = tuple(name for usual in ROLES.values() for name in usual)
 COLOURS = {
     "1": "black and white", "L": "grey", "LA": "grey with an alpha channel, which is dropped",
@@ -48,7 +48,7 @@ def folder(
       train_split, test_split: names of the splits for training and measuring; by default train, and test or else val,
         valid or validation.
       test_fraction: share of each class of train that is held out as test; 0: a fifth if there are no splits at all.
-      seed: of the held-out selection.
+      seed: seed of the held-out selection.
     Raises:
       DataError: no pictures, or some cannot be read.
     """
@@ -302,7 +302,7 @@ def _conversions(found, channels):
     kinds = [
         f"{count:,} {COLOURS.get(mode, 'in ' + mode)}"
         for mode, count in modes.most_common()
-        if mode != ("RGB" if channels == 3 else "L") and mode[0] not in "IF"  # which have notes above
+        if mode != ("RGB" if channels == 3 else "L") and mode[0] not in "IF"  # these have notes above
     ]
     if kinds:
         yield f"folder: converted to {'RGB' if channels == 3 else 'grey'}: {'; '.join(kinds)}"

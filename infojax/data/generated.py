@@ -16,7 +16,7 @@ def digits() -> Dataset:
     table = _digits_table()
     images, labels = table[:, :-1], table[:, -1].astype(int)
     images = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    place = np.zeros(len(labels), int)  # of a sample within its class
+    place = np.zeros(len(labels), int)  # position of a sample within its class
     for c in range(10):
         place[labels == c] = np.arange(np.sum(labels == c))
     test = place % 5 == 4

@@ -24,7 +24,7 @@ TURNS = {
 
 
 class Header(NamedTuple):
-    """What is known of a picture before its pixels are converted.
+    """What is known about a picture before its pixels are converted.
 
     Attributes:
       size: (height, width) as displayed.
@@ -58,7 +58,7 @@ def decode(
 
     Args:
       encoded: a path or the bytes of a file.
-      where: what to call it in an error; the path by default.
+      where: its name in errors; the path by default.
       channels: 3 (RGB) or 1 (grey).
       size: the shorter side is resized to this (bicubic) and the middle square kept; None keeps the picture as it is.
         A JPEG with a shorter side of at least four times that is decoded at 1/2, 1/4 or 1/8 of its size, twice `size`

@@ -2,7 +2,7 @@
 
 No TensorFlow is needed. The features are those of TensorFlow Datasets, the records lie in the order of the official
 files (TensorFlow Datasets shuffles them), so that published lists of indices hold. The set appears under its name when
-it is whole; an interrupted run leaves nothing that is taken for one, and can be started again.
+it is complete; an interrupted run leaves nothing that could be mistaken for one, and can be restarted.
 """
 
 import argparse

@@ -44,7 +44,7 @@ class Records(Encoded):
         try:
             raw = self._records.__getitems__([int(i) for i in indices])
             rows = [tf_example_pb2.Example.FromString(record).features.feature for record in raw]
-        except Exception as error:  # from the record reader, which has no error types of its own
+        except Exception as error:  # from the record reader, which defines no error types
             raise DataError(f"{self._where}: {' '.join(str(error).split())}; prepare the set anew") from None
         labels = np.array([row[self._label_key].int64_list.value[0] for row in rows], np.int32)
         check_labels(labels, self._num_classes, self._where, self._unlabelled)
@@ -56,7 +56,7 @@ class Records(Encoded):
         return self.labels_at(np.arange(len(self)))
 
     def labels_at(self, indices: np.ndarray) -> np.ndarray:
-        """Of some records, read in blocks."""
+        """The labels of some records, read in blocks."""
         if "labels" in vars(self):
             return self.labels[indices]
         return np.concatenate([self._rows(indices[a : a + 1000])[1] for a in range(0, len(indices), 1000)])

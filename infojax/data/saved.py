@@ -9,9 +9,9 @@ from infojax.data.source import Arrays, DataError, Dataset, counted, listing
 
 
 def saved_features(dir: str | Path) -> Dataset:
-    """Features that a network computed, of features_train.npz and features_test.npz: what probes take as they are.
+    """A network's features, from features_train.npz and features_test.npz; probes take them unchanged.
 
-    Each file has "features" (N, D) and "labels" (N,); "class_names" (C,), where they are there, tell the classes.
+    Each file has "features" (N, D) and "labels" (N,); "class_names" (C,), if present, name the classes.
 
     Args:
       dir: folder of both files.

@@ -17,7 +17,7 @@ def stream(
     Args:
       source: a `Source`.
       indices: step -> (n,) the samples to read. On several hosts, this host's rows of `order`.
-      steps: of the run, from where it continues; any iterable.
+      steps: the run's steps, from where it continues; any iterable.
       ahead: number of steps read before they are requested.
     Raises:
       DataError: from reading, raised at the step it concerns.

@@ -136,7 +136,7 @@ def _started():
 
 def _ended(process):
     """The exit code of a worker, once its input has ended."""
-    with suppress(OSError):  # there is nobody to read what is left
+    with suppress(OSError):  # nobody reads what is left
         process.stdin.close()
     process.stdout.close()
     return process.wait()
@@ -147,7 +147,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     tasks, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # what a library prints must not reach the answers
     with quiet(), suppress(EOFError, OSError):  # the other end is gone
         while True:
             decode, files, names = pickle.load(tasks)

@@ -58,7 +58,7 @@ def along_path(
     which: str = "raw",
     refreshed: Callable[[Model], Model] | None = None,
 ) -> Callable[..., Iterator[dict[str, Any]]]:
-    """An `Evaluator.run` over all runs: one row per network on the line between each pair, then the barriers.
+    """An `Evaluator.run` over all runs: one row per interpolated network of each pair, then the barriers.
 
     Args:
       look: from `looking`.
@@ -90,7 +90,7 @@ def along_path(
 def _barriers(weights, rows):
     for ending in ("", "_recomputed"):
         if any(f"loss{ending}" in row for row in rows):
-            # A network on the line with outputs that are not finite has neither: the barrier is nan.
+            # An interpolated network whose outputs are not finite has neither: the barrier is nan.
             losses, accuracies = ([row.get(name + ending, np.nan) for row in rows] for name in ("loss", "accuracy"))
             yield f"barrier_loss{ending}", barrier(weights, losses)
             yield f"barrier_error{ending}", barrier(weights, [100 - 100 * accuracy for accuracy in accuracies])
@@ -180,7 +180,7 @@ def by_sparsity(
 def against(before: jax.Array, evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
     """mir_features, hdr_features, joint_entropy_features between the sample's features now and `before`, (n, D).
 
-    Exact where min(n, D^2) <= 4096, else estimated: then "..._error" beside the first and the last is half the width of
+    Exact where min(n, D^2) <= 4096, else estimated: then "..._error" of the first and the last is half the width of
     their bounds.
     """
     after = evaluation.outputs["raw"].embedding

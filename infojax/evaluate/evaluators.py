@@ -41,12 +41,12 @@ def _scores(logits, labels):
 
 
 def interplay(evaluation: Evaluation) -> Iterator[tuple[str, Any]]:
-    """Matrix information between the embedding and the head, beside its limits at collapse.
+    """Matrix information between the embedding and the head, with its limits at collapse.
 
     entropy_features, entropy_head (of V = W[y]), joint_entropy, mutual_information, mir, hdr, mean_energy; the same for
     centred features ("..._centered"); entropy_head_weights = H(G(W)); effective_rank_from_gram = exp H(G(Z)).
     Joint entropies of matrices with more than 4,096 rows are estimated: "mir_error" is half the width of the bounds.
-    "limit_..." beside each that has one: `limits_at_collapse` with the sample's own class counts and the measured mean
+    "limit_..." for each that has one: `limits_at_collapse` with the sample's own class counts and the measured mean
     energy. Theorem 3's own pair, with the centred class means M: entropy_means, effective_rank_means, and
     mir_means, hdr_means between G(W) and G(M).
 

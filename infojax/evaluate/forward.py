@@ -44,7 +44,7 @@ def fixed_sample(split: str, source: Source, n: int | None = None, seed: int = 0
     """The whole split, or n of its samples drawn once without replacement.
 
     Args:
-      read: whether it lies on the device, or is read from the source each time it is looked at.
+      read: whether it lies on the device, or is read from the source each time it is used.
     """
     chosen = np.arange(len(source)) if n is None or n >= len(source) else np.asarray(_first(n, len(source), seed))
     if not read:
@@ -67,7 +67,7 @@ class Outputs(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The input of the measures: a sample and a network's outputs on it, whole in every process.
+    """The input of the measures: a sample and a network's outputs on it, complete in every process.
 
     Attributes:
       outputs: "raw" and each average -> `Outputs`.

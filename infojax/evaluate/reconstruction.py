@@ -1,4 +1,4 @@
-"""What a masked auto-encoder predicts of hidden patches, as pictures."""
+"""A masked auto-encoder's predictions of hidden patches, as pictures."""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ from infojax.objectives.selfsup import patchify, unpatchify
 def reconstructions(
     net: Net, transform: Callable[..., jax.Array], sample: Sample, patch: int, ddof: int | None, moments: Any
 ) -> Callable[[Mapping[str, Model]], Iterator[tuple[str, Any]]]:
-    """An evaluator's `run`: pictures of a sample, what is predicted of all their patches, and which were hidden.
+    """An evaluator's `run`: a sample's pictures, the predictions of all their patches, and which were hidden.
 
     "pictures" is `packed` uint8 (n, H, W, 2 channels + 1): the picture, the prediction, and 1 where it was hidden.
     Masks are drawn once. A network that predicts patches of mean 0 and variance 1 is shown with the mean

@@ -1,4 +1,4 @@
-"""V-information of layers: what fresh decoders of the network's own shape read from them about labels and samples.
+"""V-information of layers: what new decoders of the network's architecture learn from them of labels and samples.
 
 Sufficiency I_V(h -> y): a decoder learns the labels. Minimality I_V(h -> Dec(x, y)): one decoder per digit learns the
 digits, in base C, of the sample's index within its class (`relabel`). V = {f^{L:l+1}}, all parameters of what follows
@@ -198,7 +198,7 @@ def label_entropy(labels: AnyArray) -> float:
     return float(-np.sum(share * np.log(share)))
 
 
-# A layer, and a sample as it sees it
+# A layer, and a sample as the layer sees it
 
 
 def _layer(name, net, shapes, decoding):
@@ -251,7 +251,7 @@ class _Decoded(NamedTuple):
 
 
 def _decoded(view, chosen, columns, seed, decoding):
-    """One fresh decoder per column of labels (n, K), trained on the chosen samples, or on all."""
+    """One new decoder per column of labels (n, K), trained on the chosen samples, or on all."""
     states = _trained(view, chosen, columns, seed, decoding)
 
     def loss(k, view, chosen, labels):
@@ -284,7 +284,7 @@ def _trained(view, chosen, columns, seed, decoding):
         return Epochs(Decoder(column, batch_size=batch), rest_loss=decoding.rest_loss, epoch_steps=epoch)
 
     objectives = [objective(jnp.asarray(k)) for k in range(count)]
-    seeds = [Seeds(*[(1000 * (1 + seed) + k) % 2**31] * 3) for k in range(count)]  # not those of the network
+    seeds = [Seeds(*[(1000 * (1 + seed) + k) % 2**31] * 3) for k in range(count)]  # different from the network's
     states = [init_state(own, seed, trainer.step.ctx) for own, seed in zip(objectives, seeds, strict=True)]
     x = view.whole() if view.once else view.sample.x
     data = {"train": {"x": x if chosen is None else x[chosen], "labels": jnp.asarray(columns)}}

@@ -27,7 +27,7 @@ Row = Iterator[tuple[str, Any]]
 
 
 def online(evaluation: Evaluation) -> Row:
-    """loss_online and accuracy_online, of the classifier trained beside the method, to which it passes no gradient."""
+    """loss_online and accuracy_online, of the classifier trained alongside the method, to which no gradient passes."""
     for name, value in classify(evaluation):
         yield f"{name}_online", value
 

@@ -26,7 +26,7 @@ from jax import lax
 #    8 x  8, c = 256               44  38  38  38  57  75                     119  74  42  46  63  91
 #    4 x  4, c = 512               39  41  43  72 112 186                      57  44  61  76 119 211
 OLD = jax.version.__version_info__ < (0, 11)
-MOST_PIECES = 32  # each is compiled; larger batches get larger pieces, up to twice as slow but far faster than whole
+MOST_PIECES = 32  # each is compiled; larger batches get larger pieces, up to twice as slow but far faster than unsplit
 
 
 def _positions(pixels: int) -> float:

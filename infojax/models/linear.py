@@ -1,4 +1,4 @@
-"""Linear layers: heads beside a network's own, and probes of its features."""
+"""Linear layers: heads in addition to a network's own, and probes of its features."""
 
 import flax.linen as nn
 import jax

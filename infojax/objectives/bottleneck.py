@@ -1,4 +1,4 @@
-"""The decodable information bottleneck: an encoding from which decoders can read labels but not tell samples apart.
+"""The decodable information bottleneck: an encoding from which decoders predict labels but cannot identify samples.
 
   min over encoders  I_V(h -> Dec(x, y)) - beta I_V(h -> y),    V = all parametrisations of what follows the cut
 
@@ -21,14 +21,14 @@ from infojax.objectives.contract import Aux, Batches, Constants, Context, Metric
 from infojax.objectives.nets import Nets, descend
 from infojax.objectives.objective import Objective, objective
 
-RESET = 1  # folded into a step's key: the parameters of fresh digit decoders
+RESET = 1  # folded into a step's key, for the parameters of new digit decoders
 
 
 @objective
 class Bottleneck(Objective):
     """max(0, H(digits) - CE_digits) - beta (H(y) - CE_y) in nats, the first a mean over digits; nets "net", "digits".
 
-    A step: fresh digit decoders if due; `inner` steps of theirs, by the optimiser "decoders", on the encoded batch; one
+    A step: new digit decoders if due; `inner` steps of theirs, by the optimiser "decoders", on the encoded batch; one
     step of the net, by "main", against them.
 
     Attributes:

@@ -192,7 +192,7 @@ class Average(NamedTuple):
     Attributes:
       nets: names of the nets whose parameters are averaged.
       decay: a number, or step -> number.
-      statistics: whether the average has batch statistics of its own, updated by its training-mode calls (BYOL's
+      statistics: whether the average has its own batch statistics, updated by its training-mode calls (BYOL's
         target); otherwise it uses those of the nets (an EMA of the classifier).
       evaluated: whether evaluators see it besides the raw parameters.
     """

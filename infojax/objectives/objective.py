@@ -56,8 +56,8 @@ def is_part(field: dataclasses.Field) -> bool:
 class Objective:
     """Base of all objectives; subclasses are decorated with `objective`.
 
-    Each has `loss(nets, state, constants, batch, draws, ctx)`, which returns the scalar to minimise and `Aux`, or an
-    `optimise` of its own. `nets` are the networks bound to their variables (`Nets`), `batch` has a `Batch` per view.
+    Each has `loss(nets, state, constants, batch, draws, ctx)`, which returns the scalar to minimise and `Aux`, or its
+    own `optimise`. `nets` are the networks bound to their variables (`Nets`), `batch` has a `Batch` per view.
 
     Class attributes, fields or properties:
       views: what a step draws.

@@ -93,7 +93,7 @@ def test_cutout_draws_the_published_sizes(images):
 
 
 def test_randaugment_draws_uniformly(images):
-    """One operation a layer on a picture that each changes in its own way: every operation comes 1/14 of the time."""
+    """One operation per layer on a picture that each changes differently: every operation is drawn 1/14 of the time."""
     image = images[3:4]
     many = np.repeat(image, 2800, 0)
     changed = np.any(np.asarray(randaugment(KEY, many, 1)) != many, axis=(1, 2, 3))

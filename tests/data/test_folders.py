@@ -33,7 +33,7 @@ def counts(dataset, split="train"):
 
 
 def said(dataset, *parts):
-    """A note, of one line each, that says all of these."""
+    """A note, of one line each, that contains all of these."""
     assert all("\n" not in note and note.isprintable() for note in dataset.notes)
     return any(all(part in note for part in parts) for note in dataset.notes)
 

@@ -15,7 +15,7 @@ from infojax.data.official import CHECKSUMS, FASHION_FILES
 
 @pytest.fixture(autouse=True)
 def own_checksums(monkeypatch):
-    """The files made here are not the published ones; what is checked is that a wrong sum is told."""
+    """The test's files are not the published ones; what is checked is that a wrong checksum is reported."""
     monkeypatch.setattr(prepare, "CHECKSUMS", {})
 
 
@@ -155,7 +155,7 @@ def test_absent_set(tmp_path):
 
 
 def test_only_what_is_read_is_checked(tmp_path, monkeypatch, capsys):
-    """A damaged archive of another set does not matter; unpacked files have no published sum, which is said."""
+    """A damaged archive of another set does not matter; unpacked files have no published sum, and a note says so."""
     members, _ = cifar_members("cifar10", "binary")
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()

@@ -128,7 +128,7 @@ def test_cifar10_jpeg(tmp_path):
 
 
 def write_pictures(root):
-    """Two classes of three PNGs a split, of different sizes."""
+    """Two classes of three PNGs per split, of different sizes."""
     for split in ("train", "test"):
         for c, name in enumerate(("ant", "bee")):
             for i in range(3):
@@ -530,7 +530,7 @@ def test_not_an_idx_file(tmp_path):
 
 def test_folder_with_a_broken_picture(tmp_path):
     path = write_pictures(tmp_path) / "train" / "bee" / "1.png"
-    path.write_bytes(path.read_bytes()[:-30])  # its header is whole
+    path.write_bytes(path.read_bytes()[:-30])  # its header is intact
     source = open_dataset("folder", tmp_path, size=8).split("train")
     source.read([0, 1])
     with refused(path, "not a readable picture"):
@@ -710,7 +710,7 @@ def test_stream_raises_at_the_step_that_fails():
     assert seen == [0, 1]
 
 
-# The official files, where they lie beside the checkout
+# The official files, if they lie next to the checkout
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="no official files beside the checkout")

@@ -1,4 +1,4 @@
-"""What is measured of images beside texts, against plain loops."""
+"""Measurements of images with texts, against plain loops."""
 
 import numpy as np
 import pytest

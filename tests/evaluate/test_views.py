@@ -57,7 +57,7 @@ def test_rows_of_two_branches():
 
 
 def test_lidar_of_drawn_views():
-    """Views of each sample along the second axis, the same at every call; the measure has tests of its own."""
+    """Views of each sample along the second axis, the same at every call; the measure has its own tests."""
     net = Net(None, lambda params, model_state, x, train, stop=None: (Output(None, x, {}), {}))
 
     def transform(key, x):

@@ -27,7 +27,7 @@ VOCABULARY = ij.update_vocabulary(ij.vocabulary_stats(C, D), Z, Y)
 SPECTRUM = np.array([3.0, 2.0, 1.0], np.float32)
 MOMENTS = ij.cka_moments(Z, Z[:, :2])
 
-# Function -> its arguments; names in capitals are replaced by wrong ones in turn.
+# Function -> its arguments; names in capitals are replaced by wrong ones, one by one.
 CALLS = {
     "between_inverse": {"stats": STATS},
     "cdnv": {"z": Z, "labels": Y, "weights": np.ones(N)},

@@ -118,7 +118,7 @@ def test_infonce_bound_is_log_n_minus_the_cross_entropy():
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e-30])
 def test_infonce_at_a_low_temperature_is_log_n(temperature):
-    """log N must not be lost beside similarities of 1 / temperature."""
+    """log N must not be lost next to similarities of 1 / temperature."""
     z = np.eye(8, dtype=np.float32)[:5] + 0.1
     for symmetric in (False, True):
         found = ij.infonce_bound(z, z, temperature=temperature, symmetric=symmetric)

@@ -1,4 +1,4 @@
-"""Every public function of entropy, joint and divergence under every transformation: one table, one program a row.
+"""Every public function of entropy, joint and divergence under every transformation: one table, one program per row.
 
 jit and vmap give what eager calls give; the forward derivative is that of finite differences, the reverse one its
 transpose; a 0/1 mask is the subset, in value and gradient; float32 stays float32, and no product is rounded to less.
@@ -65,7 +65,7 @@ def of_matrices(k1, k2, w):
 
 
 def example(seed):
-    """Arguments of each row of the table: generic, since degenerate ones have tests of their own."""
+    """Arguments of each row of the table: generic, since degenerate ones are tested elsewhere."""
     rng = np.random.default_rng(seed)
     z, other, head = rng.standard_normal((8, 5)), rng.standard_normal((8, 3)), rng.standard_normal((4, 5))
     k1, k2 = with_spectrum([0.3, 0.5, 1.1, 1.7, 2], seed), with_spectrum([0.2, 0.6, 0.9, 1.5, 3], seed + 1)

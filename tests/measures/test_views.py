@@ -103,7 +103,7 @@ def test_bad_requests(z, settings, says):
 @pytest.mark.parametrize("convention", ["paper", "unbiased", "normalized"])
 @pytest.mark.parametrize("scale", [1e-30, 1e-24, 1e20, 1e30])
 def test_no_square_under_or_overflows(convention, scale):
-    """float32 gives what float64 gives, however large or small delta and eps are beside it."""
+    """float32 agrees with float64, however large or small delta and eps are in comparison."""
     z = np.float32(drawn(10, 4, 6) * scale)
     with jax.enable_x64(True):
         expected = float(ij.lidar(np.float64(z), convention=convention))

@@ -1,4 +1,4 @@
-"""A run whose batches are read by the host, beside the same run from data on the devices; prints what was read."""
+"""A run whose batches are read by the host, and the same run from data on the devices; prints what was read."""
 
 import json
 import sys

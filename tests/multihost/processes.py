@@ -18,7 +18,7 @@ GLOO = re.compile(r"(\[Gloo\] Rank |\d+| is connected to | peer ranks\. |Expecte
 
 @contextlib.contextmanager
 def started(*commands, devices=2):
-    """Processes of `python ARGUMENTS ... --distributed ...`, with so many CPU devices each."""
+    """Processes of `python ARGUMENTS ... --distributed ...`, with a given number of CPU devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

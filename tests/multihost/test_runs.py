@@ -49,7 +49,7 @@ def trained(rows):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """A run of two processes with two devices each: its folder, and what they said."""
+    """A run of two processes with two devices each: its folder, and what they printed."""
     folder = tmp_path_factory.mktemp("two")
     return folder, run(*[command(folder, "--config.report.draw=True")] * 2)
 

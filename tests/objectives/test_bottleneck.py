@@ -201,7 +201,7 @@ TRAIN = open_dataset().split("train")
 
 
 def trained(beta, steps=300):
-    """The first 100 of each digit, two of their digits in base 10, and the net after so many steps."""
+    """The first 100 of each digit, two of their digits in base 10, and the net after a number of steps."""
     chosen = np.sort(np.concatenate([np.flatnonzero(TRAIN.labels == c)[:100] for c in range(10)]))
     x, labels = jnp.asarray(TRAIN.x[chosen]), TRAIN.labels[chosen]
     data = {"train": {"x": x, "labels": jnp.asarray(labels), "digits": relabel(labels, 10)}}

@@ -133,7 +133,7 @@ def precisions(function, *arguments):
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_products_of_features_are_float32_on_every_device(conditional):
-    """Logits and Gram matrices, with their derivatives; the text tower of this test has no products of its own."""
+    """Logits and Gram matrices, with their derivatives; this test's text tower has no products."""
     tower = Net(lambda key: ({"token_embedding": jnp.ones((32, 8)), "text_projection": jnp.eye(8)}, {}),
                 lambda params, state, x, end, **_: (x.sum(1), state))  # fmt: skip
     prompt = prompt_net((3, 8), condition=0)

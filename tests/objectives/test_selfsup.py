@@ -253,7 +253,7 @@ def test_the_barlow_loss_bounds_information_of_the_features():
             a, b = ((z - z.mean(0)) / np.linalg.norm(z - z.mean(0), axis=0) for z in (a, b))
             c, strength = a.T @ b, (0.0051, 0.3)[i % 2]
             loss = ((1 - np.diag(c)) ** 2).sum() + strength * ((c**2).sum() - (np.diag(c) ** 2).sum())
-            # the eps of 1e-5 in the standardisation is nothing beside variances of one
+            # the eps of 1e-5 in the standardisation is negligible next to variances of one
             rows = 1e4 * a, 1e4 * b
             assert float(barlow_twins(*map(jnp.asarray, rows), strength)) == pytest.approx(loss, rel=1e-6, abs=1e-9)
             bound = np.log(4) - 2 * np.log(1 + 2 * loss / (4 * strength) + 4 * np.sqrt(4 * loss))

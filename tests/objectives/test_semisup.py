@@ -1,4 +1,4 @@
-"""Every semi-supervised method against a float64 NumPy computation of its own: loss, gradients, state, statistics.
+"""Every semi-supervised method against a separate float64 NumPy computation: loss, gradients, state, statistics.
 
 The network of the oracle is linear, logits = x @ table + bias, and samples are one-hot: the gradient in the table is
 the gradient in every logit. The oracle's gradients are central differences of its loss, whose constants (guesses,

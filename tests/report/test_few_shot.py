@@ -1,4 +1,4 @@
-"""Table 1 of the cross-modal loss beside runs of one's own: recomputed averages, cells, paired differences, figures."""
+"""Table 1 of the cross-modal loss with the user's runs: recomputed averages, cells, paired differences, figures."""
 
 import csv
 import io

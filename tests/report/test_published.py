@@ -1,4 +1,4 @@
-"""The paper's table beside runs of one's own: means, ranks by source, blanks, and the paper's flagged cells."""
+"""The paper's table with the user's runs: means, ranks by source, blanks, and the paper's flagged cells."""
 
 import csv
 import io
@@ -119,7 +119,7 @@ def test_the_command_writes_every_form(tmp_path, capsys):
 
 
 def test_what_must_not_be_averaged_is_told(tmp_path):
-    """A list of labelled samples counts as many as it has; sweeps are left out; other steps in one cell are told."""
+    """A list of labelled samples counts as many as it has; sweeps are left out; mixed steps in a cell are noted."""
     (tmp_path / "labelled.txt").write_text("3\n5\n8\n")
     own = history("fixmatch", 0, {6000: 0.9}, folder=tmp_path)
     own.config["data"]["labelled"] = "mine.txt"
@@ -134,7 +134,7 @@ def test_what_must_not_be_averaged_is_told(tmp_path):
 
 
 def test_runs_are_compared_by_their_error(tmp_path):
-    """Of the averaged weights, at the end in the table and over steps beside MIR and HDR in a figure."""
+    """Of the averaged weights, at the end in the table and over steps next to MIR and HDR in a figure."""
     folders = []
     for method, accuracy in (("fixmatch", 0.75), ("freematch", 0.875)):
         folders.append(tmp_path / method)

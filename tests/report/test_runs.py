@@ -111,7 +111,7 @@ def figure(name, rows, **config):
 
 @pytest.mark.parametrize("first", [-1e-8, 0.0, 1e-3, 1e300, -math.inf, math.nan])
 def test_quantities_of_any_sign_can_be_drawn(first):
-    """A squared error that rounding made negative, beside a positive one, on a logarithmic axis."""
+    """A squared error that rounding made negative, and a positive one, on a logarithmic axis."""
     rows = made()
     for i, row in enumerate(row for row in rows if row["kind"] == "eval"):
         row |= {"mse_nc1": first, "mse_nc2_nc3": 0.1 + 0.1 * (i % 5 == 0), "mse_head": -first}
@@ -291,7 +291,7 @@ def test_a_run_that_never_understood():
 
 
 def along(name, values, endings=("",)):
-    """Rows of two runs along a coordinate, beside those of time."""
+    """Rows of two runs along a coordinate, and those along time."""
     rows = made(2)
     for run in (0, 1):
         for value_ in values:

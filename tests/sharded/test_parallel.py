@@ -94,7 +94,7 @@ def test_gradients_equal_those_of_one_device(data, name, devices):
 
 
 def test_a_dropped_sum_over_devices_is_seen(data, monkeypatch):
-    """A result that differs between devices is refused where it is said to be whole."""
+    """A result that differs between devices is refused where it is declared replicated."""
     z, y, w, s = data
     mesh = parallel.make_mesh(4)
     monkeypatch.setattr(arrays, "total", lambda x, axis=None: x)

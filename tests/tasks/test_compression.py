@@ -237,7 +237,7 @@ def test_bad_input(name, tmp_path, capsys):
     ],
 )
 def test_layers_and_decoders_of_other_networks(model, options, layers):
-    """Every decoder of the config takes what its layer gives, and has parameters of its own."""
+    """Every decoder of the config takes what its layer gives, and has its own parameters."""
     config = get_config("compression", f"tiny,model={model}")
     config.model.options = dict(config.model.options) | options
     study = compression.study(config)

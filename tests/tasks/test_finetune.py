@@ -1,4 +1,4 @@
-"""`configs/finetune.py`: a masked auto-encoder goes on as a classifier, in one command."""
+"""`configs/finetune.py`: a masked auto-encoder becomes a classifier, in one command."""
 
 from pathlib import Path
 

@@ -34,7 +34,7 @@ def small(name, string="", steps=12, **flat):
 
 
 def trained(study, config, steps):
-    """The state after so many steps, run by run as {facts: parameters}."""
+    """The state after a number of steps, run by run as {facts: parameters}."""
     run = prepare(study, config)
     state = run.state
     step = run.step.compiled()

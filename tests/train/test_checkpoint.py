@@ -1,4 +1,4 @@
-"""Checkpoints: exact, whole or absent, kept as asked, refused where they do not fit."""
+"""Checkpoints: exact, complete or absent, kept as requested, refused where they do not fit."""
 
 import jax
 import jax.numpy as jnp

@@ -75,7 +75,7 @@ class Encoder(nn.Module):
 
 
 class Projector(nn.Module):
-    """With batch normalisation of its own."""
+    """With its own batch normalisation."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -355,7 +355,7 @@ def test_a_gradient_in_the_input():
 
 @objective
 class BYOL(Objective):
-    """A target that follows by averaging, with batch statistics of its own; evaluators do not see it."""
+    """A target that follows by averaging, with its own batch statistics; evaluators do not see it."""
 
     views = (View("train", {"one": "weak", "two": "strong"}, 16),)
 

@@ -50,7 +50,7 @@ def test_a_second_run_is_refused_and_a_killed_one_forgotten(tmp_path, holder):
 
 
 def test_a_look_takes_nothing(tmp_path, holder, capsys):
-    """A second command is told before it reads its data, and one that looks does not hinder another."""
+    """A second command is refused before it reads its data, and one that only checks does not hinder another."""
     from infojax.main import main
 
     for _ in range(2):

@@ -295,7 +295,7 @@ class Kept:
 
 
 def test_rows_made_of_a_frozen_run_say_so(tmp_path):
-    """Run 1 leaves the finite numbers at once; what is made of it is marked, what is not, is not."""
+    """Run 1 becomes NaN or Inf at once; rows computed from it are marked, others are not."""
     ctx, task = setting(), Supervised(batch_size=32)
     seeds = [Seeds(s, s, s) for s in range(2)]
     state = stack([init_state(task, s, ctx) for s in seeds])
@@ -317,7 +317,7 @@ def test_rows_made_of_a_frozen_run_say_so(tmp_path):
 
 
 def test_a_fed_run_is_the_same_run(tmp_path, whole):
-    """Also where it stops in the middle of an epoch, and goes on with several steps per call."""
+    """Also where it stops in the middle of an epoch, and continues with several steps per call."""
     task = Supervised(batch_size=32)
 
     def fed(until, **options):

@@ -1,4 +1,4 @@
-"""What is said of a run: costs before it, progress while it goes on."""
+"""What a run reports: its cost before it starts, its progress while it runs."""
 
 import io
 import json

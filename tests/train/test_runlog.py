@@ -154,7 +154,7 @@ def test_tensorboard_shows_the_rows_and_no_others(tmp_path):
 
 
 def test_what_a_checkpoint_remembers_of_the_folder(tmp_path):
-    """Lost or changed rows, another config, a config that is gone: each is one line and nothing goes on."""
+    """Lost or changed rows, another config, a missing config: each is one line, and nothing continues."""
     with RunFolder(tmp_path, CONFIG) as run:
         run.continue_from(-1)
         for step in range(6):

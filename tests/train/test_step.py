@@ -225,7 +225,7 @@ def test_unknown_way_to_map():
 
 @pytest.mark.parametrize("how", ["vmap", "dispatch"])
 def test_a_run_that_is_not_finite_is_frozen(how):
-    """It keeps its last finite state, says so at every step after, and the others do not notice."""
+    """It keeps its last finite state, is marked at every later step, and the others are unaffected."""
     ctx, seeds = context(), [Seeds(0, 0, 0), Seeds(1, 1, 1)]
     tasks = stack([Supervised(InformationTerm(value, "hd")) for value in (0.0, 1e38)])
     step = map_runs(make_step(ctx, VIEWS), how).compiled()

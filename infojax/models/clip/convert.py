@@ -18,7 +18,7 @@ import numpy as np
 
 from infojax.models.clip.model import CLIP, Architecture
 
-# What files hold beside weights: sizes, masks, counters.
+# What files hold besides weights: sizes, masks, counters.
 IGNORED = re.compile(
     r"^(input_resolution|context_length|vocab_size|attn_mask)$"
     r"|\.(num_batches_tracked|position_ids|attn_mask)$"
@@ -164,7 +164,7 @@ def openai_name(path: str) -> str:
 
 
 def openai_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors by OpenAI's names, without what is no weight."""
+    """The tensors by OpenAI's names, without those that are not weights."""
     kept = {name: tensor for name, tensor in state.items() if not IGNORED.search(name)}
     return _from_hugging_face(kept) if any(name.startswith("text_model.") for name in kept) else kept
 
@@ -209,7 +209,7 @@ def to_openai(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _difference(known, given):
-    """What a line says of names: missing ones, and unknown ones with the near name."""
+    """A line about names: missing ones, and unknown ones with the nearest name."""
     for what, names in (("missing", known - given), ("not known", given - known)):
         if names:
             first = sorted(names)[:3]

@@ -1,6 +1,6 @@
 """CLIP's tokenizer: lower-cased, byte-level byte-pair encoding.
 
-The table of merges beside this file is the used part (the first 48,894 of 262,144 merges) of OpenAI's
+The table of merges next to this file is the used part (the first 48,894 of 262,144 merges) of OpenAI's
 bpe_simple_vocab_16e6.txt.gz, https://github.com/openai/CLIP, MIT licence, Copyright (c) 2021 OpenAI (merges.LICENSE).
 """
 
@@ -19,7 +19,7 @@ MERGES = Path(__file__).with_name("merges.txt.gz")
 START, END = "<|startoftext|>", "<|endoftext|>"
 # Unicode's White_Space, which is what `\s` means to OpenAI's regular expressions.
 SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# In a word of kinds (`_kind`) beside the text: special tokens, contractions, letters, one number, anything else.
+# Matches a text together with its kinds (`_kind`): special tokens, contractions, letters, one number, anything else.
 SPECIAL = re.compile(r"<\|startoftext\|>|<\|endoftext\|>|'(?:[s\u017ftmd]|re|ve|ll)", re.IGNORECASE)
 KINDS = re.compile(r"L+|N|O+")
 

@@ -17,7 +17,7 @@ from infojax.objectives.objective import Objective, objective
 
 
 class Matched(NamedTuple):
-    """Images beside class texts: logits (n, C), embedding (n, E) unit image features, texts (C, E) or (n, C, E).
+    """Images with class texts: logits (n, C), embedding (n, E) unit image features, texts (C, E) or (n, C, E).
 
     `features` is empty: there are no layers between the two.
     """
@@ -203,7 +203,7 @@ def prompted(prompt: Net, text: Net, conditional: bool = False, chunk: int = 0) 
 
 @objective
 class ZeroShot(Objective):
-    """CLIP as it is: a step changes nothing, so that the rows are those of every run.
+    """Zero-shot CLIP: a step changes nothing, so all runs have the same rows.
 
     Net "prompt" is `fixed_texts`; constants: "logit_scale".
     """

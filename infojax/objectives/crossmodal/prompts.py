@@ -1,4 +1,4 @@
-"""Prompts with learnt tokens: where they stand, how they begin, and the features of many of them at once.
+"""Prompts with learnt tokens: their positions, their initial values, and the features of many prompts at once.
 
 A prompt is [start] [v_1 ... v_M] [name] [.] [end]; the tokens v are learnt, all else is frozen. CoOp also puts them
 behind the name, or half of them on each side.

@@ -31,7 +31,7 @@ def momentum(base: float | jax.Array, step: int | jax.Array, total: int) -> jax.
 class BYOL(SelfSupervised):
     """`byol`(q(z_1), z'_2) + `byol`(q(z_2), z'_1); nets "net", "projector", "predictor", average "target".
 
-    The target has batch statistics of its own, which its passes update; its parameters begin as a copy of the online
+    The target has its own batch statistics, which its passes update; its parameters begin as a copy of the online
     network's (DeepMind's code draws them apart) and follow by tau(k) after update k.
 
     Attributes:

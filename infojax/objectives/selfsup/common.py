@@ -100,7 +100,7 @@ class TwoBranches(SelfSupervised):
     def loss(
         self, nets: Nets, state: State, constants: Constants, batch: Batches, draws: Any, ctx: Context
     ) -> tuple[jax.Array, Aux]:
-        """Each view passes by itself, with batch statistics of its own; "online" learns from the first one."""
+        """Each view passes separately, with its own batch statistics; "online" learns from the first one."""
         views, labels = batch["train"].views, batch["train"].labels
         embeddings = [nets("net", views[view]).embedding for view in VIEWS]
         value = self.compared(*(nets("projector", embedding) for embedding in embeddings))

@@ -33,7 +33,7 @@ class MAE(SelfSupervised):
     """`masked_error` of the hidden patches, and a regulariser of the class token where a method has one.
 
     The net "net" takes (images, noise) and returns prediction, mask, latent and token, see `infojax.models.mae`; every
-    sample has a mask of its own, of noise that is drawn here.
+    sample has its own mask, from noise drawn by the method.
 
     Attributes:
       patch: side of a patch of the net.

@@ -1,4 +1,4 @@
-"""SimCLR: a view is told from all other pictures of the batch by its twin."""
+"""SimCLR: each view must identify its twin among all other pictures of the batch."""
 
 import jax
 import jax.numpy as jnp

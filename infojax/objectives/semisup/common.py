@@ -60,7 +60,7 @@ class SemiSupervised(Objective):
         return jnp.ones(len(logits))
 
     def evaluated(self, state, constants, ctx):
-        """With what an evaluator needs to select as the method does: its own state, and the net that guesses."""
+        """Adds what an evaluator needs to select as the method does: its own state, and the net that guesses."""
         found, own = super().evaluated(state, constants, ctx), State(state.step, {}, {}, {}, {}, state.method)
         guessing = Model(state.params[self.guessing], state.model_state[self.guessing], ctx.nets[self.guessing])
         extra = {"objective": self, "state": own, "guessing": guessing}
@@ -182,7 +182,7 @@ def judged(rows: Any, guess: jax.Array, weights: jax.Array) -> dict[str, jax.Arr
     """How a method selects: share of the unlabelled samples, and how many guesses are right, of all and of these.
 
     Args:
-      rows: unlabelled samples with `labels`, which are only looked at here; unknown ones are negative.
+      rows: unlabelled samples with `labels`, which are used only to count; unknown ones are negative.
       guess: (n,) classes; weights: (n,) in [0, 1].
     """
     known = rows.labels >= 0

@@ -9,7 +9,7 @@ from infojax.objectives.semisup.common import SemiSupervised, apart, consistency
 class MeanTeacher(SemiSupervised):
     """CE(labelled) + weight ramp(k) mean (softmax z(w_2) - softmax z_ema(w_1))^2.
 
-    The teacher is the evaluated average, in training mode: batch statistics of its own batch, and no update of any.
+    The teacher is the evaluated average, in training mode: it normalises by its own batch and updates no statistics.
 
     References:
       Tarvainen and Valpola 2017; TorchSSL models/meanteacher.

@@ -1,4 +1,4 @@
-"""MixMatch: sharpened mean guesses, and everything is mixed with everything."""
+"""MixMatch: sharpened mean guesses, and mixup of labelled and unlabelled samples together."""
 
 import jax
 import jax.numpy as jnp
