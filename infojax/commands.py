@@ -159,7 +159,7 @@ def keep_programs(name: str, argv: Sequence[str]) -> list[str]:
             return rest
         new = next(folder.iterdir(), None) is None
         _remove_torn(folder)
-    except OSError:  # the home folder is read-only or full
+    except (OSError, NotImplementedError):  # the home folder is read-only, full or without locks
         return rest
     if new and sys.stderr is not None and sys.stderr.isatty():
         say(name, f"compiling, once on this machine: programs are kept in {folder}; --no-cache keeps none")

@@ -53,6 +53,14 @@ def test_programs_are_kept_nowhere_if_told_so_or_where_nothing_can_be_written(un
         assert not jax.config.jax_enable_compilation_cache
 
 
+def test_programs_are_not_kept_where_there_are_no_locks(unset, monkeypatch):
+    def no_flock(*args, **kwargs):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", no_flock)
+    assert commands.keep_programs("test", ["a"]) == ["a"] and jax.config.jax_compilation_cache_dir is None
+
+
 def test_a_folder_that_jax_was_told_of_is_left_alone(unset, tmp_path):
     jax.config.update(KEYS[0], str(tmp_path / "own"))
     commands.keep_programs("test", [])

@@ -1,5 +1,6 @@
 """Layers, prompts and tokens; folders; PyTorch's files and tables; weights: against NumPy, torch and pyarrow."""
 
+import json
 import os
 import pickle
 import re
@@ -13,6 +14,8 @@ from safetensors.numpy import save_file
 
 import infojax as ij
 from infojax import measure
+from infojax.analysis.prompts import with_prompts
+from infojax.analysis.rows import ArrayRows
 from infojax.features import layouts
 from infojax.features.arrays import open_features
 from infojax.features.axes import axes
@@ -225,6 +228,39 @@ def test_a_folder_of_vllm(hidden):
     assert {layer: rows.shape for layer, rows in one.layers.items()} == {f"layer {k}": (2, D) for k in range(L)}
 
 
+def test_prompts_are_read_in_one_pass_whatever_the_blocks():
+    z, prompts = np.random.default_rng(0).normal(size=(23, 4)), np.repeat(np.arange(5), [2, 8, 5, 3, 5])
+
+    class OnePass(ArrayRows):
+        passes = 0
+
+        def blocks(self, *given):
+            self.passes += 1
+            return super().blocks(*given)
+
+        def take(self, indices):
+            raise AssertionError("a compressed file is unpacked from its start for each of these")
+
+    wanted = [ij.matrix_entropy(z[prompts == k], center=True) for k in range(5)]
+    for chunk in (1, 4, 5, 100):
+        rows = OnePass(z)
+        found = with_prompts(ij.analyze(z), rows, prompts, chunk)
+        assert rows.passes == 1 and found.measures["prompt_entropy"] == pytest.approx(np.mean(wanted), abs=1e-5)
+
+
+def test_prompts_are_measured_on_the_rows_that_count(capsys):
+    z, y = np.random.default_rng(0).normal(size=(3, 5, 4)), np.tile([0, 1, 0, -1, 9], (3, 1))
+    save_file({"hidden_states": z, "labels": y}, "all.safetensors")
+    save_file({"hidden_states": z[:, :3].copy(), "labels": y[:, :3].copy()}, "rest.safetensors")
+    found = []
+    for name in ("all", "rest"):
+        flags = ["--axes", "btd", "--json", "-", "--ignore-index", "9"]
+        assert measure.main([f"{name}.safetensors", *flags]) == 0
+        report = json.loads(capsys.readouterr().out)[f"{name}.safetensors"]
+        found.append({k: v for k, v in next(iter(report.values()))["measures"].items() if "prompt" in k or "data" in k})
+    assert found[0] == pytest.approx(found[1]) and len(found[0]) == 3
+
+
 def test_ragged_folders_end_in_one_line(hidden):
     vllm(hidden, [5, 2])
     save_file({"hidden_states": np.ones((4, L, D + 1)), "token_ids": np.arange(4)}, "out/req-7.safetensors")
@@ -283,15 +319,36 @@ def torch_of(array):
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (["model-00001-of-00003", "model-00003-of-00003"], r"2 of 3 files model-\.\.\.-of-3 are there"),
-        (["features_0-2", "features_4-6"], "no file features_2-4: rows between two files are not there"),
+        (["model-00001-of-00003", "model-00003-of-00003"], "2 of 3 shards are there"),
+        (["features_0-2", "features_4-6"], "the rows from 2 to 4 are in no file"),
+        (["model-00002-of-00002"], "1 of 2 shards are there"),
     ],
 )
 def test_half_of_a_checkpoint_or_of_a_set_is_no_whole(files, said, tmp_path):
     for name in files:
         np.save(tmp_path / f"{name}.npy", np.eye(2))
-    with pytest.raises(FeatureFileError, match=said):
-        open_together(str(tmp_path))
+    for path in (tmp_path, tmp_path / "*.npy"):
+        with pytest.raises(FeatureFileError, match=f"{said}; get the others, pass --parts to join those"):
+            open_together(str(path))
+    together = open_together(str(tmp_path), parts=True)
+    assert [array.full_shape for array in together.arrays.values()] == [(2 * len(files), 2)]
+    assert len(files) == 1 or said in together.notes
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["2026-01", "2026-03"],
+        ["layer1-0", "layer2-1"],
+        ["run0-2", "run1-3"],
+        ["0-9", "0-11"],
+        ["a-00000-of-00002", "b-00000-of-00002"],
+    ],
+)
+def test_dates_versions_and_other_pairs_of_numbers_are_no_ranges_of_rows(files, tmp_path):
+    for name in files:
+        np.save(tmp_path / f"{name}.npy", np.eye(2))
+    assert set(open_together(str(tmp_path)).arrays) == set(files)
 
 
 def test_columns_of_single_numbers_and_masks_get_the_right_advice(tmp_path):
@@ -487,20 +544,22 @@ def test_weights_of_a_checkpoint(capsys):
     random = np.random.default_rng(0)
     w = {"fc.weight": random.normal(size=(8, 30)), "tall": random.normal(size=(40, 6)).astype(np.float16)}
     w["conv.weight"] = random.normal(size=(4, 3, 2, 2)).astype(np.float32)
+    w["one"] = np.outer(np.linspace(1, 2, 300), np.linspace(1, 3, 200)) * 1e-200  # of rank one, squares underflow
     w["zero"], w["bad"] = np.zeros((2, 2)), np.full((2, 3), np.nan)
     save_file(w | {"fc.bias": np.ones(8), "ids": np.arange(6).reshape(2, 3)}, "m.safetensors")
     assert measure.main(["m.safetensors", "--weights", "--json", "-", "--chunk", "7"]) == 0
-    import json
-
     out, err = capsys.readouterr()
     found = json.loads(out)["m.safetensors"]
-    assert "5 weight matrices, 1 of which flatten all axes but the first, left out are 2 arrays" in err
+    assert "6 weight matrices, 1 of which flatten all axes but the first, left out are 2 arrays" in err
     for name in ("fc.weight", "tall", "conv.weight"):
         s = np.linalg.svd(w[name].astype(np.float64).reshape(len(w[name]), -1), compute_uv=False)
         p = s / s.sum()
         want = {"effective_rank": np.exp(-np.sum(p * np.log(p))), "stable_rank": np.sum(s**2) / s[0] ** 2}
         want |= {"spectral_norm": s[0], "frobenius_norm": np.sqrt(np.sum(s**2))}
         assert found[name]["measures"] == pytest.approx(want, rel=1e-9)
+    of_one = found["one"]["measures"]
+    assert of_one["effective_rank"] == pytest.approx(1, rel=1e-12)
+    assert of_one["spectral_norm"] == pytest.approx(np.linalg.norm(w["one"] * 1e200) * 1e-200, rel=1e-9)
     assert found["zero"]["measures"]["stable_rank"] == 0 and found["zero"]["warnings"] == ["the matrix is zero"]
     assert set(found["bad"]["measures"].values()) == {None} and "nan or inf" in found["bad"]["warnings"][0]
     assert measure.main(["m.safetensors", "--weights"]) == 0

@@ -118,15 +118,11 @@ def read(
     """
     rows, names = rows_of(features, name), ()
     notes = _flattened(rows)
-    y = None if labels is None else _stored(labels)
+    y = labels
     if y is None and ignore_index is not None:
         raise InputError(f"ignore_index is {ignore_index!r}, but there are no labels")
     if y is not None:
-        y = _labels(y, rows.shape[0])
-        if y.dtype.kind == "U" and (whole := _whole_numbers(y)) is not None:
-            y = whole
-            notes.append("labels are strings of whole numbers, read as integers")
-        kept, lines = _kept(y, ignore_index)
+        y, kept, lines = labelled_rows(y, rows.shape[0], ignore_index)
         notes += lines
         if len(kept) < len(y):
             rows, y = KeptRows(rows, kept), y[kept]
@@ -151,6 +147,20 @@ def read(
             notes += _inferred_classes(y)
         y = y.astype(np.int32)
     return Inputs(name, rows, y, w, b, names, tuple(notes))
+
+
+def labelled_rows(labels: ArrayLike, n: int, ignore_index: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """The labels of n rows, integers or strings; the indices of the rows to measure; and notes on both.
+
+    Raises:
+      InputError: as `read`.
+    """
+    y, notes = _labels(_stored(labels), n), []
+    if y.dtype.kind == "U" and (whole := _whole_numbers(y)) is not None:
+        y = whole
+        notes.append("labels are strings of whole numbers, read as integers")
+    kept, lines = _kept(y, ignore_index)
+    return y, kept, notes + lines
 
 
 def _flattened(rows):

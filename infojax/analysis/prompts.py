@@ -1,5 +1,6 @@
 """Entropies of prompts: of the tokens of each, and of the prompts as a data set. NumPy, one prompt at a time."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,17 +12,17 @@ from infojax.measures import host, spectra
 from infojax.measures.catalogue import CATALOGUE
 
 
-def with_prompts(report: Report, rows: Rows, prompts: np.ndarray) -> Report:
+def with_prompts(report: Report, rows: Rows, prompts: np.ndarray, chunk: int = 4096) -> Report:
     """The report with `measures.prompt_entropy`, its mean and std over prompts, and `measures.dataset_entropy`.
 
     Args:
-      rows: the measured rows, (N, D); those of one prompt are held at a time.
+      rows: the measured rows, (N, D), read in one pass; those of one prompt and of a block are held at a time.
       prompts: the prompt of each row, (N,), ascending.
+      chunk: rows read at a time.
     """
-    starts = np.flatnonzero(np.concatenate([[True], prompts[1:] != prompts[:-1]]))
     entropies, means = [], []
-    for start, stop in zip(starts, [*starts[1:], len(prompts)], strict=True):
-        u, p = host.directions(rows.take(np.arange(start, stop)).astype(np.float64), None, True)
+    for tokens in _each(rows, np.flatnonzero(prompts[1:] != prompts[:-1]) + 1, chunk):
+        u, p = host.directions(tokens.astype(np.float64), None, True)
         entropies.append(_entropy_of(host.gram(u * np.sqrt(p)[:, None])))
         means.append(p @ u)
     found = {"prompt_entropy": float(np.mean(entropies)), "prompt_entropy_std": float("nan")}
@@ -37,6 +38,19 @@ def with_prompts(report: Report, rows: Rows, prompts: np.ndarray) -> Report:
         conventions=dict(report.conventions) | told,
         reasons=dict(report.reasons) | reasons,
     )
+
+
+def _each(rows: Rows, cuts: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
+    """The rows between one cut and the next. A compressed file can only be read from its start, hence one pass."""
+    at, waiting = 0, []
+    for block in rows.blocks(chunk, 0, rows.shape[0]):
+        *ended, rest = np.split(block, cuts[(cuts >= at) & (cuts < at + len(block))] - at)
+        for piece in ended:
+            yield np.concatenate([*waiting, piece])
+            waiting = []
+        waiting.append(rest)
+        at += len(block)
+    yield np.concatenate(waiting)
 
 
 def _entropy_of(k):

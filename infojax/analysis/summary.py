@@ -97,8 +97,8 @@ def _limits(found):
     present = int(np.sum(counts > 0))
     if present < 2:
         return {}, set()
-    zero_at_collapse = [key for key in found.values if key[:3] == "nc1"] + ["nc4", "cdnv", "davies_bouldin"]
-    limits = dict.fromkeys(zero_at_collapse, 0.0) | {"silhouette": 1.0}
+    known = ("nc4", "cdnv", "davies_bouldin", "silhouette")  # and those of NC1, whatever the geometry
+    limits = {key: CATALOGUE[key].limit for key in found.values if key[:3] == "nc1" or key in known}
     geometry, bounds = geometry_at_collapse(len(counts), present, found.dim)
     limits |= geometry
     if not has_simplex(len(counts), found.dim):

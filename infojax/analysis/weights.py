@@ -6,6 +6,7 @@ from infojax.analysis.measured import spectrum_entropy
 from infojax.analysis.reports import Report
 from infojax.analysis.rows import Rows
 from infojax.analysis.summary import ALPHAS
+from infojax.measures import host
 
 MEASURES = {
     "effective_rank": "exp entropy of the singular values of the raw W (Roy & Vetterli)",
@@ -18,17 +19,22 @@ MEASURES = {
 def singular_values(tall: Rows, chunk: int) -> np.ndarray:
     """The singular values of a matrix in descending order, from the eigenvalues of A^T A, summed over blocks of rows.
 
-    In float64: values below 1e-8 of the largest are rounding errors. All are nan if the matrix has nan or inf.
+    In float64, of the matrix over a power of two: values below about 1e-7 of the largest are rounding errors and are
+    zero. All are nan if the matrix has nan or inf.
     """
     n, dim = tall.shape
     gram = np.zeros((dim, dim))
     with np.errstate(all="ignore"):
+        largest = float(np.max([np.abs(np.asarray(rows, np.float64)).max() for rows in tall.blocks(chunk, 0, n)]))
+        if not np.isfinite(largest):
+            return np.full(dim, np.nan)
+        scale = np.exp2(np.floor(np.log2(largest))) if largest > 0 else 1.0
         for block in tall.blocks(chunk, 0, n):
-            rows = np.asarray(block, np.float64)
+            rows = np.asarray(block, np.float64) / scale
             gram += rows.T @ rows
-    if not np.isfinite(gram).all():
-        return np.full(dim, np.nan)
-    return np.sqrt(np.clip(np.linalg.eigvalsh(gram)[::-1], 0, None))[: min(n, dim)]
+    w = np.linalg.eigvalsh(gram)[::-1]
+    noise = host.noise_of((n, dim)) * np.finfo(np.float64).eps * w[0]
+    return scale * np.sqrt(np.where(w <= noise, 0, w))[: min(n, dim)]
 
 
 def weight_report(name: str, shape: tuple[int, int], tall: Rows, chunk: int) -> Report:

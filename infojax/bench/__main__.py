@@ -55,6 +55,17 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def minutes(text: str) -> float:
+    """An argparse type: a positive number of minutes, up to a week."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 10_080:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}: expected a positive number up to 10,080")
+    return number
+
+
 def make_parser() -> Parser:
     """The flags of `python -m infojax.bench`."""
     listing = "\n".join(f"  {name:12s}{text}" for name, text in BENCHES.items())
@@ -70,7 +81,7 @@ def make_parser() -> Parser:
         "--json", action=Once, type=named, metavar="FILE", help="also write the rows as JSON lines; - for stdout"
     )
     parser.add_argument("--quick", action="store_true", help="run only the smallest sizes")
-    parser.add_argument("--minutes", type=whole(1, 10_000), help="gpu: time budget; 10 by default")
+    parser.add_argument("--minutes", type=minutes, metavar="MINUTES", help="gpu: time budget; 10 by default")
     parser.add_argument(
         "--out", action=Once, type=named, metavar="DIR",
         help="gpu: where rows are written as soon as they are known; . by default. images: where its pictures are kept",

@@ -10,7 +10,7 @@ Where a goal is not reached, this is where the time goes (two cores of a Xeon):
     pasted version has three of side N. So the ratio cannot exceed 3 (N / 1,280)^3 by much.
   NC1: two passes over 100 MB, each 8 ms of memory traffic alone, and N D C products, or N D^2 / 2 from C = D on; these
     equal one bare Z^T Z, at full speed, where C = 1,000.
-  analyze: three spectra in float64 with the digits of an SVD, where the pasted version has two in float32.
+  analyze: four spectra in float64 with the digits of an SVD, where the pasted version has two in float32.
 """
 
 import os

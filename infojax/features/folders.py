@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,10 +105,13 @@ def open_together(path: str, parts: bool = False) -> Together:
 
 def _of_files(path: str, files: Sequence[Path], parts: bool) -> Together:
     files = sorted(files, key=lambda file: _by_number(file.name))
-    _check_whole(path, files)
     opened = {file: open_arrays(file) for file in files}
-    if len(files) > 1 and (parts or _are_parts(opened)):
-        return _join(path, opened)
+    if parts or _are_parts(opened):
+        if (missing := _missing(files)) and not parts:
+            fix = "get the others, pass --parts to join those that are there, or name the files one by one"
+            raise FeatureFileError(f"{path}: {missing}; {fix}")
+        if len(files) > 1:
+            return _join(path, opened, missing)
     arrays: dict[str, StoredArray] = {}
     for file, found in opened.items():
         named = found if len(files) == 1 else _named(file.stem, found)
@@ -134,33 +137,41 @@ def _are_parts(opened: Mapping[Path, dict[str, StoredArray]]) -> bool:
     names = [{name.lower() for name in arrays} for arrays in opened.values()]
     if all(found & set(HIDDEN) and found & set(TOKENS) for found in names):
         return True
-    for pattern in (RANGE, SHARD):
-        matches = [pattern.match(file.stem) for file in opened]
-        if all(matches) and len({match[1] for match in matches if match}) == 1:
-            return True
-    return False
+    return bool(_shards(opened) or _ranges(opened))
 
 
-def _check_whole(path: str, files: Sequence[Path]) -> None:
-    """Refuses shards, or ranges of rows, of which some are not there: half of a checkpoint or of a data set."""
-    shards, ranges = ([pattern.match(file.stem) for file in files] for pattern in (SHARD, RANGE))
-    if all(shards):
-        counts = {(match[1], int(match[3])): 0 for match in shards if match}
-        for match in filter(None, shards):
-            counts[match[1], int(match[3])] += 1
-        for (name, count), there in counts.items():
-            if there < count:
-                raise FeatureFileError(
-                    f"{path}: {there} of {count} files {name}...-of-{count} are there; get the others"
-                )
-    elif all(ranges):
-        ends = sorted((match[1], int(match[2]), int(match[3])) for match in ranges if match)
-        for (name, _, end), (other, begin, _) in pairwise(ends):
-            if name == other and begin > end + 1:
-                raise FeatureFileError(f"{path}: no file {name}{end}-{begin}: rows between two files are not there")
+def _shards(files: Iterable[Path]) -> dict[int, set[int]]:
+    """The numbers of the shards by how many there should be; empty unless all files are shards of one name."""
+    matches = [SHARD.match(file.stem) for file in files]
+    if not all(matches) or len({match[1] for match in matches if match}) != 1:
+        return {}
+    found: dict[int, set[int]] = {}
+    for match in filter(None, matches):
+        found.setdefault(int(match[3]), set()).add(int(match[2]))
+    return found
 
 
-def _join(path: str, opened: Mapping[Path, dict[str, StoredArray]]) -> Together:
+def _ranges(files: Iterable[Path]) -> list[tuple[int, int]]:
+    """The ranges of rows in order; empty unless all files are ranges of one name: 2026-01 and layer1-0 are none."""
+    matches = [RANGE.match(file.stem) for file in files]
+    ranges = sorted((int(match[2]), int(match[3])) for match in matches if match)
+    one_name = all(matches) and len({match[1] for match in matches if match}) == 1
+    in_order = all(start <= stop for start, stop in ranges) and all(a[1] <= b[0] for a, b in pairwise(ranges))
+    return ranges if one_name and in_order else []
+
+
+def _missing(files: Sequence[Path]) -> str:
+    """Which of the parts are not there, half of a checkpoint or of a data set; "" if none is known to be missing."""
+    for count, there in _shards(files).items():
+        if len(there) < count:
+            return f"{len(there)} of {count} shards are there"
+    for (_, stop), (start, _) in pairwise(_ranges(files)):
+        if start > stop + 1:
+            return f"the rows from {stop} to {start} are in no file"
+    return ""
+
+
+def _join(path: str, opened: Mapping[Path, dict[str, StoredArray]], missing: str) -> Together:
     """Joins arrays of the same name; one held by a single file, such as weights in shards, is returned as it is."""
     holders: dict[str, list[StoredArray]] = {}
     for arrays in opened.values():
@@ -175,7 +186,8 @@ def _join(path: str, opened: Mapping[Path, dict[str, StoredArray]]) -> Together:
         if len(arrays) > 1 and (not rows or name.lower().rpartition(".")[2] in HIDDEN):
             rows = tuple(array.full_shape[0] if array.full_shape else 0 for array in arrays)
     what = "joined" if rows else "with different arrays"
-    return Together(found, f"{len(files)} files, {what}, {files[0].name} to {files[-1].name}", rows)
+    notes = [f"{len(files)} files, {what}, {files[0].name} to {files[-1].name}", missing]
+    return Together(found, "; ".join(filter(None, notes)), rows)
 
 
 def same_name(name: str, path: str) -> bool:

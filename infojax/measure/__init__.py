@@ -24,6 +24,7 @@ import numpy as np
 
 from infojax import processes
 from infojax.analysis import MOST_EMPTY_CLASSES, InputError, Report, analyze
+from infojax.analysis.inputs import labelled_rows
 from infojax.analysis.prompts import with_prompts
 from infojax.analysis.rows import KeptRows
 from infojax.analysis.sums import DIRECT_ROWS
@@ -150,7 +151,11 @@ def measure_file(
         raise FeatureFileError(f"{opened.path}: out of memory measuring {opened.used}; {fix}") from error
     unused = [f"arrays that were not used: {opened.unused}"] if opened.unused else []
     if opened.prompts is not None:
-        reports = {name: with_prompts(report, layers[name], opened.prompts) for name, report in reports.items()}
+        prompts = opened.prompts
+        if opened.labels is not None:  # the rows that `analyze` measured
+            counted = labelled_rows(opened.labels, len(prompts), args.ignore_index)[1]
+            layers, prompts = {name: KeptRows(rows, counted) for name, rows in layers.items()}, prompts[counted]
+        reports = {name: with_prompts(report, layers[name], prompts, chunk) for name, report in reports.items()}
     return {layer: replace(reports[layer], warnings=(*reports[layer].warnings, *unused)) for layer in opened.layers}
 
 

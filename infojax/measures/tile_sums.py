@@ -4,15 +4,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from infojax.measures.arrays import ArrayLike
+from infojax.measures.arrays import ArrayLike, power_of_two
 
 
 class Rows:
-    """Chosen rows of an array, minus a center, a tile at a time and in float32."""
+    """Chosen rows of an array, minus a center and over a scale, a tile at a time and in float32."""
 
     def __init__(self, source: ArrayLike, kept: np.ndarray, tile: int) -> None:
         self.source, self.kept, self.tile = source, kept, tile
         self.center: np.ndarray | None = None
+        self.scale = 1.0
 
     def __len__(self) -> int:
         return -(-len(self.kept) // self.tile)
@@ -20,7 +21,9 @@ class Rows:
     def __getitem__(self, i: int) -> np.ndarray:
         index = self.kept[i * self.tile : (i + 1) * self.tile]
         rows = np.asarray(self.source[index], np.float32)  # type: ignore[index]
-        return rows if self.center is None else rows - self.center
+        if self.center is None:
+            return rows
+        return np.asarray((rows - self.center) / self.scale, np.float32)  # a center in float64: no digit is lost
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[i] for i in range(len(self)))
@@ -28,7 +31,14 @@ class Rows:
     def average(self) -> np.ndarray:
         """The mean of the rows."""
         total = sum((np.sum(rows, axis=0, dtype=np.float64) for rows in self), np.zeros(np.shape(self.source)[1]))
-        return np.asarray(total / max(len(self.kept), 1), np.float32)
+        return total / max(len(self.kept), 1)
+
+    def normalise(self) -> None:
+        """Sets the center to the mean of the rows, and the scale to the power of two of the largest entry then."""
+        self.center, most = self.average(), float(np.finfo(np.float32).max)
+        with np.errstate(over="ignore"):
+            largest = max((float(np.abs(rows).max(initial=0)) for rows in self), default=0.0)
+        self.scale = float(power_of_two(np.float32(min(largest, most))))
 
 
 class Sums:

@@ -1,9 +1,10 @@
 """Statistics over all pairs of classes of a vocabulary, summed tile by tile: CDNV, NC2, GNC2, NC3 and UNC3.
 
 Distances come from products of centred means, |a|^2 + |b|^2 - 2 <a, b>; for near classes, which lose digits so, they
-are recomputed from differences. Sums run over at most a tile in float32 and over tiles in float64. Distances to a
-simplex ETF need no pairs: ||A / ||A|| - S||^2 = 2 - 2 <A, S> / ||A||, where A = W M^T, S = (I - J / C) / sqrt(C - 1),
-<A, S> is a trace and a product of sums, and ||W M^T||^2 = <W^T W, M^T M>, of D x D matrices in float64.
+are recomputed from differences. Means and variances are divided by powers of two first. Sums run over at most a
+tile in float32 and over tiles in float64. Distances to a simplex ETF need no pairs: with A = W M^T and
+S = (I - J / C) / sqrt(C - 1), ||A / ||A|| - S||^2 = 2 - 2 <A, S> / ||A||, where <A, S> is a trace and a product of
+sums, and ||W M^T||^2 = <W^T W, M^T M>, of D x D matrices in float64.
 """
 
 from collections.abc import Callable
@@ -66,7 +67,7 @@ def vocabulary_collapse(
     tile: int = TILE,
     progress: Callable[[int, int], None] | None = None,
 ) -> VocabularyCollapse:
-    """Neural collapse of all pairs of classes, in memory for a few tiles besides the statistics.
+    """Neural collapse of all pairs of classes, in memory for a few tiles and two (D, D) matrices of float64.
 
     Args:
       stats: `VocabularyStats` of all tokens; its arrays may be memory-mapped.
@@ -92,9 +93,9 @@ def vocabulary_collapse(
     exponent = float(arrays.number(distance_exponent, "distance_exponent", "a positive number", lambda x: 0 < x <= 8))
     tile = arrays.whole_number(tile, "tile", 1)
     means = Rows(stats.mean, kept, tile)
-    means.center = means.average()
+    means.normalise()
     weights = None if head is None else Rows(head, kept, tile)
-    variances = np.asarray(stats.squares)[kept] / np.maximum(counts[kept], 1)
+    variances = np.asarray(stats.squares, np.float64)[kept] / np.maximum(counts[kept], 1)
     norms, of_classes = _of_classes(means, weights)
     pairs = _of_pairs(means, variances, norms, exponent, progress or (lambda done, steps: None))
     return VocabularyCollapse(len(kept), classes - len(kept), **pairs, **of_classes)
@@ -124,7 +125,7 @@ def _of_classes(means, weights):
             dots = np.append(dots, np.einsum("cd,cd->c", own, rows))
     norms = m.norms
     with np.errstate(divide="ignore"):
-        logs = np.log(norms)
+        logs = np.log(norms) + np.log(means.scale)
     report = {
         "equinorm": _std(norms) / _mean(norms) if _mean(norms) > 0 else float("nan"),
         "log_norm_mean": _mean(logs), "log_norm_std": _std(logs), "etf_distance": _etf_distance(m, m, norms**2),
@@ -134,10 +135,10 @@ def _of_classes(means, weights):
         cosines = np.divide(dots, lengths, out=np.zeros_like(dots), where=~(lengths <= 0))
         report |= {
             "nc3": _duality(means, weights, norms, w.norms), "nc3_etf": _etf_distance(w, m, dots),
-            "unc3_mean": _mean(dots), "unc3_std": _std(dots),
+            "unc3_mean": means.scale * _mean(dots), "unc3_std": means.scale * _std(dots),
             "unc3_cos_mean": _mean(cosines), "unc3_cos_std": _std(cosines),
         }  # fmt: skip
-    return norms, report
+    return norms, report if len(norms) > 1 else dict.fromkeys(report, float("nan"))
 
 
 def _etf_distance(w, m, dots):
@@ -169,7 +170,9 @@ def _of_pairs(means, variances, norms, exponent, progress):
     """Mean values over the pairs of classes."""
     classes, coincident, done = len(means.kept), 0, 0
     kinds = {name: Sums() for name in ("cdnv", "angle", "interference", "log", "distance")}
-    variances, norms = variances.astype(np.float32), norms.astype(np.float32)
+    largest = variances.max(initial=0)
+    spread = float(np.exp2(np.floor(np.log2(largest)))) if 0 < largest < np.inf else 1.0
+    variances, norms = (variances / spread).astype(np.float32), norms.astype(np.float32)
     for i, a in enumerate(means):
         for j in range(i, len(means)):
             b = a if i == j else means[j]
@@ -189,9 +192,14 @@ def _of_pairs(means, variances, norms, exponent, progress):
                     sums.about_mean()
             done += 1
             progress(done, len(means) * (len(means) + 1) // 2)
+    # Of quantities in units of the scales: spread / scale^(2 k) may be larger than any float.
+    with np.errstate(over="ignore"):
+        unit, cdnv = means.scale**2, kinds["cdnv"].mean()
+        cdnv = float(cdnv * np.exp(np.log(spread) - 2 * exponent * np.log(means.scale)))
     values = {
-        "cdnv": kinds["cdnv"].mean(), "equiangularity": kinds["angle"].mean(),
-        "interference_mean": kinds["interference"].mean(), "interference_std": kinds["interference"].std(),
+        "cdnv": cdnv, "equiangularity": kinds["angle"].mean(),
+        "interference_mean": unit * kinds["interference"].mean(),
+        "interference_std": unit * kinds["interference"].std(),
         "gnc2_mean": kinds["log"].mean(), "gnc2_std": kinds["log"].std(),
         "distance_mean": kinds["distance"].mean(), "distance_std": kinds["distance"].std(),
     }  # fmt: skip
@@ -226,13 +234,15 @@ def _tile_sums(products, square, norms_a, norms_b, spread_a, spread_b, pilots, c
     both = spread_a[:, None] + spread_b[None, :]
     equal = square <= 0
     safe = jnp.where(equal, 1, square)
-    cdnv = jnp.where(equal, jnp.where(both > 0, jnp.inf, jnp.nan), both / (2 * safe**exponent))
+    ratio = 0.5 * jnp.exp(jnp.log(both) - exponent * jnp.log(safe))  # of which no part leaves the range of floats
+    cdnv = jnp.where(equal, jnp.where(both > 0, jnp.inf, jnp.nan), ratio)
     norms = norms_a[:, None] * norms_b[None, :]
     flat = norms <= 0  # and not nan
     cosine = jnp.where(flat, 0, products / jnp.where(flat, 1, norms))
-    # ||u - v||^2 = (||a - b||^2 - (|a| - |b|)^2) / (|a| |b|), exact where 2 - 2 cos cancels.
+    # ||u - v||^2 = 2 - 2 cos = (||a - b||^2 - (|a| - |b|)^2) / (|a| |b|), which keeps its digits between near means.
     gap = (norms_a[:, None] - norms_b[None, :]) ** 2
-    apart = jnp.where(flat, 2 - 2 * cosine, jnp.maximum(square - gap, 0) / jnp.where(flat, 1, norms))
+    near = ~flat & (square < NEAR * ((norms_a**2)[:, None] + (norms_b**2)[None, :]))
+    apart = jnp.maximum(jnp.where(near, (square - gap) / jnp.where(flat, 1, norms), 2 - 2 * cosine), 0)
     quantities = (
         cdnv, jnp.abs(cosine + 1 / max(classes - 1, 1)), products, -0.5 * jnp.log(apart), jnp.sqrt(apart)
     )  # fmt: skip

@@ -19,11 +19,16 @@ from infojax.measures.arrays import AnyArray, ArrayLike
 TILE = 2048  # classes on a side of a tile: 16 MiB of products in float32
 NEAR = 1e-3  # of |a|^2 + |b|^2: smaller |a|^2 + |b|^2 - 2 <a, b> lose digits and are recomputed
 
+IN_MEMORY = {"counts": np.int32, "mean": np.float32, "squares": np.float32}
+IN_FILES = {"counts": np.int64, "mean": np.float32, "squares": np.float64}
+
 
 class VocabularyStats(NamedTuple):
     """Moments of C classes in D dimensions. `numpy.savez(path, **stats._asdict())` saves them.
 
     counts: (C,) integers. mean: (C, D). squares: (C,) sums of squared distances to the class mean.
+    In memory counts are int32, fewer than 2^31 tokens of a class, and squares float32, which stop growing where a class
+    gains less than 6e-8 of its sum in a batch; in files they are int64 and float64. Means are float32 in both.
     """
 
     counts: AnyArray
@@ -32,31 +37,35 @@ class VocabularyStats(NamedTuple):
 
 
 def vocabulary_stats(num_classes: int, dim: int, folder: str | os.PathLike | None = None) -> VocabularyStats:
-    """Empty `VocabularyStats`, float32; or those in a folder, memory-mapped.
+    """Empty `VocabularyStats` in memory; or those in a folder, memory-mapped.
 
     Args:
       num_classes, dim: C and D.
-      folder: holds counts.npy, mean.npy and squares.npy, which are made where they are not there and continued where
-        they are: `update_vocabulary` writes into them, and needs memory for the rows of a batch only. None for arrays
-        in memory.
+      folder: holds counts.npy, mean.npy and squares.npy, which are made if none is there and continued if all are:
+        `update_vocabulary` writes into them, and needs memory for the rows of a batch only. Tokens that are given
+        again, by a finished script that is run a second time, count twice. None for arrays in memory.
     Raises:
-      ValueError: arrays larger than the memory, without a folder; a folder that holds other shapes.
+      ValueError: arrays larger than the memory, without a folder; a folder that holds some of the files, or other
+        shapes.
     """
     num_classes, dim = arrays.whole_number(num_classes, "num_classes", 1), arrays.whole_number(dim, "dim", 1)
     shapes = {"counts": (num_classes,), "mean": (num_classes, dim), "squares": (num_classes,)}
     if folder is not None:
+        there = [name for name in shapes if os.path.exists(os.path.join(folder, f"{name}.npy"))]
+        if there and len(there) < len(shapes):
+            missing = next(name for name in shapes if name not in there)
+            raise ValueError(
+                f"folder {os.fspath(folder)!r} holds {there[0]}.npy but no {missing}.npy: bring it back, or delete the "
+                "others to begin again"
+            )
         return VocabularyStats(**{name: _mapped(os.path.join(folder, name), shape) for name, shape in shapes.items()})
     arrays.check_size(f"the means of {num_classes:,} classes", num_classes, dim)
-    return VocabularyStats(**{name: jnp.zeros(shape, _type_of(name)) for name, shape in shapes.items()})
-
-
-def _type_of(name):
-    return np.int32 if name == "counts" else np.float32
+    return VocabularyStats(**{name: jnp.zeros(shape, IN_MEMORY[name]) for name, shape in shapes.items()})
 
 
 def _mapped(name, shape):
     """The array of a file, which is created with zeros if missing."""
-    path, kind = f"{name}.npy", _type_of(os.path.basename(name))
+    path, kind = f"{name}.npy", IN_FILES[os.path.basename(name)]
     if not os.path.exists(path):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         return np.lib.format.open_memmap(path, "w+", kind, shape)
@@ -84,15 +93,20 @@ def update_vocabulary(
     labels = arrays.as_labels(labels, len(z))
     if z.shape[1] != stats.mean.shape[1]:
         raise ValueError(f"features have {z.shape[1]} columns, the statistics {stats.mean.shape[1]}")
-    update = _updated_files if isinstance(stats.mean, np.memmap) and stats.mean.flags.writeable else _updated
+    in_files = all(isinstance(part, np.memmap) and part.mode in ("r+", "w+") for part in stats)  # "c" keeps its copy
+    if not in_files and isinstance(stats.counts, np.ndarray) and (most := stats.counts.max(initial=0)) > arrays.INT_MAX:
+        raise ValueError(f"stats.counts reach {most:,}, more than int32 holds in memory: keep them in a folder")
+    return (_updated_files if in_files else _updated)(stats, z, labels, _counted(where, len(z)))
+
+
+def _counted(where, n):
+    """Which of n tokens count, (n,) booleans."""
     if where is None:
-        return update(stats, z, labels, jnp.ones(len(z), bool))
+        return jnp.ones(n, bool)
     where = jnp.asarray(arrays.as_array(where, "where"))
-    if where.shape != (len(z),) or (where.dtype != bool and not _zeros_and_ones(where)):
-        raise ValueError(
-            f"where must be ({len(z)},) booleans, which tokens count; got shape {where.shape}, {where.dtype}"
-        )
-    return update(stats, z, labels, where.astype(bool))
+    if where.shape != (n,) or (where.dtype != bool and not _zeros_and_ones(where)):
+        raise ValueError(f"where must be ({n},) booleans, which tokens count; got shape {where.shape}, {where.dtype}")
+    return where.astype(bool)
 
 
 def _zeros_and_ones(x):
@@ -132,17 +146,21 @@ def _updated(stats, z, labels, where):
 
 
 def _updated_files(stats, z, labels, where):
-    """`_updated` for the rows of the classes in the batch; only these are read from the files and written back."""
+    """`_updated` with moments of the batch merged in float64: only rows of its classes are read and written."""
     if not len(z):
         return stats
     labels, counted = np.asarray(labels), np.asarray(where)
     found = np.unique(labels[counted & (labels >= 0) & (labels < len(stats.counts))])
     place = np.searchsorted(found, labels)
     known = counted & np.isin(labels, found)
-    index = np.resize(found, len(z)) if len(found) else np.zeros(len(z), int)  # one shape, one program
-    rows = VocabularyStats(*(jnp.asarray(part[index]) for part in stats))
-    for part, new in zip(stats, _updated(rows, z, jnp.asarray(place), jnp.asarray(known)), strict=True):
-        part[found] = np.asarray(new)[: len(found)]
+    empty = vocabulary_stats(*z.shape)  # one shape, one program
+    batch = _updated(empty, z, jnp.asarray(place), jnp.asarray(known))
+    added, center, spread = (np.asarray(part, np.float64)[: len(found)] for part in batch)
+    old, before = stats.counts[found].astype(np.float64), stats.mean[found].astype(np.float64)
+    share, delta = added / (old + added), np.where((old > 0)[:, None], center - before, 0)
+    stats.counts[found] += added.astype(np.int64)
+    stats.mean[found] = np.where((old > 0)[:, None], before + share[:, None] * delta, center)
+    stats.squares[found] += spread + old * share * np.sum(delta**2, axis=1)
     return stats
 
 
@@ -183,6 +201,8 @@ def vocabulary_disagreement(
       tile: classes scored at a time.
     Returns:
       (C,) and (C,) integers.
+    Raises:
+      ValueError: a token that counts, a class mean or a score of the head is nan, for which there is no nearest.
     """
     stats, z = checked_stats(stats), np.asarray(arrays.as_rows(z))
     labels = np.asarray(arrays.as_labels(labels, len(z)))
@@ -193,18 +213,24 @@ def vocabulary_disagreement(
         if bias.shape != (classes,):
             raise ValueError(f"bias must have shape ({classes},); got {bias.shape}")
     kept = np.flatnonzero(counts >= arrays.whole_number(min_count, "min_count", 1))
-    usable = np.isin(labels, kept) & (np.ones(len(z), bool) if where is None else np.asarray(where, bool))
+    usable = np.isin(labels, kept) & np.asarray(_counted(where, len(z)))
     rows, owners = z[usable].astype(np.float32), labels[usable]
+    if (wrong := ~np.isfinite(rows).all(axis=1)).any():
+        at = np.flatnonzero(usable)[np.argmax(wrong)]
+        raise ValueError(f"z holds nan or inf, first in row {at}; leave such tokens out with `where`")
     best = np.full((2, len(rows)), -np.inf, np.float32)
     choice = np.zeros((2, len(rows)), np.int64)
     center = np.mean(rows, axis=0, dtype=np.float64).astype(np.float32) if len(rows) else 0
+    scale = np.asarray(arrays.normalised(jnp.asarray(rows))[1])
     for start in range(0, len(kept), arrays.whole_number(tile, "tile", 1)):
         index = kept[start : start + tile]
-        means = np.asarray(stats.mean[index], np.float32) - center
+        means = (np.asarray(stats.mean[index], np.float32) - center) / scale
         scores = np.asarray(arrays.matmul(rows, np.asarray(head[index], np.float32).T))
         scores = scores if bias is None else scores + bias[index][None]
-        nearness = np.asarray(arrays.matmul(rows - center, means.T)) - np.sum(means * means, axis=1)[None] / 2
-        for i, table in enumerate((scores, nearness)):
+        nearness = np.asarray(arrays.matmul((rows - center) / scale, means.T)) - np.sum(means * means, axis=1)[None] / 2
+        for i, (table, what) in enumerate(((scores, "scores of the head"), (nearness, "distances to stats.mean"))):
+            if np.isnan(table).any():
+                raise ValueError(f"{what} are nan, in classes {index[0]} to {index[-1]}; expected finite numbers")
             at = np.argmax(table, axis=1) if len(rows) else np.zeros(0, int)
             value = table[np.arange(len(rows)), at]
             better = value > best[i]

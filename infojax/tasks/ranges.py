@@ -94,7 +94,7 @@ RANGES = {
     "objective.beta": NOT_NEGATIVE, "objective.inner": COUNT, "objective.reset_every": STEPS,
     "objective.rest_loss": NOT_NEGATIVE,
     "objective.ratio": COUNT, "objective.weight": NOT_NEGATIVE, "objective.ramp_fraction": POSITIVE,
-    "objective.threshold": Range(0, 1), "objective.entropy_weight": NOT_NEGATIVE, "objective.radius": POSITIVE,
+    "objective.threshold": NOT_NEGATIVE, "objective.entropy_weight": NOT_NEGATIVE, "objective.radius": POSITIVE,
     "objective.alpha": POSITIVE, "objective.mixed_weight": NOT_NEGATIVE, "objective.view_weight": NOT_NEGATIVE,
     "objective.rotation_weight": NOT_NEGATIVE, "objective.epsilon": NOT_NEGATIVE, "objective.model_decay": SHARE,
     "objective.growth": Range(1),

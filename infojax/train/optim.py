@@ -228,8 +228,3 @@ def accumulated(tx: optax.GradientTransformation, steps: int) -> optax.GradientT
     NT-Xent) is a different loss on parts of it.
     """
     return optax.MultiSteps(tx, steps).gradient_transformation() if steps > 1 else tx
-
-
-def average(mean: Any, params: Any, decay: float | jax.Array) -> Any:
-    """One step of the exponential moving average, decay * mean + (1 - decay) * params; starts at the parameters."""
-    return optax.incremental_update(params, mean, 1 - decay)

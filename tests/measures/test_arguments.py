@@ -197,11 +197,7 @@ def test_nan_in_an_argument_is_not_hidden():
                 continue
             if all(np.isfinite(np.asarray(leaf, float)).all() for leaf in found):
                 hidden.append((function, name))
-    assert set(hidden) == NO_NUMBERS
-
-
-# Counts of integers, which hold no nan.
-NO_NUMBERS = {("vocabulary_disagreement", name) for name in ("z", "head", "bias")}
+    assert not hidden
 
 
 # (function, argument, what) that is meant to work

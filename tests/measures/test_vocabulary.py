@@ -1,6 +1,7 @@
 """Vocabularies in tiles: against the functions of few classes, loops, and the numbers of rhubarbwu's package."""
 
 import math
+import os
 
 import jax
 import numpy as np
@@ -66,6 +67,24 @@ def test_statistics_in_a_folder_are_those_in_memory(stats, tmp_path):
     np.testing.assert_array_equal(nothing.counts, expected.counts)
     with pytest.raises(ValueError, match=rf"mean.npy holds \({C}, {D}\) of float32; expected \({C}, 9\)"):
         ij.vocabulary_stats(C, 9, tmp_path / "stats")
+    os.remove(tmp_path / "stats" / "mean.npy")
+    with pytest.raises(ValueError, match="holds counts.npy but no mean.npy: bring it back, or delete the others"):
+        ij.vocabulary_stats(C, D, tmp_path / "stats")
+
+
+def test_files_count_more_tokens_than_float32_and_int32_hold(tmp_path):
+    found, many = ij.vocabulary_stats(2, 2, tmp_path), 2**33
+    found.counts[:], found.squares[:] = many, float(many)
+    z = np.array([[1, 0], [-1, 0]], np.float32)
+    ij.update_vocabulary(found, z, [1, 1])
+    assert found.counts.tolist() == [many, many + 2] and found.squares.tolist() == [many, many + 2]
+    # a copy on write is no file to update
+    ij.vocabulary_stats(2, 2, tmp_path / "new")
+    copies = ij.VocabularyStats(*(np.load(tmp_path / "new" / f"{name}.npy", mmap_mode="c") for name in found._fields))
+    updated = ij.update_vocabulary(copies, z, [1, 1])
+    assert updated.mean is not copies.mean and np.asarray(updated.counts).tolist() == [0, 2]
+    with pytest.raises(ValueError, match="stats.counts reach 8,589,934,594, more than int32 holds in memory"):
+        ij.update_vocabulary(found._replace(counts=np.array(found.counts)), z, [1, 1])
 
 
 def test_a_simplex_has_no_distance_to_the_simplex():
@@ -184,10 +203,47 @@ def test_the_numbers_of_rhubarbwus_package():
     assert values == pytest.approx(RHUBARBWU, rel=2e-5)
 
 
+@pytest.mark.parametrize("scale", [2.0**-70, 2.0**70])
+def test_every_scale_of_the_means_has_the_same_digits(stats, scale):
+    mean, squares = np.asarray(stats.mean), np.asarray(stats.squares, np.float64)
+    scaled = stats._replace(mean=np.float32(scale) * mean, squares=squares * scale**2)
+    expected, found = (ij.vocabulary_collapse(s, HEAD, distance_exponent=2)._asdict() for s in (stats, scaled))
+    powers = {"cdnv": -2, "interference_mean": 2, "interference_std": 2, "unc3_mean": 1, "unc3_std": 1}
+    for name, value in expected.items():
+        value = value + math.log(scale) if name == "log_norm_mean" else value * scale ** powers.get(name, 0)
+        assert found[name] == pytest.approx(value, rel=1e-6), name
+    far = [ij.vocabulary_disagreement(s, f * Z, LABELS, HEAD / f)[0] for s, f in ((stats, 1), (scaled, scale))]
+    np.testing.assert_array_equal(*far)
+
+
+def test_a_mean_at_the_centre_is_not_the_direction_of_another():
+    means = np.array([[1e-7, 3e-7], [1, 0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]], np.float32)
+    stats = ij.VocabularyStats(np.full(4, 5), means, np.full(4, 5.0, np.float32))
+    expected = in_loops(means, np.ones(4), means)
+    found = ij.vocabulary_collapse(stats)
+    for name in ("gnc2_mean", "gnc2_std", "distance_mean", "distance_std"):
+        assert getattr(found, name) == pytest.approx(expected[name], rel=1e-4), name
+
+
+@pytest.mark.parametrize("holder", ["z", "mean", "head", "bias"])
+def test_no_choice_is_made_between_nans(stats, holder):
+    given = {"z": Z, "mean": np.asarray(stats.mean), "head": HEAD, "bias": BIAS}
+    given[holder] = np.array(given[holder])
+    given[holder][3] = np.nan
+    with pytest.raises(ValueError, match="nan"):
+        ij.vocabulary_disagreement(stats._replace(mean=given["mean"]), given["z"], LABELS, given["head"], given["bias"])
+    if holder == "z":
+        differ, count = ij.vocabulary_disagreement(stats, given["z"], LABELS, HEAD, BIAS, where=np.arange(N) != 3)
+        assert count.sum() == KEPT[LABELS].sum() - 1
+        with pytest.raises(ValueError, match=r"where must be \(400,\) booleans"):
+            ij.vocabulary_disagreement(stats, Z, LABELS, HEAD, BIAS, where=np.full(N, 0.5))
+
+
 def test_degenerate_vocabularies():
     one = ij.update_vocabulary(ij.vocabulary_stats(3, 2), np.ones((2, 2)), [1, 1])
     found = ij.vocabulary_collapse(one, np.ones((3, 2)))
-    assert (found.num_classes, found.left_out) == (1, 2) and math.isnan(found.cdnv) and math.isnan(found.etf_distance)
+    assert (found.num_classes, found.left_out) == (1, 2)
+    assert all(math.isnan(value) for value in found[3:])
     rows = np.array([[0, 0], [0, 2], [0, 0], [0, 2], [5, 5], [6, 5], [9, -4], [9, -3]], np.float32)
     same = ij.update_vocabulary(ij.vocabulary_stats(4, 2), rows, [0, 0, 1, 1, 2, 2, 3, 3])
     found = ij.vocabulary_collapse(same, tile=1)

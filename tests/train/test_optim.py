@@ -219,14 +219,6 @@ def test_linspace_cosine():
     assert [float(optim.linspace_cosine(2.0, 10, w)(0)) for w in (0, 1)] == [2, 0]
 
 
-def test_average_starts_at_the_parameters():
-    params, _ = problem()
-    mean, target = params, jax.tree.map(lambda p: p + 1, params)
-    for _ in range(3):
-        mean = optim.average(mean, target, 0.9)
-    assert_close(mean, jax.tree.map(lambda p: p + 1 - 0.9**3, params))
-
-
 def test_sgd_decays_vectors_where_it_is_asked_to():
     """As PyTorch's SGD with one group of parameters: CoOp's and CoCoOp's."""
     params = {"b": jnp.array([1.0, -2.0])}
