@@ -17,7 +17,7 @@ SHORT = [
     "--config.evaluate.views=20", "--config.evaluate.train_samples=40", "--config.evaluate.test_samples=40",
     "--config.objective.batch_size=16", "--config.devices=1", "--config.report.draw=False",
 ]  # fmt: skip
-SMALL = [*SHORT, "--config.model.options.widths=(16,)", "--config.projector.widths=(8,6)"]
+SMALL = [*SHORT, "--config.model.options.widths=(16,)", "--config.projector.widths=(32,6)"]
 TINY = ["--config.model.options.size=(8,1,1)", "--config.model.options.decoder=(8,1,1)"]
 TINY += ["--config.optimizer.warmup_steps=0"]
 
@@ -77,12 +77,17 @@ def test_the_heads_of_a_run_are_probed(byol, tmp_path, capsys):
         statistics = own["batch_stats"]["norm1"]
         z = (z - statistics["mean"]) / np.sqrt(statistics["var"] + 1e-5) * norm["scale"] + norm["bias"]
         z = np.maximum(z, 0) @ own["layer2"]["kernel"]
-        return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)  # a narrow head may give zeros
+        return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
 
     train, test = of.study.splits["train"], of.study.splits["test"]
     nearest = KNeighborsClassifier(3, weights=lambda d: np.exp(-(d**2) / 2 / 0.07)).fit(features(train), train.labels)
-    assert found["embedding_dim"] == 6
-    assert found["accuracy_knn_3"] == pytest.approx(nearest.score(features(test), test.labels), abs=0.006)
+    # Where the third and the fourth neighbour, or two classes, are level but for the rounding of a CPU, either is right.
+    cosines = 1 - nearest.kneighbors(features(test), 4)[0] ** 2 / 2
+    votes = np.sort(nearest.predict_proba(features(test)), axis=1)
+    level = (cosines[:, 2] - cosines[:, 3] < 1e-5) | (votes[:, -1] - votes[:, -2] < 1e-3)
+    assert found["embedding_dim"] == 6 and level.mean() < 0.05
+    expected = nearest.score(features(test), test.labels)
+    assert found["accuracy_knn_3"] == pytest.approx(expected, abs=level.mean() + 1e-6)
 
 
 def test_a_masked_run_has_one_branch(tmp_path):
