@@ -81,7 +81,7 @@ def test_the_heads_of_a_run_are_probed(byol, tmp_path, capsys):
 
     train, test = of.study.splits["train"], of.study.splits["test"]
     nearest = KNeighborsClassifier(3, weights=lambda d: np.exp(-(d**2) / 2 / 0.07)).fit(features(train), train.labels)
-    # Where the third and the fourth neighbour, or two classes, are level but for the rounding of a CPU, either is right.
+    # Where two neighbours or classes are level but for the rounding of a CPU, either is right.
     cosines = 1 - nearest.kneighbors(features(test), 4)[0] ** 2 / 2
     votes = np.sort(nearest.predict_proba(features(test)), axis=1)
     level = (cosines[:, 2] - cosines[:, 3] < 1e-5) | (votes[:, -1] - votes[:, -2] < 1e-3)
