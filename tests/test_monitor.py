@@ -517,6 +517,21 @@ def test_callbacks_of_trainers(network, monkeypatch):
     import torch
 
     monitor = ij.Monitor(every=2, capacity=4, measures=CHEAP)
+def test_gradient_checkpointing_is_measured_once(network):
+    import torch.utils.checkpoint
+
+    for reentrant in (False, True):
+        monitor = ij.Monitor(every=1, capacity=12, measures=CHEAP).watch(network, head="fc", layers="layer2")
+        calls = []
+        handle = network.layer2.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        h = network.layer1(torch.randn(4, 1, 8, 8)).relu()
+        h = torch.utils.checkpoint.checkpoint(lambda h: network.layer2(h).sigmoid(), h, use_reentrant=reentrant)
+        network.fc(h.mean((2, 3))).sum().backward()
+        handle.remove()
+        monitor.close()
+        assert len(calls) == 2 and {name: len(parts) for name, parts in monitor.pending.items()} == {"layer2": 1, "": 1}
+
+
     callback = monitor.trainer_callback(head="fc")
     state = types.SimpleNamespace(global_step=0)
     callback.on_init_end(None, state, None)

@@ -43,8 +43,11 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
     of_call: dict[str, Any] = {}
     never_compiled = getattr(getattr(sys.modules.get("torch"), "compiler", None), "disable", lambda hook: hook)
 
+    def wanted() -> bool:
+        return model.training and monitor.wants and not _in_backward()
+
     def capture(name: str, output: Any) -> None:
-        if not (model.training and monitor.wants):
+        if not wanted():
             return
         begun = time.perf_counter()
         value = to_host(_first(output), name, monitor.pool, of_call.get("attention_mask"))
@@ -56,7 +59,7 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
 
     def after(_: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
         found = kwargs.get(labels or "")
-        if getattr(found, "ndim", 0) == 1 and model.training and monitor.wants:  # (n, T) are tokens to predict
+        if getattr(found, "ndim", 0) == 1 and wanted():  # (n, T) are tokens to predict
             monitor.add(labels=found)
 
     handles = [model.register_forward_pre_hook(never_compiled(before), with_kwargs=True)]
@@ -70,6 +73,12 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
     if labels is not None:
         handles.append(model.register_forward_hook(never_compiled(after), with_kwargs=True))
     return handles
+
+
+def _in_backward() -> bool:
+    """Whether a backward pass runs, in which gradient checkpointing calls modules a second time."""
+    task = getattr(getattr(sys.modules.get("torch"), "_C", None), "_current_graph_task_id", None)
+    return task is not None and task() != -1
 
 
 def _module(modules: Mapping[str, Any], head: Any) -> Any:
