@@ -69,7 +69,7 @@ class Monitor:
           warn_if, stop_if: thresholds such as "effective_rank < 0.5 * start", which warn or raise `ThresholdError`;
             see `rules`.
           pool: how tokens or pixels become one row: "mean" (of those that the attention mask keeps), "last" token, or a
-            function of the output.
+            function of the output. A sample whose mask keeps no token is left out, as are rows of nan.
           gather: under torch.distributed, measure the features of all ranks; every rank then has to call `step` equally
             often. Otherwise rank 0 measures its own.
         Raises:
