@@ -175,6 +175,11 @@ def test_names_of_measures_are_checked():
         ({"warn_if": "effectiv_rank < 3"}, "effectiv_rank is not measured; did you mean effective_rank"),
         ({"warn_if": "mir < 1", "measures": ["nc1"]}, "mir is not measured; there is nc1"),
         ({"warn_if": "nc1@ < 3"}, "no threshold"),
+        ({"warn_if": "nc1_deep < 3"}, "nc1_deep is not measured"),
+        ({"warn_if": "limit_nc1 < 3"}, "limit_nc1 is not measured"),
+        ({"warn_if": "alpha_req < 1"}, "alpha_req is not measured; did you mean alpha_req_"),  # has several numbers
+        ({"warn_if": "mir@layer1 < 1"}, "mir needs the head, and layers have none; expected mir without @layer1"),
+        ({"warn_if": "limit_entropy_features@a < 1"}, "needs the head"),
         ({"warn_if": "nc1 < 1e999"}, "no threshold"),
         ({"stop_if": 3}, "3 is no threshold"),
         ({"folder": ""}, "folder is ''; expected a path"),
@@ -387,6 +392,15 @@ def test_boards(monkeypatch, tmp_path):
     logged = []
     run = types.SimpleNamespace(define_metric=lambda *a, **k: logged.append((a, k)), log=logged.append)
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(run=run))
+def test_what_a_threshold_names_is_measured(monkeypatch):
+    monkeypatch.setattr(values, "measured", lambda names, *_: dict.fromkeys(names, 1.0))
+    monitor = ij.Monitor(every=1, capacity=4, warn_if="rankme < 0.5", stop_if="alpha_req_alpha@deep > 3 * most")
+    assert monitor.measures == (*values.QUICK, "rankme", "alpha_req")
+    monitor = ij.Monitor(every=1, capacity=4, warn_if="rankme < 0.5")
+    monitor.add(np.eye(4))
+    assert monitor.step()["rankme"] == 1
+
+
     monkeypatch.setitem(sys.modules, "trackio", types.SimpleNamespace(log=logged.append))
     boards = writers.Boards(["wandb", "trackio"], None)
     assert not logged

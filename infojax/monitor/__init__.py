@@ -63,7 +63,7 @@ class Monitor:
           folder: for metrics.jsonl, which `python -m infojax.report FOLDER` draws; None writes none.
           every: steps between measurements. capacity: samples that are measured.
           measures: names of the catalogue or of public functions of features; None for a quick choice of those that
-            labels and head allow.
+            labels and head allow, and those of the thresholds.
           split: what the rows are said to be measured on.
           writers: "tensorboard", "wandb" or "trackio", to which the results go, too.
           warn_if, stop_if: thresholds such as "effective_rank < 0.5 * start", which warn or raise `ThresholdError`;
@@ -85,12 +85,13 @@ class Monitor:
         if not (callable(pool) or pool in ("mean", "last")):
             raise ValueError(f"pool is {pool!r}; expected 'mean', 'last' or a function")
         self.every, self.split, self.pool, self.gather = every, split, pool, gather
-        self.measures = None if measures is None else values.checked(measures)
+        asked = None if measures is None else values.checked(measures)
         self._rules = [
             (parse(text), stop) for texts, stop in ((warn_if, False), (stop_if, True)) for text in _listed(texts)
         ]
-        for rule, _ in self._rules:
-            values.check_name(rule.measure, self.measures, rule.text)
+        named = [values.measure_of(rule.measure, rule.layer, asked, rule.text) for rule, _ in self._rules]
+        self._asked = tuple(dict.fromkeys(named)) if asked is None else asked  # it is told where these are lacking
+        self.measures = tuple(dict.fromkeys((*values.QUICK, *named))) if asked is None else asked
         self.buffer = Buffer(capacity)
         self._rows = None if folder is None else Rows(folder)
         self._boards = Boards(writers, folder)
@@ -257,7 +258,7 @@ class Monitor:
         begun, found = time.perf_counter(), dict[str, float]()
         head, bias = self._parts_of_head()
         named = [name for name in layers if name]  # in the order of the forward pass
-        if lacking := "" if self._told_lacking else values.lacking(self.measures, labels, head):
+        if lacking := "" if self._told_lacking else values.lacking(self._asked, labels, head):
             self._told_lacking = True
             self._tell(f"step {self.now}: {lacking}")
         for name, z in sorted(layers.items(), key=lambda layer: layer[0] != ""):
