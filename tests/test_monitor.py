@@ -587,8 +587,8 @@ def test_gradient_checkpointing_is_measured_once(network):
 class Ranks:
     """torch.distributed of two ranks, of which this process is `rank`, and the other has sent `other`."""
 
-    def __init__(self, rank, other):
-        self.rank, self.other = rank, other
+    def __init__(self, rank, other, sent=({"effective_rank": 0.25}, None)):
+        self.rank, self.other, self.sent = rank, other, sent
 
     def is_available(self):
         return True
@@ -606,7 +606,10 @@ class Ranks:
             parts[:] = [mine, self.other]
 
     def broadcast_object_list(self, box):
-        box[0] = box[0] or {"effective_rank": 0.25}
+        if self.rank:
+            box[:] = self.sent
+        else:
+            self.sent = list(box)
 
 
 def test_several_ranks(rng, monkeypatch, tmp_path):
@@ -631,3 +634,30 @@ def test_importing_infojax_imports_no_framework():
     script = "import sys, infojax; infojax.Monitor; print({'torch', 'flax', 'lightning', 'wandb'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+    def all_gather_object(self, parts, mine):
+        parts[:] = [mine, len(self.other[1])]
+
+def test_ranks_with_batches_of_different_sizes(rng, monkeypatch):
+    z = rng.normal(size=(12, 3)).astype(np.float32)
+    for rank, mine in ((0, 2), (1, 10)):
+        ranks = Ranks(rank, ({"": z[mine:]}, np.arange(12)[mine:]))
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(distributed=ranks))
+        monitor = ij.Monitor(every=100, capacity=12, measures=CHEAP, gather=True)
+        monitor.add(z[:mine], np.arange(mine))
+        assert monitor.step() == {"effective_rank": pytest.approx(0.25 if rank else effective_rank(z), rel=1e-4)}
+
+
+def test_what_rank_0_cannot_measure_ends_every_rank(monkeypatch):
+    ranks = Ranks(0, ({"deep": np.eye(4)}, np.arange(4)))
+    for error, said in (
+        (ValueError, "the ranks have different layers"),
+        (RuntimeError, "rank 0 could not .*different"),
+    ):
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(distributed=ranks))
+        monitor = ij.Monitor(every=1, capacity=8, measures=CHEAP, gather=True)
+        monitor.add(np.eye(4), np.arange(4))
+        with pytest.raises(error, match=said):
+            monitor.step()
+        ranks = Ranks(1, ranks.other, ranks.sent)
+
+

@@ -208,8 +208,7 @@ class Monitor:
         if self._added:
             self._per_step, self._added = self._added, 0
         due = self.now // self.every > before // self.every
-        full = not self._measured and self._full()
-        found = self.measure() if wanted and (due or full) else None
+        found = self.measure() if wanted and (due or (not self._measured and self._full())) else None
         self.seconds += time.perf_counter() - begun
         if found:
             self._watch_time()
@@ -233,20 +232,19 @@ class Monitor:
             )
 
     def _full(self) -> bool:
-        """Whether the buffers hold enough; the same on every rank, which see batches of one size."""
-        return self.buffer.count * self._shared_by() >= self.buffer.capacity
+        """Whether the buffers hold enough; with `gather` the same on every rank, whatever the sizes of its batches."""
+        count = self.buffer.count
+        return (hooks.total(count) if self._shared_by() > 1 else count) >= self.buffer.capacity
 
     def measure(self) -> dict[str, float]:
         """Measures what is in the buffer now, writes it and checks the thresholds; {} if it is empty."""
         self._pair(None)
         layers, labels = self.buffer.take()
-        several = self._shared_by() > 1
-        if several:
-            layers, labels = hooks.gathered(layers, labels)
         self._told_nothing |= bool(layers)  # what else keeps it from being measured is told below
-        found = self._results(layers, labels) if layers else {}
-        if several:
-            found = hooks.from_first(found)
+        if self._shared_by() > 1:
+            found = hooks.on_first(self._results, layers, labels)
+        else:
+            found = self._results(layers, labels)
         if not found:
             return {}
         self._measured += 1
@@ -256,6 +254,8 @@ class Monitor:
 
     def _results(self, layers: Mapping[str, np.ndarray], labels: np.ndarray | None) -> dict[str, float]:
         begun, found = time.perf_counter(), dict[str, float]()
+        if not layers:
+            return found
         head, bias = self._parts_of_head()
         named = [name for name in layers if name]  # in the order of the forward pass
         if lacking := "" if self._told_lacking else values.lacking(self._asked, labels, head):
