@@ -1,6 +1,7 @@
 """`infojax.Monitor`: the right rows at the right steps, values against NumPy, thresholds, and how PyTorch feeds it."""
 
 import errno
+import io
 import json
 import shutil
 import subprocess
@@ -331,9 +332,15 @@ def test_rows_of_a_damaged_or_shared_folder(rng, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    (tmp_path / "config.json").unlink()
     monkeypatch.setattr(first._rows, "row", full)
-    with pytest.warns(RuntimeWarning, match="cannot be written, and is lost: .*No space left"):
+    monkeypatch.setattr(writers.outputs, "write", full)
+    monkeypatch.setitem(writers.WRITERS, "wandb", full)
+    first._boards.names = ["wandb"]
+    with pytest.warns(RuntimeWarning, match="cannot be written, and is lost: .*No space left") as told:
         assert one(first)["effective_rank"] > 1
+    lost = [str(one.message).split(" cannot be written")[0].split(": ")[-1] for one in told]
+    assert lost == ["the row", "the row", "config.json", "wandb"]
 
 
 # Thresholds
@@ -404,8 +411,9 @@ def test_what_a_threshold_names_is_measured(monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", types.SimpleNamespace(log=logged.append))
     boards = writers.Boards(["wandb", "trackio"], None)
     assert not logged
-    boards.write(7, {"mir": 0.5})
-    boards.close()
+    for name in ("wandb", "trackio"):
+        boards.write(name, 7, {"mir": 0.5})
+        boards.close(name)
     assert logged == [(("infojax/*",), {"step_metric": "infojax/step"}), *[{"infojax/step": 7, "infojax/mir": 0.5}] * 2]
     monkeypatch.delitem(sys.modules, "trackio")
     monkeypatch.setattr(writers, "find_spec", lambda _: None)

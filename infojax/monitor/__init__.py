@@ -283,8 +283,9 @@ class Monitor:
             self._tell(f"step {self.now}: all {len(labels)} labels are negative, and leave every row out")
         self._write("timing", monitor_seconds=round(time.perf_counter() - begun, 4))
         if self._rows is not None and found:
-            self._rows.settings(None if head is None else len(head), labels)
-        self._boards.write(self.now, found)
+            self._guarded("config.json", self._rows.settings, None if head is None else len(head), labels)
+        for board in self._boards.names:
+            self._guarded(board, self._boards.write, board, self.now, found)
         return found
 
     def _parts_of_head(self) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -295,14 +296,17 @@ class Monitor:
         return head, bias
 
     def _write(self, kind: str, **row: Any) -> None:
-        """A row of metrics.jsonl. A full disk or a folder that is gone must not end a training: it is told."""
-        if self._rows is not None:
-            try:
-                told = self._rows.row(kind, self.now, **row)
-            except OSError as error:
-                told = f"step {self.now}: the row cannot be written, and is lost: {error}"
-            if told:
-                self._tell(told)
+        """A row of metrics.jsonl."""
+        if self._rows is not None and (told := self._guarded("the row", self._rows.row, kind, self.now, **row)):
+            self._tell(told)
+
+    def _guarded(self, what: str, write: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What `write` returns. A full disk or a board out of reach must not end a training: it is told, with None."""
+        try:
+            return write(*given, **named)
+        except Exception as error:  # boards raise what they like
+            self._tell(f"step {self.now}: {what} cannot be written, and is lost: {error}")
+        return None
 
     def _tell(self, text: str) -> None:
         warnings.warn(f"infojax.Monitor: {text}", RuntimeWarning, stacklevel=5)
@@ -359,7 +363,8 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._boards.close()
+        for board in self._boards.names:
+            self._guarded(board, self._boards.close, board)
 
     def __enter__(self) -> "Monitor":
         return self
