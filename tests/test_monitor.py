@@ -111,7 +111,6 @@ def test_tokens_are_pooled_over_the_real_ones(rng):
     means = np.stack([x[i, mask[i] == 1].mean(0) for i in range(3)])
     np.testing.assert_allclose(buffer.pooled(x, "mean", False, mask), means)
     np.testing.assert_array_equal(buffer.pooled(x, "last", False, mask), x[[0, 1, 2], [1, 3, 0]])
-
     mask[1] = 0
     for pool in ("mean", "last"):  # a sample without tokens has no features, and is left out as others that are nan
         assert np.isnan(buffer.pooled(x, pool, False, mask)).all(1).tolist() == [False, True, False]
@@ -119,6 +118,7 @@ def test_tokens_are_pooled_over_the_real_ones(rng):
             ValueError, match=r"deep has shape \(3, 4, 2\), and attention_mask \(3, 3\), expected \(3, 4\)"
         ):
             buffer.to_host(x, "deep", pool, mask[:, 1:])
+
 
 def test_flax_intermediates_are_layers(rng):
     z = rng.normal(size=(2, 3))
@@ -175,12 +175,12 @@ def test_names_of_measures_are_checked():
         ({"gather": "yes"}, "gather is 'yes'; expected True or False"),
         ({"warn_if": "effectiv_rank < 3"}, "effectiv_rank is not measured; did you mean effective_rank"),
         ({"warn_if": "mir < 1", "measures": ["nc1"]}, "mir is not measured; there is nc1"),
-        ({"warn_if": "nc1@ < 3"}, "no threshold"),
         ({"warn_if": "nc1_deep < 3"}, "nc1_deep is not measured"),
         ({"warn_if": "limit_nc1 < 3"}, "limit_nc1 is not measured"),
         ({"warn_if": "alpha_req < 1"}, "alpha_req is not measured; did you mean alpha_req_"),  # has several numbers
         ({"warn_if": "mir@layer1 < 1"}, "mir needs the head, and layers have none; expected mir without @layer1"),
         ({"warn_if": "limit_entropy_features@a < 1"}, "needs the head"),
+        ({"warn_if": "nc1@ < 3"}, "no threshold"),
         ({"warn_if": "nc1 < 1e999"}, "no threshold"),
         ({"stop_if": 3}, "3 is no threshold"),
         ({"folder": ""}, "folder is ''; expected a path"),
@@ -392,13 +392,6 @@ def test_thresholds_warn_and_stop_after_the_row_is_written(rng, tmp_path):
         rules.parse("mir < 1").broken({"effective_rank": 1.0}, {})
 
 
-# Writers
-
-
-def test_boards(monkeypatch, tmp_path):
-    logged = []
-    run = types.SimpleNamespace(define_metric=lambda *a, **k: logged.append((a, k)), log=logged.append)
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(run=run))
 def test_what_a_threshold_names_is_measured(monkeypatch):
     monkeypatch.setattr(values, "measured", lambda names, *_: dict.fromkeys(names, 1.0))
     monitor = ij.Monitor(every=1, capacity=4, warn_if="rankme < 0.5", stop_if="alpha_req_alpha@deep > 3 * most")
@@ -408,6 +401,36 @@ def test_what_a_threshold_names_is_measured(monkeypatch):
     assert monitor.step()["rankme"] == 1
 
 
+# Writers
+
+
+def test_the_number_of_classes_does_not_fall(tmp_path):
+    for labels in ([0, 4], [0, 1]):
+        rows = writers.Rows(str(tmp_path))
+        rows.settings(None, np.array(labels))
+        rows.settings(None, np.array([0]))
+        assert json.loads((tmp_path / "config.json").read_text())["num_classes"] == 5
+
+
+def test_a_row_that_was_written_in_part_is_nobody_elses(tmp_path, monkeypatch):
+    class FullDisk(io.FileIO):
+        def write(self, line):
+            super().write(line[:5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    rows = writers.Rows(str(tmp_path))
+    assert rows.row("eval", 1) == ""
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(writers, "open", FullDisk, raising=False)
+        rows.row("eval", 2)
+    assert rows.row("eval", 3) == ""
+    assert [json.loads(line)["step"] for line in rows.path.read_text().splitlines()[::2]] == [1, 3]
+
+
+def test_boards(monkeypatch, tmp_path):
+    logged = []
+    run = types.SimpleNamespace(define_metric=lambda *a, **k: logged.append((a, k)), log=logged.append)
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(run=run))
     monkeypatch.setitem(sys.modules, "trackio", types.SimpleNamespace(log=logged.append))
     boards = writers.Boards(["wandb", "trackio"], None)
     assert not logged
@@ -494,6 +517,21 @@ def test_several_forward_passes_of_a_step(network):
         monitor.step(labels=torch.arange(4))
 
 
+def test_gradient_checkpointing_is_measured_once(network):
+    import torch.utils.checkpoint
+
+    for reentrant in (False, True):
+        monitor = ij.Monitor(every=1, capacity=12, measures=CHEAP).watch(network, head="fc", layers="layer2")
+        calls = []
+        handle = network.layer2.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        h = network.layer1(torch.randn(4, 1, 8, 8)).relu()
+        h = torch.utils.checkpoint.checkpoint(lambda h: network.layer2(h).sigmoid(), h, use_reentrant=reentrant)
+        network.fc(h.mean((2, 3))).sum().backward()
+        handle.remove()
+        monitor.close()
+        assert len(calls) == 2 and {name: len(parts) for name, parts in monitor.pending.items()} == {"layer2": 1, "": 1}
+
+
 def test_modules_that_there_are_not(network):
     import torch
 
@@ -548,21 +586,6 @@ def test_callbacks_of_trainers(network, monkeypatch):
     import torch
 
     monitor = ij.Monitor(every=2, capacity=4, measures=CHEAP)
-def test_gradient_checkpointing_is_measured_once(network):
-    import torch.utils.checkpoint
-
-    for reentrant in (False, True):
-        monitor = ij.Monitor(every=1, capacity=12, measures=CHEAP).watch(network, head="fc", layers="layer2")
-        calls = []
-        handle = network.layer2.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        h = network.layer1(torch.randn(4, 1, 8, 8)).relu()
-        h = torch.utils.checkpoint.checkpoint(lambda h: network.layer2(h).sigmoid(), h, use_reentrant=reentrant)
-        network.fc(h.mean((2, 3))).sum().backward()
-        handle.remove()
-        monitor.close()
-        assert len(calls) == 2 and {name: len(parts) for name, parts in monitor.pending.items()} == {"layer2": 1, "": 1}
-
-
     callback = monitor.trainer_callback(head="fc")
     state = types.SimpleNamespace(global_step=0)
     callback.on_init_end(None, state, None)
@@ -613,6 +636,9 @@ class Ranks:
         if parts is not None:
             parts[:] = [mine, self.other]
 
+    def all_gather_object(self, parts, mine):
+        parts[:] = [mine, len(self.other[1])]
+
     def broadcast_object_list(self, box):
         if self.rank:
             box[:] = self.sent
@@ -638,13 +664,6 @@ def test_several_ranks(rng, monkeypatch, tmp_path):
     assert not (tmp_path / "alone1").exists() and hooks.place() == (1, 2)
 
 
-def test_importing_infojax_imports_no_framework():
-    script = "import sys, infojax; infojax.Monitor; print({'torch', 'flax', 'lightning', 'wandb'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-    def all_gather_object(self, parts, mine):
-        parts[:] = [mine, len(self.other[1])]
-
 def test_ranks_with_batches_of_different_sizes(rng, monkeypatch):
     z = rng.normal(size=(12, 3)).astype(np.float32)
     for rank, mine in ((0, 2), (1, 10)):
@@ -669,3 +688,7 @@ def test_what_rank_0_cannot_measure_ends_every_rank(monkeypatch):
         ranks = Ranks(1, ranks.other, ranks.sent)
 
 
+def test_importing_infojax_imports_no_framework():
+    script = "import sys, infojax; infojax.Monitor; print({'torch', 'flax', 'lightning', 'wandb'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
