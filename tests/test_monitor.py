@@ -1,6 +1,7 @@
 """`infojax.Monitor`: the right rows at the right steps, values against NumPy, thresholds, and how PyTorch feeds it."""
 
 import errno
+import io
 import json
 import shutil
 import subprocess
@@ -90,7 +91,9 @@ def test_arrays_of_every_library(rng):
         found = buffer.to_host(given, "", "mean")
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, want)
-    assert buffer.to_host(want, "", "mean") is want  # no copy
+    tokens = np.stack([want, want], 1)  # what waits for its labels is a copy: the training may overwrite it
+    assert not np.shares_memory(buffer.to_host(want, "", "mean"), want)
+    assert not np.shares_memory(buffer.to_host(tokens, "", "last"), tokens)
     maps = rng.normal(size=(4, 5, 6, 3))
     np.testing.assert_allclose(buffer.to_host(maps, "", "mean"), maps.mean((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(buffer.to_host(maps[:, 0], "", "last"), maps[:, 0, -1], rtol=1e-6)
@@ -108,6 +111,13 @@ def test_tokens_are_pooled_over_the_real_ones(rng):
     means = np.stack([x[i, mask[i] == 1].mean(0) for i in range(3)])
     np.testing.assert_allclose(buffer.pooled(x, "mean", False, mask), means)
     np.testing.assert_array_equal(buffer.pooled(x, "last", False, mask), x[[0, 1, 2], [1, 3, 0]])
+    mask[1] = 0
+    for pool in ("mean", "last"):  # a sample without tokens has no features, and is left out as others that are nan
+        assert np.isnan(buffer.pooled(x, pool, False, mask)).all(1).tolist() == [False, True, False]
+        with pytest.raises(
+            ValueError, match=r"deep has shape \(3, 4, 2\), and attention_mask \(3, 3\), expected \(3, 4\)"
+        ):
+            buffer.to_host(x, "deep", pool, mask[:, 1:])
 
 
 def test_flax_intermediates_are_layers(rng):
@@ -165,6 +175,11 @@ def test_names_of_measures_are_checked():
         ({"gather": "yes"}, "gather is 'yes'; expected True or False"),
         ({"warn_if": "effectiv_rank < 3"}, "effectiv_rank is not measured; did you mean effective_rank"),
         ({"warn_if": "mir < 1", "measures": ["nc1"]}, "mir is not measured; there is nc1"),
+        ({"warn_if": "nc1_deep < 3"}, "nc1_deep is not measured"),
+        ({"warn_if": "limit_nc1 < 3"}, "limit_nc1 is not measured"),
+        ({"warn_if": "alpha_req < 1"}, "alpha_req is not measured; did you mean alpha_req_"),  # has several numbers
+        ({"warn_if": "mir@layer1 < 1"}, "mir needs the head, and layers have none; expected mir without @layer1"),
+        ({"warn_if": "limit_entropy_features@a < 1"}, "needs the head"),
         ({"warn_if": "nc1@ < 3"}, "no threshold"),
         ({"warn_if": "nc1 < 1e999"}, "no threshold"),
         ({"stop_if": 3}, "3 is no threshold"),
@@ -317,9 +332,15 @@ def test_rows_of_a_damaged_or_shared_folder(rng, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    (tmp_path / "config.json").unlink()
     monkeypatch.setattr(first._rows, "row", full)
-    with pytest.warns(RuntimeWarning, match="cannot be written, and is lost: .*No space left"):
+    monkeypatch.setattr(writers.outputs, "write", full)
+    monkeypatch.setitem(writers.WRITERS, "wandb", full)
+    first._boards.names = ["wandb"]
+    with pytest.warns(RuntimeWarning, match="cannot be written, and is lost: .*No space left") as told:
         assert one(first)["effective_rank"] > 1
+    lost = [str(one.message).split(" cannot be written")[0].split(": ")[-1] for one in told]
+    assert lost == ["the row", "the row", "config.json", "wandb"]
 
 
 # Thresholds
@@ -371,7 +392,39 @@ def test_thresholds_warn_and_stop_after_the_row_is_written(rng, tmp_path):
         rules.parse("mir < 1").broken({"effective_rank": 1.0}, {})
 
 
+def test_what_a_threshold_names_is_measured(monkeypatch):
+    monkeypatch.setattr(values, "measured", lambda names, *_: dict.fromkeys(names, 1.0))
+    monitor = ij.Monitor(every=1, capacity=4, warn_if="rankme < 0.5", stop_if="alpha_req_alpha@deep > 3 * most")
+    assert monitor.measures == (*values.QUICK, "rankme", "alpha_req")
+    monitor = ij.Monitor(every=1, capacity=4, warn_if="rankme < 0.5")
+    monitor.add(np.eye(4))
+    assert monitor.step()["rankme"] == 1
+
+
 # Writers
+
+
+def test_the_number_of_classes_does_not_fall(tmp_path):
+    for labels in ([0, 4], [0, 1]):
+        rows = writers.Rows(str(tmp_path))
+        rows.settings(None, np.array(labels))
+        rows.settings(None, np.array([0]))
+        assert json.loads((tmp_path / "config.json").read_text())["num_classes"] == 5
+
+
+def test_a_row_that_was_written_in_part_is_nobody_elses(tmp_path, monkeypatch):
+    class FullDisk(io.FileIO):
+        def write(self, line):
+            super().write(line[:5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    rows = writers.Rows(str(tmp_path))
+    assert rows.row("eval", 1) == ""
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(writers, "open", FullDisk, raising=False)
+        rows.row("eval", 2)
+    assert rows.row("eval", 3) == ""
+    assert [json.loads(line)["step"] for line in rows.path.read_text().splitlines()[::2]] == [1, 3]
 
 
 def test_boards(monkeypatch, tmp_path):
@@ -381,8 +434,9 @@ def test_boards(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "trackio", types.SimpleNamespace(log=logged.append))
     boards = writers.Boards(["wandb", "trackio"], None)
     assert not logged
-    boards.write(7, {"mir": 0.5})
-    boards.close()
+    for name in ("wandb", "trackio"):
+        boards.write(name, 7, {"mir": 0.5})
+        boards.close(name)
     assert logged == [(("infojax/*",), {"step_metric": "infojax/step"}), *[{"infojax/step": 7, "infojax/mir": 0.5}] * 2]
     monkeypatch.delitem(sys.modules, "trackio")
     monkeypatch.setattr(writers, "find_spec", lambda _: None)
@@ -463,6 +517,21 @@ def test_several_forward_passes_of_a_step(network):
         monitor.step(labels=torch.arange(4))
 
 
+def test_gradient_checkpointing_is_measured_once(network):
+    import torch.utils.checkpoint
+
+    for reentrant in (False, True):
+        monitor = ij.Monitor(every=1, capacity=12, measures=CHEAP).watch(network, head="fc", layers="layer2")
+        calls = []
+        handle = network.layer2.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        h = network.layer1(torch.randn(4, 1, 8, 8)).relu()
+        h = torch.utils.checkpoint.checkpoint(lambda h: network.layer2(h).sigmoid(), h, use_reentrant=reentrant)
+        network.fc(h.mean((2, 3))).sum().backward()
+        handle.remove()
+        monitor.close()
+        assert len(calls) == 2 and {name: len(parts) for name, parts in monitor.pending.items()} == {"layer2": 1, "": 1}
+
+
 def test_modules_that_there_are_not(network):
     import torch
 
@@ -507,7 +576,7 @@ def test_half_precision_of_torch_and_tensors_that_need_gradients():
     last = buffer.to_host(z, "", "last", mask)
     np.testing.assert_array_equal(last, z[:, 1].detach().numpy())
     flat = torch.randn(4, 3)
-    assert np.shares_memory(buffer.to_host(flat, "", "mean"), flat.numpy())
+    assert not np.shares_memory(buffer.to_host(flat, "", "mean"), flat.numpy())  # as ReLU(inplace=True) would change it
     maps = torch.randn(2, 5, 4, 4)
     np.testing.assert_array_equal(buffer.to_host(maps, "", "mean"), maps.mean((2, 3)).numpy())
 
@@ -549,8 +618,8 @@ def test_callbacks_of_trainers(network, monkeypatch):
 class Ranks:
     """torch.distributed of two ranks, of which this process is `rank`, and the other has sent `other`."""
 
-    def __init__(self, rank, other):
-        self.rank, self.other = rank, other
+    def __init__(self, rank, other, sent=({"effective_rank": 0.25}, None)):
+        self.rank, self.other, self.sent = rank, other, sent
 
     def is_available(self):
         return True
@@ -567,8 +636,14 @@ class Ranks:
         if parts is not None:
             parts[:] = [mine, self.other]
 
+    def all_gather_object(self, parts, mine):
+        parts[:] = [mine, len(self.other[1])]
+
     def broadcast_object_list(self, box):
-        box[0] = box[0] or {"effective_rank": 0.25}
+        if self.rank:
+            box[:] = self.sent
+        else:
+            self.sent = list(box)
 
 
 def test_several_ranks(rng, monkeypatch, tmp_path):
@@ -587,6 +662,30 @@ def test_several_ranks(rng, monkeypatch, tmp_path):
     assert found[0, True]["effective_rank"] == pytest.approx(effective_rank(np.concatenate([a, b])), rel=1e-4)
     assert found[1, False] is None and found[1, True] == {"effective_rank": 0.25}  # what rank 0 sent
     assert not (tmp_path / "alone1").exists() and hooks.place() == (1, 2)
+
+
+def test_ranks_with_batches_of_different_sizes(rng, monkeypatch):
+    z = rng.normal(size=(12, 3)).astype(np.float32)
+    for rank, mine in ((0, 2), (1, 10)):
+        ranks = Ranks(rank, ({"": z[mine:]}, np.arange(12)[mine:]))
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(distributed=ranks))
+        monitor = ij.Monitor(every=100, capacity=12, measures=CHEAP, gather=True)
+        monitor.add(z[:mine], np.arange(mine))
+        assert monitor.step() == {"effective_rank": pytest.approx(0.25 if rank else effective_rank(z), rel=1e-4)}
+
+
+def test_what_rank_0_cannot_measure_ends_every_rank(monkeypatch):
+    ranks = Ranks(0, ({"deep": np.eye(4)}, np.arange(4)))
+    for error, said in (
+        (ValueError, "the ranks have different layers"),
+        (RuntimeError, "rank 0 could not .*different"),
+    ):
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(distributed=ranks))
+        monitor = ij.Monitor(every=1, capacity=8, measures=CHEAP, gather=True)
+        monitor.add(np.eye(4), np.arange(4))
+        with pytest.raises(error, match=said):
+            monitor.step()
+        ranks = Ranks(1, ranks.other, ranks.sent)
 
 
 def test_importing_infojax_imports_no_framework():

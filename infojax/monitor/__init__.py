@@ -63,13 +63,13 @@ class Monitor:
           folder: for metrics.jsonl, which `python -m infojax.report FOLDER` draws; None writes none.
           every: steps between measurements. capacity: samples that are measured.
           measures: names of the catalogue or of public functions of features; None for a quick choice of those that
-            labels and head allow.
+            labels and head allow, and those of the thresholds.
           split: what the rows are said to be measured on.
           writers: "tensorboard", "wandb" or "trackio", to which the results go, too.
           warn_if, stop_if: thresholds such as "effective_rank < 0.5 * start", which warn or raise `ThresholdError`;
             see `rules`.
           pool: how tokens or pixels become one row: "mean" (of those that the attention mask keeps), "last" token, or a
-            function of the output.
+            function of the output. A sample whose mask keeps no token is left out, as are rows of nan.
           gather: under torch.distributed, measure the features of all ranks; every rank then has to call `step` equally
             often. Otherwise rank 0 measures its own.
         Raises:
@@ -85,12 +85,13 @@ class Monitor:
         if not (callable(pool) or pool in ("mean", "last")):
             raise ValueError(f"pool is {pool!r}; expected 'mean', 'last' or a function")
         self.every, self.split, self.pool, self.gather = every, split, pool, gather
-        self.measures = None if measures is None else values.checked(measures)
+        asked = None if measures is None else values.checked(measures)
         self._rules = [
             (parse(text), stop) for texts, stop in ((warn_if, False), (stop_if, True)) for text in _listed(texts)
         ]
-        for rule, _ in self._rules:
-            values.check_name(rule.measure, self.measures, rule.text)
+        named = [values.measure_of(rule.measure, rule.layer, asked, rule.text) for rule, _ in self._rules]
+        self._asked = tuple(dict.fromkeys(named)) if asked is None else asked  # it is told where these are lacking
+        self.measures = tuple(dict.fromkeys((*values.QUICK, *named))) if asked is None else asked
         self.buffer = Buffer(capacity)
         self._rows = None if folder is None else Rows(folder)
         self._boards = Boards(writers, folder)
@@ -207,8 +208,7 @@ class Monitor:
         if self._added:
             self._per_step, self._added = self._added, 0
         due = self.now // self.every > before // self.every
-        full = not self._measured and self._full()
-        found = self.measure() if wanted and (due or full) else None
+        found = self.measure() if wanted and (due or (not self._measured and self._full())) else None
         self.seconds += time.perf_counter() - begun
         if found:
             self._watch_time()
@@ -232,20 +232,19 @@ class Monitor:
             )
 
     def _full(self) -> bool:
-        """Whether the buffers hold enough; the same on every rank, which see batches of one size."""
-        return self.buffer.count * self._shared_by() >= self.buffer.capacity
+        """Whether the buffers hold enough; with `gather` the same on every rank, whatever the sizes of its batches."""
+        count = self.buffer.count
+        return (hooks.total(count) if self._shared_by() > 1 else count) >= self.buffer.capacity
 
     def measure(self) -> dict[str, float]:
         """Measures what is in the buffer now, writes it and checks the thresholds; {} if it is empty."""
         self._pair(None)
         layers, labels = self.buffer.take()
-        several = self._shared_by() > 1
-        if several:
-            layers, labels = hooks.gathered(layers, labels)
         self._told_nothing |= bool(layers)  # what else keeps it from being measured is told below
-        found = self._results(layers, labels) if layers else {}
-        if several:
-            found = hooks.from_first(found)
+        if self._shared_by() > 1:
+            found = hooks.on_first(self._results, layers, labels)
+        else:
+            found = self._results(layers, labels)
         if not found:
             return {}
         self._measured += 1
@@ -255,9 +254,11 @@ class Monitor:
 
     def _results(self, layers: Mapping[str, np.ndarray], labels: np.ndarray | None) -> dict[str, float]:
         begun, found = time.perf_counter(), dict[str, float]()
+        if not layers:
+            return found
         head, bias = self._parts_of_head()
         named = [name for name in layers if name]  # in the order of the forward pass
-        if lacking := "" if self._told_lacking else values.lacking(self.measures, labels, head):
+        if lacking := "" if self._told_lacking else values.lacking(self._asked, labels, head):
             self._told_lacking = True
             self._tell(f"step {self.now}: {lacking}")
         for name, z in sorted(layers.items(), key=lambda layer: layer[0] != ""):
@@ -282,8 +283,9 @@ class Monitor:
             self._tell(f"step {self.now}: all {len(labels)} labels are negative, and leave every row out")
         self._write("timing", monitor_seconds=round(time.perf_counter() - begun, 4))
         if self._rows is not None and found:
-            self._rows.settings(None if head is None else len(head), labels)
-        self._boards.write(self.now, found)
+            self._guarded("config.json", self._rows.settings, None if head is None else len(head), labels)
+        for board in self._boards.names:
+            self._guarded(board, self._boards.write, board, self.now, found)
         return found
 
     def _parts_of_head(self) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -294,14 +296,17 @@ class Monitor:
         return head, bias
 
     def _write(self, kind: str, **row: Any) -> None:
-        """A row of metrics.jsonl. A full disk or a folder that is gone must not end a training: it is told."""
-        if self._rows is not None:
-            try:
-                told = self._rows.row(kind, self.now, **row)
-            except OSError as error:
-                told = f"step {self.now}: the row cannot be written, and is lost: {error}"
-            if told:
-                self._tell(told)
+        """A row of metrics.jsonl."""
+        if self._rows is not None and (told := self._guarded("the row", self._rows.row, kind, self.now, **row)):
+            self._tell(told)
+
+    def _guarded(self, what: str, write: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What `write` returns. A full disk or a board out of reach must not end a training: it is told, with None."""
+        try:
+            return write(*given, **named)
+        except Exception as error:  # boards raise what they like
+            self._tell(f"step {self.now}: {what} cannot be written, and is lost: {error}")
+        return None
 
     def _tell(self, text: str) -> None:
         warnings.warn(f"infojax.Monitor: {text}", RuntimeWarning, stacklevel=5)
@@ -358,7 +363,8 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._boards.close()
+        for board in self._boards.names:
+            self._guarded(board, self._boards.close, board)
 
     def __enter__(self) -> "Monitor":
         return self

@@ -94,7 +94,8 @@ def layers_of(features: Any) -> dict[str, Any]:
 def to_host(x: Any, name: str, pool: str | Callable[[Any], Any] | None, mask: Any = None) -> np.ndarray:
     """x in NumPy: rows (n, D) in float32, or with pool=None as they are, labels as int64.
 
-    torch tensors, of any device and type, and arrays of JAX and NumPy; no copy of what is float32 on the CPU.
+    torch tensors, of any device and type, and arrays of JAX and NumPy; features are copied, as they wait
+    here for their labels while the training may overwrite them (`ReLU(inplace=True)`, a buffer that is used again).
 
     Raises:
       ValueError: no array, or axes that `pool` does not turn into rows.
@@ -106,7 +107,7 @@ def to_host(x: Any, name: str, pool: str | Callable[[Any], Any] | None, mask: An
     if callable(pool):
         x = pool(x)
     elif pool is not None and getattr(x, "ndim", 0) > 2:
-        x = pooled(x if torch else np.asarray(x).astype(np.float32, copy=False), pool, torch, mask)
+        x = pooled(x if torch else np.asarray(x).astype(np.float32, copy=False), pool, torch, mask, name)
     if not hasattr(x, "shape") and not isinstance(x, list | tuple | float | int):
         raise ValueError(f"{_named(name)} is a {type(x).__name__}; expected an array of numbers")
     array = x.cpu().numpy() if torch and hasattr(x, "cpu") else np.asarray(x)
@@ -119,25 +120,38 @@ def to_host(x: Any, name: str, pool: str | Callable[[Any], Any] | None, mask: An
     if name == "labels":
         raise ValueError(f"labels has shape {array.shape} and dtype {array.dtype}; expected (n,) whole numbers")
     with np.errstate(over="ignore"):  # what float32 cannot hold is inf, and left out with a warning
-        return array.astype(np.float32, copy=False)
+        return array.astype(np.float32, copy=pool is not None)
 
 
-def pooled(x: Any, pool: str, channels_first: bool, mask: Any = None) -> Any:
+def pooled(x: Any, pool: str, channels_first: bool, mask: Any = None, name: str = "") -> Any:
     """Tokens (n, T, D) or maps of pixels as rows (n, D): their mean, or the last token.
 
     Args:
       x: torch or NumPy; maps are (n, D, H, W) with `channels_first`, else (n, H, W, D).
-      mask: (n, T), 1 for real tokens, of the same library; None for all.
+      mask: (n, T), 1 for real tokens, of the same library; None for all. A sample without any has a row of nan,
+        which is left out with the others that are not finite.
+
+    Raises:
+      ValueError: a mask of another shape, as that of an encoder at a decoder; or "last" of pixels.
     """
     if x.ndim > 3:
         if pool == "last":
             raise ValueError(f"pool='last' is for tokens (n, T, D); got shape {tuple(x.shape)}")
         return x.mean(tuple(range(2, x.ndim)) if channels_first else tuple(range(1, x.ndim - 1)))
-    if mask is None or tuple(mask.shape) != tuple(x.shape[:2]):
+    if mask is None:
         return x[:, -1] if pool == "last" else x.mean(1)
+    if tuple(mask.shape) != tuple(x.shape[:2]):
+        raise ValueError(
+            f"{_named(name)} has shape {tuple(x.shape)}, and attention_mask {tuple(mask.shape)}, expected "
+            f"{tuple(x.shape[:2])}: it does not say which tokens are padding; pass a function as pool, as "
+            "lambda x: x.mean(1)"
+        )
+    counts = (mask != 0).sum(1)[:, None]
     if pool == "last":  # the last real token, on whichever side the padding is
         counted = (mask != 0).cumsum(1)
         last = counted.argmax(1)  # the first place where all real tokens are counted
-        return x[range(len(x)), last]
-    weights = (mask != 0)[..., None]
-    return (x * weights).sum(1) / weights.sum(1)
+        kept, counts = x[range(len(x)), last] * (counts != 0), counts != 0
+    else:
+        kept = (x * (mask != 0)[..., None]).sum(1)
+    with np.errstate(invalid="ignore"):
+        return kept / counts

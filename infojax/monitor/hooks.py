@@ -43,8 +43,11 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
     of_call: dict[str, Any] = {}
     never_compiled = getattr(getattr(sys.modules.get("torch"), "compiler", None), "disable", lambda hook: hook)
 
+    def wanted() -> bool:
+        return model.training and monitor.wants and not _in_backward()
+
     def capture(name: str, output: Any) -> None:
-        if not (model.training and monitor.wants):
+        if not wanted():
             return
         begun = time.perf_counter()
         value = to_host(_first(output), name, monitor.pool, of_call.get("attention_mask"))
@@ -56,7 +59,7 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
 
     def after(_: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
         found = kwargs.get(labels or "")
-        if getattr(found, "ndim", 0) == 1 and model.training and monitor.wants:  # (n, T) are tokens to predict
+        if getattr(found, "ndim", 0) == 1 and wanted():  # (n, T) are tokens to predict
             monitor.add(labels=found)
 
     handles = [model.register_forward_pre_hook(never_compiled(before), with_kwargs=True)]
@@ -70,6 +73,12 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
     if labels is not None:
         handles.append(model.register_forward_hook(never_compiled(after), with_kwargs=True))
     return handles
+
+
+def _in_backward() -> bool:
+    """Whether a backward pass runs, in which gradient checkpointing calls modules a second time."""
+    task = getattr(getattr(sys.modules.get("torch"), "_C", None), "_current_graph_task_id", None)
+    return task is not None and task() != -1
 
 
 def _module(modules: Mapping[str, Any], head: Any) -> Any:
@@ -144,28 +153,64 @@ def place() -> tuple[int, int]:
     return (jax.process_index(), jax.process_count()) if jax.distributed.is_initialized() else (0, 1)
 
 
-def gathered(
-    layers: Mapping[str, np.ndarray], labels: np.ndarray | None
-) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """The features and labels of all ranks on rank 0, one after the other; nothing on the others."""
+def total(count: int) -> int:
+    """The sum over all ranks, which all have to call this."""
+    distributed = _gathering()
+    counts: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(counts, count)
+    return sum(counts)
+
+
+def _gathering() -> Any:
+    """torch.distributed.
+
+    Raises:
+      ValueError: it is not in use.
+    """
     distributed = _distributed()
     if distributed is None:
         raise ValueError("gather=True needs torch.distributed; gather the features yourself, and add them in process 0")
+    return distributed
+
+
+def on_first(
+    function: Callable[[dict[str, np.ndarray], np.ndarray | None], dict[str, float]],
+    layers: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+) -> dict[str, float]:
+    """What a function of the features and labels of all ranks returns or raises on rank 0, on every rank.
+
+    So thresholds hold on all ranks or on none, and no rank waits for one that has failed.
+    """
+    distributed = _gathering()
     first = distributed.get_rank() == 0
     parts: list[Any] | None = [None] * distributed.get_world_size() if first else None
     distributed.gather_object((dict(layers), labels), parts)
-    parts = [part for part in parts or [] if part[0]]
+    found: dict[str, float] = {}
+    failed: Exception | None = None
+    if first:
+        try:
+            found = function(*_joined(parts or []))
+        except Exception as error:
+            failed = error
+    box: list[Any] = [found, failed and f"{type(failed).__name__}: {failed}"]
+    distributed.broadcast_object_list(box)
+    if failed is not None:
+        raise failed
+    if box[1]:
+        raise RuntimeError(f"rank 0 could not measure the features: {box[1]}")
+    return box[0]
+
+
+def _joined(parts: Sequence[Any]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The features and labels of the ranks that have any, one after the other."""
+    parts = [part for part in parts if part[0]]
     if not parts:
         return {}, None
+    if any(part[0].keys() != parts[0][0].keys() or (part[1] is None) != (parts[0][1] is None) for part in parts):
+        raise ValueError("gather=True: the ranks have different layers, or some have labels and some have none")
     joined = {name: np.concatenate([part[0][name] for part in parts]) for name in parts[0][0]}
     return joined, None if parts[0][1] is None else np.concatenate([part[1] for part in parts])
-
-
-def from_first(found: dict[str, float]) -> dict[str, float]:
-    """The results of rank 0, on every rank: thresholds hold on all of them or on none."""
-    box = [found]
-    _distributed().broadcast_object_list(box)
-    return box[0]
 
 
 # Callbacks

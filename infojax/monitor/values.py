@@ -19,6 +19,7 @@ OF_LABELS = ("nc1", "nc2_equiangularity", "cdnv")
 OTHERS = ("gram", "unit_rows", "singular_values", "lidar", "curvature")
 OTHERS += ("padded_groups", "prompt_entropy", "dataset_entropy")  # of groups of rows
 OF_HEAD = ("mir", "hdr", "mean_energy", "entropy_head_weights", "nc3", "nc4")
+QUICK = (*OF_FEATURES, *OF_LABELS, *OF_HEAD)
 
 
 class Sample:
@@ -96,18 +97,35 @@ def checked(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def check_name(name: str, names: Sequence[str] | None, text: str) -> None:
-    """Raises ValueError for a name that no measurement can have; `text` is the threshold that has it."""
+def measure_of(name: str, layer: str, names: Sequence[str] | None, text: str) -> str:
+    """The measure that gives `name`: itself, or that of which it is a number (rankme of spectral_ranks) or the limit.
+
+    Args:
+      layer: "" for the features. names: the measures that are asked for; None for any. text: the threshold, for errors.
+    Raises:
+      ValueError: no measurement can have that name.
+    """
     known = TABLE if names is None else names
-    parts = (f"{one}_" for one in known)  # of measures with several numbers
-    if name not in known and not name.startswith((*parts, "limit_")):
-        raise ValueError(f"{text!r}: {name} is not measured{suggest(name, known)}")
+    given = {f"{one}_{part}" if part else one: one for one in known for part in _parts(one)}
+    given |= {f"limit_{one}": one for one in Limits._fields if one in known}
+    if name not in given:
+        raise ValueError(f"{text!r}: {name} is not measured{suggest(name, given)}")
+    if layer and (TABLE[given[name]][0] == "head" or name.startswith("limit_")):
+        raise ValueError(f"{text!r}: {name} needs the head, and layers have none; expected {name} without @{layer}")
+    return given[name]
 
 
-def lacking(names: Sequence[str] | None, labels: Any, head: Any) -> str:
+def _parts(name: str) -> Sequence[str]:
+    """The names of a measure's numbers where it has several, a NamedTuple; else one that is empty."""
+    function = getattr(measures, name, None)
+    returned = inspect.signature(function).return_annotation if callable(function) else None
+    return getattr(returned, "_fields", ("",))
+
+
+def lacking(names: Sequence[str], labels: Any, head: Any) -> str:
     """Which of the named measures have not what they need, in words; "" where all have."""
     given = Sample(None, labels, head)
-    missing = [name for name in names or () if not given.has(TABLE[name][0])]
+    missing = [name for name in names if not given.has(TABLE[name][0])]
     what = " and ".join(word for word, part in (("labels", labels), ("a head", head)) if part is None)
     return f"{', '.join(missing)} cannot be measured without {what}" if missing else ""
 
@@ -120,7 +138,7 @@ def measured(
     A measure with several numbers, a NamedTuple, gives one entry for each, named MEASURE_FIELD. With a head, those that
     have a limit at collapse get it beside them, which figures draw: limit_mir, limit_hdr, ...
     """
-    wanted = (*OF_FEATURES, *OF_LABELS, *OF_HEAD) if names is None else names
+    wanted = QUICK if names is None else names
     if labels is not None and head is not None and (most := int(labels.max())) >= len(head):
         raise ValueError(f"labels go up to {most}, and head has {len(head)} classes (rows); expected labels below that")
     found: dict[str, float] = {}

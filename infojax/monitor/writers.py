@@ -32,11 +32,13 @@ class Rows:
         if not next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists()).is_dir():
             raise ValueError(f"folder: {folder} is a file, or in one; choose another")
         self._size: int | None = None  # of metrics.jsonl after the last row
+        self._classes = 0  # the most that the labels have shown
         known = self.folder / "config.json"
         if known.exists():
             try:
-                task = json.loads(known.read_text(encoding="utf-8")).get("task")
-            except (ValueError, AttributeError):
+                found = json.loads(known.read_text(encoding="utf-8"))
+                task, self._classes = found.get("task"), int(found.get("num_classes", 0))
+            except (ValueError, TypeError, AttributeError):
                 task = None
             if task != "monitor":
                 raise ValueError(f"{folder} holds a run that is none of a Monitor; choose another folder")
@@ -45,8 +47,8 @@ class Rows:
     def settings(self, classes: int | None, labels: np.ndarray | None) -> None:
         """Writes config.json: the name, and the number of classes, from which figures take limits."""
         if classes is None and labels is not None:
-            classes = int(labels.max()) + 1
-        found = {"name": self.folder.name, "task": "monitor"} | ({} if classes is None else {"num_classes": classes})
+            classes = self._classes = max(self._classes, int(labels.max()) + 1)
+        found = {"name": self.folder.name, "task": "monitor"} | ({"num_classes": classes} if classes else {})
         if found != self._settings or not (self.folder / "config.json").exists():
             outputs.write(self.folder / "config.json", json.dumps(found, indent=2))
             self._settings = found
@@ -58,6 +60,7 @@ class Rows:
         """
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         line = json.dumps({"kind": kind, "step": step, "time": round(time.time(), 3), **plain}) + "\n"
+        known, self._size = self._size, None  # unknown, should the row be written in part
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab+") as file:
             size = file.seek(0, os.SEEK_END)
@@ -65,7 +68,7 @@ class Rows:
             if file.read(1) not in (b"", b"\n"):  # a line that was cut by a kill is ended first
                 line = "\n" + line
             file.write(line.encode())
-        known, self._size = self._size, size + len(line.encode())
+        self._size = size + len(line.encode())
         if known is None or known == size:
             return ""
         if size > known:
@@ -128,22 +131,20 @@ class Boards:
     """
 
     def __init__(self, names: str | Sequence[str], folder: str | None) -> None:
-        self._names, self._folder = [names] if isinstance(names, str) else list(names), folder
-        self._open: list[Writer] | None = None
-        for name in self._names:
+        self.names, self._folder = [names] if isinstance(names, str) else list(names), folder
+        self._open: dict[str, Writer] = {}
+        for name in self.names:
             if name not in WRITERS:
                 raise ValueError(f"writers: {name!r} is none of {', '.join(WRITERS)}")
             packages = PACKAGES.get(name, (name,))
             if not any(package in sys.modules or find_spec(package) for package in packages):
                 raise ValueError(f"writers: {name} needs {' or '.join(packages)}: pip install {packages[0]}")
 
-    def write(self, step: int, results: Mapping[str, float]) -> None:
-        if self._open is None:
-            self._open = [WRITERS[name](self._folder) for name in self._names]
-        for writer in self._open:
-            writer.write(step, results)
+    def write(self, name: str, step: int, results: Mapping[str, float]) -> None:
+        if name not in self._open:
+            self._open[name] = WRITERS[name](self._folder)
+        self._open[name].write(step, results)
 
-    def close(self) -> None:
-        for writer in self._open or []:
-            writer.close()
-        self._open = None
+    def close(self, name: str) -> None:
+        if name in self._open:
+            self._open.pop(name).close()
