@@ -31,7 +31,7 @@ class Rows:
     def average(self) -> np.ndarray:
         """The mean of the rows."""
         total = sum((np.sum(rows, axis=0, dtype=np.float64) for rows in self), np.zeros(np.shape(self.source)[1]))
-        return total / max(len(self.kept), 1)
+        return np.asarray(total / max(len(self.kept), 1))
 
     def normalise(self) -> None:
         """Sets the center to the mean of the rows, and the scale to the power of two of the largest entry then."""
