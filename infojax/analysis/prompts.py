@@ -42,7 +42,8 @@ def with_prompts(report: Report, rows: Rows, prompts: np.ndarray, chunk: int = 4
 
 def _each(rows: Rows, cuts: np.ndarray, chunk: int) -> Iterator[np.ndarray]:
     """The rows between one cut and the next. A compressed file can only be read from its start, hence one pass."""
-    at, waiting = 0, []
+    at = 0
+    waiting: list[np.ndarray] = []
     for block in rows.blocks(chunk, 0, rows.shape[0]):
         *ended, rest = np.split(block, cuts[(cuts >= at) & (cuts < at + len(block))] - at)
         for piece in ended:

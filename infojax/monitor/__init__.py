@@ -375,5 +375,5 @@ class Monitor:
         self.close()
 
 
-def _listed(texts: str | Sequence[str]) -> list[str]:
-    return list(texts) if isinstance(texts, list | tuple | set) else [texts]
+def _listed(texts: Any) -> list[Any]:
+    return list(texts) if isinstance(texts, list | tuple | set) else [texts]  # what is no text is refused later
