@@ -49,6 +49,18 @@ def test_what_is_refused_before_the_long_work(argv, says, capsys):
     assert says in said.err and said.err.count("\n") == 1 and not said.out
 
 
+def test_rows_before_an_interruption_are_kept(tmp_path, monkeypatch, capsys):
+    def run(quick):
+        yield {"work": "H", "seconds": 0.25}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(peers, "run", run)
+    assert bench(["peers", "--json", str(tmp_path / "rows.jsonl")]) == 130
+    said = capsys.readouterr()
+    assert "seconds" in said.out and "0.25" in said.out and said.err.count("\n") == 1
+    assert json.loads((tmp_path / "rows.jsonl").read_text())["seconds"] == 0.25
+
+
 def test_collectives_of_a_text():
     program = Program(
         "%fused_computation.200 (param_0: bf16[4,4]) -> bf16[8,4] {",

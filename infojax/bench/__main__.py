@@ -105,7 +105,16 @@ def run(args: argparse.Namespace) -> None:
             raise UsageError(f"{flag} {path}: {problem}")
     if args.json != "-":
         print(machine(), flush=True)
-    rows = list(importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick, **options))
+    rows: list[Mapping[str, Any]] = []
+    try:
+        for row in importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick, **options):
+            rows.append(row)
+    finally:  # what is known is kept where the rest is cut off
+        show(args, rows)
+
+
+def show(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table for each kind of row, and writes the JSON lines."""
     lines = "".join(json.dumps({"bench": args.name, "machine": machine(), **row}) + "\n" for row in rows)
     if args.json == "-":
         print(lines, end="")
