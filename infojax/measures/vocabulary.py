@@ -45,12 +45,14 @@ def vocabulary_stats(num_classes: int, dim: int, folder: str | os.PathLike | Non
         `update_vocabulary` writes into them, and needs memory for the rows of a batch only. Tokens that are given
         again, by a finished script that is run a second time, count twice. None for arrays in memory.
     Raises:
-      ValueError: arrays larger than the memory, without a folder; a folder that holds some of the files, or other
-        shapes.
+      ValueError: arrays larger than the memory, without a folder; a folder that is a file, or holds some of the
+        arrays or other shapes.
     """
     num_classes, dim = arrays.whole_number(num_classes, "num_classes", 1), arrays.whole_number(dim, "dim", 1)
     shapes = {"counts": (num_classes,), "mean": (num_classes, dim), "squares": (num_classes,)}
     if folder is not None:
+        if os.path.exists(folder) and not os.path.isdir(folder):
+            raise ValueError(f"folder {os.fspath(folder)!r} is a file, expected a folder")
         there = [name for name in shapes if os.path.exists(os.path.join(folder, f"{name}.npy"))]
         if there and len(there) < len(shapes):
             missing = next(name for name in shapes if name not in there)

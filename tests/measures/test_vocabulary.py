@@ -67,6 +67,8 @@ def test_statistics_in_a_folder_are_those_in_memory(stats, tmp_path):
     np.testing.assert_array_equal(nothing.counts, expected.counts)
     with pytest.raises(ValueError, match=rf"mean.npy holds \({C}, {D}\) of float32; expected \({C}, 9\)"):
         ij.vocabulary_stats(C, 9, tmp_path / "stats")
+    with pytest.raises(ValueError, match="is a file, expected a folder"):
+        ij.vocabulary_stats(C, D, tmp_path / "stats" / "mean.npy")
     os.remove(tmp_path / "stats" / "mean.npy")
     with pytest.raises(ValueError, match="holds counts.npy but no mean.npy: bring it back, or delete the others"):
         ij.vocabulary_stats(C, D, tmp_path / "stats")
