@@ -211,12 +211,11 @@ def torch_step(name: str, batch: int, ratio: int, layout: Any) -> Callable[[], N
     return run
 
 
-def run(quick: bool = False) -> list[dict[str, Any]]:
-    """A row for each method, then those of PyTorch with the ratio of our steps/s to PyTorch's."""
-    ours = {name: {"kind": "step", **parts(name, quick)} for name in (QUICK if quick else METHODS)}
-    theirs = [
-        {"kind": "PyTorch", "method": name, **row, "ratio": ours[name]["steps_per_s"] / row["steps_per_s"]}
-        for name in BESIDE if name in ours and not quick
-        for row in in_torch(name, ours[name]["batch"], METHODS[name].ratio)
-    ]  # fmt: skip
-    return [*ours.values(), *theirs]
+def run(quick: bool = False) -> Iterator[dict[str, Any]]:
+    """A row for each method; after two of them, rows of PyTorch with the ratio of our steps/s to PyTorch's."""
+    for name in QUICK if quick else METHODS:
+        ours = parts(name, quick)
+        yield {"kind": "step", **ours}
+        if name in BESIDE and not quick:
+            for row in in_torch(name, ours["batch"], METHODS[name].ratio):
+                yield {"kind": "PyTorch", "method": name, **row, "ratio": ours["steps_per_s"] / row["steps_per_s"]}
