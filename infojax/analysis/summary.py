@@ -139,7 +139,8 @@ def _warnings(found):
             f"{np.log(used):.4g} whatever the features"
         )
     if found.zero_rows:
-        warnings.append(f"{found.zero_rows} rows are zero: they have no direction and are left out of entropies")
+        rows = "1 row is" if found.zero_rows == 1 else f"{found.zero_rows} rows are"
+        warnings.append(f"{rows} zero: without a direction, and left out of entropies")
     if n > 1 and found.spectrum.any() and not found.spectrum_centered.any():
         warnings.append("all rows are equal: nothing varies, and the *_centered measures are undefined")
     elif energy > 0.5:

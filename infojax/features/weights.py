@@ -41,9 +41,9 @@ def open_weights(path: str) -> tuple[dict[str, Weight], str]:
     if not found:
         raise FeatureFileError(f"{path}: holds no weight matrix: no array of floats with two or more axes")
     flattened = sum(len(weight.tall.full_shape) > 2 for weight in found.values())
-    notes = [f"{len(found)} weight matrices"]
+    notes = [f"{len(found)} weight {'matrix' if len(found) == 1 else 'matrices'}"]
     notes += [f"{flattened} of which flatten all axes but the first"] if flattened else []
     if others:
         names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        notes.append(f"left out are {len(others)} arrays with fewer than two axes, or not of floats ({names})")
+        notes.append(f"left out, with fewer than two axes or not of floats: {len(others)} ({names})")
     return found, "; ".join(filter(None, [together.notes, ", ".join(notes)]))

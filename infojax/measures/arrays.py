@@ -115,6 +115,18 @@ def as_labels(labels: ArrayLike, n: int | None = None, name: str = "labels") -> 
     return labels.astype(jnp.int32 if labels.dtype.itemsize < 4 else jnp.promote_types(labels.dtype, jnp.int32))
 
 
+def warn_of_unknown_classes(labels: ArrayLike, num_classes: int) -> None:
+    """Warns of labels of num_classes and more, which count in no measure; negative ones mark samples to leave out."""
+    labels = as_array(labels, "labels")
+    if on_host(labels) and np.max(np.asarray(labels), initial=0) >= num_classes:
+        above = int(np.sum(np.asarray(labels) >= num_classes))
+        warnings.warn(
+            f"{above} of {np.size(labels)} labels are {num_classes} or more, where there are {num_classes} classes "
+            f"(0 to {num_classes - 1}): these samples are left out",
+            stacklevel=3,
+        )
+
+
 def as_head(head: ArrayLike, dim: int | None = None, labels: ArrayLike | None = None) -> jax.Array:
     """head as a float (C, D) array, C >= 1, with D = dim columns unless dim is None; else ValueError."""
     head = as_rows(head, "head")
@@ -127,6 +139,8 @@ def as_head(head: ArrayLike, dim: int | None = None, labels: ArrayLike | None = 
         )
     if len(head) == 1 and labels is not None and on_host(labels) and np.max(np.asarray(labels), initial=0) == 1:
         raise ValueError(SINGLE_LOGIT)
+    if labels is not None:
+        warn_of_unknown_classes(labels, len(head))
     return head
 
 

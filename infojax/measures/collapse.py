@@ -70,7 +70,7 @@ def neural_collapse(
 
     Args:
       z: (N, D) features, the classifier's input.
-      labels: (N,) integers; samples labelled outside [0, C) have weight zero.
+      labels: (N,) integers; samples labelled outside [0, C) have weight zero (of C or more: with a warning).
       head: (C, D) classifier weights or None; bias: (C,) or None.
       num_classes: C; taken from the head, or inferred from concrete labels, if None.
       convention: of NC1; a key of `NC1_CONVENTIONS`.

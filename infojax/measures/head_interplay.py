@@ -36,6 +36,7 @@ def head_rows(head: ArrayLike, labels: ArrayLike) -> jax.Array:
     """
     head, labels = arrays.as_rows(head, "head"), arrays.as_labels(labels)
     labels = arrays.as_labels(labels, labels.size)
+    arrays.warn_of_unknown_classes(labels, len(head))
     known = (labels >= 0) & (labels < head.shape[0])
     return jnp.where(known[:, None], head[jnp.where(known, labels, 0)], 0)
 
@@ -79,7 +80,7 @@ def interplay(
 
     Args:
       z: (N, D) features, the classifier's input.
-      labels: (N,) integers; samples labelled outside [0, C) have weight zero.
+      labels: (N,) integers; samples labelled outside [0, C) have weight zero (of C or more: with a warning).
       head: (C, D) classifier weights, no bias. Zero columns change no angle: use them to pad features of another
         layer, or head rows, to the same width.
       weights: (N,) non-negative or None; a 0/1 mask equals the subset, in value and gradient.

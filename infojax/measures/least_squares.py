@@ -40,7 +40,8 @@ def squared_error(
     to those that it could use but does not, in proportion to their condition number.
 
     Args:
-      z: (N, D) features; labels: (N,) integers; samples labelled outside [0, C) have weight zero.
+      z: (N, D) features.
+      labels: (N,) integers; samples labelled outside [0, C) have weight zero (of C or more: with a warning).
       head: (C, D); bias: (C,) or None.
       weights: (N,) non-negative or None.
     Raises:

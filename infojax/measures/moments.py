@@ -155,6 +155,7 @@ def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
     if num_classes is not None:
         number = arrays.whole_number(num_classes, "num_classes", 1)
         check_size(number, 0, None, 4)  # before labels are compared with it as 32-bit integers
+        arrays.warn_of_unknown_classes(labels, number)
         return number
     if isinstance(labels, jax.core.Tracer):
         raise ValueError("num_classes must be given inside jit, grad or vmap: it sets the shape of the result")
@@ -185,6 +186,7 @@ def samples_around(
         z, labels, w = map(jnp.asarray, (z, labels, w))
     if z.shape[1] != stats.mean.shape[1]:
         raise ValueError(f"features have {z.shape[1]} columns, the statistics {stats.mean.shape[1]}")
+    arrays.warn_of_unknown_classes(labels, stats.mean.shape[0])
     dtype = jnp.promote_types(z.dtype, stats.mean.dtype)
     if isinstance(z, np.ndarray):
         return z.astype(dtype, copy=False), labels, w.astype(dtype, copy=False)
@@ -203,7 +205,7 @@ def class_stats(
 
     Args:
       z: (N, D) features; computed in float32 or better.
-      labels: (N,) integers; samples labelled outside [0, C) have weight zero.
+      labels: (N,) integers; samples labelled outside [0, C) have weight zero (of C or more: with a warning).
       num_classes: C; inferred from concrete labels if None.
       weights: (N,) non-negative or None.
       scatter: None, "within" or "class"; see `ClassStats`.

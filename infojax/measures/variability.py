@@ -225,7 +225,7 @@ def nc1(
 
     Args:
       z: (N, D) features.
-      labels: (N,) integers; samples labelled outside [0, C) have weight zero.
+      labels: (N,) integers; samples labelled outside [0, C) have weight zero (of C or more: with a warning).
       num_classes: C; inferred from concrete labels if None.
       convention: one of the above.
       weights: (N,) non-negative or None.

@@ -87,7 +87,7 @@ def update_vocabulary(
 
     Args:
       stats: as `vocabulary_stats` makes them, or as loaded from a file.
-      z: (N, D) features; labels: (N,) integers; those outside [0, C) are left out.
+      z: (N, D) features; labels: (N,) integers; those outside [0, C) are left out, with a warning if C or more.
       where: (N,) booleans, which tokens count, or None for all: padding, the attention mask.
     """
     stats = checked_stats(stats)
@@ -98,7 +98,10 @@ def update_vocabulary(
     in_files = all(isinstance(part, np.memmap) and part.mode in ("r+", "w+") for part in stats)  # "c" keeps its copy
     if not in_files and isinstance(stats.counts, np.ndarray) and (most := stats.counts.max(initial=0)) > arrays.INT_MAX:
         raise ValueError(f"stats.counts reach {most:,}, more than int32 holds in memory: keep them in a folder")
-    return (_updated_files if in_files else _updated)(stats, z, labels, _counted(where, len(z)))
+    where = _counted(where, len(z))
+    if arrays.on_host(labels, where):
+        arrays.warn_of_unknown_classes(np.where(where, labels, -1), len(stats.counts))
+    return (_updated_files if in_files else _updated)(stats, z, labels, where)
 
 
 def _counted(where, n):
@@ -215,7 +218,9 @@ def vocabulary_disagreement(
         if bias.shape != (classes,):
             raise ValueError(f"bias must have shape ({classes},); got {bias.shape}")
     kept = np.flatnonzero(counts >= arrays.whole_number(min_count, "min_count", 1))
-    usable = np.isin(labels, kept) & np.asarray(_counted(where, len(z)))
+    where = np.asarray(_counted(where, len(z)))
+    arrays.warn_of_unknown_classes(np.where(where, labels, -1), classes)
+    usable = np.isin(labels, kept) & where
     rows, owners = z[usable].astype(np.float32), labels[usable]
     if (wrong := ~np.isfinite(rows).all(axis=1)).any():
         at = np.flatnonzero(usable)[np.argmax(wrong)]

@@ -114,7 +114,7 @@ def _known_key(config, path):
         if part not in found:
             options = _options(config, section)
             if part not in options:
-                raise ConfigError(f"no key {path}{_near(config, section, part, dict.fromkeys((*found, *options)))}")
+                raise ConfigError(f"no key {path}{_near(config, parts, place, dict.fromkeys((*found, *options)))}")
             default = options[part]
             with found.unlocked():
                 found[part] = config_dict.placeholder(int) if default is None else default
@@ -171,10 +171,11 @@ def _options(config, section):
     return of[1](config[of[0]].name) if of else {}
 
 
-def _near(config, section, part, known):
-    """The end of a message: similar keys of the section, or another section that has a key of this name."""
-    elsewhere = [path for path, _ in leaves(config) if path.split(".")[-1] == part and path.split(".")[0] != "chosen"]
-    if elsewhere:
+def _near(config, parts, place, known):
+    """The end of a message: similar keys of the section, or another place that has a key of this name."""
+    section, part = ".".join(parts[1:place]), parts[place]
+    named = [path for path, _ in leaves(config) if path.split(".")[-1] == parts[-1] and not path.startswith("chosen.")]
+    if elsewhere := sorted(named, key=lambda path: not path.startswith(f"{section}.")):
         return f"; did you mean config.{elsewhere[0]}?"
     initials = "".join(word[0] for word in part.split("_") if word)
     if initials in known:

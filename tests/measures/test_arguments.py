@@ -1,5 +1,6 @@
 """Every public function takes the arrays that people have, and refuses the others in words that name the argument."""
 
+import contextlib
 import inspect
 
 import jax
@@ -376,12 +377,41 @@ def test_a_bias_without_a_head_is_refused():
             call()
 
 
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda y: ij.class_stats(Z, y, C),
+        lambda y: ij.nc1(Z, y, C),
+        lambda y: ij.davies_bouldin(Z, y, C),
+        lambda y: ij.nc3(Z, y, W),
+        lambda y: ij.nc4(Z, y, W),
+        lambda y: ij.neural_collapse(Z, y, W),
+        lambda y: ij.squared_error(Z, y, W),
+        lambda y: ij.interplay(Z, y, W),
+        lambda y: ij.estimate_interplay(Z, y, W),
+        lambda y: ij.second_pass(STATS, Z, y, W),
+        lambda y: ij.head_rows(W, y),
+        lambda y: ij.update_vocabulary(VOCABULARY, Z, y),
+        lambda y: ij.vocabulary_disagreement(VOCABULARY, Z, y, W),
+    ],
+)
+def test_labels_above_the_classes_are_left_out_with_a_warning(measure):
+    with pytest.warns(UserWarning, match=f"2 of {N} labels are 3 or more, where there are 3 classes .0 to 2.: these"):
+        left_out = measure(np.where(np.arange(N) < 2, [C, C + 5] * (N // 2), Y))
+    marked = measure(np.where(np.arange(N) < 2, -1, Y))  # a negative label is meant, so that nothing is said
+    jax.tree.map(np.testing.assert_array_equal, left_out, marked)
+    with pytest.warns(UserWarning, match=f"1 of {N} labels"):
+        ij.update_vocabulary(VOCABULARY, Z, np.where(np.arange(N) < 2, C, Y), where=np.arange(N) > 0)
+
+
 def test_labels_beyond_32_bits_are_no_small_ones():
     """2^32 is outside [0, C), and not 0, which its lower half is."""
     for dtype, label in ((np.int64, 2**32), (np.int64, -(2**32)), (np.uint64, 2**32 + 1), (np.uint32, 2**31)):
         y = Y.astype(dtype)
         y[:3] = np.array(label, dtype)
-        assert float(ij.nc1(Z, y, C)) == pytest.approx(float(ij.nc1(Z[3:], Y[3:], C)), rel=1e-5)
+        with pytest.warns(UserWarning, match=f"3 of {N} labels") if label > 0 else contextlib.nullcontext():
+            found = float(ij.nc1(Z, y, C))
+        assert found == pytest.approx(float(ij.nc1(Z[3:], Y[3:], C)), rel=1e-5)
     with pytest.raises(ValueError, match="labels go up to 4294967297; expected 0, ..., C - 1"):
         ij.nc1(Z, y.astype(np.int64) + 2**32 - 2**31 + 1)
 
