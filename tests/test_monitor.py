@@ -566,6 +566,37 @@ def test_names_of_wrapped_modules(network):
     assert list(monitor.pending) == [""] and monitor.step(labels=labels)["effective_rank"] <= 3
 
 
+def test_arguments_by_position():
+    import torch
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.fc = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)
+
+        def forward(self, ids, attention_mask=None, labels=None):
+            return self.fc(self.embed(ids))
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *args, **kwargs):
+            return self.module(*args, **kwargs)
+
+    ids, mask, labels = torch.arange(8).view(4, 2), torch.tensor([[1, 0], [1, 1]] * 2), torch.tensor([0, 1, 2, 0])
+    model = Model()
+    rows = model.embed(ids).detach().numpy()
+    for call in (model, Wrapper(model)):
+        monitor = ij.Monitor(every=1, capacity=4, measures=CHEAP).watch(call, head="fc", labels="labels")
+        call(ids, mask, labels)
+        monitor.close()
+        layers, found = monitor.buffer.take()
+        np.testing.assert_allclose(layers[""], np.where([[1], [0]] * 2, rows[:, 0], rows.mean(1)), rtol=1e-6)
+        np.testing.assert_array_equal(found, labels)
+
+
 def test_half_precision_of_torch_and_tensors_that_need_gradients():
     torch = pytest.importorskip("torch")
     z = torch.randn(4, 6, 3, requires_grad=True)

@@ -40,7 +40,7 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
     if labels is not None and not takes(model, labels):
         raise ValueError(f"labels: {type(model).__name__}.forward has no argument {labels!r}; pass labels to step")
     chosen = {name: modules[name] for pattern in layers for name in _matching(modules, pattern)}
-    of_call: dict[str, Any] = {}
+    of_call: dict[str | None, Any] = {}
     never_compiled = getattr(getattr(sys.modules.get("torch"), "compiler", None), "disable", lambda hook: hook)
 
     def wanted() -> bool:
@@ -54,11 +54,14 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
         monitor.pending.setdefault(name, []).append(value)
         monitor.seconds += time.perf_counter() - begun
 
-    def before(_: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        of_call["attention_mask"] = kwargs.get("attention_mask")
+    order = _arguments(model)
+
+    def before(_: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        given = dict(zip(order, args, strict=False)) | dict(kwargs)
+        of_call.update((name, given.get(name)) for name in ("attention_mask", labels))
 
     def after(_: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        found = kwargs.get(labels or "")
+        found = of_call.get(labels)
         if getattr(found, "ndim", 0) == 1 and wanted():  # (n, T) are tokens to predict
             monitor.add(labels=found)
 
@@ -88,6 +91,17 @@ def _module(modules: Mapping[str, Any], head: Any) -> Any:
     if getattr(getattr(found, "weight", None), "ndim", 0) != 2:
         raise ValueError(f"head is {type(found).__name__}; expected a linear layer, with a weight (C, D)")
     return found
+
+
+def _arguments(model: Any) -> list[str]:
+    """The names of forward's arguments in order; of the model inside, where a wrapper passes on whatever it gets."""
+    while hasattr(model, "forward"):
+        of = inspect.signature(model.forward).parameters
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if inner is None or all(one.kind is not inspect.Parameter.VAR_POSITIONAL for one in of.values()):
+            return list(of)
+        model = inner
+    return []
 
 
 def takes(model: Any, name: str) -> bool:
