@@ -37,7 +37,7 @@ def launch(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=4, help="hosts of the slice, or workers with GPUs (4)")
     parser.add_argument("--accelerator", default="TPU-V6E", help="as Ray names it (TPU-V6E)")
-    parser.add_argument("--topology", default="4x4", help="of the slice; empty: GPUs, one a worker (4x4)")
+    parser.add_argument("--topology", default="4x4", help="of the slice; empty: GPUs, one per worker (4x4)")
     parser.add_argument("--restarts", type=int, default=10, help="at most (10)")
     parser.add_argument("--storage", help="where Ray keeps its own records: a folder or bucket that all workers see")
     ours, argv = parser.parse_known_args(arguments)

@@ -15,7 +15,7 @@ fast = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):
     fast += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
 os.environ["XLA_FLAGS"] = " ".join([*fast, os.environ.get("XLA_FLAGS", "")])
-# Compilation is most of the time of a second run. One folder a worker, because JAX writes entries
+# Compilation is most of the time of a second run. One folder per worker, because JAX writes entries
 # without a lock; in the environment, so that the processes that tests start share it.
 worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
 cache = Path(__file__).parents[1] / ".cache" / "jax" / worker

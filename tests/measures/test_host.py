@@ -7,6 +7,9 @@ import pytest
 import infojax as ij
 from infojax.measures import arrays, by_class, cores, host, roots
 
+# Labels of no class are among the inputs; test_arguments.py has their warning.
+pytestmark = pytest.mark.filterwarnings("ignore:.* labels are .* or more:UserWarning")
+
 
 @pytest.fixture(params=[1, 3], ids=["one core", "three cores"], autouse=True)
 def workers(request, monkeypatch):

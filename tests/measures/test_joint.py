@@ -31,6 +31,9 @@ from sklearn.metrics import mutual_info_score
 import infojax as ij
 from infojax.measures.arrays import not_negative
 
+# Labels of no class are among the inputs; test_arguments.py has their warning.
+pytestmark = pytest.mark.filterwarnings("ignore:.* labels are .* or more:UserWarning")
+
 FEATURES = features()
 FIELDS = ij.Interplay._fields
 ENTROPIES = FIELDS[:4]
