@@ -162,6 +162,18 @@ def test_shares_of_nested_programs():
     assert stages.shares(seconds) == pytest.approx(expected)
 
 
+def test_few_labels_and_two_views_of_the_bench_of_one_gpu(monkeypatch):
+    """In their small form: a semi-supervised step in two precisions, Barlow Twins and MAE in bf16."""
+    monkeypatch.setattr(semisup, "study", plain(semisup.study))
+    monkeypatch.setattr(selfsup, "view_transforms", lambda *given: dict.fromkeys(VIEWS, lambda key, x: x / 255))
+    few, (barlow, mae) = list(gpu.few_labels(True)), gpu.selfsup(True)
+    assert [(row["method"], row["precision"]) for row in few] == [("fixmatch", "bf16"), ("fixmatch", "TF32")]
+    assert min(row["steps_per_s"] for row in few) > 0
+    assert (barlow["network"], mae["network"]) == ("vit_small", "mae_base")
+    assert barlow["views_share"] + barlow["average_share"] == pytest.approx(1) and barlow["images_per_s"] > 0
+    assert mae["decoder_tokens_per_s"] / mae["encoder_tokens_per_s"] == pytest.approx(5 / 2)  # 4 patches, 1 seen
+
+
 def test_a_program_that_takes_longer_than_one_with_more_parts():
     """The part between has nothing, and how much longer it took is told."""
     found = stages.shares({"views": [1.0], "forward": [6.0], "backward": [5.0], "update": [4.5], "average": [5.0]})
