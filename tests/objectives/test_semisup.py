@@ -19,7 +19,7 @@ from infojax.models import Output
 from infojax.objectives import Batch, Context, Facts, Head, Net, Optimizer, Seeds, init_state, with_settings
 from infojax.objectives.semisup import METHODS
 from infojax.objectives.semisup.common import interleaving
-from infojax.objectives.semisup.flexmatch import Learnt
+from infojax.objectives.semisup.flexmatch import Learnt, remembered
 from infojax.objectives.semisup.remixmatch import turned
 from infojax.train.networks import as_net
 from infojax.train.step import make_step
@@ -422,6 +422,19 @@ def learnt(counts):
     """FlexMatch's state with so many samples whose last confident guess is -1, 0, 1, ...: many are not sure yet."""
     selected = jnp.asarray(np.repeat(np.arange(-1, CLASSES), counts), jnp.int32)
     return Learnt(selected, jnp.asarray(counts, jnp.int32), jnp.zeros(CLASSES))
+
+
+def test_the_last_confident_guess_of_a_sample_that_comes_twice_is_remembered():
+    """A sample with two confident guesses and a later unsure one, and counts that are those of what is remembered."""
+    before = learnt((4, 2, 1, 1))
+    index, guess, sure = [0, 6, 0, 0, 5], [2, 0, 1, 0, 1], [True, True, True, False, False]
+    after = remembered(before, *map(jnp.asarray, (index, guess, sure)))
+    expected = np.array(before.selected)
+    for i, c, certain in zip(index, guess, sure, strict=True):
+        expected[i] = c if certain else expected[i]
+    assert expected[0] == 1
+    np.testing.assert_array_equal(after.selected, expected)
+    np.testing.assert_array_equal(after.counts, np.bincount(expected + 1, minlength=CLASSES + 1))
 
 
 def test_mpl():
