@@ -6,15 +6,30 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from PIL import Image
 
 import infojax as ij
-from infojax.bench import crossmodal, gpu, gpu_speed, images, measures, peers, pods, selfsup, semisup, torch_selfsup
+from infojax.bench import (
+    crossmodal,
+    gpu,
+    gpu_speed,
+    images,
+    measures,
+    peers,
+    pods,
+    selfsup,
+    semisup,
+    stages,
+    torch_selfsup,
+)
 from infojax.bench.__main__ import main as bench
 from infojax.bench.collectives import Collective, bytes_moved, collectives
 from infojax.data import open_dataset
+from infojax.objectives import Seeds, init_state
 from infojax.objectives.selfsup import barlow_twins, nt_xent, spectral_contrastive, vicreg
+from infojax.train.step import make_step
 
 
 class Program:
@@ -122,30 +137,113 @@ def test_the_bench_of_one_gpu_runs_on_a_cpu():
     assert int(state.step) == 1 and all(np.isfinite(leaf).all() for leaf in state.params["net"]["head"].values())
 
 
-def test_parts_of_a_semi_supervised_step():
-    found = semisup.parts("freematch_mi", quick=True)
-    shares = [found[f"{part}_share"] for part in ("views", "forward", "backward", "average", "rest")]
-    assert found["rows"] == 8 * (1 + 2 * 7) and sum(shares) == pytest.approx(1) and found["steps_per_s"] > 0
-    assert found["convolution_share"] == 0  # of an MLP
+def plain(study):
+    """The study with views that cost nothing to compile."""
+    return lambda *given: study(*given)._replace(transforms=dict.fromkeys(VIEWS, lambda key, x: x / 255))
 
 
-def test_the_convolutions_of_a_program_are_found(monkeypatch):
-    """Two equal ones in a compiled part and their three derivatives, that for the data left out: five, of which each is
-    timed once with those like it."""
-    monkeypatch.setattr(semisup, "best", lambda run, repeats: run() is None or 1.0)
-
-    def loss(kernel, x):
-        once = jax.jit(lambda x: jax.lax.conv(x, kernel, (1, 1), "SAME"))
-        return jnp.sum(once(once(x)) ** 2)
-
-    program = jax.make_jaxpr(jax.grad(loss))(jnp.ones((2, 2, 3, 3)), jnp.ones((1, 2, 4, 4)))
-    assert semisup.convolutions(program.jaxpr, 1) == 5
+VIEWS = ("weak", "strong", "view1", "view2")
 
 
-def test_parts_of_a_self_supervised_step():
-    """M-MAE has the share of its determinant; one of 4 patches is seen, with the class token."""
+def test_shares_of_nested_programs():
+    """Medians in turn on a clock of ours: differences over the last program, which sum to 1 whatever the noise."""
+    now, order = [0.0], []
+    taken = {"views": [9, 1, 1, 5], "forward": [9, 3, 2, 3], "average": [9, 8, 12, 10]}  # the first is the warm-up
+
+    def call(name):
+        order.append(name)
+        now[0] += taken[name].pop(0)
+
+    calls = {name: lambda name=name: call(name) for name in taken}
+    seconds = stages.interleaved(calls, 3, lambda: now[0])
+    assert order == ["views", "forward", "average"] * 4
+    assert seconds == {"views": [1, 1, 5], "forward": [3, 2, 3], "average": [8, 12, 10]}
+    expected = {"views_share": 0.1, "forward_share": 0.2, "average_share": 0.7, "noise_share": 0}
+    assert stages.shares(seconds) == pytest.approx(expected)
+
+
+def test_few_labels_and_two_views_of_the_bench_of_one_gpu(monkeypatch):
+    """In their small form: a semi-supervised step in two precisions, Barlow Twins and MAE in bf16."""
+    monkeypatch.setattr(semisup, "study", plain(semisup.study))
+    monkeypatch.setattr(selfsup, "view_transforms", lambda *given: dict.fromkeys(VIEWS, lambda key, x: x / 255))
+    few, (barlow, mae) = list(gpu.few_labels(True)), gpu.selfsup(True)
+    assert [(row["method"], row["precision"]) for row in few] == [("fixmatch", "bf16"), ("fixmatch", "TF32")]
+    assert min(row["steps_per_s"] for row in few) > 0
+    assert (barlow["network"], mae["network"]) == ("vit_small", "mae_base")
+    assert barlow["views_share"] + barlow["average_share"] == pytest.approx(1) and barlow["images_per_s"] > 0
+    assert mae["decoder_tokens_per_s"] / mae["encoder_tokens_per_s"] == pytest.approx(5 / 2)  # 4 patches, 1 seen
+
+
+def test_a_program_that_takes_longer_than_one_with_more_parts():
+    """The part between has nothing, and how much longer it took is told."""
+    found = stages.shares({"views": [1.0], "forward": [6.0], "backward": [5.0], "update": [4.5], "average": [5.0]})
+    expected = {"views": 0.2, "forward": 0.7, "backward": 0, "update": 0, "average": 0.1, "noise": 0.3}
+    assert found == pytest.approx({f"{name}_share": share for name, share in expected.items()})
+
+
+def test_parts_of_a_semi_supervised_step(monkeypatch):
+    monkeypatch.setattr(semisup, "study", plain(semisup.study))
+    found = semisup.parts("pi_model", quick=True)
+    shares = [found[f"{part}_share"] for part in stages.STAGES]
+    assert found["rows"] == 8 * 3 and sum(shares) == pytest.approx(1) and min(shares) >= 0
+    assert found["steps_per_s"] > 0 and found["network_over_step"] > 0
+
+
+def test_stages_of_a_step_with_two_descents():
+    """Meta Pseudo Labels has no single loss: its forward and backward passes are part of its update."""
+    one = plain(semisup.study)("mpl", True)
+    found = stages.programs(one.objective, one.ctx, one.transforms)
+    assert list(found) == ["views", "update", "average"]
+
+
+def test_a_stage_has_the_numbers_of_the_step():
+    """Loss and gradient norm of the stages are those that the step logs, of the same batch and draws."""
+    one = plain(semisup.study)("mixmatch", True)
+    state, given = init_state(one.objective, Seeds(), one.ctx), {"data": one.data}
+    found = stages.programs(one.objective, one.ctx, one.transforms)
+    loss, _ = found["forward"](one.objective, state, given)
+    (value, _), slopes = found["backward"](one.objective, state, given)
+    after, metrics = found["average"](one.objective, state, given)
+    assert float(loss) == pytest.approx(float(metrics["loss"]), rel=1e-5) == float(value)
+    assert float(optax.tree.norm(slopes)) == pytest.approx(float(metrics["grad_norm"]), rel=1e-5)
+    assert int(after.step) == 1
+
+
+@pytest.mark.parametrize("name", (*semisup.PASSES, "freematch_hd"))
+def test_the_rows_that_pass_through_the_network_are_the_methods(name):
+    """Sizes of the groups in the order of the passes, gradient or not; VAT's Hessian-vector product has one more."""
+    one = plain(semisup.study)(name, True)
+    task, sizes = one.objective, []
+
+    def counted(net):
+        def apply(params, model_state, x, **options):
+            sizes.append(len(x))
+            return net.apply(params, model_state, x, **options)
+
+        return net._replace(apply=apply)
+
+    nets = {key: counted(net) if key in ("net", "teacher") else net for key, net in one.ctx.nets.items()}
+    ctx = one.ctx._replace(nets=nets)
+    state = jax.eval_shape(lambda: init_state(task, Seeds(), ctx))
+    sizes.clear()
+    jax.eval_shape(
+        lambda state, data: make_step(ctx, one.transforms)(task, state, {"data": data}, Seeds()), state, one.data
+    )
+    if name == "mpl":
+        sizes.remove(8 * 15)  # the teacher's guesses, which its own loss computes again: one pass in the compiled step
+    groups = sum(semisup.passes(name, task), ())
+    assert sorted(sizes) == sorted(groups + (8,) * (name == "vat"))
+
+
+def test_parts_of_a_self_supervised_step(monkeypatch):
+    """M-MAE has the time of its determinant; one of 4 patches is seen, with the class token."""
+    monkeypatch.setattr(selfsup, "study", plain(selfsup.study))
     found = selfsup.parts("mmae", quick=True, reached=1e9)
-    assert 0 < found["views_share"] and 0 < found["logdet_share"] and 0 < found["share_of_peak"]
+    assert (
+        sum(found[f"{part}_share"] for part in stages.STAGES) == pytest.approx(1)
+        and 0 < found["logdet_over_step"]
+        and 0 < found["share_of_peak"]
+    )
     assert found["encoder_tokens_per_s"] / found["images_per_s"] == pytest.approx(17)
     assert found["decoder_tokens_per_s"] / found["images_per_s"] == pytest.approx(65)
 

@@ -2,7 +2,8 @@
 
 ResNet-18 with the CIFAR stem, projector 2048-256, or a ViT-Tiny with patches of 4 and a decoder of 192 x 4, on pictures
 of 32 x 32; on a CPU WRN-10-2 and a ViT of 96 x 4. Our step draws a batch of uint8 and makes its views; PyTorch's uses
-precomputed views, so that our "views_share" is work it does not do. For views compared with Pillow, see `bench data`.
+precomputed views, so that our "views_share" is work it does not do. Shares are those of `infojax.bench.stages`.
+For views compared with Pillow, see `bench data`.
 """
 
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from infojax.bench import stages
 from infojax.bench.data import best, two_views
 from infojax.bench.torch_selfsup import rate
 from infojax.data import RECIPES, open_dataset, view_transforms
@@ -22,7 +24,6 @@ from infojax.objectives.selfsup import METHODS
 from infojax.tasks import selfsup
 from infojax.tasks.build.study import Study
 from infojax.tasks.config import choices
-from infojax.train.draw import draw
 from infojax.train.networks import as_net
 from infojax.train.optim import adamw
 from infojax.train.step import make_step
@@ -67,30 +68,25 @@ def study(name: str, quick: bool = False, dtype: str = "float32") -> Study:
 
 
 def timed(
-    task: Any, ctx: Context, transforms: Any, data: Any, repeats: int, reached: float | None = None
+    task: Any, ctx: Context, transforms: Any, data: Any, repeats: int, reached: float | None = None, split: bool = True
 ) -> dict[str, Any]:
-    """Images/s of a method's step, FLOPs, the share of its views, and memory per image.
+    """Images/s of a method's step, FLOPs, the shares of its stages, and memory per image.
 
     Args:
       reached: FLOP/s that the device reaches, from `peak`.
+      split: whether to compile a program for each stage, and not only for the views and the step.
     """
-    state, constants = init_state(task, Seeds(), ctx), {"data": data}
-    step, batch = make_step(ctx, transforms), task.batch_size
-    arguments = task, state, constants, Seeds()
-    flops, begun = step.flops(*arguments), time.perf_counter()
-    run = step.compiled().lower(*arguments).compile()  # type: ignore[attr-defined]  # a jitted function
+    state, constants, batch = init_state(task, Seeds(), ctx), {"data": data}, task.batch_size
+    flops = make_step(ctx, transforms).flops(task, state, constants, Seeds())
+    programs = stages.programs(task, ctx, transforms, stages.STAGES if split else ("views", "average"))
+    begun = time.perf_counter()
+    step = programs["average"] = programs["average"].lower(task, state, constants).compile()  # type: ignore[attr-defined]
     taken = time.perf_counter() - begun
-
-    def advance():
-        nonlocal state
-        state, _ = jax.block_until_ready(run(task, state, constants, Seeds()))
-
-    seconds = best(advance, repeats)
-    views = jax.jit(lambda data, k: draw(data, task.views, transforms, Seeds(), k))
-    drawing = best(lambda: jax.block_until_ready(views(data, 0)), repeats)
+    measured = stages.interleaved(stages.calls(programs, task, ctx, constants), repeats)
+    seconds = min(measured["average"])
     row: dict[str, Any] = {
-        "batch": batch, "images_per_s": batch / seconds, "ms": 1e3 * seconds, "views_share": drawing / seconds,
-        "compile_s": taken, "MB_per_image": getattr(run.memory_analysis(), "temp_size_in_bytes", 0) / batch / 1e6,
+        "batch": batch, "images_per_s": batch / seconds, "ms": 1e3 * seconds, **stages.shares(measured),
+        "compile_s": taken, "MB_per_image": getattr(step.memory_analysis(), "temp_size_in_bytes", 0) / batch / 1e6,
     }  # fmt: skip
     if flops:
         row["GFLOP_per_s"] = flops / seconds / 1e9
@@ -99,13 +95,16 @@ def timed(
 
 
 def parts(name: str, quick: bool, reached: float | None = None) -> dict[str, Any]:
-    """`timed` of a method on pictures of 32 x 32, with tokens/s and the share of the log-determinant if it has them."""
+    """`timed` of a method on pictures of 32 x 32, with tokens/s and the time of the log-determinant over the step's.
+
+    The latter is in isolation, beside the sharing of the step: what it adds to a step is less where XLA overlaps it.
+    """
     one, repeats = study(name, quick), 3 if quick else 10
     row = {"method": name, **timed(one.objective, one.ctx, one.transforms, one.data, repeats, reached)}
     if name in selfsup.MASKED:
         row |= tokens(row["images_per_s"], (32 // PATCH) ** 2)
     if name == "mmae":
-        row["logdet_share"] = 1e3 * determinant(row["batch"], sizes(quick)["vit"][0], repeats) / row["ms"]
+        row["logdet_over_step"] = 1e3 * determinant(row["batch"], sizes(quick)["vit"][0], repeats) / row["ms"]
     return row
 
 
@@ -138,7 +137,7 @@ def large(quick: bool) -> Iterator[dict[str, Any]]:
         ctx = Context(nets, {"main": Optimizer(adamw(1e-4, weight_decay=0.05))}, Facts(10, 2**16))
         task = with_settings(METHODS[method], {"batch_size": batch})
         views = view_transforms((125.0, 123.0, 114.0), (63.0, 62.0, 67.0), RECIPES[recipe])
-        row = {"method": method, "network": name, "precision": "bf16", **timed(task, ctx, views, data, 3)}
+        row = {"method": method, "network": name, "precision": "bf16", **timed(task, ctx, views, data, 3, split=False)}
         yield row | (tokens(row["images_per_s"], noise.shape[1]) if method == "mae" else {})
 
 

@@ -1,10 +1,13 @@
 """Steps/s of each semi-supervised method and where its time goes; FixMatch and FreeMatch compared with PyTorch.
 
 WRN-28-2, 64 labelled samples (8 on a CPU) and mu times as many unlabelled ones, drawn from uint8 and augmented in the
-step. PyTorch's step uses an augmented batch that is already in memory.
+step. PyTorch's step uses an augmented batch that is already in memory. Shares of a step are those of
+`infojax.bench.stages` and sum to 1; "network_over_step" is the time of the network alone, forward and backward on the
+same rows, over that of the step: what is missing to 1 is what all the rest costs.
 """
 
 import importlib.util
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -12,20 +15,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from infojax.bench import stages
 from infojax.bench.data import best
 from infojax.objectives import Seeds, init_state
 from infojax.objectives.semisup import METHODS
 from infojax.tasks import semisup
 from infojax.tasks.build.study import Study
 from infojax.tasks.config import choices
-from infojax.train.draw import draw
 from infojax.train.step import make_step
 
 QUICK = ("fixmatch", "freematch_mi")
 BESIDE = ("fixmatch", "freematch")  # those also written in PyTorch
 ON_GPU = ("fixmatch", "freematch", "freematch_mi", "freematch_hd")
+# How rows pass through the network, in labelled batches: groups with a gradient, and groups whose output is a target.
+# The other methods pass all their rows together, in one group.
+PASSES = {
+    "supervised": ((1,), ()),
+    "pi_model": ((1, 1), (1,)),
+    "pseudo_label": ((1, 1), ()),
+    "vat": ((1, 1, 1), ()),
+    "mean_teacher": ((1, 1), (1,)),  # the target is the averaged network's
+    "mixmatch": ((1, 1, 1), (1, 1)),
+    "remixmatch": ((1, 1, 1, 1, 1, 1), (1,)),
+    "mpl": ((15, 8), (1,)),  # the teacher's, then the student's, whose loss after the step is the feedback
+}
 
 
 def study(name: str, quick: bool, dtype: str = "float32") -> Study:
@@ -35,47 +49,39 @@ def study(name: str, quick: bool, dtype: str = "float32") -> Study:
     config = semisup.defaults("bench", chosen)
     config.objective.batch_size = 8 if quick or jax.default_backend() == "cpu" else 64
     config.steps, config.model.dtype = 2**16, dtype
+    if name == "dash":
+        config.objective.warmup = 0  # its first 2,048 steps have no unlabelled samples
     if quick:
         config.model.options = dict(widths=(16,))
     return semisup.study(config)
 
 
 def parts(name: str, quick: bool) -> dict[str, Any]:
-    """Steps/s, and the shares of a step that its views, one pass over all rows and the averages take in isolation.
+    """Steps/s, the shares of the stages of a step, and the time of the network alone over that of the step.
 
-    "convolution_share" is the part of that pass, forward and backward, that its convolutions take in isolation.
+    "steps_per_s" is of the fastest call, as PyTorch's; shares and "network_over_step" are of medians.
     """
-    one, repeats = study(name, quick), 3 if quick else 10
-    task, constants = one.objective, {"data": one.data}
-    state = init_state(task, Seeds(), one.ctx)
-    step = make_step(one.ctx, one.transforms).compiled()
+    one, repeats = study(name, quick), 3 if quick else 5 if jax.default_backend() == "cpu" else 10
+    task: Any = one.objective
+    timed = stages.calls(stages.programs(task, one.ctx, one.transforms), task, one.ctx, {"data": one.data})
     begun = time.perf_counter()
-    state, _ = jax.block_until_ready(step(task, state, constants, Seeds()))
+    timed["average"]()
     first = time.perf_counter() - begun
-
-    def advance():
-        nonlocal state
-        state, _ = jax.block_until_ready(step(task, state, constants, Seeds()))
-
-    seconds = best(advance, repeats)
-    views = jax.jit(lambda data, k: draw(data, task.views, one.transforms, Seeds(), k))
-    rows = sum(len(x) for source in views(one.data, 0).values() for x in source.views.values())
-    passed = network(rows, repeats, quick)
-    averaged = jax.jit(lambda old, new: optax.incremental_update(new, old, 0.001))
-    alone = {
-        "views": best(lambda: jax.block_until_ready(views(one.data, 0)), repeats),
-        "forward": passed["forward"],
-        "backward": passed["backward"],
-        "average": best(lambda: jax.block_until_ready(averaged(state.params, state.params)), repeats),
-    }
-    shares = {f"{part}_share": taken / seconds for part, taken in alone.items()}
+    seconds = stages.interleaved(timed | {"network": network(passes(name, task), quick)}, repeats)
+    alone = statistics.median(seconds.pop("network"))
+    groups, unlearned = passes(name, task)
     return {
-        "method": name,
-        "batch": task.batch_size,  # type: ignore[attr-defined]  # every method has one
-        "rows": rows, "steps_per_s": 1 / seconds, **shares,
-        "rest_share": 1 - sum(shares.values()), "convolution_share": passed["convolution"] / seconds,
-        "first_call_s": first,
+        "method": name, "batch": task.batch_size, "rows": sum(groups) + sum(unlearned),
+        "steps_per_s": 1 / min(seconds["average"]), **stages.shares(seconds),
+        "network_over_step": alone / statistics.median(seconds["average"]), "first_call_s": first,
     }  # fmt: skip
+
+
+def passes(name: str, task: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows of the groups that pass through the network in a step: forward and backward, and forward only."""
+    joint = 1 + len(task.unlabelled) * task.ratio
+    learnt, unlearned = PASSES.get(name, ((joint,), ()))
+    return tuple(task.batch_size * n for n in learnt), tuple(task.batch_size * n for n in unlearned)
 
 
 def rate(name: str, dtype: str, per_call: int, quick: bool) -> dict[str, Any]:
@@ -108,47 +114,27 @@ def on_gpu(quick: bool) -> Iterator[dict[str, Any]]:
 
 
 @cache
-def network(rows: int, repeats: int, quick: bool) -> dict[str, float]:
-    """Seconds of a pass of `rows` samples in training mode: forward, backward, and the convolutions of both."""
+def network(groups: tuple[tuple[int, ...], tuple[int, ...]], quick: bool) -> Callable[[], Any]:
+    """A call of the network alone in training mode, on rows in memory: `passes`, with a loss that is next to nothing.
+
+    Over a step it may exceed 1 where the step fuses what is written out here. Besides views, method and optimiser it
+    leaves out VAT's Hessian-vector product.
+    """
     net = study("fixmatch", quick).ctx.nets["net"]  # all methods use this network
     params, model_state = net.init(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (rows, 32, 32, 3))
+    learnt, unlearned = ([jax.random.normal(jax.random.key(n), (n, 32, 32, 3)) for n in sizes] for sizes in groups)
 
-    def loss(params, model_state, x):
-        output, after = net.apply(params, model_state, x, train=True)
-        return jnp.mean(jax.nn.logsumexp(output.logits, -1) - output.logits[:, 0]), after
+    def loss(params, model_state, learnt, unlearned):
+        after, value = [], jnp.zeros(())
+        for i, x in enumerate([*learnt, *unlearned]):
+            output, found = net.apply(params, model_state, x, train=True)
+            z = output.logits if i < len(learnt) else jax.lax.stop_gradient(output.logits)
+            value += jnp.mean(jax.nn.logsumexp(z, -1) - z[:, 0])
+            after.append(found)
+        return value, after
 
-    both = jax.grad(loss, has_aux=True)
-    passes = jax.jit(loss), jax.jit(both)
-    seconds = [best(lambda f=f: jax.block_until_ready(f(params, model_state, x)), repeats) for f in passes]
-    convolved = convolutions(jax.make_jaxpr(both)(params, model_state, x).jaxpr, repeats)
-    return {"forward": seconds[0], "backward": seconds[1] - seconds[0], "convolution": convolved}
-
-
-def convolutions(jaxpr: Any, repeats: int) -> float:
-    """Seconds that the convolutions of a program take, each compiled and timed in isolation."""
-    alike: dict[str, list[Any]] = {}
-    for equation in equations(jaxpr):
-        if equation.primitive.name == "conv_general_dilated":
-            shapes = [variable.aval for variable in equation.invars]
-            alike.setdefault(f"{shapes} {equation.params}", []).append(equation)
-    total = 0.0
-    for first, *others in alike.values():
-        inputs = [jax.random.normal(jax.random.key(i), v.aval.shape, v.aval.dtype) for i, v in enumerate(first.invars)]
-        call = jax.jit(lambda *inputs, first=first: first.primitive.bind(*inputs, **first.params))
-        seconds = best(lambda call=call, inputs=inputs: jax.block_until_ready(call(*inputs)), repeats)
-        total += seconds * (1 + len(others))
-    return total
-
-
-def equations(jaxpr: Any) -> Iterator[Any]:
-    """The equations of a program and of its nested programs."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from equations(inner)
+    both = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    return lambda: jax.block_until_ready(both(params, model_state, learnt, unlearned))
 
 
 def in_torch(name: str, batch: int, ratio: int) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from infojax.models import Output
 from infojax.objectives import Batch, Context, Facts, Head, Net, Optimizer, Seeds, init_state, with_settings
 from infojax.objectives.semisup import METHODS
 from infojax.objectives.semisup.common import interleaving
+from infojax.objectives.semisup.flexmatch import Learnt, remembered
 from infojax.objectives.semisup.remixmatch import turned
 from infojax.train.networks import as_net
 from infojax.train.step import make_step
@@ -41,6 +42,18 @@ def small(name):
         "mpl": dict(uda_steps=2, threshold=0.4, baseline_rate=0.2), "vat": dict(radius=0.7),
     }.get(name, {})  # fmt: skip
     return with_settings(METHODS[name], changes)
+
+
+# Name -> method, settings, first step: options, and defaults that `small` replaces.
+VARIANTS = {
+    "fixmatch, soft labels": ("fixmatch", dict(labels="soft"), 0),
+    "uda, linear": ("uda", dict(tsa="linear"), 4),
+    "uda, exp": ("uda", dict(tsa="exp"), 7),
+    "uda, log": ("uda", dict(tsa="log"), 0),
+    "mixmatch, a coefficient per sample": ("mixmatch", dict(mix="sample"), 1),
+    "flexmatch, warm": ("flexmatch", dict(warm=True, threshold=0.95), 0),
+    "freematch, bounded": ("freematch", dict(least=0.5, most=0.6), 0),
+}
 
 
 # The network of the oracle
@@ -178,7 +191,8 @@ def mean_teacher(o, p, p0):
 
 
 def mix(o, x):
-    return o.draws["share"] * x + (1 - o.draws["share"]) * x[o.draws["order"]]
+    share = np.reshape(o.draws["share"], (-1, 1))  # one, or one per sample
+    return share * x + (1 - share) * x[o.draws["order"]]
 
 
 def mixmatch(o, p, p0):
@@ -208,13 +222,18 @@ def remixmatch(o, p, p0):
 
 def uda(o, p, p0):
     weak = o.z(p0, o.u["weak"])
-    mask = softmax(weak).max(1) >= 0.6
-    return o.supervised(p) + (mask * ce(o.z(p, o.u["strong"]), softmax(weak / 0.4))).mean(), ()
+    mask, t = softmax(weak).max(1) >= 0.6, o.k / TOTAL
+    known = ce(o.z(p, o.xl), o.y)
+    if o.m.tsa != "none":
+        most = {"linear": t, "exp": np.exp(5 * (t - 1)), "log": 1 - np.exp(-5 * t)}[o.m.tsa] * 2 / 3 + 1 / 3
+        known = known * (softmax(o.z(p0, o.xl)).max(1) <= most)
+    return known.mean() + (mask * ce(o.z(p, o.u["strong"]), softmax(weak / 0.4))).mean(), ()
 
 
 def fixmatch(o, p, p0):
     _, top, guess = o.weak(p0)
-    return o.supervised(p) + ((top >= 0.6) * ce(o.z(p, o.u["strong"]), guess)).mean(), ()
+    labels = guess if o.m.labels == "hard" else softmax(o.z(p0, o.u["weak"]) / 0.5)
+    return o.supervised(p) + ((top >= 0.6) * ce(o.z(p, o.u["strong"]), labels)).mean(), ()
 
 
 def dash(o, p, p0):
@@ -234,10 +253,10 @@ def flexmatch(o, p, p0):
     counts = np.array([np.sum(selected == c) for c in range(-1, CLASSES)])
     if counts.max() < len(selected):
         effect = counts[1:] / max((counts if o.m.warm else counts[1:]).max(), 1)
-    mask = top >= 0.7 * (effect / (2 - effect))[guess]
+    mask = top >= o.m.threshold * (effect / (2 - effect))[guess]
     value = o.supervised(p) + (mask * ce(o.z(p, o.u["strong"]), guess)).mean()
     for i, place in enumerate(o.index):
-        if top[i] >= 0.7:
+        if top[i] >= o.m.threshold:
             selected[place] = guess[i]
     counts = np.array([np.sum(selected == c) for c in range(-1, CLASSES)])
     return value, {"selected": selected, "counts": counts, "effect": effect}
@@ -251,7 +270,7 @@ def freematch(o, p, p0, state=None):
         0.02 * state[name] + 0.98 * new
         for name, new in (("threshold", top.mean()), ("p_model", q.mean(0)), ("histogram", shares))
     )
-    mask = top >= (tau * model / model.max())[guess]
+    mask = top >= np.clip(tau * model / model.max(), o.m.least, o.m.most)[guess]
     strong = o.z(p, o.u["strong"])
     value = o.supervised(p) + (mask * ce(strong, guess)).mean()
     if mask.any():
@@ -370,17 +389,20 @@ def compare(a, b, **tolerance):
         np.testing.assert_allclose(a, b, **tolerance)
 
 
-@pytest.mark.parametrize("name", ORACLES)
-def test_loss_gradients_and_state_are_the_oracles(name):
+@pytest.mark.parametrize("case", (*ORACLES, *VARIANTS))
+def test_loss_gradients_and_state_are_the_oracles(case):
     """Three steps, with the state of each as the next one's."""
+    name, changes, first = VARIANTS.get(case, (case, {}, 0))
     with jax.enable_x64(True):
-        method = small(name)
+        method = with_settings(small(name), changes)
         batch, rows = batch_of(method)
         ctx = context(method, rows)
-        state = init_state(method, Seeds(), ctx)
+        state = init_state(method, Seeds(), ctx)._replace(step=jnp.asarray(first))
+        if case == "flexmatch, warm":
+            state = state._replace(method=learnt((16, 8, 15, 1)))
         update = jax.jit(lambda state, key, draws: method.update(state, {}, batch, key, ctx, draws))
         ratios = []
-        for k in range(4 if name == "dash" else 3):
+        for k in range(first, first + (4 if name == "dash" else 3)):
             draws = method.draws(jax.random.key(k), batch, ctx)
             before = plain(state.params)
             known = jax.tree.map(np.asarray, draws)
@@ -394,6 +416,25 @@ def test_loss_gradients_and_state_are_the_oracles(name):
             moved = {net: {n: a - RATE * slopes[net][n] for n, a in arrays.items()} for net, arrays in before.items()}
             compare(plain(state.params), moved, rtol=0, atol=2e-7)
         assert name in ("mixmatch", "remixmatch") or any(0 < ratio < 1 for ratio in ratios)  # some are left out
+
+
+def learnt(counts):
+    """FlexMatch's state with so many samples whose last confident guess is -1, 0, 1, ...: many are not sure yet."""
+    selected = jnp.asarray(np.repeat(np.arange(-1, CLASSES), counts), jnp.int32)
+    return Learnt(selected, jnp.asarray(counts, jnp.int32), jnp.zeros(CLASSES))
+
+
+def test_the_last_confident_guess_of_a_sample_that_comes_twice_is_remembered():
+    """A sample with two confident guesses and a later unsure one, and counts that are those of what is remembered."""
+    before = learnt((4, 2, 1, 1))
+    index, guess, sure = [0, 6, 0, 0, 5], [2, 0, 1, 0, 1], [True, True, True, False, False]
+    after = remembered(before, *map(jnp.asarray, (index, guess, sure)))
+    expected = np.array(before.selected)
+    for i, c, certain in zip(index, guess, sure, strict=True):
+        expected[i] = c if certain else expected[i]
+    assert expected[0] == 1
+    np.testing.assert_array_equal(after.selected, expected)
+    np.testing.assert_array_equal(after.counts, np.bincount(expected + 1, minlength=CLASSES + 1))
 
 
 def test_mpl():

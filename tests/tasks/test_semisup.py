@@ -6,12 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from infojax.data import labelled, open_dataset
+from infojax.data import Dataset, Joined, labelled, open_dataset
 from infojax.main import main
-from infojax.objectives import Batch, Seeds, init_state
+from infojax.objectives import Batch, Facts, Seeds, init_state
 from infojax.objectives.semisup import METHODS
 from infojax.tasks import semisup
+from infojax.tasks.build import data as build
 from infojax.tasks.config import ConfigError
+from infojax.train.draw import indices
 from infojax.train.runlog import read_rows
 from tests.tasks.test_config import get_config
 
@@ -25,7 +27,7 @@ SHORT = [
 SHORT += ["--config.devices=1", "--config.report.draw=False"]
 
 
-def indices(file):
+def listed(file):
     return np.loadtxt(file, dtype=int)
 
 
@@ -34,11 +36,11 @@ def test_each_seed_has_its_own_draw_of_labelled_samples(tmp_path):
     flags = [f"{CONFIG},method=freematch_mi", *SHORT, "--config.evaluate.every=2"]
     assert main([flags[0] + ",seeds=3", *flags[1:], f"--workdir={tmp_path}/three"]) == 0
     assert main([*flags, "--config.seed=1", f"--workdir={tmp_path}/alone"]) == 0
-    draws = [indices(tmp_path / "three" / f"labelled_{seed}.txt") for seed in range(3)]
+    draws = [listed(tmp_path / "three" / f"labelled_{seed}.txt") for seed in range(3)]
     for seed, draw in enumerate(draws):
         np.testing.assert_array_equal(draw, labelled(open_dataset(), 40, seed))
         assert seed == 0 or len(np.intersect1d(draw, draws[0])) < 20
-    np.testing.assert_array_equal(indices(tmp_path / "alone" / "labelled.txt"), draws[1])
+    np.testing.assert_array_equal(listed(tmp_path / "alone" / "labelled.txt"), draws[1])
     three, alone = (
         [row for row in read_rows(tmp_path / name) if row["kind"] != "timing"] for name in ("three", "alone")
     )
@@ -56,7 +58,7 @@ def test_each_seed_has_its_own_draw_of_labelled_samples(tmp_path):
 def test_one_draw_for_all_seeds(tmp_path):
     flags = [f"{CONFIG},method=supervised,labels=40,seeds=2", *SHORT, "--config.data.labelled_seed=5"]
     assert main([*flags, f"--workdir={tmp_path}"]) == 0
-    np.testing.assert_array_equal(indices(tmp_path / "labelled.txt"), labelled(open_dataset(), 40, 5))
+    np.testing.assert_array_equal(listed(tmp_path / "labelled.txt"), labelled(open_dataset(), 40, 5))
     assert all("labelled_seed" not in row for row in read_rows(tmp_path))
 
 
@@ -191,3 +193,78 @@ def test_the_protocol_of_stl10(tmp_path):
     config.data.protocol = "fold"
     with pytest.raises(ConfigError, match="no fold 0 of 40 labels; there are none"):
         semisup.study(config)
+
+
+class Numbered:
+    """A split of 96 x 96 pictures that are made when they are read; each says in its first pixels which one it is."""
+
+    shape = (96, 96, 3)
+
+    def __init__(self, split, labels):
+        self.split, self.labels = split, np.asarray(labels, np.int32)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def read(self, indices):
+        x = np.zeros((len(indices), *self.shape), np.uint8)
+        x[:, 0, 0] = np.stack([indices // 2**16, indices // 2**8 % 2**8, indices % 2**8], 1)
+        x[:, 0, 1] = self.split
+        return x, self.labels[indices]
+
+
+@pytest.fixture
+def full_size(monkeypatch):
+    """STL-10 at its published size, without its pixels: 100,000 + 5,000 + 8,000 pictures and ten folds of 1,000."""
+    rng = np.random.default_rng(0)
+    by_class = rng.permutation(np.arange(5000) % 10)
+    folds = [np.sort(np.concatenate([rng.choice(np.flatnonzero(by_class == c), 100, False) for c in range(10)]))
+             for _ in range(10)]  # fmt: skip
+    splits = {"train": Numbered(1, by_class), "test": Numbered(2, np.arange(8000) % 10)}
+    splits["unlabelled"] = Numbered(3, np.full(100_000, -1))
+    names = tuple(map(str, range(10)))
+    known = {name: (lambda source=source: source) for name, source in splits.items()}
+    dataset = Dataset("stl10", 10, names, known, (112.4,) * 3, (68.4,) * 3, folds=lambda: folds)
+    monkeypatch.setattr(semisup, "open_dataset", lambda *given, **options: dataset)
+    return splits["train"].labels, folds
+
+
+def test_the_protocol_of_stl10_at_its_published_size(full_size, monkeypatch):
+    """105,000 unlabelled pictures are 2.9 GB: read step by step where less is free for them, from both splits."""
+    labels, folds = full_size
+    size = 105_000 * 96 * 96 * 3
+    monkeypatch.setattr(build, "memory", lambda: size - 1)
+    config = get_config("semisup", "paper,method=fixmatch,data=stl10,labels=1000,seeds=2")
+    config.data.protocol = "fold"
+    one = semisup.study(config)
+    assert "data.stream: the 2.9 GB of 105,000 training samples are read step by step" in one.notes
+    assert one.ctx.facts == Facts(10, 2**20, (100,) * 10, num_unlabelled=105_000)
+    assert one.per_epoch == pytest.approx(105_000 / 448)
+    sizes = jax.tree.map(np.size, jax.eval_shape(one.ctx.nets["net"].init, jax.random.key(0))[0])
+    assert sum(jax.tree.leaves(sizes)) == 5_933_770  # of TorchSSL's WRN-37-2
+
+    few, parts = one.data["labelled"], one.constants["parts"]["labelled"]
+    assert parts.shape == (2, 1000) and len(few["x"]) == len(np.union1d(*folds[:2]))
+    for rows, fold in zip(parts, folds, strict=False):
+        pixels = np.asarray(few["x"][rows, 0, :2], int)
+        np.testing.assert_array_equal(pixels[:, 0] @ [2**16, 2**8, 1], fold)
+        np.testing.assert_array_equal(pixels[:, 1, 0], 1)
+        np.testing.assert_array_equal(few["labels"][rows], labels[fold])
+
+    every, view = one.streams["unlabelled"], one.objective.views[1]
+    drawn = np.concatenate([indices(view, 1, Seeds(0, 0, 0), step, len(every)) for step in range(40)])
+    assert view.size == 448 and 0 <= drawn.min() and 100_000 < drawn.max() < 105_000
+    assert np.mean(drawn >= 100_000) == pytest.approx(5 / 105, abs=4 * np.sqrt(5 * 100 / 105**2 / len(drawn)))
+    x, found = every.read(np.array([104_999, 0, 99_999, 100_000]))
+    assert x[:, 0, 1, 0].tolist() == [1, 3, 3, 1] and found.tolist() == [labels[-1], -1, -1, labels[0]]
+    assert (x[:, 0, 0].astype(int) @ [2**16, 2**8, 1]).tolist() == [4999, 0, 99_999, 0]
+
+
+def test_the_memory_that_the_pictures_of_stl10_need(full_size, monkeypatch):
+    """Bytes of all pictures, of the training ones too: with that much free they are not streamed."""
+    config = get_config("semisup", "paper,data=stl10,labels=40")
+    every = Joined(Numbered(3, np.full(100_000, -1)), Numbered(1, np.zeros(5000)))
+    monkeypatch.setattr(build, "in_memory", lambda source: "in memory")
+    for room, streamed in ((2_903_039_999, True), (2_903_040_000, False)):
+        monkeypatch.setattr(build, "memory", lambda room=room: room)
+        assert (build.loaded(config, every)[0] is every) == streamed
