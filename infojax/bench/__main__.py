@@ -86,6 +86,7 @@ def make_parser() -> Parser:
         "--out", action=Once, type=named, metavar="DIR",
         help="gpu: where rows are written as soon as they are known; . by default. images: where its pictures are kept",
     )  # fmt: skip
+    parser.add_argument("--only", metavar="TEXT", help="pods: only programs whose \"name on pod\" contains this text")
     parser.add_argument("--classes", type=whole(1), help="images: number of classes; 1000 by default")
     parser.add_argument("--images", type=whole(1), help="images: number of pictures; 20,000 by default")
     return parser
@@ -94,6 +95,7 @@ def make_parser() -> Parser:
 def run(args: argparse.Namespace) -> None:
     """Checks everything, then runs one benchmark, prints its tables and writes its rows."""
     own = {"minutes": ("gpu",), "out": ("gpu", "images"), "classes": ("images",), "images": ("images",)}
+    own["only"] = ("pods",)
     options = {key: value for key in own if (value := getattr(args, key)) is not None}
     for key in options:
         if args.name not in own[key]:
@@ -109,20 +111,20 @@ def run(args: argparse.Namespace) -> None:
     try:
         for row in importlib.import_module(f"infojax.bench.{args.name}").run(quick=args.quick, **options):
             rows.append(row)
-    finally:  # what is known is kept where the rest is cut off
-        show(args, rows)
+            keep(args, rows)
+    finally:  # what is known is shown where the rest is cut off
+        if args.json != "-":
+            for kind in dict.fromkeys(row.get("kind") for row in rows):
+                print_table([row for row in rows if row.get("kind") == kind])
 
 
-def show(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints a table for each kind of row, and writes the JSON lines."""
-    lines = "".join(json.dumps({"bench": args.name, "machine": machine(), **row}) + "\n" for row in rows)
+def keep(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the JSON lines known so far: a file holds them all, standard output gets the newest."""
+    lines = [json.dumps({"bench": args.name, "machine": machine(), **row}) + "\n" for row in rows]
     if args.json == "-":
-        print(lines, end="")
-        return
-    for kind in dict.fromkeys(row.get("kind") for row in rows):
-        print_table([row for row in rows if row.get("kind") == kind])
-    if args.json:
-        outputs.write(args.json, lines)
+        print(lines[-1], end="", flush=True)
+    elif args.json:
+        outputs.write(args.json, "".join(lines))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,7 @@ def topology_mesh(name: str) -> Mesh:
     from jax.experimental import topologies
 
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU metadata server
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several processes may compile; none has a TPU to itself
     chips = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     return Mesh(np.array(chips).reshape(-1), ("data",), axis_types=(AxisType.Auto,))
 
@@ -238,16 +239,33 @@ def row(name: str, topology: str, program: Any, chips: int, **more: Any) -> dict
     }  # fmt: skip
 
 
-def run(quick: bool = False) -> Iterator[dict[str, Any]]:
-    """Rows of programs and pods; the efficiency is relative to as many chips with the same batch on each."""
-    for topology in PODS[:1] if quick else PODS:
-        mesh = topology_mesh(topology)
-        for name, (study, batch) in PROGRAMS.items():
-            size = batch * mesh.size
-            program, parameters = compiled_step(study(), mesh, size)
-            yield row(name, topology, program, mesh.size, batch=size, parameters=parameters)
-            if quick:
-                return
+def programs(mesh: Mesh, topology: str) -> dict[str, Callable[[], Iterator[dict[str, Any]]]]:
+    """Name -> what compiles it and yields its rows."""
+
+    def training(name, study, batch):
+        size = batch * mesh.size
+        program, parameters = compiled_step(study(), mesh, size)
+        yield row(name, topology, program, mesh.size, batch=size, parameters=parameters)
+
+    def forward():
         yield row("forward pass, ResNet-50", topology, forward_step(mesh), mesh.size, batch=512)
+
+    def measures():
         for name, program in measured(mesh):
             yield row(f"{name}, 50k samples", topology, program, mesh.size)
+
+    steps = {name: partial(training, name, *of) for name, of in PROGRAMS.items()}
+    return {**steps, "forward pass": forward, "evaluators, 50k samples": measures}
+
+
+def run(quick: bool = False, only: str = "") -> Iterator[dict[str, Any]]:
+    """Rows of programs and pods; the efficiency is relative to as many chips with the same batch on each.
+
+    Args:
+      only: compiles the programs of which "name on pod" contains this text, in any case.
+    """
+    for topology in PODS[:1] if quick else PODS:
+        mesh = topology_mesh(topology)
+        chosen = [f for name, f in programs(mesh, topology).items() if only.lower() in f"{name} on {topology}".lower()]
+        for compiled in chosen[:1] if quick else chosen:
+            yield from compiled()

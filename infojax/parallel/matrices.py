@@ -19,7 +19,7 @@ def map_matrices(f: Callable[..., Any], mesh: Mesh | None = None) -> Callable[..
     of its last entry.
 
     Args:
-      f: arrays -> pytree of arrays; it must not use a mapped axis.
+      f: arrays -> pytree of arrays; it must not use a mapped axis, nor close over arrays that lie on the mesh.
       mesh: from `make_mesh`, or None for jax.vmap.
     Returns:
       Function of arrays (n, ...), jittable and differentiable; results (n, ...), split over the devices if their

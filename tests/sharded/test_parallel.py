@@ -13,6 +13,7 @@ import infojax as ij
 from infojax import parallel
 from infojax.bench.collectives import bytes_moved, collectives
 from infojax.measures import arrays
+from infojax.objectives.crossmodal import cross_modal_alignment
 from infojax.objectives.regularizers import information_term
 
 DEVICES = (1, 2, 4, 8)
@@ -161,6 +162,22 @@ def test_matrices_are_decomposed_where_they_lie(count):
         assert not collectives(compiled)
         # One matrix a device, of the eight.
         assert "f32[1,9,9]" in compiled.as_text() and "f32[8,9,9]" not in compiled.as_text()
+
+
+@pytest.mark.parametrize("count", ["once", "per_image"])
+def test_cross_modal_alignment_over_devices(count):
+    """Three groups on two devices: the loss and its gradients are those of one."""
+    rng, mesh = np.random.default_rng(0), parallel.make_mesh(2)
+    x, texts, y = rng.normal(size=(8, 5)), rng.normal(size=(8, 5)), jnp.arange(8) % 3
+
+    def loss(features, map_matrices):
+        return cross_modal_alignment(*features, y, num_classes=3, count=count, map_matrices=map_matrices)
+
+    value = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    features = np.float32(x), np.float32(texts)
+    mapped = partial(parallel.map_matrices, mesh=mesh)
+    for placed in (parallel.shard_rows(features, mesh), parallel.replicated(features, mesh)):
+        assert_equal(value(placed, mapped), value(features, jax.vmap))
 
 
 @pytest.mark.parametrize("devices", (1, 3, 8))

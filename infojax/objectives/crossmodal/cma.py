@@ -79,10 +79,11 @@ def group_entropies(
         chosen = jnp.concatenate([members, members], axis=1)
     chosen, k = chosen.astype(images.dtype), gram(jnp.concatenate([images, texts]))
 
-    def entropy(rows, chosen):
-        return entropy_of_density(density_from_gram(k[rows[:, None], rows[None, :]], chosen))
+    def entropy(k, chosen):
+        return entropy_of_density(density_from_gram(k, chosen))
 
-    found = map_matrices(entropy)(rows, chosen)
+    # The matrices are arguments: a mapped function that closes over k does not trace where k lies on several devices.
+    found = map_matrices(entropy)(k[rows[:, :, None], rows[:, None, :]], chosen)
     return GroupEntropies(found, jnp.sum(chosen, axis=1), labels[leaders])
 
 
