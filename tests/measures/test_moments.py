@@ -132,7 +132,8 @@ def test_more_classes_than_the_type_of_the_labels_can_count(dtype, num_classes):
 def test_classes_are_counted_from_concrete_labels():
     z = np.ones((4, 2))
     assert class_stats(z, [0, 2, 2, 1]).num_classes == 3
-    assert class_stats(z, np.array([0, 2, -1, 9]), 5).num_classes == 5
+    with pytest.warns(UserWarning, match="1 of 4 labels are 5 or more"):
+        assert class_stats(z, np.array([0, 2, -1, 9]), 5).num_classes == 5
     assert class_stats(z[:0], np.zeros(0, int)).num_classes == 1
 
 

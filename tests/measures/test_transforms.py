@@ -15,6 +15,9 @@ from helpers import central_difference, with_spectrum
 import infojax as ij
 from infojax.measures import coding, divergence, entropy, head_interplay, joint
 
+# Labels of no class are among the inputs; test_arguments.py has their warning.
+pytestmark = pytest.mark.filterwarnings("ignore:.* labels are .* or more:UserWarning")
+
 LABELS = np.array([0, 1, 2, 0, 1, 3, 0, 1], np.int32)
 MASK = np.array([1, 1, 0, 1, 0, 1, 1, 0.0])
 KEPT = np.flatnonzero(MASK)
