@@ -489,9 +489,17 @@ def test_no_gradient_reaches_the_target():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_recorded_masks_and_the_released_gradient():
-    """The loss of M-MAE from its parts, and 1/8 of the regulariser's gradient with the released scale."""
-    method, ctx = trained("mmae")
+REGULARISERS = {  # method -> metric, its value of unit tokens (16, 6), its sign in the loss
+    "umae": ("token_uniformity", lambda u: ((u @ u.T) ** 2).mean(), 1),
+    "mmae": ("coding_rate", lambda u: np.linalg.slogdet(np.eye(6) + u.T @ u / 6)[1], -1),
+}
+
+
+@pytest.mark.parametrize("name", REGULARISERS)
+def test_recorded_masks_and_the_released_gradient(name):
+    """The loss from its parts, and 1/8 of the regulariser's gradient with the released scale."""
+    metric, regulariser, sign = REGULARISERS[name]
+    method, ctx = trained(name)
     method = with_settings(method, {"strength": 2.0, "norm_pix": False})
     state = init_state(method, Seeds(), ctx)
     batch = {"train": Batch({"view1": jnp.asarray(PICTURES[:16])}, jnp.full(16, -1), jnp.arange(16))}
@@ -506,12 +514,11 @@ def test_recorded_masks_and_the_released_gradient():
     tiles = np.asarray(patchify(jnp.asarray(PICTURES[:16]), 2))
     hidden = np.argsort(np.argsort(noise, 1), 1) >= 1
     pixels = ((np.asarray(output.prediction) - tiles) ** 2).mean(2)[hidden].mean()
-    token = unit(np.asarray(output.token, np.float64))
-    value = np.linalg.slogdet(np.eye(6) + token.T @ token / 6)[1]
+    value = regulariser(unit(np.asarray(output.token, np.float64)))
     whole, metrics = run(method)
     assert float(metrics["loss_pixels"]) == pytest.approx(pixels, rel=1e-5)
-    assert float(metrics["coding_rate"]) == pytest.approx(value, rel=1e-5)
-    assert float(metrics["loss"]) == pytest.approx(pixels - 2 * value, rel=1e-5)
+    assert float(metrics[metric]) == pytest.approx(value, rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(pixels + 2 * sign * value, rel=1e-5)
     none, eighth = (
         run(with_settings(method, {"strength": 0.0}))[0],
         run(with_settings(method, {"gradient_scale": 1 / 8})),
