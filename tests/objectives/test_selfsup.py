@@ -73,12 +73,12 @@ def simclr(a, b, t=0.3):
     return value
 
 
-def bardes(a, b, share=1.0):
-    value = 25 * ((a - b) ** 2).mean()
+def bardes(a, b, share=1.0, weights=(25, 25, 1)):
+    value = weights[0] * ((a - b) ** 2).mean()
     for z in (a, b):
         cov = np.cov(z.T)
-        value += 25 * share * np.maximum(0, 1 - np.sqrt(np.diag(cov) + 1e-4)).mean()
-        value += (cov**2 - np.diag(np.diag(cov) ** 2)).sum() / D
+        value += weights[1] * share * np.maximum(0, 1 - np.sqrt(np.diag(cov) + 1e-4)).mean()
+        value += weights[2] * (cov**2 - np.diag(np.diag(cov) ** 2)).sum() / D
     return value
 
 
@@ -124,6 +124,31 @@ def test_losses_and_gradients(name):
     np.testing.assert_allclose(da, slope(lambda x: theirs(x, b), a), rtol=0, atol=1e-6)
     expected = np.zeros_like(b) if name == "byol" else slope(lambda x: theirs(a, x), b)
     np.testing.assert_allclose(db, expected, rtol=0, atol=1e-6)
+
+
+SETTINGS = [  # a method, settings that are no defaults, the value of the oracle with these
+    ("spectral", dict(form="paper", strength=0.3), spectral(Z1, Z2)),
+    ("spectral", dict(form="haochen", radius=2.0), haochen(Z1, Z2)),
+    ("barlow", dict(strength=0.02, scale=0.1), 0.1 * barlow(Z1, Z2)),
+    ("simclr", dict(temperature=0.3, scale=2.0), 2 * simclr(Z1, Z2)),
+    (
+        "vicreg",
+        dict(invariance=2.0, variance=3.0, covariance=5.0, scale=0.1, form="code"),
+        0.1 * bardes(Z1, Z2, 0.5, (2, 3, 5)),
+    ),
+    ("mmae", dict(strength=2.0, mu=1.5, center=True, form="code"), -2 * rate(Z1, center=True)),
+    ("mmae", dict(strength=2.0, mu=1.5, form="mcr2"), -rate(Z1, 1.5 * D**2 / B)),  # (1/2) log det(I + mu D / B G)
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "expected"), SETTINGS)
+def test_the_settings_of_a_method_are_those_of_its_loss(name, settings, expected):
+    method = with_settings(METHODS[name], settings)
+    with jax.enable_x64(True):
+        one, two = jnp.asarray(Z1), jnp.asarray(Z2)
+        ctx = Context({}, {}, Facts(3, 10))
+        found = method.regulariser(one, ctx)[0] if name == "mmae" else method.compared(one, two)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
 def test_nt_xent_is_optaxs():
