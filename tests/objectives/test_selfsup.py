@@ -73,12 +73,12 @@ def simclr(a, b, t=0.3):
     return value
 
 
-def bardes(a, b, share=1.0):
-    value = 25 * ((a - b) ** 2).mean()
+def bardes(a, b, share=1.0, weights=(25, 25, 1)):
+    value = weights[0] * ((a - b) ** 2).mean()
     for z in (a, b):
         cov = np.cov(z.T)
-        value += 25 * share * np.maximum(0, 1 - np.sqrt(np.diag(cov) + 1e-4)).mean()
-        value += (cov**2 - np.diag(np.diag(cov) ** 2)).sum() / D
+        value += weights[1] * share * np.maximum(0, 1 - np.sqrt(np.diag(cov) + 1e-4)).mean()
+        value += weights[2] * (cov**2 - np.diag(np.diag(cov) ** 2)).sum() / D
     return value
 
 
@@ -124,6 +124,31 @@ def test_losses_and_gradients(name):
     np.testing.assert_allclose(da, slope(lambda x: theirs(x, b), a), rtol=0, atol=1e-6)
     expected = np.zeros_like(b) if name == "byol" else slope(lambda x: theirs(a, x), b)
     np.testing.assert_allclose(db, expected, rtol=0, atol=1e-6)
+
+
+SETTINGS = [  # a method, settings that are no defaults, the value of the oracle with these
+    ("spectral", dict(form="paper", strength=0.3), spectral(Z1, Z2)),
+    ("spectral", dict(form="haochen", radius=2.0), haochen(Z1, Z2)),
+    ("barlow", dict(strength=0.02, scale=0.1), 0.1 * barlow(Z1, Z2)),
+    ("simclr", dict(temperature=0.3, scale=2.0), 2 * simclr(Z1, Z2)),
+    (
+        "vicreg",
+        dict(invariance=2.0, variance=3.0, covariance=5.0, scale=0.1, form="code"),
+        0.1 * bardes(Z1, Z2, 0.5, (2, 3, 5)),
+    ),
+    ("mmae", dict(strength=2.0, mu=1.5, center=True, form="code"), -2 * rate(Z1, center=True)),
+    ("mmae", dict(strength=2.0, mu=1.5, form="mcr2"), -rate(Z1, 1.5 * D**2 / B)),  # (1/2) log det(I + mu D / B G)
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "expected"), SETTINGS)
+def test_the_settings_of_a_method_are_those_of_its_loss(name, settings, expected):
+    method = with_settings(METHODS[name], settings)
+    with jax.enable_x64(True):
+        one, two = jnp.asarray(Z1), jnp.asarray(Z2)
+        ctx = Context({}, {}, Facts(3, 10))
+        found = method.regulariser(one, ctx)[0] if name == "mmae" else method.compared(one, two)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
 def test_nt_xent_is_optaxs():
@@ -489,9 +514,17 @@ def test_no_gradient_reaches_the_target():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_recorded_masks_and_the_released_gradient():
-    """The loss of M-MAE from its parts, and 1/8 of the regulariser's gradient with the released scale."""
-    method, ctx = trained("mmae")
+REGULARISERS = {  # method -> metric, its value of unit tokens (16, 6), its sign in the loss
+    "umae": ("token_uniformity", lambda u: ((u @ u.T) ** 2).mean(), 1),
+    "mmae": ("coding_rate", lambda u: np.linalg.slogdet(np.eye(6) + u.T @ u / 6)[1], -1),
+}
+
+
+@pytest.mark.parametrize("name", REGULARISERS)
+def test_recorded_masks_and_the_released_gradient(name):
+    """The loss from its parts, and 1/8 of the regulariser's gradient with the released scale."""
+    metric, regulariser, sign = REGULARISERS[name]
+    method, ctx = trained(name)
     method = with_settings(method, {"strength": 2.0, "norm_pix": False})
     state = init_state(method, Seeds(), ctx)
     batch = {"train": Batch({"view1": jnp.asarray(PICTURES[:16])}, jnp.full(16, -1), jnp.arange(16))}
@@ -506,12 +539,11 @@ def test_recorded_masks_and_the_released_gradient():
     tiles = np.asarray(patchify(jnp.asarray(PICTURES[:16]), 2))
     hidden = np.argsort(np.argsort(noise, 1), 1) >= 1
     pixels = ((np.asarray(output.prediction) - tiles) ** 2).mean(2)[hidden].mean()
-    token = unit(np.asarray(output.token, np.float64))
-    value = np.linalg.slogdet(np.eye(6) + token.T @ token / 6)[1]
+    value = regulariser(unit(np.asarray(output.token, np.float64)))
     whole, metrics = run(method)
     assert float(metrics["loss_pixels"]) == pytest.approx(pixels, rel=1e-5)
-    assert float(metrics["coding_rate"]) == pytest.approx(value, rel=1e-5)
-    assert float(metrics["loss"]) == pytest.approx(pixels - 2 * value, rel=1e-5)
+    assert float(metrics[metric]) == pytest.approx(value, rel=1e-5)
+    assert float(metrics["loss"]) == pytest.approx(pixels + 2 * sign * value, rel=1e-5)
     none, eighth = (
         run(with_settings(method, {"strength": 0.0}))[0],
         run(with_settings(method, {"gradient_scale": 1 / 8})),

@@ -404,6 +404,8 @@ def test_loss_gradients_and_state_are_the_oracles(case):
         ratios = []
         for k in range(first, first + (4 if name == "dash" else 3)):
             draws = method.draws(jax.random.key(k), batch, ctx)
+            if name == "mixmatch":
+                assert draws["share"].shape == ((3 * LABELLED,) if case != name else ())
             before = plain(state.params)
             known = jax.tree.map(np.asarray, draws)
             oracle = Oracle(method, batch, known, k, plain(state.method), plain(state.averages["ema"]["net"]))
