@@ -525,7 +525,7 @@ def test_recorded_masks_and_the_released_gradient(name):
     """The loss from its parts, and 1/8 of the regulariser's gradient with the released scale."""
     metric, regulariser, sign = REGULARISERS[name]
     method, ctx = trained(name)
-    method = with_settings(method, {"strength": 2.0, "norm_pix": False})
+    method = with_settings(method, {"strength": 2.0, "norm_ddof": 0})
     state = init_state(method, Seeds(), ctx)
     batch = {"train": Batch({"view1": jnp.asarray(PICTURES[:16])}, jnp.full(16, -1), jnp.arange(16))}
     noise = jnp.asarray(RNG.uniform(size=(16, 4)), jnp.float32)
@@ -537,6 +537,7 @@ def test_recorded_masks_and_the_released_gradient(name):
 
     output = ctx.nets["net"].apply(state.params["net"], {}, batch["train"].views["view1"], noise, train=True)[0]
     tiles = np.asarray(patchify(jnp.asarray(PICTURES[:16]), 2))
+    tiles = (tiles - tiles.mean(2, keepdims=True)) / np.sqrt(tiles.var(2, keepdims=True) + 1e-6)
     hidden = np.argsort(np.argsort(noise, 1), 1) >= 1
     pixels = ((np.asarray(output.prediction) - tiles) ** 2).mean(2)[hidden].mean()
     value = regulariser(unit(np.asarray(output.token, np.float64)))

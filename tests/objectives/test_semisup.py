@@ -21,6 +21,7 @@ from infojax.objectives.semisup import METHODS
 from infojax.objectives.semisup.common import interleaving
 from infojax.objectives.semisup.flexmatch import Learnt, remembered
 from infojax.objectives.semisup.remixmatch import turned
+from infojax.objectives.semisup.softmatch import Usual
 from infojax.train.networks import as_net
 from infojax.train.step import make_step
 
@@ -437,6 +438,14 @@ def test_the_last_confident_guess_of_a_sample_that_comes_twice_is_remembered():
     assert expected[0] == 1
     np.testing.assert_array_equal(after.selected, expected)
     np.testing.assert_array_equal(after.counts, np.bincount(expected + 1, minlength=CLASSES + 1))
+
+
+def test_softmatch_without_any_spread_of_confidence_counts_what_is_as_confident_as_usual():
+    """A variance of 0 divides nothing by nothing: the weight is 1 from the mean on, and 0 below it."""
+    even = jnp.full(2, 0.5)
+    usual = Usual(jnp.asarray(0.75), jnp.zeros(()), even, even)
+    found = METHODS["softmatch"].weights(usual, jnp.asarray([[0.75, 0.25], [0.1, 0.9], [0.5, 0.5]]))
+    np.testing.assert_array_equal(found, [1, 1, 0])
 
 
 def test_mpl():
