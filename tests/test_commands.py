@@ -83,6 +83,8 @@ def test_configs_are_there_away_from_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert files.read_config("configs/quickstart.py").name == "quickstart"
     assert "configs/quickstart.py: there is none here; taken from " in capsys.readouterr().err
+    with pytest.raises(files.ConfigError, match="configs/quikstart.py: no such file; did you mean quickstart.py"):
+        files.read_config("configs/quikstart.py")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "quickstart.py").write_text("def get_config(string=''):\n    raise ValueError('own')\n")
     with pytest.raises(files.ConfigError, match="own"):

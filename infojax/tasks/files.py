@@ -57,7 +57,9 @@ def read_config(given: str) -> ConfigDict:
         if path.is_dir():
             raise ConfigError(f"{what}: is a folder; give a file in it{_files(path)}")
         if not path.exists():
-            raise ConfigError(f"{what}: no such file{_files(path.parent, path.name)}")
+            shipped = path.parent == Path("configs") and not path.parent.is_dir()
+            folder = shipped_configs() if shipped else path.parent
+            raise ConfigError(f"{what}: no such file{_files(folder, path.name)}")
         if not path.is_file():
             raise ConfigError(f"{what}: is not a regular file")
     except (OSError, ValueError) as error:  # a name that is too long or has a null byte
