@@ -35,6 +35,7 @@ MAY_DIFFER = (
 )  # fmt: skip
 FILES = (".lock", "config.json", "env.json", "metrics.jsonl", "status.json", "report.html")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
+MOST_NAMED = 8  # keys in one message
 MATTERS = ("evaluate.convention", "evaluate.batch_size")  # must agree nonetheless: outputs may depend on the batch
 
 
@@ -97,7 +98,7 @@ class RunFolder:
         if begun:  # otherwise nothing has been done yet
             _same_run(self.folder, _settings(known), config)
         elif known.exists() and not (self.folder / "env.json").exists():
-            raise RunFolderError(f"{known} is not of a run, which has an env.json beside it; choose another workdir")
+            raise RunFolderError(f"{known} belongs to no run (there is no env.json next to it); choose another workdir")
         self._config = zlib.crc32(json.dumps(dict(_that_matters(config)), sort_keys=True).encode())
 
     @property
@@ -347,4 +348,6 @@ def _same_run(folder, old, new):
         if old.get(key, "absent") != new.get(key, "absent")
     ]
     if differing:
-        raise RunFolderError(f"{folder} holds another run: {'; '.join(differing)}; choose another workdir")
+        more = f"; and {len(differing) - MOST_NAMED} more keys" if len(differing) > MOST_NAMED else ""
+        named = "; ".join(differing[:MOST_NAMED])
+        raise RunFolderError(f"{folder} holds another run: {named}{more}; choose another workdir")

@@ -74,6 +74,12 @@ def test_another_run_is_refused(tmp_path, change, says):
     assert "\n" not in str(error.value) and (tmp_path / "config.json").read_text() == before
 
 
+def test_a_message_names_the_first_keys_of_many(tmp_path):
+    begun(tmp_path)
+    with pytest.raises(RunFolderError, match="k0 was 'absent', is 0; .*; k7 was .*, is 7; and 3 more keys; choose"):
+        RunFolder(tmp_path, CONFIG | {f"k{i}": i for i in range(8)} | {"k8": 1, "k9": 1, "l": 1})
+
+
 def test_a_folder_where_nothing_was_done_is_free(tmp_path):
     RunFolder(tmp_path, CONFIG)
     RunFolder(tmp_path, CONFIG | {"seed": 5})
@@ -250,7 +256,7 @@ def test_what_comes_after_a_checkpoint_is_dropped_and_counted(tmp_path):
 def test_a_folder_that_is_no_run_or_half_a_run(tmp_path):
     """What is there is not replaced: the config of another program, rows without a config, rows without checkpoints."""
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
-    with pytest.raises(RunFolderError, match="config.json is not of a run, which has an env.json beside it"):
+    with pytest.raises(RunFolderError, match="config.json belongs to no run .there is no env.json next to it"):
         RunFolder(tmp_path, CONFIG)
     assert (tmp_path / "config.json").read_text() == '{"architectures": ["BertModel"]}'
     with RunFolder(tmp_path / "run", CONFIG) as run:
