@@ -43,7 +43,8 @@ figcaption { position: sticky; left: 0; color: #333; font-size: 12px; padding-to
   main, main.contents { display: block; max-width: none; padding: 0; }
   figure { overflow: visible; } figure svg { min-width: 0; }
   figure, table { break-inside: avoid-page; } h2, h3 { break-after: avoid-page; } figure { margin-bottom: 1em; }
-  a { color: inherit; text-decoration: none; } .infojax .scroll { overflow: visible; }
+  h2 + p { break-after: avoid-page; } .infojax .scroll { overflow: visible; }
+  a { color: inherit; text-decoration: none; }
 }
 """
 CAPTIONS = {

@@ -1,7 +1,9 @@
 """Legends inside a panel cover no line, whatever is drawn; shared ones keep the colours of the lines they name."""
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from infojax.report.figures.canvas import STYLE
@@ -19,7 +21,7 @@ DRAWN = {
 
 def covered(axis):
     """How many of the points along the lines lie under the legend, as it is drawn."""
-    axis.figure.canvas.draw()
+    FigureCanvasAgg(axis.figure).draw()
     box = axis.get_legend().get_window_extent()
     points = []
     for line in axis.get_lines():
@@ -31,8 +33,6 @@ def covered(axis):
 @pytest.mark.parametrize("scale", ["linear", "log"])
 @pytest.mark.parametrize("name", DRAWN)
 def test_no_line_runs_under_a_legend(name, scale):
-    import matplotlib
-
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.0, 2.3), layout="constrained")
         axis = figure.subplots()

@@ -15,7 +15,7 @@ PLACES = {
 }  # fmt: skip
 POINT = 1 / 72  # of an inch
 # Of the space that the subplot has before its labels are laid out, about this share is the axis.
-WIDTH, HEIGHT = 0.8, 0.85
+WIDTH, HEIGHT = 0.95, 0.85
 SIDES = ("upper left", "upper right")
 
 
@@ -40,19 +40,20 @@ def legend_inside(
 
 def _size(axis: Axes, labels: Sequence[str]) -> tuple[float, float]:
     """Width and height of the legend as shares of the axis, by its font (8 points) and matplotlib's paddings."""
-    wide = (34 + 4.9 * max(map(len, labels), default=0)) * POINT
-    high = (16 + 13.5 * len(labels)) * POINT
+    wide = (35 + 4.4 * max(map(len, labels), default=0)) * POINT
+    high = (8 + 12.5 * len(labels)) * POINT
     dpi = axis.get_figure(root=True).dpi  # type: ignore[union-attr]  # an axis of a figure
     return min(wide / (WIDTH * axis.bbox.width / dpi), 1.0), min(high / (HEIGHT * axis.bbox.height / dpi), 0.7)
 
 
 def _points(axis: Axes, also: Iterable[tuple[ArrayLike, ArrayLike]]) -> np.ndarray:
     """Points along all lines, (n, 2), as shares of the axis."""
+    (left, right), _ = axis.get_xlim(), axis.get_ylim()  # which also brings transData up to date
     back = axis.transAxes.inverted()
     paths = [(line.get_xydata(), line.get_transform()) for line in axis.get_lines()]
     for x, y in also:
         # A limit without places is a horizontal line.
-        along = np.asarray(x, float) if np.size(x) else np.array(axis.get_xlim())
+        along = np.asarray(x, float) if np.size(x) else np.array([left, right])
         x, y = np.broadcast_arrays(along, np.asarray(y, float))
         paths.append((np.stack([x, y], 1), axis.transData))
     found = []
