@@ -28,7 +28,7 @@ VERDICTS = {
     "cannot be run here": "cannot be run here",
     "schematic": "is a diagram",
 }
-LARGEST = 90_000  # bytes of a picture
+LARGEST = 60_000  # bytes of a picture
 HEAD = """# Gallery
 
 Every figure and table of the papers with the paper's statement, and what this code found. Most of ours are small:

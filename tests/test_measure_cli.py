@@ -515,6 +515,11 @@ def test_no_candidate(capsys):
     )
 
 
+def test_a_checkpoint_is_named_as_one(capsys):
+    np.savez("net.npz", **{"0.weight": np.ones((8, 4), "f4"), "2.weight": np.ones((3, 8), "f4")})
+    assert refused(capsys, "net.npz").endswith("'GLOB' for several; if these are the weights of a network, pass --weights")
+
+
 def test_two_candidates_for_the_labels(capsys, data):
     np.savez("f.npz", z=data["z"], y=data["y"], labels=data["y"])
     assert refused(capsys, "f.npz") == (

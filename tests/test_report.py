@@ -659,6 +659,7 @@ def test_a_report_in_words():
         "Rank-limited: 50 samples span at most 50 of 64 dimensions, which bounds entropies and ranks.",
         "Estimated: mir; on some of the rows: silhouette.",
     ]
+    assert tables.in_words(made("fc.weight", 10, 64, None, {"effective_rank": 9.0, "spectral_norm": 1.0})) == []
 
 
 def test_reports_side_by_side_have_a_column_each():

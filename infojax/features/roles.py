@@ -67,9 +67,11 @@ def _recognise(arrays: dict, path: str, role: str, prefix: str = "") -> StoredAr
         )
     flags = [f"--{role} {shlex.quote(prefix + name)}" for name in list(candidates)[:4]]
     several = ", or --layers 'GLOB' for several" if role == "features" else ""
+    weights = role == "features" and any("weight" in name for name in candidates)
+    network = "; if these are the weights of a network, pass --weights" if weights else ""
     raise FeatureFileError(
         f"{path}: which array holds the {role}? {listed(found or arrays)}; "
-        f"pass {' or '.join(flags)}{several if len(candidates) > 1 else ''}"
+        f"pass {' or '.join(flags)}{several if len(candidates) > 1 else ''}{network}"
     )
 
 

@@ -1,8 +1,8 @@
 """Draws run folders: `python -m infojax.report DIR [DIR ...]`, using only their rows.
 
 Writes DIR/report.html, which is self-contained, and DIR/figures; given several folders, also a page that compares
-them. With --table NAME it writes that table of a paper next to the runs, as text, Markdown, CSV and HTML, into
-./tables or --out. Damaged lines are skipped and counted. Bad input prints one line and exits with code 2, Ctrl-C
+them. With --table NAME it writes that table of a paper next to the runs, as text, Markdown, CSV, JSON and HTML,
+into ./tables or --out. Damaged lines are skipped and counted. Bad input prints one line and exits with code 2, Ctrl-C
 with 130.
 """
 
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> None:
     folders = list({Path(folder).resolve(): Path(folder) for folder in args.folders}.values())
     if args.select is not None and args.table is None:
         raise UsageError("--select needs --table: it chooses the evaluation that the table reports")
-    if args.table == "crossmodal" and args.select is not None:
-        raise UsageError("--select does not apply to --table crossmodal: prompts are measured at their last step")
+    if args.table not in (None, "semisup") and args.select is not None:
+        raise UsageError(f"--select does not apply to --table {args.table}: it reports the last evaluation")
     if args.table is not None:
         out = Path("tables" if args.out is None else args.out)
         if problem := outputs.refusal(out, folder=True):

@@ -30,9 +30,10 @@ h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.25em; margin: 2em 0
 h3 { font-size: 1.1em; margin: 1.6em 0 .4em; }
 h1, h2, h3, a { overflow-wrap: anywhere; } a { color: #0060a0; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; padding: .5rem; background: #fff; border: 1px solid #ddd; width: 100%; box-sizing: border-box; }
-figure svg { display: block; width: 100%; height: auto; }
-figcaption { color: #333; font-size: 12px; padding-top: .4em; }
+figure { margin: 0; padding: .5rem; background: #fff; border: 1px solid #ddd; width: 100%; box-sizing: border-box;
+  overflow-x: auto; }
+figure svg { min-width: var(--least, 0); display: block; width: 100%; height: auto; }
+figcaption { position: sticky; left: 0; color: #333; font-size: 12px; padding-top: .4em; }
 @media (prefers-color-scheme: dark) {
   body { background: #16181c; color: #e6e6e6; } a { color: #6db3f2; }
   .infojax .reason { color: #ffb454; } figure { border-color: #444; }
@@ -40,8 +41,10 @@ figcaption { color: #333; font-size: 12px; padding-top: .4em; }
 @media print {
   body { background: #fff; color: #000; font-size: 10pt; } nav, details:not([open]) { display: none; }
   main, main.contents { display: block; max-width: none; padding: 0; }
+  figure { overflow: visible; } figure svg { min-width: 0; }
   figure, table { break-inside: avoid-page; } h2, h3 { break-after: avoid-page; } figure { margin-bottom: 1em; }
-  a { color: inherit; text-decoration: none; } .infojax .scroll { overflow: visible; }
+  h2 + p { break-after: avoid-page; } .infojax .scroll { overflow: visible; }
+  a { color: inherit; text-decoration: none; }
 }
 """
 CAPTIONS = {
@@ -56,7 +59,7 @@ CAPTIONS = {
 def inline(svg: str, caption: str, key: str = "") -> str:
     """An SVG file's text as a figure of the page, at most as wide as it was drawn, with its caption."""
     width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', svg)
-    style = f' style="max-width: calc({width[1]}pt + 1rem)"' if width else ""
+    style = f' style="max-width: calc({width[1]}pt + 1rem); --least: {0.7 * float(width[1]):.0f}pt"' if width else ""
     name = f' id="{key}"' if key else ""
     label = f'<svg role="img" aria-label="{escape(caption)}"'
     svg = svg[svg.index("<svg") :].replace("<svg", label, 1).strip()

@@ -32,7 +32,7 @@ class Cost(NamedTuple):
         if self.flops:
             parts.append(f"{self.flops:.2g} FLOPs a step, {self.flops * steps:.2g} in all")
         rate = f" ({1e3 * self.seconds:.3g} ms a step, compiled in {self.compile_seconds:.0f} s)"
-        rate += "; evaluations come on top, and are told after the second of them"
+        rate += "; evaluations come on top, and their time is printed after the second one"
         return "cost: " + ", ".join(parts) + f", about {duration(steps * self.seconds)}" + rate
 
 

@@ -129,7 +129,7 @@ def test_the_command_writes_every_form(tmp_path, capsys):
     assert command.main([str(folder), "--table", "crossmodal", f"--out={tmp_path}/out"]) == 0
     assert "73.14" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"figures", *(f"crossmodal.{kind}" for kind in ("txt", "md", "csv", "html"))}
+    assert names == {"figures", *(f"crossmodal.{kind}" for kind in ("txt", "md", "csv", "json", "html"))}
     page = (tmp_path / "out" / "crossmodal.html").read_text()
     assert page.count("<svg") == 3 and "sea lion" in (tmp_path / "out" / "figures" / "classes_run.csv").read_text()
     found = list(csv.DictReader(io.StringIO((tmp_path / "out" / "crossmodal.csv").read_text())))

@@ -112,7 +112,7 @@ def test_the_command_writes_every_form(tmp_path, capsys):
     assert "digits 40" in capsys.readouterr().out
     drawn = {f"figures/{name}.{kind}" for name in ("error_rates", "semisup_error") for kind in ("svg", "png", "csv")}
     written = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
-    assert written == {f"semisup.{k}" for k in ("txt", "md", "csv", "html")} | drawn
+    assert written == {f"semisup.{k}" for k in ("txt", "md", "csv", "json", "html")} | drawn
     assert "25.00" in (tmp_path / "out" / "semisup.md").read_text()
     assert (tmp_path / "out" / "semisup.html").read_text().count("<figure") == 2
     assert command.main([str(folder), "--select", "last"]) == 2

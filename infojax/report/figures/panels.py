@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 from numpy.typing import ArrayLike
 
 from infojax.report.tables.content import Report, format_value, worst
@@ -35,6 +35,16 @@ class Limit(NamedTuple):
     name: str = "limit"
 
 
+class PlainNumbers(LogFormatterSciNotation):
+    """Ticks of a log axis as 0.02, 3 and 600, unless the axis has others for which powers of ten are shorter."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label, or "" where matplotlib would have none."""
+        text = super().__call__(x, pos)
+        low, high = sorted(self.axis.get_view_interval())
+        return f"{x:g}" if text and low > 5e-4 and high < 5e4 else text
+
+
 def scale_y(axis: Axes, wanted: bool, values: ArrayLike) -> bool:
     """Makes y logarithmic if that is wanted and some values can be shown on a log axis; returns whether it did."""
     given = np.asarray(values, float)
@@ -44,6 +54,8 @@ def scale_y(axis: Axes, wanted: bool, values: ArrayLike) -> bool:
     log = bool(wanted and (least == most or most > (1 + 1e-9) * least))
     if log:
         axis.set_yscale("log", nonpositive="mask")
+        axis.yaxis.set_major_formatter(PlainNumbers())
+        axis.yaxis.set_minor_formatter(PlainNumbers())
     elif given.size and np.all(np.abs(given) < NOTHING):  # rounding errors, which would get an axis of 1e-17
         axis.set_ylim(-0.05, 1)
     return log
@@ -153,6 +165,11 @@ def draw_limits(axis: Axes, x: Numbers, lines: Sequence[ReportLine]) -> None:
         for (_, colour, key, _), heights in found
     ]
     draw_dashed(axis, curves)
+
+
+def limits_of(x: Numbers, lines: Sequence[ReportLine]) -> list[tuple[Numbers, list[float]]]:
+    """(x, y) of the limits that `draw_limits` will draw."""
+    return [(x, [row.get(f"{key}_limit", math.nan) for row in rows]) for _, _, key, rows in lines]
 
 
 def draw_fit(axis: Axes, x: ArrayLike, values: ArrayLike) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from infojax.report.figures.canvas import Drawing, Drawn, new_figure, plain, save, styled
+from infojax.report.figures.legends import legend_inside
 from infojax.report.figures.panels import (
     COLOURS,
     draw_classes,
@@ -18,6 +19,7 @@ from infojax.report.figures.panels import (
     draw_lines,
     draw_renyi,
     draw_spectrum,
+    limits_of,
 )
 from infojax.report.figures.time import scale_time
 from infojax.report.tables.content import Report, by_step, class_values, headline
@@ -140,10 +142,10 @@ def depth_figure(reports: Mapping[str, Report]) -> Drawn:
         if "nc1" in keys:
             for row, value in zip(rows, draw_fit(axis, x, [r["nc1"] for r in rows]), strict=True):
                 row["nc1_fit"] = float(value)
+        legend_inside(axis, *axis.get_legend_handles_labels(), also=limits_of(x, lines))
         draw_limits(axis, x, lines)
         every = slice(None, None, -(-len(x) // 16))
         axis.set_xticks(x[every], names[every], **turn)
-        axis.legend()
     return figure, [{"layer": n, "depth": i} | rows[i - 1] for i, n in enumerate(reports, 1)]
 
 
@@ -165,9 +167,9 @@ def trajectory_figure(steps: Sequence[float], reports_by_layer: Mapping[str, Seq
         draw_lines(axis, list(steps), lines, log)
         if min(steps) >= 0 and max(steps) > 0:  # as during training
             scale_time(axis, "symlog", min(step for step in steps if step > 0), max(steps))
-        draw_limits(axis, list(steps), lines)
         if not split:
-            axis.legend()
+            legend_inside(axis, *axis.get_legend_handles_labels(), also=limits_of(list(steps), lines))
+        draw_limits(axis, list(steps), lines)
     if split:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure, [

@@ -3,6 +3,7 @@
 The summary does not load matplotlib.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,18 +39,26 @@ def write_comparison(folders: Iterable[str | Path], out: str | Path) -> Path:
 
 
 def write_table(name: str, folders: Iterable[str | Path], out: str | Path, select: str = "best") -> str:
-    """Writes OUT/NAME.txt, .md, .csv and .html, a paper's table next to the runs, and OUT/figures; returns the text."""
+    """Writes OUT/NAME.txt, .md, .csv, .json and .html, a paper's table next to the runs, and OUT/figures.
+
+    Returns the text.
+    """
     from infojax.report.page import document
-    from infojax.report.runs import by_class, error_rates, few_shot, published
+    from infojax.report.runs import beside, by_class, error_rates, few_shot, published
 
     histories = [read_history(folder) for folder in folders]
-    if name == "crossmodal":
-        found, draw_figures = few_shot.grids(histories), by_class.draw_figures
+    figures, drawn = Path(out) / "figures", []
+    if name in beside.STUDIES:
+        found = beside.grids(name, histories)
+    elif name == "crossmodal":
+        found = few_shot.grids(histories)
+        drawn = by_class.draw_figures(found[0], histories, figures)
     else:
-        found, draw_figures = published.grids(name, histories, select), error_rates.draw_figures
+        found = published.grids(name, histories, select)
+        drawn = error_rates.draw_figures(found[0], histories, figures)
     shown = "\n".join(map(published.text, found))
     contents = {"txt": shown, "md": "\n".join(map(published.markdown, found)), "csv": published.rows_of(found)}
-    drawn = draw_figures(found[0], histories, Path(out) / "figures")
+    contents["json"] = json.dumps(published.records(found), indent=1, ensure_ascii=False) + "\n"
     contents["html"] = document(f"Table: {name}", [*map(published.html, found), *drawn])
     for kind, content in contents.items():
         outputs.write(Path(out) / f"{name}.{kind}", content)

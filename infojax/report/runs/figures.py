@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from infojax.report.figures.canvas import Drawn, new_figure, plain, styled
+from infojax.report.figures.legends import legend_inside
 from infojax.report.figures.panels import DASHED, Limit, draw_dashed, drawable, mark_missing, scale_y
 from infojax.report.figures.time import scale_time
 from infojax.report.runs.curves import (
@@ -86,9 +87,11 @@ def draw(plan: Plan, methods: Sequence[Method], title: str, split: str | None = 
     named = [_lines_of(curves, len(methods) > 1 and not apart) for *_, curves in drawn]
     shared = _shared(named)
     for i, ((axis, *_, curves), handles) in enumerate(zip(drawn, named, strict=True)):
-        _draw_limits(axis, curves)
         if len(handles) > 1 and not shared and (grid or i % wide == 0):
-            axis.legend([_line(*style) for style in handles.values()], handles)
+            limits = [(curve.x, drawable(axis, curve.limit)) for curve in curves if curve.limit is not None]
+            legend_inside(axis, [_line(*style) for style in handles.values()], handles, limits)
+    for axis, *_, curves in drawn:
+        _draw_limits(axis, curves)
     _legend(figure, methods, drawn, shared, perfect, plan.limits)
     if plan.each_run:
         marks = {"memorised": "-", "generalised": "--"}
@@ -177,9 +180,15 @@ def _lines_of(curves, many):
 
 
 def _shared(named):
-    """{label: (grey, dash)} where all panels with several lines have the same ones: those stand once, below."""
-    dashes = [{label: dash for label, (_, dash) in lines.items()} for lines in named if len(lines) > 1]
-    once = len(dashes) > 1 and all(own == dashes[0] for own in dashes)
+    """{label: (colour, dash)} where all panels with several lines have the same ones: those stand once, below.
+
+    Lines whose colours differ by panel are told apart by their dashes, and are grey there.
+    """
+    several = [lines for lines in named if len(lines) > 1]
+    if len(several) > 1 and all(lines == several[0] for lines in several):
+        return several[0]
+    dashes = [{label: dash for label, (_, dash) in lines.items()} for lines in several]
+    once = len(dashes) > 1 and all(own == dashes[0] for own in dashes) and len(set(dashes[0].values())) > 1
     return {label: (DARK, dash) for label, dash in dashes[0].items()} if once else {}
 
 

@@ -112,9 +112,7 @@ def run_page(history: RunHistory, figures: str | Path) -> str:
     contents |= {"settings": "Settings"} | ({"environment": "Environment"} if history.environment else {})
     parts = [
         found_box(verdict(history)),
-        _paragraph(facts(history)),
-        _paragraph(_steps(history)),
-        _paragraph(hardware(history.environment)),
+        _paragraph("; ".join(filter(None, (facts(history), _steps(history), hardware(history.environment))))),
         warnings_box(warnings_of(history)),
         _gallery(drawn),
         f'<section id="last"><h2>Last evaluation</h2>{_paragraph(_note(history))}{"".join(tables)}'
@@ -247,7 +245,9 @@ def _steps(history: RunHistory) -> str:
 def hardware(environment: Mapping[str, Any]) -> str:
     """One line: devices, processes, versions, commit; empty if unknown."""
     device = environment.get("device")
-    parts = [f"{environment.get('devices', 1)} × {device} ({environment.get('platform', '?')})" if device else ""]
+    platform = environment.get("platform", "?")
+    kind = f" ({platform})" if platform != device else ""
+    parts = [f"{environment.get('devices', 1)} × {device}{kind}" if device else ""]
     parts += [f"jax {environment['versions']['jax']}" if (environment.get("versions") or {}).get("jax") else ""]
     commit = environment.get("git") or ""
     parts += [f"commit {commit[:12]}{' with changes' * commit.endswith('+')}" if commit else ""]

@@ -19,7 +19,7 @@ from infojax.report.runs.rows import RunHistory, mean_interval
 from infojax.report.runs.selection import errors_of, selected
 from infojax.report.tables.content import one_line
 
-TABLES = ("semisup", "crossmodal")
+TABLES = ("semisup", "crossmodal", "regularized", "compression")
 OURS, PAPER = "here", "paper"
 EARLY = (5_000, 10_000, 25_000, 50_000, 100_000)  # steps at which no paper publishes the error
 NEAR = 0.1  # how far from such a step, relative to it, an evaluation may be to stand for it
@@ -148,10 +148,14 @@ def grids(name: str, histories: Sequence[RunHistory], select: str = "best") -> l
     return [table, *(grid for grid in (differences(by_seed), by_step(histories)) if grid.rows)]
 
 
-def differences(by_seed: Mapping[Place, Mapping[tuple, float]]) -> Grid:
-    """Difference in error between a method and each of BASES: mean and half of the 95% interval over seeds."""
-    found: dict[str, dict[Place, Cell]] = {f"minus {base}": {} for base in BASES}
-    for base in BASES:
+def differences(
+    by_seed: Mapping[Place, Mapping[tuple, float]],
+    bases: Sequence[str] = BASES,
+    title: str = "Difference in error, points",
+) -> Grid:
+    """Difference between a method and each of `bases`: mean and half of the 95% interval over seeds."""
+    found: dict[str, dict[Place, Cell]] = {f"minus {base}": {} for base in bases}
+    for base in bases:
         for (method, column), errors in by_seed.items():
             other = by_seed.get((base, column), {})
             pairs = [errors[key] - other[key] for key in errors if key in other and method != base]
@@ -161,7 +165,7 @@ def differences(by_seed: Mapping[Place, Mapping[tuple, float]]) -> Grid:
     places = [place for cells in found.values() for place in cells]
     rows, columns = (list(dict.fromkeys(part)) for part in (zip(*places, strict=True) if places else ((), ())))
     note = "mean ± half of the 95% interval (Student's t) of the differences between runs with the same seed and labels"
-    return Grid("Difference in error, points", rows, columns, found, [note], ranked=False)
+    return Grid(title, rows, columns, found, [note], ranked=False)
 
 
 def by_step(histories: Sequence[RunHistory]) -> Grid:
@@ -255,16 +259,23 @@ def html(grid: Grid) -> str:
             f"<tbody>{body}</tbody></table></div><ul>{notes}</ul></section>")  # fmt: skip
 
 
-def rows_of(all_grids: Iterable[Grid]) -> str:
-    """CSV, one line per cell: table, method, column, source, mean, std, n, rank, note."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["table", "method", "column", "source", "mean", "std", "n", "rank", "note"])
+def records(all_grids: Iterable[Grid]) -> list[dict[str, Any]]:
+    """One record per cell: table, method, column, source, mean, std, n, rank, note; None where there is no number."""
+    found = []
     for grid in all_grids:
         for source, cells in grid.sources.items():
             rank = ranks(grid, source)
             for (row, column), c in cells.items():
-                place = rank.get((row, column), "")
-                std = c.std if math.isfinite(c.std) else ""
-                writer.writerow([grid.title, row, named(column), source, c.mean, std, c.n or "", place, c.note])
+                std, place = c.std if math.isfinite(c.std) else None, rank.get((row, column))
+                found.append({"table": grid.title, "method": row, "column": named(column), "source": source,
+                              "mean": c.mean, "std": std, "n": c.n or None, "rank": place, "note": c.note})  # fmt: skip
+    return found
+
+
+def rows_of(all_grids: Iterable[Grid]) -> str:
+    """CSV of `records`, empty where there is no number."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, ["table", "method", "column", "source", "mean", "std", "n", "rank", "note"])
+    writer.writeheader()
+    writer.writerows(records(all_grids))
     return out.getvalue()

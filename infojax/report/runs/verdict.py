@@ -1,11 +1,11 @@
-"""A run's result in one or two sentences about its last evaluation, for the top of its page and the terminal."""
+"""A run's result in a few sentences about its last evaluation, the study's answer first: for page and terminal."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from infojax.report.runs.rows import RunHistory, at_end, first_accurate, limits, num_classes, splits_of
+from infojax.report.runs.rows import RunHistory, at_end, first_accurate, limits, num_classes, run_means, splits_of
 from infojax.report.tables.content import format_value
 from infojax.report.tables.words import SIGNS, SMALL
 
@@ -17,10 +17,12 @@ def verdict(history: RunHistory) -> list[str]:
     if not history.groups:
         return []
     if history.swept and len(history.groups) > 1:
-        return [line for line in (_sweep(history),) if line]
+        return [line for line in (_barriers(history), _sweep(history)) if line]
     runs = next(iter(history.groups.values()))
-    found = (f(history, runs) for f in (_accuracy, _separation, _collapse, _interplay))
-    return [line for line in found if line]
+    accuracy, found = _accuracy(history, runs), [_barriers(history), _pruned(history, runs)]
+    found += [accuracy] * (history.config.get("task") == "grokking")  # says when it memorised and generalised
+    found += [_separation(history, runs), _collapse(history, runs), _interplay(history, runs), accuracy]
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def _split(history: RunHistory, quantity: str) -> str | None:
@@ -89,6 +91,29 @@ def _interplay(history: RunHistory, runs: Sequence[int]) -> str:
         )
         parts.append(f"{name} {format_value(value, 4)} on {split}{apart}")
     return f"{'; '.join(parts)}." if parts else ""
+
+
+def _barriers(history: RunHistory) -> str:
+    """The height of the barrier between the two networks of each pair."""
+    found = {value: _mean(history, "test", "barrier_error", runs) for value, runs in history.groups.items()}
+    found = {value: height for value, height in found.items() if math.isfinite(height)}
+    if not found:
+        return ""
+    at = f" at {history.swept} = {', '.join(f'{value:g}' for value in found)}" if history.swept else ""
+    return f"Barrier of error on the way (test): {', '.join(f'{height:.1f}' for height in found.values())} points{at}."
+
+
+def _pruned(history: RunHistory, runs: Sequence[int]) -> str:
+    """What half of the weights matter: entropy, HDR of before and after, and accuracy at the sparsity next to 0.5."""
+    parts = []
+    for key, name in {"accuracy": "accuracy", "entropy_features": "H(features)"}.items():
+        found = run_means(history, "test", key, runs, "sparsity")
+        if found is None:
+            return ""
+        at = int(np.argmin(np.abs(np.array(found.place) - 0.5)))
+        parts.append(f"{name} {format_value(found.mean[0], 3)} to {format_value(found.mean[at], 3)}")
+        place = found.place[at]
+    return f"Without its {100 * place:g}% smallest weights (test): {', '.join(parts)}."
 
 
 def _sweep(history: RunHistory) -> str:

@@ -27,7 +27,12 @@ def signs_of_collapse(report: Report) -> dict[str, float]:
 
 
 def in_words(report: Report) -> list[str]:
-    """One sentence each on collapse, on the rank, and on what was estimated or measured on only some rows."""
+    """One sentence each on collapse, on the rank, and on what was estimated or measured on only some rows.
+
+    None on a weight matrix, whose rows are not samples.
+    """
+    if "spectral_norm" in report.measures:
+        return []
     return [line for line in (_collapse(report), _rank(report), _estimated(report)) if line]
 
 
