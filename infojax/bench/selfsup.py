@@ -8,6 +8,7 @@ For views compared with Pillow, see `bench data`.
 
 import time
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 import jax
@@ -24,9 +25,9 @@ from infojax.objectives.selfsup import METHODS
 from infojax.tasks import selfsup
 from infojax.tasks.build.study import Study
 from infojax.tasks.config import choices
+from infojax.train.draw import draw
 from infojax.train.networks import as_net
 from infojax.train.optim import adamw
-from infojax.train.step import make_step
 
 QUICK = ("barlow", "mmae")
 ALL = tuple(name for name in METHODS if not name.endswith("_released"))  # those cost the same as the others
@@ -74,18 +75,26 @@ def timed(
 
     Args:
       reached: FLOP/s that the device reaches, from `peak`.
-      split: whether to compile a program for each stage, and not only for the views and the step.
+      split: whether to compile a program for each stage, or only the step, beside which the views are timed alone.
     """
-    state, constants, batch = init_state(task, Seeds(), ctx), {"data": data}, task.batch_size
-    flops = make_step(ctx, transforms).flops(task, state, constants, Seeds())
-    programs = stages.programs(task, ctx, transforms, stages.STAGES if split else ("views", "average"))
-    begun = time.perf_counter()
-    step = programs["average"] = programs["average"].lower(task, state, constants).compile()  # type: ignore[attr-defined]
+    batch, given = task.batch_size, ({"data": data}, stages.batch_of(task, transforms, data))
+    programs = stages.programs(task, ctx, transforms)
+    state = jax.eval_shape(lambda: init_state(task, Seeds(), ctx))
+    lowered = programs["views"].lower(task, state, *given)  # type: ignore[attr-defined]  # a jitted function
+    flops, begun = (lowered.cost_analysis() or {}).get("flops"), time.perf_counter()
+    step = programs["views"] = lowered.compile()
     taken = time.perf_counter() - begun
-    measured = stages.interleaved(stages.calls(programs, task, ctx, constants), repeats)
-    seconds = min(measured["average"])
+    if split:
+        measured = stages.interleaved(stages.calls(programs, task, ctx, *given), repeats)
+        shares = stages.shares(measured)
+    else:
+        drawn = jax.jit(lambda data, k: draw(data, task.views, transforms, Seeds(), k))
+        timed = stages.calls({"views": step}, task, ctx, *given)
+        measured = stages.interleaved(timed | {"alone": lambda: jax.block_until_ready(drawn(data, 0))}, repeats)
+        shares = {"views_over_step": median(measured["alone"]) / median(measured["views"])}
+    seconds = min(measured["views"])
     row: dict[str, Any] = {
-        "batch": batch, "images_per_s": batch / seconds, "ms": 1e3 * seconds, **stages.shares(measured),
+        "batch": batch, "images_per_s": batch / seconds, "ms": 1e3 * seconds, **shares,
         "compile_s": taken, "MB_per_image": getattr(step.memory_analysis(), "temp_size_in_bytes", 0) / batch / 1e6,
     }  # fmt: skip
     if flops:

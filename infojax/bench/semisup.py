@@ -63,17 +63,19 @@ def parts(name: str, quick: bool) -> dict[str, Any]:
     """
     one, repeats = study(name, quick), 3 if quick else 5 if jax.default_backend() == "cpu" else 10
     task: Any = one.objective
-    timed = stages.calls(stages.programs(task, one.ctx, one.transforms), task, one.ctx, {"data": one.data})
+    batch = stages.batch_of(task, one.transforms, one.data)
+    programs = stages.programs(task, one.ctx, one.transforms)
+    timed = stages.calls(programs, task, one.ctx, {"data": one.data}, batch)
     begun = time.perf_counter()
-    timed["average"]()
+    timed["views"]()
     first = time.perf_counter() - begun
     seconds = stages.interleaved(timed | {"network": network(passes(name, task), quick)}, repeats)
     alone = statistics.median(seconds.pop("network"))
     groups, unlearned = passes(name, task)
     return {
         "method": name, "batch": task.batch_size, "rows": sum(groups) + sum(unlearned),
-        "steps_per_s": 1 / min(seconds["average"]), **stages.shares(seconds),
-        "network_over_step": alone / statistics.median(seconds["average"]), "first_call_s": first,
+        "steps_per_s": 1 / min(seconds["views"]), **stages.shares(seconds),
+        "network_over_step": alone / statistics.median(seconds["views"]), "first_call_s": first,
     }  # fmt: skip
 
 

@@ -9,87 +9,85 @@ a longer one may never store: the cost of what is fused is in the share of eithe
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from infojax.objectives import Aux, Context, Nets, Objective, Seeds, View, init_state
+from infojax.objectives import Batch, Context, Nets, Objective, Seeds, init_state, stream
+from infojax.train.draw import draw
 from infojax.train.step import make_step
 
-STAGES = ("views", "forward", "backward", "update", "average")
+# On a batch in memory up to the loss, its gradient, what the optimiser makes of it, and the averages of the parameters;
+# then the whole step, which also draws the batch and makes its views.
+STAGES = ("forward", "backward", "update", "average", "views")
+ADVANCING = STAGES[2:]  # those that return a state, and donate the one they are given
 
 
-class Until(NamedTuple):
-    """A method whose step ends at a stage, and returns what it has computed by then.
-
-    "views" draws and transforms the batch, "forward" goes on to the loss, "backward" to its gradient, "update" to what
-    the optimiser makes of it, and "average" moves the averaged parameters: it is the whole step.
-    """
-
-    method: Objective
-    stage: str
-
-    @property
-    def views(self) -> tuple[View, ...]:
-        return self.method.views
-
-    def update(self, state: Any, constants: Any, batch: Any, key: jax.Array, ctx: Context) -> Any:
-        """As of `Objective`, up to the stage."""
-        if self.stage == "views":
-            return batch
-        if self.stage == "average":
-            return self.method.update(state, constants, batch, key, ctx)
-        draws = self.method.draws(key, batch, ctx)
-        if self.stage == "update":
-            return self.method.optimise(state, constants, batch, draws, key, ctx)
-
-        def loss(params: Any) -> tuple[jax.Array, tuple[Aux, Any]]:
-            nets = Nets(state._replace(params=params), constants, key, ctx)
-            value, aux = self.method.loss(nets, state, constants, batch, draws, ctx)
-            return value, (aux, nets.statistics)
-
-        return (loss if self.stage == "forward" else jax.value_and_grad(loss, has_aux=True))(state.params)
-
-
-def programs(
-    method: Objective, ctx: Context, transforms: Mapping[str, Callable], stages: Sequence[str] = STAGES
-) -> dict[str, Callable]:
-    """Stage -> jitted function of (method, state, constants); the last two donate the state and return the new one.
+def programs(method: Objective, ctx: Context, transforms: Mapping[str, Callable]) -> dict[str, Callable]:
+    """Stage -> jitted function of (method, state, constants, batch), of which the last, the step, ignores the batch.
 
     A method whose step is not one descent on a `loss` (Meta Pseudo Labels) has no "forward" and no "backward": what
     they do is in "update".
     """
-    step, whole = make_step(ctx, transforms), hasattr(method, "loss")
+    step = make_step(ctx, transforms)
 
-    def until(stage):
-        donated = {"donate_argnums": 1} if stage in ("update", "average") else {}
-        return jax.jit(lambda method, *given: step(Until(method, stage), *given, Seeds()), **donated)
+    def noise(state):
+        return jax.random.fold_in(stream("noise", 0), state.step)
 
-    return {stage: until(stage) for stage in stages if whole or stage not in ("forward", "backward")}
+    def forward(method, state, constants, batch, params=None):
+        params, key = state.params if params is None else params, noise(state)
+        nets = Nets(state._replace(params=params), constants, key, ctx)
+        value, aux = method.loss(nets, state, constants, batch, method.draws(key, batch, ctx), ctx)
+        return value, (aux, nets.statistics)
+
+    def backward(*given):
+        return jax.value_and_grad(lambda params: forward(*given, params), has_aux=True)(given[1].params)
+
+    def update(method, state, constants, batch):
+        key = noise(state)
+        return method.optimise(state, constants, batch, method.draws(key, batch, ctx), key, ctx)
+
+    def average(method, state, constants, batch):
+        return method.update(state, constants, batch, noise(state), ctx)
+
+    def views(method, state, constants, batch):
+        return step(method, state, constants, Seeds())
+
+    found = dict(zip(STAGES, (forward, backward, update, average, views), strict=True))
+    kept = STAGES if hasattr(method, "loss") else ADVANCING
+    return {stage: jax.jit(found[stage], donate_argnums=1 if stage in ADVANCING else ()) for stage in kept}
 
 
-def calls(
-    compiled: Mapping[str, Callable], method: Objective, ctx: Context, constants: Mapping[str, Any]
-) -> dict[str, Callable[[], Any]]:
-    """Stage -> a call of its program that waits for the result; those that return a state go on from it."""
-    shared = init_state(method, Seeds(), ctx)
+def batch_of(method: Objective, transforms: Mapping[str, Callable], data: Mapping[str, Any]) -> dict[str, Batch]:
+    """A batch of the shapes of the method's own, with normal numbers and labels 0, which compiles no view."""
+    shapes = jax.eval_shape(lambda data: draw(data, method.views, transforms, Seeds(), 0), data)
+
+    def filled(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jax.random.normal(jax.random.key(0), leaf.shape, leaf.dtype)
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(filled, shapes)
+
+
+def calls(compiled: Mapping[str, Callable], method: Objective, ctx: Context, *given: Any) -> dict[str, Callable]:
+    """Stage -> a call of its program on (constants, batch) that waits for the result, and goes on from a new state."""
+    shared = jax.jit(lambda: init_state(method, Seeds(), ctx))()
 
     def repeated(program):
-        return lambda: jax.block_until_ready(program(method, shared, constants))
+        return lambda: jax.block_until_ready(program(method, shared, *given))
 
     def advancing(program):
-        state = init_state(method, Seeds(), ctx)
+        state = jax.tree.map(jnp.copy, shared)  # it is donated
 
         def call():
             nonlocal state
-            state, _ = jax.block_until_ready(program(method, state, constants))
+            state, _ = jax.block_until_ready(program(method, state, *given))
 
         return call
 
-    return {
-        stage: (advancing if stage in ("update", "average") else repeated)(program)
-        for stage, program in compiled.items()
-    }
+    return {stage: (advancing if stage in ADVANCING else repeated)(program) for stage, program in compiled.items()}
 
 
 def interleaved(
