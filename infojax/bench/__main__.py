@@ -86,7 +86,7 @@ def make_parser() -> Parser:
         "--out", action=Once, type=named, metavar="DIR",
         help="gpu: where rows are written as soon as they are known; . by default. images: where its pictures are kept",
     )  # fmt: skip
-    parser.add_argument("--only", metavar="TEXT", help="pods: only programs whose \"name on pod\" contains this text")
+    parser.add_argument("--only", metavar="TEXT", help='pods: only programs whose "name on pod" contains this text')
     parser.add_argument("--classes", type=whole(1), help="images: number of classes; 1000 by default")
     parser.add_argument("--images", type=whole(1), help="images: number of pictures; 20,000 by default")
     return parser
