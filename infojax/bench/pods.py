@@ -203,7 +203,8 @@ PROGRAMS: dict[str, tuple[Callable[[], Study], Callable[[int], int]]] = {  # nam
     "supervised, WRN-28-2": (supervised, lambda chips: 64 * chips),
     "FixMatch, WRN-28-2": (fixmatch, lambda chips: 8 * chips),
     "SimCLR, ResNet-50": (partial(selfsupervised, "simclr", "resnet50", 224), lambda chips: 16 * chips),
-    "MAE, ViT-B/16": (partial(selfsupervised, "mae", "mae_base", 224), lambda chips: 4096),
+    "MAE, ViT-B/16": (partial(selfsupervised, "mae", "mae_base", 224), lambda chips: 16 * chips),
+    "MAE, ViT-B/16, 4096 at once": (partial(selfsupervised, "mae", "mae_base", 224), lambda chips: 4096),
     "CoOp, 1,000 classes": (partial(coop, 1000), lambda chips: max(32, chips)),
 }
 V5E = {"flops": 197e12, "memory": 819e9, "links": 200e9, "network": 6.4e12 / 8 / 256}  # of one chip, per second
