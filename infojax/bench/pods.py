@@ -199,12 +199,13 @@ def measured(mesh: Mesh, n: int = 50_000) -> Iterator[tuple[str, Any]]:
     yield from estimator_stages(mesh, n, 1000, 2048, 8, 64, ("extend", "advance"))
 
 
-PROGRAMS: dict[str, tuple[Callable[[], Study], int]] = {  # name -> study, its batch per chip
-    "supervised, WRN-28-2": (supervised, 64),
-    "FixMatch, WRN-28-2": (fixmatch, 8),
-    "SimCLR, ResNet-50": (partial(selfsupervised, "simclr", "resnet50", 224), 16),
-    "MAE, ViT-B/16": (partial(selfsupervised, "mae", "mae_base", 224), 16),
-    "CoOp, 1,000 classes": (partial(coop, 1000), 4),
+PROGRAMS: dict[str, tuple[Callable[[], Study], Callable[[int], int]]] = {  # name -> study, its batch on so many chips
+    "supervised, WRN-28-2": (supervised, lambda chips: 64 * chips),
+    "FixMatch, WRN-28-2": (fixmatch, lambda chips: 8 * chips),
+    "SimCLR, ResNet-50": (partial(selfsupervised, "simclr", "resnet50", 224), lambda chips: 16 * chips),
+    "MAE, ViT-B/16": (partial(selfsupervised, "mae", "mae_base", 224), lambda chips: 16 * chips),
+    "MAE, ViT-B/16, 4096 at once": (partial(selfsupervised, "mae", "mae_base", 224), lambda chips: 4096),
+    "CoOp, 1,000 classes": (partial(coop, 1000), lambda chips: max(32, chips)),
 }
 V5E = {"flops": 197e12, "memory": 819e9, "links": 200e9, "network": 6.4e12 / 8 / 256}  # of one chip, per second
 SLICE = 256  # chips connected by links; several slices communicate over the data centre network
@@ -243,7 +244,7 @@ def programs(mesh: Mesh, topology: str) -> dict[str, Callable[[], Iterator[dict[
     """Name -> what compiles it and yields its rows."""
 
     def training(name, study, batch):
-        size = batch * mesh.size
+        size = batch(mesh.size)
         program, parameters = compiled_step(study(), mesh, size)
         yield row(name, topology, program, mesh.size, batch=size, parameters=parameters)
 

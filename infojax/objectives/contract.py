@@ -69,6 +69,8 @@ class Context(NamedTuple):
       map_matrices: maps a function over a batch of matrices: jax.vmap, or its sharded form on a mesh.
       gather: gathers arrays split over a mesh. Needed before a Gram matrix is decomposed: the compiler would otherwise
         split the solver itself, and move parts of the matrix at every iteration.
+      split: splits arrays along their leading axis over a mesh: work that does not begin with the batch, such as the
+        prompts of all classes, which every device would otherwise do alike.
     """
 
     nets: Mapping[str, Net]
@@ -77,6 +79,7 @@ class Context(NamedTuple):
     frozen: tuple[str, ...] = ()
     map_matrices: Callable = jax.vmap
     gather: Callable = lambda tree: tree
+    split: Callable = lambda tree: tree
 
 
 class Seeds(NamedTuple):

@@ -21,6 +21,7 @@ from infojax.parallel.mesh import (
     replicated,
     shard_rows,
     sharded_views,
+    split,
 )
 from infojax.parallel.samples import class_stats, coding_rate, interplay, matrix_entropy, neural_collapse, second_moment
 
@@ -28,5 +29,5 @@ __all__ = [
     "class_stats", "coding_rate", "eigenvalues", "estimate_interplay", "estimate_interplay_from_stats",
     "estimate_joint_entropy", "estimate_matrix_entropy", "from_local_rows", "local_copy", "interplay", "make_mesh",
     "map_matrices", "matrix_entropy", "neural_collapse", "over_processes", "local_rows", "replicated", "second_moment",
-    "shard_rows", "sharded_views", "gather",
+    "shard_rows", "sharded_views", "gather", "split",
 ]  # fmt: skip

@@ -66,6 +66,11 @@ def gather(tree: Any, mesh: Mesh | None = None) -> Any:
     return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, WHOLE))
 
 
+def split(tree: Any, mesh: Mesh | None = None) -> Any:
+    """Inside a compiled program: every leaf split along its leading axis, of any length; unchanged without a mesh."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, SPLIT))
+
+
 def local_copy(tree: Any) -> Any:
     """Every leaf whole on this process's first device, from wherever the devices hold it.
 

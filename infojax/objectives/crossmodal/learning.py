@@ -100,8 +100,12 @@ class PromptLearning(Objective):
         features = unit_rows(x if self.cached else nets("image", x))[0]
         table, prompts = constants["frozen"]["text"][0]["token_embedding"], constants["prompts"]
         context = nets("prompt", features) if self.conditional else nets("prompt")
+
+        def tower(x, end):  # each device takes a share of the prompts
+            return ctx.gather(nets("text", *ctx.split((x, end))))
+
         found = match(
-            functools.partial(nets, "text"), features, context, table, prompts, constants["logit_scale"],
+            tower, features, context, table, prompts, constants["logit_scale"],
             conditional=self.conditional, chunk=self.chunk,
         )  # fmt: skip
         value = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(found.logits, labels))

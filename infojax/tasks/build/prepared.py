@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from infojax.evaluate import fixed_sample, forward
 from infojax.objectives import Model, float_settings, init_state, with_settings
-from infojax.parallel import gather, make_mesh, map_matrices, replicated, sharded_views
+from infojax.parallel import gather, make_mesh, map_matrices, replicated, sharded_views, split
 from infojax.suggestions import suggest
 from infojax.tasks.build.data import MEASURED
 from infojax.tasks.build.study import Run, Study, Tools
@@ -126,7 +126,8 @@ def mesh_of(study: Study, devices: int = 0) -> Mesh | None:
 
 def on_mesh(study: Study, mesh: Mesh | None) -> Study:
     """The study with a context that knows its mesh, and transforms whose results are sharded over it."""
-    ctx = study.ctx._replace(map_matrices=partial(map_matrices, mesh=mesh), gather=partial(gather, mesh=mesh))
+    moves = {"gather": partial(gather, mesh=mesh), "split": partial(split, mesh=mesh)}
+    ctx = study.ctx._replace(map_matrices=partial(map_matrices, mesh=mesh), **moves)
     return study._replace(ctx=ctx, transforms=sharded_views(study.transforms, mesh))
 
 
