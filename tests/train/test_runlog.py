@@ -99,7 +99,7 @@ def test_what_does_not_matter_may_differ(tmp_path):
 def test_something_else_in_the_place_of_what_a_run_writes(tmp_path, name):
     kind = "folder" if "." not in name else "regular file"
     (tmp_path / name).touch() if kind == "folder" else (tmp_path / name).mkdir()
-    with pytest.raises(RunFolderError, match=f"{name} is no {kind}, and the run writes one"):
+    with pytest.raises(RunFolderError, match=f"{name} is not a {kind}, where the run writes one"):
         RunFolder(tmp_path, CONFIG)
 
 
@@ -181,7 +181,7 @@ def test_what_a_checkpoint_remembers_of_the_folder(tmp_path):
     grown = continued()
     assert grown["rows"][0] == len((tmp_path / "metrics.jsonl").read_bytes()) > facts["rows"][0]
     continued(facts={})  # a checkpoint of before
-    with pytest.raises(RunFolderError, match="checkpoint 5 is of a run with another config than config.json now says"):
+    with pytest.raises(RunFolderError, match="checkpoint 5 was written with another config than config.json now holds"):
         continued(facts=facts | {"config": 1})
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     (tmp_path / "config.json").unlink()
@@ -250,7 +250,7 @@ def test_what_comes_after_a_checkpoint_is_dropped_and_counted(tmp_path):
 def test_a_folder_that_is_no_run_or_half_a_run(tmp_path):
     """What is there is not replaced: the config of another program, rows without a config, rows without checkpoints."""
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
-    with pytest.raises(RunFolderError, match="config.json is not of a run, which has an env.json beside it"):
+    with pytest.raises(RunFolderError, match="config.json was not written by a run, as env.json is missing"):
         RunFolder(tmp_path, CONFIG)
     assert (tmp_path / "config.json").read_text() == '{"architectures": ["BertModel"]}'
     with RunFolder(tmp_path / "run", CONFIG) as run:
