@@ -36,7 +36,14 @@ SINGLE_LOGIT = (
 
 
 def as_float(x: ArrayLike, name: str = "array") -> jax.Array:
-    """x as a JAX array of its own float dtype, at least float32; integers and booleans get the default float dtype."""
+    """x as a JAX array of the same shape in its own float dtype, at least float32.
+
+    Integers and booleans get the default float dtype. float64 becomes float32 without x64.
+
+    Raises:
+      TypeError: complex numbers.
+      ValueError: no array of numbers, masked values, or numbers that the dtype cannot hold.
+    """
     return jnp.asarray(_as_float(as_array(x, name), name))
 
 
@@ -54,7 +61,7 @@ def _as_float(x, name):
 
 
 def as_host_rows(z: ArrayLike, name: str = "features") -> AnyArray:
-    """`as_rows`, kept in NumPy without a copy where the whole computation may stay there: see `stays_on_host`."""
+    """`as_rows` (N, D), kept in NumPy, uncopied, where the whole computation may stay there: see `stays_on_host`."""
     z = as_array(z, name)
     if not stays_on_host(z):
         return as_rows(z, name)
@@ -62,7 +69,11 @@ def as_host_rows(z: ArrayLike, name: str = "features") -> AnyArray:
 
 
 def as_rows(z: ArrayLike, name: str = "features") -> jax.Array:
-    """z as a float (N, D) array; raises ValueError for any other rank."""
+    """z as a float (N, D) array, see `as_float`; warns of concrete float32 rows too small to keep their digits.
+
+    Raises:
+      ValueError: z does not have two dimensions.
+    """
     return _rows(as_float(z, name), name)
 
 
@@ -152,7 +163,11 @@ def head_fix(shape: tuple[int, ...], dim: int) -> str:
 
 
 def as_bias(bias: ArrayLike | None, head: jax.Array | None) -> jax.Array | None:
-    """bias as a float (C,) array, or None; raises ValueError if it does not fit the head."""
+    """bias as a float (C,) array for a head (C, D), or None.
+
+    Raises:
+      ValueError: another shape, or a bias without a head.
+    """
     if bias is None:
         return None
     if head is None:
@@ -188,7 +203,7 @@ def as_square(k: ArrayLike, name: str = "gram") -> jax.Array:
 
 
 def check_not_negative(x: AnyArray, name: str, rounding: float = 0.0) -> None:
-    """Raises ValueError if x is concrete and has an entry below -rounding."""
+    """Raises ValueError, naming the least entry, if x of any shape is concrete and has an entry below -rounding."""
     if on_host(x) and (least := np.min(np.asarray(x), initial=0)) < -rounding:
         raise ValueError(f"{name} must not be negative; its least entry is {least:.6g}")
 
@@ -243,12 +258,12 @@ def number(value: Any, name: str, expected: str, fits: Callable[[float], bool] =
 
 
 def positive(value: Any, name: str) -> Any:
-    """A number above zero, else ValueError; traced numbers are not checked."""
+    """A number x with 0 < x < inf, returned unchanged, else ValueError; traced numbers are not checked."""
     return number(value, name, "a positive number", lambda x: 0 < x < np.inf)
 
 
 def flag(value: Any, name: str) -> Any:
-    """True or False, possibly traced; else ValueError."""
+    """True or False, also as 0, 1 or a 0-d array, traced or not, returned unchanged; else ValueError."""
     if isinstance(value, bool | np.bool_ | int) or (isinstance(value, np.ndarray | jax.Array) and value.shape == ()):
         return value
     raise ValueError(f"{name} must be True or False; got {described(value)}")
@@ -300,7 +315,10 @@ def stays_on_host(*arrays: Any) -> bool:
 
 
 def matmul(a: AnyArray, b: AnyArray) -> jax.Array:
-    """a @ b in full precision. Concrete CPU arrays use NumPy's BLAS, about 1.7 times faster than XLA's there."""
+    """a @ b in full precision, of shapes (..., n, m) and (..., m, p).
+
+    Concrete CPU arrays use NumPy's BLAS, which is about 1.7 times faster than XLA there.
+    """
     if on_host(a, b):
         with np.errstate(all="ignore"):  # infinite input gives nan without a warning, as in jax
             return jax.device_put(np.matmul(np.asarray(a), np.asarray(b)))
@@ -314,14 +332,15 @@ def total(x: Any, axis: str | None = None) -> Any:
 
 @jax.jit
 def safe_sqrt(x: AnyArray) -> jax.Array:
-    """sqrt(x) for x > 0; 0 with derivative 0 for x <= 0 (where plain sqrt has an infinite one); nan for nan."""
+    """sqrt(x) elementwise; 0 with derivative 0 for x <= 0, where that of sqrt is infinite or nan; nan for nan."""
     zero = x <= 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 @jax.jit
 def safe_divide(a: JaxArrayLike, b: AnyArray, otherwise: JaxArrayLike = 0.0) -> jax.Array:
-    """a / b for b > 0; `otherwise` with derivative 0 for b <= 0; nan for nan."""
+    """a / b where b > 0; `otherwise` with derivative 0 where b <= 0; nan where b is nan. Elementwise; shapes
+    broadcast."""
     zero = b <= 0
     return jnp.where(zero, otherwise, a / jnp.where(zero, 1, b))
 
@@ -336,12 +355,15 @@ def not_negative(value: jax.Array, noise: float | jax.Array = np.inf) -> jax.Arr
 
 
 def host_view(a: AnyArray) -> AnyArray:
-    """a as a NumPy view where possible: its transpose is free, and BLAS computes only half of A^T A."""
+    """a as a NumPy view if it is concrete on the CPU, else a itself.
+
+    NumPy transposes without a copy, and its BLAS computes only half of A^T A.
+    """
     return np.asarray(a) if on_host(a) else a
 
 
 def product(*factors: AnyArray) -> jax.Array:
-    """Product of several matrices, in the cheapest order."""
+    """Product of two or more matrices (n, m), (m, p), ... in full precision, in the order of fewest multiplications."""
     return jnp.linalg.multi_dot(factors, precision="highest")
 
 
@@ -361,6 +383,6 @@ def power_of_two(largest: jax.Array) -> jax.Array:
 
 @jax.jit
 def normalised(x: AnyArray) -> tuple[jax.Array, jax.Array]:
-    """x / s and s, the power of two nearest to the largest absolute value in x."""
+    """x / s, of the shape of x, and s (0-d), the power of two nearest to max |x|: see `power_of_two`."""
     s = power_of_two(jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
     return x / s, s

@@ -73,7 +73,7 @@ class Samples:
 
 
 def samples(z: AnyArray, labels: AnyArray, weights: AnyArray, num_classes: int) -> Samples:
-    """`Samples` of z (N, D), labels (N,) and weights (N,), which are on the host."""
+    """`Samples` of z (N, D), labels (N,) and weights (N,) on the host: those of positive weight labelled in [0, C)."""
     z, labels, weights = (np.asarray(x) for x in (z, labels, weights))
     counted = (labels >= 0) & (labels < num_classes) & (weights > 0)
     order = None if counted.all() else np.flatnonzero(counted)
@@ -142,12 +142,18 @@ def values_around(x: Samples, mean: np.ndarray, *values: Callable[..., np.ndarra
 
 
 def squares_of(rows: np.ndarray, *_: Any) -> np.ndarray:
-    """||d||^2 of each row."""
+    """(n,) squared lengths ||d||^2 of rows (n, D); other arguments are ignored, as `values_around` passes three."""
     return np.linalg.vecdot(rows, rows)
 
 
 def squares(x: Samples, count: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """(C,) weighted sums of squared distances to the class means `exact` (C, D)."""
+    """(C,) float64 sums w ||z - mu_c||^2 over the samples of each class.
+
+    Args:
+      x: the samples.
+      count: (C,) sums of their weights.
+      exact: (C, D) class means mu_c in float64.
+    """
     mean = exact.astype(x.z.dtype)
     (found,) = values_around(x, mean, squares_of)
     # About the unrounded mean, since the rounding would show in a collapsed class.
@@ -163,12 +169,12 @@ class Root:
     pieces: tuple[np.ndarray, ...]
 
     def energies(self, rows: np.ndarray, *_: Any) -> np.ndarray:
-        """||T^T d||^2 of each row d."""
+        """(n,) energies ||T^T d||^2 of the rows d (n, D); other arguments are ignored, see `squares_of`."""
         return np.sum([squares_of(rows[:, : len(piece)] @ piece) for piece in self.pieces], axis=0)
 
 
 def root_of(inverse: np.ndarray, width: int = 64) -> Root:
-    """`Root` of T (D, r): a triangular one takes half of the products."""
+    """`Root` of T (D, r), in groups of `width` columns if it is upper triangular, which halves the products."""
     dim, rank = inverse.shape
     if dim != rank or np.tril(inverse, -1).any():
         return Root((inverse,))

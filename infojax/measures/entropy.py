@@ -56,19 +56,22 @@ def _weighted_density(k, w):
 
 @jax.jit
 def used_block(k: jax.Array, w: jax.Array) -> jax.Array:
-    """K with zeros in the rows and columns of weight zero, scaled by a power of two to entries near one."""
+    """K (n, n) over a power of two near max |K|, with zeros in the rows and columns of weight zero; w: (n,)."""
     unused = (w[:, None] <= 0) | (w[None, :] <= 0)
     return arrays.normalised(jnp.where(unused, 0, k))[0]
 
 
 def smaller_density(u: jax.Array, p: jax.Array) -> jax.Array:
-    """The smaller of sum_i p_i u_i u_i^T (D x D) and sqrt(p_i p_j) <u_i, u_j> (N x N): same non-zero spectrum."""
+    """The smaller of sum_i p_i u_i u_i^T (D, D) and sqrt(p_i p_j) <u_i, u_j> (N, N), for u (N, D) and p (N,).
+
+    Both have the same non-zero spectrum.
+    """
     return spectra.smaller_gram(weighted(u, p))
 
 
 @jax.jit
 def weighted(u: jax.Array, p: jax.Array) -> jax.Array:
-    """Rows sqrt(p_i) u_i."""
+    """Rows sqrt(p_i) u_i (N, D) of u (N, D) and p (N,)."""
     return u * arrays.safe_sqrt(p)[:, None]
 
 
@@ -133,7 +136,7 @@ def _gap(a, b):
 
 
 def log_divided(a: jax.Array, b: jax.Array) -> jax.Array:
-    """(log a - log b) / (a - b), 1 / a for a = b."""
+    """(log a - log b) / (a - b) of positive a and b, elementwise; its limit 1 / a where a = b."""
     a, b = jnp.minimum(a, b), jnp.maximum(a, b)
     r, log_ratio, equal = _gap(a, b)
     return jnp.where(equal, 1, log_ratio / r) / b
@@ -198,7 +201,10 @@ def entropy_of_density(
 
 @jax.jit
 def entropy_of_spectrum(w: jax.Array, samples: float | jax.Array = 0) -> jax.Array:
-    """`entropy_of_density`, alpha = 1, from the eigenvalues of `spectra.eigenvalues`: the same number."""
+    """H = -sum_i w_i log w_i of the eigenvalues w (n,) of a density (`spectra.eigenvalues`): 0-d, nats.
+
+    The same number as `entropy_of_density` with alpha = 1. samples: N, which sets below what H counts as zero.
+    """
     return _noise_to_zero(spectra.spectral_sum(_renyi_terms(1)[0], w), w.shape[0], samples)
 
 
@@ -250,7 +256,7 @@ def matrix_entropy_from_gram(k: ArrayLike, *, alpha: float = 1.0, weights: Array
 
 
 def singular_values(a: AnyArray) -> jax.Array:
-    """Singular values of a, those at rounding level set to exactly zero."""
+    """(min(n, m),) singular values of a (n, m) in descending order; those at rounding level are set to exactly zero."""
     if arrays.on_host(a):
         a = np.asarray(a)
         if not np.isfinite(a).all():

@@ -82,6 +82,7 @@ class InterplayEstimate(NamedTuple):
 
     @property
     def values(self) -> Interplay:
+        """`Interplay` of the estimated values, without their bounds."""
         plain = (x.value if isinstance(x, Estimate) else x for x in self)
         return Interplay(*map(jax.device_put, plain))
 
@@ -217,7 +218,10 @@ def estimate_matrix_entropy(
 
 
 def estimate_matrix_entropy_from_gram(k: ArrayLike, *, compiled: Compiled = on_one_device, **effort: Any) -> Estimate:
-    """`matrix_entropy_from_gram` of a stored (n, n) matrix, alpha = 1, always estimated: O(n^2) per product."""
+    """`matrix_entropy_from_gram` of a stored (n, n) matrix k, alpha = 1, always estimated: O(n^2) per product.
+
+    Args and errors as `estimate_joint_entropy`; k is divided by its trace.
+    """
     settings = _effort(effort, k)
     k = arrays.as_square(k)
     operator = Matrix(arrays.safe_divide(k, jnp.trace(k)), jnp.arange(len(k)))
@@ -291,13 +295,24 @@ def packed(
     shape: tuple[int, int] | None = None,
     compiled: Compiled = on_one_device,
 ) -> HeadRows:
-    """`HeadRows` with one row per sample; shape: as in `packed_by_class`, on each device."""
+    """`HeadRows` with one row per sample.
+
+    Args:
+      rows: (N, D) weighted unit rows; labels: (N,) classes; head: (C, D') unit rows.
+      sample: (N,) index of each sample, negative for those to leave out.
+      shape: (blocks, size) of the packed rows on each device, as in `packed_by_class`, or None.
+      compiled: see `parallel.estimate_interplay`.
+    """
     stage = Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), OPERATOR, tuple(shape or ()), HeadRows)
     return compiled(stage)(rows, labels, head, sample)
 
 
 def entropy_of_rows(rows: jax.Array, effort: Effort, samples: float, compiled: Compiled = on_one_device) -> Estimate:
-    """H of the density B^T B of weighted rows: exact from the smaller Gram matrix, or estimated."""
+    """H of the density B^T B of the weighted unit rows B (N, D), in nats.
+
+    Exact from the smaller Gram matrix if min(N, D) <= effort.exact_side, else estimated. samples: N, which sets the
+    rounding error.
+    """
     if min(rows.shape) <= effort.exact_side:
         return _computed(spectra.smaller_gram(rows), samples)
     one = jnp.ones((1, 1), rows.dtype)
@@ -339,7 +354,10 @@ def assembled(
     num_samples: float | jax.Array,
     num_classes_present: float | jax.Array,
 ) -> InterplayEstimate:
-    """`InterplayEstimate` of the three entropies: intervals add up, standard errors add in quadrature."""
+    """`InterplayEstimate` from the estimates of H(G1), H(G2) and H(G1 o G2).
+
+    Intervals add up, standard errors add in quadrature; MIR and HDR are quotients of intervals (`interval.ratio`).
+    """
     mi = total_of((1, features), (1, head), (-1, joint))
     smaller, larger = sorted((features, head), key=lambda e: e.value)
     difference = total_of((1, larger), (-1, smaller))

@@ -154,7 +154,11 @@ def _entropies(z, w, alpha, convention):
 
 
 def entropy_of_rows(u: jax.Array, p: jax.Array, alpha: float, convention: str) -> jax.Array:
-    """H_alpha of sum_i p_i u_i u_i^T in the named convention; 0-d."""
+    """H_alpha of sum_i p_i u_i u_i^T for u (T, D), p (T,) in the named convention of `prompt_entropy`; 0-d, nats.
+
+    Raises:
+      ValueError: alpha is not positive and finite under an information_flow convention.
+    """
     a = entropy.weighted(u, p)
     if not convention.startswith("information_flow"):
         return entropy.entropy_of_density(spectra.smaller_gram(a), alpha, len(u))
@@ -214,7 +218,7 @@ def _summary(values, w, dim, normalization, confidence):
 
 
 def over_groups(values: jax.Array, counted: jax.Array, confidence: Any) -> GroupEntropy:
-    """`GroupEntropy` of values (P,), of which `counted` (P,) count."""
+    """`GroupEntropy` (mean, std, bounds of the mean by Student's t) of values (P,), of which `counted` (P,) count."""
     number = jnp.sum(counted).astype(values.dtype)
     kept = jnp.where(counted, values, 0)
     mean = arrays.safe_divide(jnp.sum(kept), number)

@@ -100,7 +100,7 @@ def interplay(
 def interplay_and_spectra(
     z: ArrayLike, labels: ArrayLike, head: ArrayLike, *, weights: ArrayLike | None = None, center: bool = False
 ) -> tuple[Interplay, tuple[jax.Array, ...]]:
-    """`interplay`, and the eigenvalues of its three densities: features, head, both."""
+    """`interplay`, and the eigenvalues of its three densities: features, head, joint. Not to be differentiated."""
     return assemble_with_spectra(*ingredients(z, labels, head, weights, center))
 
 
@@ -112,7 +112,7 @@ def ingredients(
     center: bool = False,
     route: str | None = None,
 ) -> Ingredients:
-    """The arguments of `assemble`."""
+    """The arguments of `assemble`, from the arguments of `interplay`, which are checked."""
     z, center = arrays.as_host_rows(z), arrays.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
@@ -156,7 +156,12 @@ def _directions_in_numpy(z, labels, head, weights, center):
 def weighted_directions(
     z: jax.Array, labels: jax.Array, head: jax.Array, weights: jax.Array, center: bool, axis: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Unit rows, their probabilities, labels in range, unit head rows, class probabilities, mean direction."""
+    """Unit rows and probabilities of samples and classes, from z (N, D), labels (N,), head (C, D) and weights (N,).
+
+    Returns:
+      u (N, D) unit rows, p (N,) their probabilities, labels (N,) in [0, C), unit head rows (C, D), class_p (C,), mean
+        direction sum_i p_i u_i (D,). Under `axis` the last two are sums over all devices.
+    """
     w, head_live = spectra.unit_rows(head)
     known = (labels >= 0) & (labels < len(head))
     labels = jnp.where(known, labels, 0)
@@ -184,14 +189,20 @@ def interplay_from_stats(stats: ClassStats, head: ArrayLike) -> Interplay:
 
 
 def ingredients_of_stats(stats: ClassStats, head: ArrayLike) -> Ingredients:
-    """The arguments of `assemble`, from streamed moments."""
+    """The arguments of `assemble`, from streamed moments of unit rows with scatter="class" and the head (C, D)."""
     second, unit_head, class_p, mean, total = class_moments(stats, arrays.as_rows(head, "head"))
     return jnp.sum(second, axis=0), *factors_of_moments(second), unit_head, class_p, mean, total, total
 
 
 @jax.jit
 def class_moments(stats: ClassStats, head: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Class second moments of trace class_p, unit head rows, class_p, mean direction, number of samples."""
+    """What `assemble` needs of the `ClassStats` of unit rows, with scatter="class", and a head (C, D).
+
+    Returns:
+      Second moments R_c (C, D, D) of trace class_p, zero where the head row is; unit head rows (C, D); class_p (C,);
+      mean
+        direction (D,); the sum of the weights (0-d).
+    """
     w, head_live = spectra.unit_rows(head.astype(stats.mean.dtype))
     assert stats.scatter is not None  # checked by the callers
     second = stats.scatter + stats.count[:, None, None] * stats.mean[:, :, None] * stats.mean[:, None, :]
@@ -215,7 +226,14 @@ def assemble(
     num_samples: Number,
     samples: Number,
 ) -> Interplay:
-    """`Interplay` from a density of the features, factors of the classes, head rows and class frequencies."""
+    """`Interplay` from a density of the features, factors of the classes, head rows and class frequencies.
+
+    Args:
+      features: density of the features, (D, D) or (N, N).
+      factors: (R, D) rows that hold B_c with B_c^T B_c = R_c; owner: (R,) class of each.
+      unit_head: (C, D'); class_p: (C,); mean: (D,) mean direction.
+      num_samples: as it is reported; samples: N, for the rounding error of the entropies.
+    """
     densities = _densities(features, factors, owner, unit_head, class_p)
     entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples, unit_head.dtype), *densities)
     return _interplay_of(*entropies, class_p, mean, num_samples)
@@ -231,7 +249,7 @@ def assemble_with_spectra(
     num_samples: Number,
     samples: Number,
 ) -> tuple[Interplay, tuple[jax.Array, ...]]:
-    """The same numbers, and the eigenvalues of the three densities; not to be differentiated."""
+    """`assemble`, and the eigenvalues of the three densities; not to be differentiated."""
     found = spectra.in_turn(spectra.eigenvalues, *_densities(features, factors, owner, unit_head, class_p))
     entropies = [entropy_of_spectrum(w, samples) for w in found]
     return _interplay_of(*entropies, class_p, mean, num_samples), found
@@ -279,7 +297,8 @@ def _joint_density(rows, owner, unit_head):
 
 
 def factors_of_moments(second: jax.Array) -> tuple[AnyArray, AnyArray]:
-    """Factors (rows, owner) of the class second moments (C, D, D)."""
+    """Factors B_c of the second moments R_c = B_c^T B_c (C, D, D): their rows (R, D), and the class (R,) of each
+    row."""
     num_classes, dim, _ = second.shape
     owner = np.repeat(np.arange(num_classes), dim)
     if arrays.on_host(second):

@@ -30,7 +30,13 @@ def _pair_entropies(
 def pair_densities(
     z1: ArrayLike, z2: ArrayLike, center: bool = False, weights: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Densities of G1, G2 and G1 o G2 over the samples that have a direction in both sets, on their smaller sides."""
+    """Densities of G1, G2 and G1 o G2, each on its smaller side, for z1 (N, D1) and z2 (N, D2).
+
+    Only samples count that have a direction in both sets.
+
+    Raises:
+      ValueError: different numbers of rows.
+    """
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     if z1.shape[0] != z2.shape[0]:
         raise ValueError(
@@ -70,7 +76,7 @@ def _pair_entropies_from_gram(
 def mi_of(
     h1: jax.Array, h2: jax.Array, joint: jax.Array, alpha: float = 1.0, noise: float | jax.Array = np.inf
 ) -> jax.Array:
-    """MI of two entropies and their joint one; for alpha = 1, rounding errors of up to `noise` below 0 become 0."""
+    """MI = H1 + H2 - H12 of entropies in nats; for alpha = 1, rounding errors of up to `noise` below 0 become 0."""
     value = h1 + h2 - joint
     return arrays.not_negative(value, noise) if alpha == 1 else value
 
@@ -78,7 +84,7 @@ def mi_of(
 def mir_of(
     h1: jax.Array, h2: jax.Array, joint: jax.Array, alpha: float = 1.0, noise: float | jax.Array = np.inf
 ) -> jax.Array:
-    """MIR of two entropies and their joint one; nan where an entropy is zero."""
+    """MIR = MI / min(H1, H2) of two entropies and their joint one; nan where an entropy is zero."""
     return arrays.safe_divide(mi_of(h1, h2, joint, alpha, noise), jnp.minimum(h1, h2), jnp.nan)
 
 
@@ -88,7 +94,7 @@ def _noise(k):
 
 
 def hdr_of(h1: jax.Array, h2: jax.Array) -> jax.Array:
-    """HDR of two entropies; nan where both are zero."""
+    """HDR = |H1 - H2| / max(H1, H2) of two entropies; nan where both are zero."""
     return arrays.safe_divide(jnp.abs(h1 - h2), jnp.maximum(h1, h2), jnp.nan)
 
 
@@ -167,15 +173,24 @@ def joint_entropy_from_gram(
 def mutual_information_from_gram(
     k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None
 ) -> jax.Array:
-    """Matrix mutual information of two Gram matrices; see `mutual_information` and `joint_entropy_from_gram`."""
+    """Matrix mutual information of two Gram matrices (N, N), 0-d, nats.
+
+    Arguments and errors as `joint_entropy_from_gram`; see `mutual_information`.
+    """
     return mi_of(*_pair_entropies_from_gram(k1, k2, alpha, weights), alpha, _noise(k1))
 
 
 def mir_from_gram(k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None) -> jax.Array:
-    """MIR of two Gram matrices, for instance Theorem 3's G(W) and G(M); see `mir`, `joint_entropy_from_gram`."""
+    """MIR of two Gram matrices (N, N), for instance Theorem 3's G(W) and G(M); 0-d.
+
+    Arguments and errors as `joint_entropy_from_gram`; see `mir`.
+    """
     return mir_of(*_pair_entropies_from_gram(k1, k2, alpha, weights), alpha, _noise(k1))
 
 
 def hdr_from_gram(k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None) -> jax.Array:
-    """HDR of two Gram matrices, for instance Theorem 3's G(W) and G(M); see `hdr`, `joint_entropy_from_gram`."""
+    """HDR of two Gram matrices (N, N), for instance Theorem 3's G(W) and G(M); 0-d.
+
+    Arguments and errors as `joint_entropy_from_gram`; see `hdr`.
+    """
     return hdr_of(*_pair_entropies_from_gram(k1, k2, alpha, weights)[:2])

@@ -76,10 +76,17 @@ class ClassStats:
 
     @property
     def num_classes(self) -> int:
+        """C, the number of classes, with samples or without."""
         return self.mean.shape[0]
 
     def update(self, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> "ClassStats":
-        """These statistics with the samples z (N, D), labels (N,), weights (N,) or None added."""
+        """These statistics with the samples z (N, D), labels (N,), weights (N,) or None added.
+
+        Samples labelled outside [0, C) have weight zero.
+
+        Raises:
+          ValueError: z does not have D columns, or other shapes do not fit.
+        """
         z = arrays.as_rows(z)
         if z.shape[1] != self.mean.shape[1]:
             raise ValueError(f"features have {z.shape[1]} columns, the statistics {self.mean.shape[1]}")
@@ -169,7 +176,7 @@ def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
 
 
 def checked_samples(z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """z (N, D) float, labels (N,) integers, weights (N,): all in NumPy or all in JAX."""
+    """z (N, D) float, labels (N,) integers, weights (N,): all in NumPy or all in JAX; ValueError if they do not fit."""
     z = arrays.as_host_rows(z)
     labels, w = arrays.as_labels(labels, z.shape[0]), arrays.sample_weights(weights, z.shape[0], z.dtype)
     if isinstance(z, np.ndarray) and arrays.stays_on_host(labels, w):
@@ -180,7 +187,11 @@ def checked_samples(z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) 
 def samples_around(
     stats: ClassStats, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """`checked_samples` for a pass around the means of `stats`, in the wider of the two dtypes."""
+    """`checked_samples` for a pass around the means of `stats`, in the wider of the two dtypes.
+
+    Raises:
+      ValueError: z (N, D) does not have the statistics' D columns.
+    """
     z, labels, w = checked_samples(z, labels, weights)
     if not arrays.on_host(*jax.tree.leaves(stats)):
         z, labels, w = map(jnp.asarray, (z, labels, w))

@@ -60,7 +60,7 @@ class HeadRows:
 
     @classmethod
     def of(cls, rows: jax.Array, owner: jax.Array, head: jax.Array, sample: jax.Array) -> "HeadRows":
-        """From packed rows and the unit rows (C, D') of the head."""
+        """From rows (blocks, size, D) already packed, their owner and sample, and unit head rows (C, D')."""
         cheaper = len(head) <= 2 * head.shape[1]
         return cls(rows, owner, _einsum("cd,ed->ce", head, head) if cheaper else head, sample)
 
@@ -73,23 +73,27 @@ class HeadRows:
         sample: jax.Array,
         shape: tuple[int, int] | None = None,
     ) -> "HeadRows":
-        """From one row per sample, in any order; negative samples are left out. shape: as in `packed_by_class`."""
+        """From one row per sample, in any order: rows (n, D), labels (n,), head (C, D') unit rows, sample (n,).
+
+        Rows whose sample is negative are left out. shape: as in `packed_by_class`.
+        """
         labels = jnp.where(sample < 0, len(head), labels)
         packed, owner, position, valid = class_blocks.packed_by_class(rows, labels, len(head), shape)
         return cls.of(packed, owner, head, jnp.where(valid, sample[position], -1))
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the rows and of the products."""
         return self.rows.dtype
 
     @property
     def ids(self) -> jax.Array:
-        """Sample indices of all vector entries; negative where the row is zero."""
+        """(entries,) sample index of each entry of a vector, blocks x size in all; negative where the row is zero."""
         live = jnp.any(self.rows != 0, axis=2)
         return jnp.where(live, self.sample, -1).reshape(-1)
 
     def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
-        """A x for x (entries, columns)."""
+        """A x (entries, columns) for x of the same shape; axis: the mapped axis over which the samples are split."""
         num_classes, dim = len(self.mix), self.rows.shape[2]
 
         def product(x):
@@ -148,14 +152,16 @@ class Pairs:
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the rows and of the products."""
         return self.a.dtype
 
     @property
     def ids(self) -> jax.Array:
+        """(n,) sample index of each entry of a vector; negative where a row is zero."""
         return jnp.where(jnp.any(self.a != 0, axis=1) & jnp.any(self.v != 0, axis=1), self.sample, -1)
 
     def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
-        """A x = rows of A diag V^T with M = sum_i x_i a_i v_i^T (D1, D2), column by column."""
+        """A x (n, columns): column by column, the diagonal of a M v^T with M = sum_i x_i a_i v_i^T (D1, D2)."""
 
         def column(x):
             m = total(_einsum("nd,ne->de", self.a, self.v * x[:, None]), axis)
@@ -164,7 +170,7 @@ class Pairs:
         return jax.lax.map(column, x.T).T
 
     def squared_norm(self, axis: str | None = None) -> jax.Array:
-        """nan, since it would need all pairs."""
+        """nan for tr A^2, which would need all pairs of samples."""
         return jnp.full((), jnp.nan, self.a.dtype)
 
 
@@ -185,18 +191,22 @@ class Matrix:
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the rows and of the products."""
         return self.rows.dtype
 
     @property
     def ids(self) -> jax.Array:
+        """(n,) sample index of each entry of a vector; negative where the row is zero."""
         return jnp.where(jnp.any(self.rows != 0, axis=1), self.sample, -1)
 
     def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
+        """A x (n, columns) for x of the same shape, whose rows of all devices are gathered first."""
         if axis is not None:
             x = jax.lax.all_gather(x, axis, tiled=True)
         return _einsum("nm,mp->np", self.rows, x)
 
     def squared_norm(self, axis: str | None = None) -> jax.Array:
+        """tr A^2, the sum of the squared entries on all devices; 0-d."""
         return total(jnp.sum(self.rows * self.rows), axis)
 
 

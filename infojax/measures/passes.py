@@ -95,7 +95,11 @@ def _lengths(rows, s):
 
 
 def same_classifier(head: ArrayLike | None, bias: ArrayLike | None, s: jax.Array) -> tuple[Any, Any]:
-    """Head and bias at a moderate scale that classify features divided by s as before; None stays None."""
+    """Head (C, D) and bias (C,) at a moderate scale, whose argmax on features z / s is that of the given ones on z.
+
+    Without a bias any scale of the head does; with one, b is divided by s, and both by a common power of two. None
+    stays None.
+    """
     if head is None:
         return None, bias
     head = arrays.as_rows(head, "head")

@@ -66,7 +66,7 @@ def rankme_from_spectrum(s: ArrayLike, eps: float | jax.Array = 1e-7) -> jax.Arr
 
 
 def covariance_rank_from_spectrum(s: ArrayLike, eps: float | jax.Array = 0.0) -> jax.Array:
-    """`covariance_rank` from singular values (K,) of the centred features."""
+    """`covariance_rank` from singular values (K,) of the centred features: `rankme_from_spectrum` of their squares."""
     s, _ = _spectrum(s)
     return jnp.where(jnp.sum(s) == 0, 0, _exp_entropy(arrays.safe_divide(s * s, jnp.sum(s * s)) + _share(eps, "eps")))
 
@@ -116,7 +116,14 @@ class AlphaReQ(NamedTuple):
 def alpha_req_from_spectrum(
     s: ArrayLike, *, fit_range: tuple[int, int] = FIT_RANGE, r2_from: int | None = None
 ) -> AlphaReQ:
-    """`alpha_req` from singular values (K,) of the centred features."""
+    """`alpha_req` from singular values (K,) of the centred features: the exponent of s_i^2 ~ i^-alpha, see `AlphaReQ`.
+
+    Args:
+      fit_range: first and last i of the fit, counted from 1.
+      r2_from: the first i that counts for r2, within the range; None for all of it.
+    Raises:
+      ValueError: the range is not two whole numbers in ascending order, or r2_from lies outside it.
+    """
     s, _ = _spectrum(s)
     if not isinstance(fit_range, tuple | list) or len(fit_range) != 2:
         raise ValueError(f"fit_range must be two whole numbers, first and last; got {fit_range!r}")

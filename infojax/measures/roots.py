@@ -94,7 +94,10 @@ def _polar_factor_jvp(primals, tangents):
 
 @jax.custom_jvp
 def inverse_root(a: jax.Array, rtol: ArrayLike) -> jax.Array:
-    """(A^T A)^(+1/2) = V S^+ V^T (m, m), the pseudo-inverse of `polar_factor(a, rtol)`."""
+    """(A^T A)^(+1/2) = V S^+ V^T (m, m) of A = U S V^T (n, m): the pseudo-inverse of `polar_factor(a, rtol)`.
+
+    Singular values below rtol of the largest count as zero.
+    """
     _, _, inverse, vt = _cut_svd(a, rtol)
     return product(vt.T * inverse[None, :], vt)
 

@@ -49,7 +49,10 @@ def known_samples(
 
 @partial(jax.jit, static_argnums=2)
 def class_sums(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """(C,) sums of values (N,), by blocks first: from 2^24 on, adding 1 to a float32 total changes nothing."""
+    """(C,) sums of values (N,) over the samples of each class, by labels (N,) in [0, C).
+
+    Sums are taken in blocks first: from 2^24 on, adding 1 to a float32 total changes nothing.
+    """
     n = len(values)
     # At least two blocks: with one, XLA would add sample by sample to whatever the caller adds the sums to.
     size = max(min(BLOCK_ROWS, -(-n // 2)), 1)
@@ -62,13 +65,16 @@ def class_sums(values: jax.Array, labels: jax.Array, num_classes: int) -> jax.Ar
 def deviations(
     z: jax.Array, labels: jax.Array, w: jax.Array, mean: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """z_i - mean_{labels_i} (N, D), with labels and weights from `known_samples`."""
+    """z_i - mean_{labels_i} (N, D), labels and weights (N,), both as `known_samples` returns them; mean: (C, D)."""
     z, labels, w = known_samples(z, labels, w, len(mean))
     return z - mean[labels], labels, w
 
 
 def scanned(f: Callable, carry: Any, steps: jax.Array, like: AnyArray) -> Any:
-    """The carry of a lax.scan without outputs; a single step is called directly."""
+    """The carry after carry, _ = f(carry, step) for each of steps (n,), by lax.scan; a single step is called directly.
+
+    like: an array that varies over devices as the carry will.
+    """
     if len(steps) == 1:
         return f(carry, steps[0])[0]
     # In shard_map a carry must be marked as device-varying from the start, like `like`: so add a zero made from it.

@@ -23,7 +23,7 @@ MODERATE = (2.0**-24, 2.0**24)
 
 @jax.jit
 def normalised_stats(stats: ClassStats) -> tuple[ClassStats, jax.Array]:
-    """`ClassStats` of features divided by s, and s, the power of two nearest to the largest entry of a class mean."""
+    """`ClassStats` of features over s, and s (0-d), the power of two nearest to the largest entry of a class mean."""
     mean, s = arrays.normalised(stats.mean)
     # Not / s / s, which XLA turns into / (s s), which overflows.
     inverse = 1 / s
@@ -67,7 +67,10 @@ def first_pass(
 
 @partial(jax.jit, static_argnums=3)
 def divided_samples(z: jax.Array, labels: jax.Array, w: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """z / s and s, the power of two nearest to the largest entry of the samples that count, in a compiled program."""
+    """z / s (N, D) and s (0-d), the power of two nearest to the largest |z_ij|, in a compiled program.
+
+    Only samples with 0 <= label < C and a positive weight count for s.
+    """
     counted = ((labels >= 0) & (labels < num_classes) & (w > 0))[:, None]
     s = arrays.power_of_two(jnp.max(jnp.where(counted, jnp.abs(z), 0), initial=0))
     return z / s, s

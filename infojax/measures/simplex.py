@@ -122,7 +122,11 @@ def nc3_from_stats(stats: ClassStats, head: ArrayLike, *, convention: str = "pap
 
 
 def means_and_head(stats: ClassStats, head: ArrayLike) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Class means minus mu_C and head rows, zero for absent classes, (C, D) both; and which classes are present."""
+    """mu_c - mu_C (C, D) and head rows (C, D), both zero for absent classes; and which classes are present (C,).
+
+    Raises:
+      ValueError: the head does not have the shape of the class means.
+    """
     head = arrays.as_rows(head, "head").astype(stats.mean.dtype)
     if head.shape != stats.mean.shape:
         raise ValueError(f"head must be (C, D) = {stats.mean.shape}; got {head.shape}")

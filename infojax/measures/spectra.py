@@ -130,7 +130,7 @@ def smaller_gram(a: jax.Array) -> jax.Array:
 
 
 def column_gram(a: AnyArray) -> jax.Array:
-    """A^T A."""
+    """A^T A (m, m) for A (n, m)."""
     a = host_view(a)
     return matmul(a.T, a)
 
@@ -174,7 +174,7 @@ def after(k: jax.Array, *results: jax.Array) -> jax.Array:
 
 
 def in_turn(f: Callable[[jax.Array], Any], *matrices: jax.Array) -> tuple[Any, ...]:
-    """(f of each matrix), computed one `after` the other."""
+    """(f of each matrix), in a compiled program one `after` the other."""
     found: list[Any] = []
     for k in matrices:
         found.append(f(after(k, *found[-1:])))
@@ -188,11 +188,12 @@ def _on_support(g, w):
 
 @partial(jax.jit, static_argnums=0)
 def spectral_sum(f: Callable[[jax.Array], jax.Array], w: jax.Array) -> jax.Array:
+    """sum_i f(w_i) over the eigenvalues w (n,) that are not zero; 0-d. f: elementwise, hashable, created once."""
     return jnp.sum(_on_support(f, w))
 
 
 def eigh(k: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues, noise set to zero (`support`), and eigenvectors."""
+    """Ascending eigenvalues (n,) of k (n, n), noise set to zero (`support`), and the eigenvectors as columns (n, n)."""
     w, v = jnp.linalg.eigh(k)
     return support(w), v
 
@@ -247,5 +248,5 @@ def _trace_function_jvp(f, slope, primals, tangents):
 
 
 def logdet(k: jax.Array) -> jax.Array:
-    """log det K of a positive definite K through Cholesky; nan if K is not positive definite."""
+    """log det K (0-d) of a positive definite K (n, n) through Cholesky; nan if K is not positive definite."""
     return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(k))))

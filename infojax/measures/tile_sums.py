@@ -48,6 +48,7 @@ class Sums:
         self.pilot, self.first, self.second, self.number = 0.0, 0.0, 0.0, 0
 
     def add(self, first: float, second: float, number: int) -> None:
+        """Adds `number` values x, given first = sum (x - pilot) and second = sum (x - pilot)^2."""
         self.first, self.second, self.number = self.first + first, self.second + second, self.number + number
 
     def about_mean(self) -> None:
@@ -60,9 +61,11 @@ class Sums:
             self.pilot = pilot
 
     def mean(self) -> float:
+        """The mean of the values so far; nan without any."""
         return self.pilot + self.first / self.number if self.number else float("nan")
 
     def std(self) -> float:
+        """The population standard deviation of the values so far; nan without any."""
         if not self.number or not np.isfinite(self.second):
             return float("nan")
         return float(np.sqrt(max(self.second / self.number - (self.first / self.number) ** 2, 0.0)))

@@ -44,13 +44,14 @@ NC1_CONVENTIONS = MappingProxyType({
 
 
 def nc1_convention(name: str) -> Convention:
+    """The `Convention` of a name; ValueError for one that is not in `NC1_CONVENTIONS`."""
     if not isinstance(name, str) or name not in NC1_CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(NC1_CONVENTIONS)}; got {arrays.described(name)}")
     return NC1_CONVENTIONS[name]
 
 
 def class_weights(stats: ClassStats, kind: str) -> jax.Array:
-    """(C,) weights that sum to one over the classes present."""
+    """(C,) weights n_c / N ("samples") or 1 / C ("classes"), zero for absent classes; they sum to one."""
     w = stats.count if kind == "samples" else (stats.count > 0).astype(stats.count.dtype)
     return arrays.safe_divide(w, jnp.sum(w))
 
@@ -62,14 +63,14 @@ def centered_means(stats: ClassStats, kind: str) -> jax.Array:
 
 
 def mean_rounding(stats: ClassStats) -> jax.Array:
-    """The rounding error of a class mean: smaller differences are zero."""
+    """4 eps max_c ||mu_c|| (0-d), the rounding error of a class mean: smaller differences count as zero."""
     eps = jnp.finfo(stats.mean.dtype).eps
     largest = jnp.max(jnp.sum(stats.mean**2, axis=1), initial=0)
     return jax.lax.stop_gradient(4 * eps * arrays.safe_sqrt(largest))
 
 
 def significant(rows: jax.Array, noise: float | jax.Array) -> jax.Array:
-    """The rows, with those no longer than `noise`, which are rounding errors, set to exactly zero."""
+    """The rows (n, D); those no longer than `noise`, which are rounding errors, are set to exactly zero."""
     zero = jnp.sum(rows * rows, axis=1, keepdims=True) <= noise**2
     return jnp.where(zero, 0, rows)
 
@@ -81,7 +82,7 @@ def significant_means(stats: ClassStats) -> jax.Array:
 
 
 def between_factor(stats: ClassStats, convention: Convention) -> jax.Array:
-    """F (C, D) with S_B = F^T F."""
+    """F (C, D) with S_B = F^T F: rows sqrt(b_c) (mu_c - m), see `Convention`."""
     root = arrays.safe_sqrt(class_weights(stats, convention.between))
     return root[:, None] * centered_means(stats, convention.center)
 
@@ -125,7 +126,7 @@ def _factor_and_noise(stats, convention):
 
 
 def energies(inverse: jax.Array, deviation: jax.Array) -> jax.Array:
-    """||T^T d||^2 of each row d."""
+    """(n,) energies ||T^T d||^2 of the rows d of `deviation` (n, D) for the root T (D, r) of `between_inverse`."""
     return _squared_lengths(arrays.matmul(deviation, inverse))
 
 
@@ -189,7 +190,7 @@ def nc1_from_energy(energy: ArrayLike, stats: ClassStats, *, convention: str = "
 
 
 def has_between(stats: ClassStats, rule: Convention) -> jax.Array:
-    """Whether S_B is not zero: at least two classes have samples and their means differ."""
+    """Whether S_B is not zero (0-d boolean): at least two classes have samples and their means differ."""
     spread = jnp.sum(between_factor(stats, rule) ** 2)
     return (jnp.sum(stats.count > 0) > 1) & (spread > mean_rounding(stats) ** 2)
 

@@ -4,10 +4,10 @@ Pre-activation blocks of two 3x3 convolutions with biases, leaky ReLU (0.1), bat
 epsilon 1e-3, global average pooling. The variants differ in two ways:
 
 - The first block of a group that changes the number of channels. google (FixMatch and its relatives) feeds
-  act(bn1(x)) to conv1 and the raw x to the shortcut. torchssl feeds the raw x to both: there bn1 is computed, keeps its
-  running statistics, and has no effect (a slip that its published numbers contain). The very first block gives
-  act(bn1(x)) to both branches in both variants; only where its number of channels stays the same (width 1) does
-  torchssl's shortcut take the raw x.
+  act(bn1(x)) to conv1 and the raw x to the shortcut. torchssl feeds the raw x to both: there bn1 is computed and keeps
+  running statistics, but has no effect (an error of that code, which its published numbers contain). The very first
+  block gives act(bn1(x)) to both branches in both variants; only where its number of channels stays the same (width 1)
+  does torchssl's shortcut take the raw x.
 - Padding of 3x3 convolutions with stride 2: one pixel on each side (torchssl), or TensorFlow's "same", which for even
   sizes is one pixel at the bottom and right (google).
 
@@ -52,7 +52,7 @@ def _conv(net, x, channels, size, stride, name):
 
 
 def _normalised(net, x, train, name):
-    """act(bn(x))"""
+    """act(bn(x)): batch normalisation and the activation."""
     norm = nn.BatchNorm(not train, momentum=net.norm_decay, epsilon=1e-3, dtype=net.dtype, name=name)
     return _activation(norm(x))
 
@@ -84,14 +84,14 @@ class WideResNet(nn.Module):
 
     Args:
       num_classes: C.
-      depth: 6 n + 4, with n blocks per group.
-      width: factor of the channels 16, 32, 64(, 128).
+      depth: number of layers, 6 n + 4, with n blocks per group.
+      width: factor by which the channels 16, 32, 64 (and 128) of the groups are multiplied.
       groups: 3, or 4 as for STL-10: with depth=28, width=2, first_stride=2 the "WRN-37-2" (5,933,770 parameters).
       first_stride: stride of the first group.
       variant: "torchssl" (the published tables of TorchSSL) or "google"; see the module.
-      norm_decay: of the running statistics of batch normalisation. 0.999 is for 2^20 steps: in a run of a few thousand
-        they lag behind the weights, and evaluation suffers; 0.9 follows within tens of steps.
-      dtype: of the computation; parameters, statistics, embedding and logits are float32.
+      norm_decay: decay of the running statistics of batch normalisation. 0.999 suits 2^20 steps: in a run of a few
+        thousand they lag behind the weights, and evaluation suffers; with 0.9 they follow within tens of steps.
+      dtype: dtype of the computation; parameters, statistics, embedding and logits are float32.
     Call:
       x: (N, H, W, channels) normalised images; train: batch statistics, which update `batch_stats`.
       start, stop: names of features, see `infojax.models.stages`: x is then the output of stage `start`, and the result

@@ -1,4 +1,4 @@
-"""Self-supervised learning: a method of `infojax.objectives.selfsup`, and what matrix information sees of it."""
+"""Self-supervised learning: a method of `infojax.objectives.selfsup`, measured by matrix information."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -51,34 +51,34 @@ from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
 from infojax.train.networks import as_net
 
-MASKED = tuple(name for name in METHODS if "mae" in name)  # these have one view, and no projector
+MASKED = tuple(name for name in METHODS if "mae" in name)  # these take one view and have no projector
 FORMS = {"spectral": SPECTRAL, "vicreg": tuple(SHARE), "mmae": RATES, "mmae_released": RATES}
-# What a method compares: the weights and the feature of the first view, and of the second.
+# The branches that a method compares: weights and feature for the first view, and for the second.
 BRANCHES = {"byol": (("raw", "prediction"), ("target", "projection"))}
-DERIVED = ("target_steps", "patch")  # fields of methods that the run and the network decide
+DERIVED = ("target_steps", "patch")  # fields of methods that follow from the run and the network
 
 
 def defaults(name: str, chosen: ConfigDict) -> ConfigDict:
-    """The keys of a self-supervised run, without what presets decide."""
+    """The keys of a self-supervised run, except those that presets set."""
     config = training(name, chosen)
     method = chosen.get("method", "simclr")
     config.task, config.method = "selfsup", method
     config.data = dict(
         name=chosen.data, dir="", options=dict(),
         views="mae" if method in MASKED else "simclr_small",  # a recipe of infojax.data.views
-        least_area=0.0,  # of a crop, instead of the recipe's, if positive
+        least_area=0.0,  # least area of a crop; 0: that of the recipe
         **reading(),
     )  # fmt: skip
     config.model = dict(name=chosen.model, dtype="float32", options=dict())
-    # Widths of the heads' layers, with batch normalisation or without; of methods that have them.
+    # Widths of the layers of the heads, for methods that have them; norm: whether layers have batch normalisation.
     config.projector = dict(widths=(2048, 256), norm=method != "simclr")
     config.predictor = dict(widths=(4096, 256))
-    config.online = dict(lr=0.1)  # of the linear classifier trained alongside; 0: none
+    config.online = dict(lr=0.1)  # learning rate of the linear classifier trained alongside; 0: none
     settings = flat_settings(METHODS[method])
     config.objective = {key: value for key, value in settings.items() if key not in DERIVED}
     config.optimizer = optimizer_settings("larc", lr=0.4, weight_decay=1e-4, schedule="cosine_linspace")
-    config.evaluate.views = 512  # held-out samples, of which two views each are compared; 0: none
-    config.evaluate.lidar_views = 10  # of each of these samples, for LiDAR; below 2: none
+    config.evaluate.views = 512  # held-out samples whose two views are compared; 0: none
+    config.evaluate.lidar_views = 10  # views of each of these samples, for LiDAR; below 2: none
     if method in MASKED:
         config.evaluate.pictures = 6  # held-out samples whose reconstructions are drawn at the end; 0: none
     return config
@@ -119,7 +119,7 @@ def study(config: ConfigDict) -> Study:
 
 
 def method_of(config: ConfigDict, total: int) -> SelfSupervised:
-    """The method of a config, with what the run and the network decide."""
+    """The method of a config, with the fields that follow from the run and the network."""
     settings = config.objective.to_dict()
     if config.method == "byol":
         settings["target_steps"] = total
@@ -129,12 +129,12 @@ def method_of(config: ConfigDict, total: int) -> SelfSupervised:
 
 
 def patch_of(model: ConfigDict) -> int:
-    """The side of a patch of the network."""
+    """The side of a patch of the network, in pixels."""
     return model.options.get("patch", options_of(model.name).get("patch", 16))
 
 
 def recipes(data: ConfigDict) -> tuple[Recipe, Recipe]:
-    """The two views of a config."""
+    """The recipes of the two views of a config."""
     one, two = (
         recipe._replace(area=(data.least_area, recipe.area[1])) if data.least_area else recipe
         for recipe in RECIPES[data.views]
@@ -143,7 +143,7 @@ def recipes(data: ConfigDict) -> tuple[Recipe, Recipe]:
 
 
 def networks(config: ConfigDict, classes: int, shape: tuple[int, ...]) -> dict[str, Net]:
-    """The nets by name: "net", and "projector", "predictor" and "online" where the method and the config have them."""
+    """The nets by name: "net", and "projector", "predictor" and "online" if the method and the config have them."""
     like, masked = jax.ShapeDtypeStruct((2, *shape), jnp.float32), config.method in MASKED
     inputs = [like]
     if masked:
@@ -178,7 +178,7 @@ def optimizers(config: ConfigDict, total: int, nets: dict[str, Net]) -> optax.Gr
 def evaluators(
     config: ConfigDict, tools: Tools, due: Any, test: Source, views: Mapping[str, Callable]
 ) -> Iterator[Evaluator]:
-    """Features of both splits, the online classifier, and views of one held-out batch."""
+    """Evaluators of the features of both splits, the online classifier, and the views of one held-out batch."""
     measures = (online, interplay, partial(neural_collapse, convention=config.evaluate.convention), spectrum)
     for split in ("train", "test"):
         run = on_sample(tools.through, tools.sample(split), measures)
@@ -196,7 +196,7 @@ def evaluators(
 def pictures(
     config: ConfigDict, net: Net, due: Any, test: Source, plain: Callable, moments: Any
 ) -> Iterator[Evaluator]:
-    """What a masked auto-encoder predicts of a few held-out samples."""
+    """The evaluator that draws what a masked auto-encoder reconstructs of a few held-out samples."""
     if config.evaluate.get("pictures"):
         sample, patch = fixed_sample("test", test, config.evaluate.pictures, seed=1), patch_of(config.model)
         ddof = config.objective.norm_ddof if config.objective.norm_pix else None
@@ -205,13 +205,13 @@ def pictures(
 
 
 def note_views(config: ConfigDict, count: int) -> Iterator[str]:
-    """A line where fewer samples are compared than the config asks for."""
+    """A line if fewer samples are compared than the config asks for."""
     if config.evaluate.views > count:
         yield f"config.evaluate.views is {config.evaluate.views:,}, more than the {count:,} test samples: all are used"
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses what the method does not know."""
+    """Raises ConfigError for values that do not fit the method."""
     check_choice(config, "method", METHODS)
     check_choice(config, "data.views", RECIPES)
     check_choice(config, "evaluate.convention", NC1_CONVENTIONS)
@@ -219,22 +219,24 @@ def check(config: ConfigDict) -> None:
         check_choice(config, "objective.form", FORMS[config.method])
     masked = config.model.name.startswith("mae")
     if masked != (config.method in MASKED):
-        kind = "a masked auto-encoder, as mae_tiny" if not masked else "no masked auto-encoder"
+        kind = "a network that is not a masked auto-encoder" if masked else "a masked auto-encoder, such as mae_tiny"
         raise ConfigError(f"model.name is {config.model.name}, but the method {config.method} needs {kind}")
     if masked and config.model.options.get("pool", "cls") != "cls":
-        raise ConfigError("model.options.pool must be cls: the classifier beside the method takes the class token")
+        raise ConfigError("model.options.pool must be cls: the online classifier takes the class token")
     if masked and config.model.options.get("mask_ratio", 0.75) == 0:
-        raise ConfigError("model.options.mask_ratio is 0, which leaves nothing to be predicted")
+        raise ConfigError("model.options.mask_ratio is 0, which leaves no patch to reconstruct")
     if not masked and config.objective.batch_size < 2:
         raise ConfigError(f"objective.batch_size must be at least 2: {config.method} compares samples; got 1")
     if config.evaluate.views == 1:
-        raise ConfigError("evaluate.views must be 0 (none) or at least 2: of one sample nothing can be said; got 1")
+        raise ConfigError("evaluate.views must be 0 (none) or at least 2: one sample alone cannot be measured; got 1")
     for name in ("projector", "predictor") if config.method == "byol" else ():
         if not config[name].widths:
-            raise ConfigError(f"{name}.widths is empty; expected one width or more")
+            raise ConfigError(f"{name}.widths is empty; expected at least one width")
     if config.method == "byol" and config.projector.widths[-1] != config.predictor.widths[-1]:
         last = config.projector.widths[-1], config.predictor.widths[-1]
-        raise ConfigError(f"projector.widths and predictor.widths must end in one width, got {last[0]} and {last[1]}")
+        raise ConfigError(
+            f"the last of projector.widths and of predictor.widths must be equal; got {last[0]} and {last[1]}"
+        )
 
 
 run = run_of(study)

@@ -28,7 +28,7 @@ class RunFolderError(RuntimeError):
 
 
 PACKAGES = ("infojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-# Keys, or prefixes, that may differ between parts of a run: what is written when, and how a step is run.
+# Keys, or prefixes of keys, that may differ between parts of a run: when things are written, and how a step runs.
 MAY_DIFFER = (
     "log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices", "data.dir", "data.stream",
     "data.workers", "notes",
@@ -36,7 +36,7 @@ MAY_DIFFER = (
 FILES = (".lock", "config.json", "env.json", "metrics.jsonl", "status.json", "report.html")
 FOLDERS = ("checkpoints", "tensorboard", "figures")
 MOST_NAMED = 8  # keys in one message
-MATTERS = ("evaluate.convention", "evaluate.batch_size")  # must agree nonetheless: outputs may depend on the batch
+MATTERS = ("evaluate.convention", "evaluate.batch_size")  # must agree all the same: outputs may depend on the batch
 
 
 class RunFolder:
@@ -46,8 +46,8 @@ class RunFolder:
       folder: created if missing; every process must see it.
       config: nested dict of plain values, fully resolved, the same in every process.
     Raises:
-      RunFolderError: the folder holds a run of another config; names what differs. ProcessError: process 0 raised it,
-        or processes have different configs.
+      RunFolderError: the folder holds a run with another config; the message names what differs.
+      ProcessError: process 0 raised an error, or processes have different configs.
     """
 
     def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class RunFolder:
             path, kind = self.folder / name, "folder" if name in FOLDERS else "regular file"
             if path.exists() and not (path.is_dir() if name in FOLDERS else path.is_file()):
                 raise RunFolderError(
-                    f"{path} is no {kind}, and the run writes one; move it away, or choose another workdir"
+                    f"{path} is not a {kind}, where the run writes one; move it away, or choose another workdir"
                 )
         self.folder.mkdir(parents=True, exist_ok=True)
         with _in_words(self.folder):
@@ -87,37 +87,38 @@ class RunFolder:
             add(known, json.dumps(config, indent=2, sort_keys=True))
 
     def _check(self, known, config):
-        """Refuses a folder of another run, or one whose config is gone although its output is there."""
+        """Refuses the folder of another run, and one with output but without its config."""
         trained = any(part.name.isdigit() for part in (self.folder / "checkpoints").glob("*"))
         begun = trained or self.metrics.exists()
         if begun and not known.exists():
             raise RunFolderError(
-                f"{known} is missing, but there are {'checkpoints' if trained else 'rows'}: it says what they are of; "
-                "restore it, or choose another workdir"
+                f"{known} is missing, but there are {'checkpoints' if trained else 'rows'} of a run, whose settings it "
+                "holds; restore it, or choose another workdir"
             )
         if begun:  # otherwise nothing has been done yet
             _same_run(self.folder, _settings(known), config)
         elif known.exists() and not (self.folder / "env.json").exists():
-            raise RunFolderError(f"{known} belongs to no run (there is no env.json next to it); choose another workdir")
+            raise RunFolderError(f"{known} was not written by a run, as env.json is missing; choose another workdir")
         self._config = zlib.crc32(json.dumps(dict(_that_matters(config)), sort_keys=True).encode())
 
     @property
     def metrics(self) -> Path:
+        """The path of metrics.jsonl."""
         return self.folder / "metrics.jsonl"
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint remembers about the folder: length and CRC-32 of the rows so far, CRC-32 of the config."""
+        """What a checkpoint records of the folder: length and CRC-32 of the rows so far, and CRC-32 of the config."""
         return {"rows": list(self._extent), "config": self._config} if self._writes else {}
 
     def continue_from(self, step: int, facts: Mapping[str, Any] | None = None) -> int:
-        """Drops the rows past a step, and a truncated last line; call before the first `row`.
+        """Drops the rows after a step, and a truncated last line; call it before the first `row`.
 
-        Rows of a step are written before its checkpoint, so that rows up to the restored step are complete. After it
-        only the timing row may have been written.
+        The rows of a step are written before its checkpoint, so those up to the restored step are complete. After the
+        checkpoint only its timing row may have been written.
 
         Args:
           step: the restored checkpoint's step; -1 if there is none.
-          facts: what that checkpoint remembers about the folder, or None.
+          facts: what that checkpoint recorded of the folder (`facts`), or None.
         Returns:
           Number of dropped lines.
         Raises:
@@ -138,7 +139,7 @@ class RunFolder:
         """The bytes of the rows up to a step."""
         if facts.get("config", self._config) != self._config:
             raise RunFolderError(
-                f"{self.folder}: checkpoint {step} is of a run with another config than config.json now says; choose "
+                f"{self.folder}: checkpoint {step} was written with another config than config.json now holds; choose "
                 "another workdir"
             )
         if "rows" not in facts:  # there is no checkpoint, or one without facts
@@ -203,6 +204,7 @@ class RunFolder:
             outputs.write(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
 
     def close(self) -> None:
+        """Puts every row on disk, closes the files and releases the lock; may be called again."""
         rows, board, self._rows, self._board = self._rows, self._board, None, None
         try:
             if rows is not None:
@@ -219,12 +221,12 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        with suppress(*[OSError] * bool(kind)):  # report what ended the run
+        with suppress(*[OSError] * bool(kind)):  # the error that ended the run is the one to report
             self.close()
 
 
 def refuse_in_use(folder: str | Path) -> None:
-    """Raises RunFolderError if another process uses a run folder; `RunFolder` does so only after the data is read."""
+    """Raises RunFolderError if another process uses a run folder, before the data is read; `RunFolder` checks again."""
     if place() == 0:
         with _in_words(folder):
             check_free(Path(folder) / ".lock")
@@ -242,13 +244,13 @@ def read_rows(folder: str | Path) -> list[dict[str, Any]]:
     """The rows of a run folder in order; a truncated last line is left out.
 
     Raises:
-      RunFolderError: a line in the middle is damaged; names the file and the line.
+      RunFolderError: a line before the last is damaged; the message names the file and the line.
     """
     return [row for _, row in _lines(Path(folder) / "metrics.jsonl")]
 
 
 def environment() -> dict[str, Any]:
-    """Where and with which versions a run took place."""
+    """The machine, the versions and the command of a run, for env.json."""
     device = jax.devices()[0]
     versions: dict[str, str | None] = {}
     for name in PACKAGES:

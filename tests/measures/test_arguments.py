@@ -157,7 +157,7 @@ def test_every_public_function_is_in_the_table():
 
 
 @pytest.mark.parametrize("function", CALLS)
-def test_what_does_not_fit_is_refused_in_words(function):
+def test_misfits_are_refused_with_the_name_of_the_argument(function):
     call, given = getattr(ij, function), CALLS[function]
     call(**given)
     problems = []
@@ -182,7 +182,7 @@ def test_what_does_not_fit_is_refused_in_words(function):
 
 
 def test_nan_in_an_argument_is_not_hidden():
-    """Whatever array holds one, what depends on it is nan (or refused), and no number."""
+    """A nan in any array makes every result that depends on it nan, or is refused; it never becomes a number."""
     hidden = []
     for function, given in CALLS.items():
         for name, value in given.items():
@@ -230,7 +230,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_an_array_is_taken(form):
+def test_every_form_of_an_array_is_accepted(form):
     """Values are those of the plain array, of features, labels, weights and head alike."""
     y = {"big-endian": Y.astype(">i2"), "objects": Y.astype(object), "nested lists": Y.tolist()}.get(form, Y)
     z, w, weights = FORMS[form](Z), FORMS[form](W), FORMS[form](np.ones(N, np.float32))
@@ -263,7 +263,7 @@ def test_half_precision_integers_and_torch():
         assert float(ij.matrix_entropy(z)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_is_masked_is_named():
+def test_masked_arrays_are_refused_by_name():
     with pytest.raises(ValueError, match="features is a masked array with 1 masked value: leave those rows out"):
         ij.nc1(np.ma.masked_equal(Z, Z[3, 2]), Y)
 
@@ -327,7 +327,7 @@ JITTED = [ij.between_inverse, ij.nc1_from_energy, ij.collapse_from_passes]  # op
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_options_are_refused_in_words(option):
+def test_bad_options_are_named(option):
     values, functions = OPTIONS[option]
     for call in functions + (JITTED if option == "convention" else []):
         for value in values:
@@ -337,7 +337,7 @@ def test_options_are_refused_in_words(option):
             assert not any(word in str(caught.value) for word in WORDS_OF_LIBRARIES)
 
 
-def test_class_stats_refuse_in_words():
+def test_class_stats_name_bad_arguments():
     for wrong_size in ("a", 2.5, None, True, -1):
         with pytest.raises(ValueError, match="num_classes must be"):
             ij.ClassStats.init(wrong_size, D)
@@ -404,8 +404,8 @@ def test_labels_above_the_classes_are_left_out_with_a_warning(measure):
         ij.update_vocabulary(VOCABULARY, Z, np.where(np.arange(N) < 2, C, Y), where=np.arange(N) > 0)
 
 
-def test_labels_beyond_32_bits_are_no_small_ones():
-    """2^32 is outside [0, C), and not 0, which its lower half is."""
+def test_labels_beyond_32_bits_do_not_become_small_ones():
+    """2^32 lies outside [0, C); its lower 32 bits, 0, do not."""
     for dtype, label in ((np.int64, 2**32), (np.int64, -(2**32)), (np.uint64, 2**32 + 1), (np.uint32, 2**31)):
         y = Y.astype(dtype)
         y[:3] = np.array(label, dtype)
@@ -416,8 +416,8 @@ def test_labels_beyond_32_bits_are_no_small_ones():
         ij.nc1(Z, y.astype(np.int64) + 2**32 - 2**31 + 1)
 
 
-def test_integers_beyond_32_bits_keep_their_upper_ones():
-    """JAX without x64 would cut them off: 2^32 + 1 would be one."""
+def test_integers_beyond_32_bits_keep_their_upper_bits():
+    """Without x64 JAX would cut them off and turn 2^32 + 1 into 1."""
     z = np.array([[2**32 + 1, 2**33], [3, 4]])
     expected = z / np.linalg.norm(z.astype(np.float64), axis=1, keepdims=True)
     for dtype in (np.int64, np.uint64):
@@ -478,7 +478,7 @@ def test_more_classes_than_memory_holds():
         ij.class_stats(np.ones((2, 10**5)), [0, 1], 10**4, scatter="class")
 
 
-def test_a_cross_entropy_below_zero_is_none():
+def test_a_negative_cross_entropy_is_refused():
     with pytest.raises(ValueError, match="cross_entropy must not be negative; its least entry is -1"):
         ij.v_information(-1.0, 10)
     assert float(ij.v_information(-1e-7, 8)) == pytest.approx(3, abs=1e-5)  # what rounding makes of zero
@@ -605,7 +605,7 @@ def deleted():
         (lambda: normalise(np.zeros((2, 4, 4, 3)), [0] * 2, [1] * 2), "one entry, or 3, one per channel; got 2 and 2"),
     ],
 )
-def test_strange_arguments_are_refused_in_our_words(call, says):
+def test_unusual_arguments_are_refused_with_our_messages(call, says):
     with pytest.raises(ValueError, match=says):
         call()
 
@@ -618,7 +618,7 @@ def test_types_of_four_and_eight_bits():
     assert float(ij.matrix_entropy(coarse)) == float(ij.matrix_entropy(np.asarray(coarse, np.float32)))
 
 
-def test_rows_that_float32_cannot_tell_from_zeros_are_told():
+def test_rows_that_float32_cannot_tell_from_zeros_give_a_warning():
     with pytest.warns(RuntimeWarning, match="features: there are rows with all entries below 1e-31"):
         assert float(ij.matrix_entropy(np.float32(Z * 1e-34))) == 0
     ij.matrix_entropy(np.float32(Z * 1e-29))  # warnings are errors here

@@ -271,7 +271,7 @@ def test_everything_vanishes_at_neural_collapse(x64, dim, counts):
         np.testing.assert_allclose(getattr(result.per_class, name), 0, atol=1e-12, err_msg=name)
 
 
-def test_orthogonal_head_rows_are_no_simplex(x64):
+def test_orthogonal_head_rows_are_not_a_simplex(x64):
     # the maximiser of mutual information: equal norms, cosine 0 instead of -1 / (C - 1)
     result = from_means(np.eye(10)[:, ::-1] * 2)
     np.testing.assert_allclose(result.equinorm, 0, atol=1e-15)
@@ -289,7 +289,7 @@ def test_spread_of_the_norms_divides_by_one_less_than_the_classes(x64):
     np.testing.assert_allclose(result.equiangularity, 0, atol=1e-15)
 
 
-def test_duality_knows_scale_and_sign(x64):
+def test_duality_depends_on_sign_but_not_on_scale(x64):
     z, labels, *_ = DATA["balanced"]
     dual = centred_means(z, labels)
     for factor, papyan in ((0.01, 0), (100, 0), (-1, 4)):
@@ -313,7 +313,7 @@ def nearest_class_shares(z, labels):
 
 
 @pytest.mark.parametrize("data", ["imbalanced", "classes missing"])
-def test_nearest_class_centre_is_scikit_learns(x64, data):
+def test_nearest_class_centre_agrees_with_scikit_learn(x64, data):
     z, labels, *_ = DATA[data]
     predicted = NearestCentroid().fit(z, labels).predict(z)
     shares = nearest_class_shares(z, labels)
@@ -517,7 +517,7 @@ class Input:
 
 @jax.jit
 def raw_moments(z, labels, weights):
-    """Counts, sums and second moment, as somebody who streams would keep them."""
+    """Counts, sums and second moments, as a streaming program would keep them."""
     rows = jnp.where(weights[:, None] > 0, z, 0)
     rows = rows.astype(jnp.promote_types(rows.dtype, jnp.float32))
     weighed = (labels[:, None] == jnp.arange(CLASSES)[None]) * jnp.asarray(weights, rows.dtype)[:, None]
@@ -604,7 +604,7 @@ def vmapped_and_looped():
 
 @functools.cache
 def few():
-    """Sixteen of the samples; the same as weights of zero; with counts; and as repeated rows."""
+    """Sixteen of the samples: as they are, as weights of zero for the others, with counts, and as repeated rows."""
     z, labels, weights, head, bias = table_data()
     keep = np.sort(np.random.default_rng(1).permutation(24)[:16])
     counts = np.array([1] * 10 + [2, 2, 3, 2, 3, 2])
@@ -756,7 +756,7 @@ def test_types_of_results(dtype):
 
 
 def operations_on(types, jaxpr):
-    """Names of the primitives that take arrays of some types, calls of functions looked into."""
+    """Names of the primitives with arrays of some dtypes among their inputs, nested calls included."""
     for equation in jaxpr.eqns:
         params = jax.tree.leaves(equation.params, is_leaf=lambda p: hasattr(p, "eqns"))
         inner = [getattr(p, "jaxpr", p) for p in params if hasattr(p, "eqns")]
@@ -779,7 +779,7 @@ def test_narrow_types_are_widened_before_anything_is_computed(name):
 
 @functools.cache
 def in_float32():
-    """The table in float32, and on the same numbers in float64."""
+    """The table in float32, and in float64 on the same numbers."""
     single = [x.astype(np.float32) if x.dtype == float else x for x in table_data()]
     with jax.enable_x64(True):
         exact = compiled(*(x.astype(float) if x.dtype == np.float32 else x for x in single))
@@ -829,7 +829,7 @@ def test_eager_calls_with_infinite_features_give_nan_and_no_warning():
 
 
 @pytest.mark.parametrize("function", [nc3, nc4, neural_collapse])
-def test_a_head_of_the_wrong_rank_is_told_what_a_head_is(function):
+def test_the_error_for_a_head_of_the_wrong_rank_says_what_a_head_is(function):
     with pytest.raises(ValueError, match=r"head must be \(C, D\)"):
         function(np.ones((6, 2)), np.arange(6) % 3, np.ones(3))
 

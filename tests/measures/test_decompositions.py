@@ -77,6 +77,6 @@ def test_the_test_sees_two_at_once():
 
 
 def test_infinite_input_stays_visible():
-    """The dependence between decompositions must not hide what is wrong with either."""
+    """The dependence between decompositions must not hide an infinite input of either."""
     bad = K2.at[0, 0].set(jnp.inf)
     assert not np.isfinite(jax.jit(ij.matrix_jsd)(K1, bad)) and not np.isfinite(jax.jit(ij.matrix_jsd)(bad, K1))

@@ -575,8 +575,8 @@ def test_nan_in_a_gram_gives_nan(compiled):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_weight_that_is_no_number(bad):
-    """Refused where it can be seen; nan inside a compiled program."""
+def test_a_weight_of_nan(bad):
+    """Refused where it is concrete; inside a compiled program the result is nan."""
     weights = np.ones(8)
     weights[3] = bad
     with pytest.raises(ValueError, match="weights must be non-negative and finite; row 3 has"):

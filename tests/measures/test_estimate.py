@@ -62,7 +62,7 @@ def test_pairs_and_stored_matrices_multiply_as_the_dense_one():
 
 @pytest.mark.parametrize("steps", [1, 3, 6])
 def test_gauss_is_above_and_radau_below(steps):
-    """For one vector, against the integral itself; both close in, and with as many steps as eigenvalues both are it."""
+    """For one vector, against the integral itself: both converge, and are exact with as many steps as eigenvalues."""
     rng = np.random.default_rng(0)
     for _ in range(20):
         w = rng.exponential(size=6) ** 2
@@ -171,7 +171,7 @@ def test_small_problems_are_exact_and_say_so():
     assert ij.estimate_joint_entropy(z, z).value == pytest.approx(float(ij.joint_entropy(z, z)), rel=1e-6)
 
 
-def test_streamed_moments_serve_as_well_as_the_samples():
+def test_streamed_moments_give_the_same_as_the_samples():
     z, y, head = samples(2000, 5, 64)
     stats = ij.class_stats(ij.unit_rows(jnp.asarray(z))[0], y, 5, scatter="class")
     found = ij.estimate_interplay_from_stats(stats, head, exact_side=100)
@@ -206,7 +206,7 @@ def test_two_feature_sets(stored, monkeypatch):
     assert found.route == "estimate" and found.lower <= expected <= found.upper and found.upper - found.lower < 0.02
 
 
-def test_a_tolerance_out_of_reach_is_said_to_be_missed():
+def test_a_tolerance_out_of_reach_is_reported_as_missed():
     z, y, head = samples(900, 30, 40)
     found = ij.estimate_interplay(z, y, head, exact_side=100, tolerance=1e-7, vectors=16)
     assert not found.joint_entropy.met and not found.mir.met and found.joint_entropy.vectors == 16
@@ -267,7 +267,7 @@ def test_the_tail_of_a_vocabulary_is_not_padded():
 
 
 def test_large_eigenvectors_that_have_not_converged_are_allowed_for(monkeypatch):
-    """Taken out as if they had, they leave two matrices whose entropy is larger: the lower bound knows."""
+    """Deflated as if converged, they leave two matrices of larger entropy: the lower bound allows for it."""
     monkeypatch.setattr("infojax.measures.trace.CONVERGED", 0.15)
     w = np.arange(1, SIDE + 1) ** -0.7
     q = np.linalg.qr(np.random.default_rng(0).normal(size=(SIDE, SIDE)))[0]
@@ -298,8 +298,8 @@ def test_no_sample_with_a_known_label():
         assert found.joint_entropy.value == 0 and np.isnan(found.mir.value) and found.num_samples == 0
 
 
-def test_what_is_made_of_estimates():
-    """Intervals by the extremes, errors in squares, and estimated as soon as one of them is."""
+def test_arithmetic_of_estimates():
+    """Intervals combine by their extremes, errors by their squares; a result is estimated as soon as one term is."""
     guess = estimate.Estimate(2.0, 1.9, 2.1, standard_error=0.05, met=False)
     sure = estimate.Estimate(3.0, 3.0, 3.0, route="gram")
     found = estimate.assembled(guess, sure, sure._replace(value=4.0, lower=4.0, upper=4.0), 0.0, 1, 1)
@@ -312,7 +312,7 @@ def test_what_is_made_of_estimates():
 
 
 @pytest.mark.parametrize("effort", [{"confidence": 1.0}, {"tolerance": float("nan")}, {"tolerance": 0}])
-def test_effort_that_cannot_be_made(effort):
+def test_bad_efforts_are_refused(effort):
     z, y, head = samples(30, 4, 6)
     with pytest.raises(
         ValueError, match="(confidence must be a number between 0 and 1|tolerance must be a positive number); got"
@@ -334,7 +334,7 @@ def features_of(n, dim, classes, spread):
 @pytest.mark.parametrize("spread", [1.0, 1e-3, 0.0])
 @pytest.mark.parametrize(("n", "dim", "classes"), [(200, 16, 4), (501, 64, 10), (64, 300, 5), (3001, 40, 3)])
 def test_bounds_of_exact_routes_hold_their_rounding(n, dim, classes, spread):
-    """The truth, the same arrays in float64, lies in bounds that are at most a few thousandths wide."""
+    """The true value, from the same arrays in float64, lies within bounds at most a few thousandths wide."""
     z, y, head = features_of(n, dim, classes, spread)
     found = ij.estimate_interplay(z, y, head)
     alone = ij.estimate_matrix_entropy(z)

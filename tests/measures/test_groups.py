@@ -115,7 +115,7 @@ def test_dataset_entropy_is_that_of_the_means():
 
 
 def test_diff_erank():
-    """exp(mean H) of a data set; exp H of a sentence. Of the same network it is zero."""
+    """exp(mean H) of a data set, exp H of a sentence; zero for one and the same network."""
     other = [3 * RNG.normal(size=(n, 8)) for n in LENGTHS]
     flat = np.concatenate(other)
     first, second = (np.array([standard(r) for r in rows]) for rows in (other, ROWS))

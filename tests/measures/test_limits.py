@@ -36,7 +36,7 @@ def test_collapsed_features_are_at_their_limits(counts, dim, shift):
 
 
 def test_no_room_for_a_common_mean():
-    """In C - 1 dimensions the limits are those of the simplex, whatever the mean energy of features on their way is."""
+    """In C - 1 dimensions the limits are those of the simplex, whatever the mean energy during training."""
     with pytest.raises(ValueError, match="in 4 dimensions a simplex of 5 classes leaves no room"):
         ij.nc_limits(5, mean_energy=0.2, dim=4)
     assert limits_at_collapse([6] * 5, 0.2, 4)[0] == ij.nc_limits(5)
@@ -128,7 +128,7 @@ def test_reasons_are_true(case):
     assert np.isinf(found.measures[key]) == reason.startswith("inf")
 
 
-def test_davies_bouldin_is_scikit_learns_where_no_means_coincide():
+def test_davies_bouldin_agrees_with_scikit_learn_where_no_means_coincide():
     metrics = pytest.importorskip("sklearn.metrics")
     found = ij.analyze(COINCIDE[10:], THREE[10:] - 1)
     assert found.measures["davies_bouldin"] == pytest.approx(metrics.davies_bouldin_score(COINCIDE[10:], THREE[10:]))

@@ -184,7 +184,7 @@ def test_float32_moments_of_a_large_collapsed_class():
         np.testing.assert_allclose(stats.scatter, scatter[0], rtol=0, atol=1e-4 * squares[0])
 
 
-def test_float32_sums_take_small_numbers_beside_large_ones():
+def test_float32_sums_keep_small_numbers_next_to_large_ones():
     # From 2^24 on a float32 total takes no more ones.
     weights = np.ones(40_000, np.float32)
     weights[0] = 2**24
@@ -397,7 +397,7 @@ def test_different_kinds_do_not_merge():
 
 @pytest.mark.parametrize("far, weight", [(30.0, 1.0), (1e4, 1.0), (1e3, 1e-6)])
 def test_a_first_sample_far_from_its_class(far, weight):
-    """It is what the sums are first taken about: float32 must not lose the class's own spread to it."""
+    """Sums are taken about it first: the spread of the class must not be lost in float32."""
     rng = np.random.default_rng(0)
     labels = np.arange(6000) % 3
     z = rng.normal(size=(6000, 5)).astype(np.float32)

@@ -61,7 +61,7 @@ def test_neco_of_masks_scales_and_zero_rows():
     assert not np.any(ij.neco(TEST, 0 * TRAIN, 2))
 
 
-def test_nci_is_openoods():
+def test_nci_agrees_with_openood():
     mean = TRAIN.mean(0)
     chosen = np.argmax(TEST @ HEAD.T + BIAS, axis=1)
     expected = (HEAD[chosen] * (TEST - mean)).sum(1) / np.linalg.norm(TEST - mean, axis=1)

@@ -47,7 +47,7 @@ def test_cka_is_its_definition(x, y, debiased):
     assert float(streamed) == pytest.approx(expected, abs=2e-5)
 
 
-def test_cka_knows_no_shift_scale_or_rotation_and_is_one_of_itself():
+def test_cka_is_invariant_to_shift_scale_and_rotation_and_one_with_itself():
     turn = np.linalg.qr(RNG.normal(size=(5, 5)))[0].astype(np.float32)
     for debiased in (False, True):
         base = float(ij.linear_cka(X, Y, debiased=debiased))

@@ -271,7 +271,7 @@ def test_silhouette_of_classes_far_from_each_other():
     assert silhouette(z, labels) == pytest.approx(silhouette_from_differences(z, labels), abs=1e-6)
 
 
-def test_silhouette_is_scikit_learns():
+def test_silhouette_agrees_with_scikit_learn():
     z, labels = clusters()
     for y in (labels, np.where(np.arange(90) == 4, 3, labels), np.arange(90) // 2):
         assert silhouette(z, y, block=17) == pytest.approx(silhouette_score(z, y), abs=1e-13)
@@ -280,7 +280,7 @@ def test_silhouette_is_scikit_learns():
 
 
 @pytest.mark.parametrize("scale", [2.0**-500, 2.0**500])
-def test_a_report_knows_no_scale(scale):
+def test_a_report_does_not_depend_on_scale(scale):
     z, labels = clusters()
     rng = np.random.default_rng(1)
     head, bias = rng.normal(size=(3, 5)), rng.normal(size=3)
@@ -319,8 +319,8 @@ def test_a_shift_costs_no_more_digits_than_the_features_lose():
 
 
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
-def test_moments_whose_squares_are_numbers_know_no_scale(scale):
-    """Squares and scatter are in the units of the features squared: 1e-12 and 1e12 leave float32 room for them."""
+def test_moments_whose_squares_are_representable_do_not_depend_on_scale(scale):
+    """Squares and scatter have the unit of the squared features: at 1e-12 and 1e12 they still fit in float32."""
     z, w, *_ = example("float32")
 
     @jax.jit

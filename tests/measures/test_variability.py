@@ -300,7 +300,7 @@ def as_printed(z, labels, mean_factor, result_factor):
     return result_factor * np.sum((kappa / lambdas) ** 2)
 
 
-def test_slip_of_the_printed_algorithm_is_not_reproduced(x64):
+def test_the_error_of_the_printed_algorithm_is_not_reproduced(x64):
     z, labels = sample((50,) * 5, 12)
     n, num_classes = 250, 5
     truth = dense(z, labels)
@@ -368,7 +368,7 @@ def test_one_pass_is_reliable_in_float64(x64, spread):
         np.testing.assert_allclose(result.value, truth, rtol=1e-9)
 
 
-def test_one_pass_says_when_it_has_no_digits_left():
+def test_one_pass_reports_when_it_has_no_digits_left():
     verdicts, negative = {}, 0
     for spread in (1e-1, 1e-2, 1e-3, 1e-4):
         for common in (0, 1, 10):
@@ -517,7 +517,7 @@ def test_fewer_samples_than_dimensions(x64):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_features_that_are_no_numbers_are_not_hidden(x64, value):
+def test_nan_features_are_not_hidden(x64, value):
     z, labels = DATA["balanced"]
     z = z.copy()
     z[7, 3] = value
@@ -629,7 +629,7 @@ def test_equi_separation_of_a_geometric_decay(x64):
 
 
 @pytest.mark.parametrize("layers", [[], [0.5], [1, 0, 0.1], [1, -1e-9, 0.1], [1, np.nan, 0.1], [1, np.inf, 0.1]])
-def test_equi_separation_without_an_answer(layers):
+def test_equi_separation_is_nan_where_undefined(layers):
     value, gradient = jax.jit(jax.value_and_grad(equi_separation))(np.array(layers, np.float32))
     assert np.isnan(value)
     if np.isfinite(layers).all():
@@ -682,7 +682,7 @@ def test_errors_name_the_argument_and_what_was_expected():
         (lambda: second_pass_of_other_width(), "features"),
     ],
 )
-def test_shapes_that_do_not_fit_are_told_in_terms_of_the_arguments(call, named):
+def test_errors_about_shapes_name_the_arguments(call, named):
     with pytest.raises(ValueError, match=named):
         call()
 

@@ -26,7 +26,7 @@ def stats():
     return found
 
 
-def test_streamed_moments_are_those_of_the_whole(stats, tmp_path):
+def test_streamed_moments_are_those_of_all_samples(stats, tmp_path):
     expected = ij.class_stats(Z, LABELS, C)
     np.testing.assert_array_equal(stats.counts, np.bincount(LABELS, minlength=C))
     np.testing.assert_allclose(stats.mean, expected.mean, rtol=1e-5, atol=1e-6)
@@ -146,7 +146,7 @@ def test_tiles_are_the_loops_over_pairs(stats, tile):
     assert alone.nc3 is None and alone.unc3_std is None
 
 
-def test_they_are_those_of_few_classes(stats):
+def test_tiles_agree_with_the_functions_for_few_classes(stats):
     kept = np.flatnonzero(KEPT)
     rows = np.isin(LABELS, kept)
     z, labels = Z[rows], np.searchsorted(kept, LABELS[rows])
@@ -196,7 +196,7 @@ def published():
     return z, labels, head
 
 
-def test_the_numbers_of_rhubarbwus_package():
+def test_numbers_agree_with_rhubarbwus_package():
     z, labels, head = published()
     stats = ij.update_vocabulary(ij.vocabulary_stats(12, 5), z, labels)
     found = ij.rhubarbwu_metrics(ij.vocabulary_collapse(stats, head, min_count=1, tile=5))

@@ -52,7 +52,7 @@ def test_keeps_the_newest_and_the_best(tmp_path):
 
 
 def test_every_save_is_made(tmp_path):
-    """None is skipped because the last one is still being written."""
+    """None is skipped because the previous one is still being written."""
     store = Checkpoints(tmp_path, keep=10)
     for step in range(5):
         store.save(step, state(step))
@@ -78,7 +78,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_newest_one_is_skipped(tmp_path, damage):
+def test_a_damaged_newest_checkpoint_is_skipped(tmp_path, damage):
     store = written(tmp_path, [1, 2])
     files = sorted(path for path in (tmp_path / "2" / "default").rglob("*") if path.is_file())
     assert len(files) > 3
@@ -93,7 +93,7 @@ def test_a_damaged_newest_one_is_skipped(tmp_path, damage):
     assert Checkpoints(tmp_path).restore(state())[0] == 2
 
 
-def test_one_that_is_damaged_again_finds_another_name(tmp_path):
+def test_a_second_damaged_checkpoint_gets_another_name(tmp_path):
     store = written(tmp_path, [1, 2])
     (tmp_path / "damaged.2" / "default").mkdir(parents=True)
     for path in (tmp_path / "2" / "default").rglob("*"):
@@ -104,14 +104,14 @@ def test_one_that_is_damaged_again_finds_another_name(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} >= {"1", "damaged.2", "damaged.2.1"}
 
 
-def test_an_unfinished_one_is_ignored(tmp_path):
+def test_an_unfinished_checkpoint_is_ignored(tmp_path):
     store = written(tmp_path, [1])
     (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
     assert Checkpoints(tmp_path).restore(state())[0] == 1 and store.steps() == [1]
 
 
 def test_a_reader_leaves_everything_in_its_place(tmp_path, monkeypatch):
-    """What is damaged is skipped, what its run removes meanwhile looked for anew, a missing folder not made."""
+    """It skips what is damaged, looks again for what the run removes meanwhile, and creates no missing folder."""
     written(tmp_path, [1, 2])
     (tmp_path / "2" / "default" / "_METADATA").write_text("{")
     files = sorted(map(str, tmp_path.rglob("*")))
@@ -133,7 +133,7 @@ def test_a_reader_leaves_everything_in_its_place(tmp_path, monkeypatch):
     assert not (tmp_path / "none").exists()
 
 
-def test_none_can_be_read(tmp_path):
+def test_no_checkpoint_can_be_read(tmp_path):
     store = written(tmp_path, [1])
     for path in (tmp_path / "1" / "default").rglob("*"):
         if path.is_file():
@@ -150,7 +150,7 @@ def test_none_can_be_read(tmp_path):
         (lambda: state()._replace(averages={}), r"averages\.ema\.net\.kernel is float32\[2, 3\] there, absent here"),
     ],
 )
-def test_one_that_does_not_fit_is_refused_and_kept(tmp_path, other, says):
+def test_a_checkpoint_that_does_not_fit_is_refused_and_kept(tmp_path, other, says):
     store = written(tmp_path, [1])
     with pytest.raises(CheckpointError, match=says) as error:
         store.restore(other())
@@ -180,7 +180,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_one(tmp_path, monkeypatch):
 
 
 def test_flipped_bits_are_found(tmp_path, monkeypatch):
-    """In the data that orbax gives back, wherever they were flipped; the checkpoint before is taken."""
+    """Wherever bits flip in the data that orbax returns, they are found, and the previous checkpoint is used."""
     store = written(tmp_path, [1, 2])
     restored = store._manager.restore
 
@@ -212,7 +212,7 @@ def test_facts_are_those_of_the_step_and_old_checkpoints_say_so(tmp_path, monkey
         assert old.restore(state())[0] == 3
 
 
-def test_a_folder_that_is_no_step(tmp_path):
+def test_a_folder_that_is_not_a_step(tmp_path):
     written(tmp_path, [1]).close()
     (tmp_path / "12345678901234567890123").mkdir()
     (tmp_path / "notes.txt").write_text("")
@@ -242,7 +242,7 @@ def test_a_checkpoint_of_another_step_or_with_other_checksums_is_skipped(tmp_pat
 @pytest.mark.parametrize(
     "error", [PermissionError(13, "Permission denied"), ValueError("RESOURCE_EXHAUSTED: open files"), MemoryError()]
 )
-def test_one_that_cannot_be_read_now_is_not_put_aside(tmp_path, monkeypatch, error):
+def test_a_checkpoint_that_cannot_be_read_now_is_not_put_aside(tmp_path, monkeypatch, error):
     store = written(tmp_path, [1, 2])
     monkeypatch.setattr(store._manager, "restore", lambda step, **_: (_ for _ in ()).throw(error))
     with pytest.raises(MemoryError if isinstance(error, MemoryError) else CheckpointError) as raised:

@@ -182,13 +182,13 @@ def test_one_transform_twice_and_statistics_of_one_pass():
         ((View("train", ("weak", "weak")),), "'train' has a transform twice"),
     ],
 )
-def test_arrays_of_one_name_are_refused_when_the_objective_is_built(views, message):
+def test_duplicate_names_of_arrays_are_refused_when_the_objective_is_built(views, message):
     clash = objective(type("Clash", (Objective,), {"views": views}))
     with pytest.raises(ValueError, match=message):
         clash()
 
 
-def test_a_batch_has_views_labels_indices_and_what_else_the_source_knows():
+def test_a_batch_has_views_labels_indices_and_the_other_arrays_of_its_source():
     data = {"train": SOURCE | {"digits": SOURCE["labels"][:, None] * 10, "index_of_mine": jnp.arange(N)}}
     views = (View("train", ("plain", "weak"), 8), View("train", ("plain",), "all", name="everything"))
     batch = draw(data, views, TRANSFORMS, Seeds(), 3)
@@ -240,7 +240,7 @@ def test_a_memory_by_sample():
     assert float(metrics["confident"]) == pytest.approx(np.mean(sure))
 
 
-def test_what_a_loss_does_not_mention_stays():
+def test_what_a_loss_omits_stays_unchanged():
     ctx = context()
     state = init_state(FlexMatch(), Seeds(), ctx)._replace(method=jnp.arange(N))
     after, _ = jax.jit(make_step(ctx, TRANSFORMS))(FlexMatch(remembers=False), state, CONSTANTS, Seeds())
@@ -324,7 +324,7 @@ class VAT(Objective):
 
 
 def test_a_gradient_in_the_input():
-    """The direction is one of the Hessian times the draw: by finite differences, in float64."""
+    """The direction is the Hessian times the draw: compared with finite differences in float64."""
     with jax.enable_x64(True):
         method, ctx = VAT(), context()
         state = jax.tree.map(

@@ -41,7 +41,7 @@ def same(found, expected):
 
 
 def test_rows_of_steps_are_those_that_would_be_drawn(monkeypatch):
-    """From the middle of an epoch, over its end and that of a block of drawn steps, one step or three at once."""
+    """From the middle of an epoch, across its end and that of a block of drawn steps, one step or three at a time."""
     monkeypatch.setattr(feeding, "BLOCK", 4)
     rest = {"few": DATA["few"]}
     with closing(Feed({"pictures": SOURCE}, VIEWS, SEEDS, 12, steps=3)) as feed:

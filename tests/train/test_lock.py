@@ -49,8 +49,8 @@ def test_a_second_run_is_refused_and_a_killed_one_forgotten(tmp_path, holder):
     assert (tmp_path / ".lock").read_text() == ""  # given up
 
 
-def test_a_look_takes_nothing(tmp_path, holder, capsys):
-    """A second command is refused before it reads its data, and one that only checks does not hinder another."""
+def test_checking_the_lock_does_not_take_it(tmp_path, holder, capsys):
+    """A second command is refused before it reads its data; one that only checks does not hinder others."""
     from infojax.main import main
 
     for _ in range(2):
@@ -74,14 +74,14 @@ def test_one_that_has_not_written_its_name_yet_has_the_lock(tmp_path, holder):
         Lock(tmp_path / ".lock")
 
 
-def test_where_there_are_no_locks_a_killed_run_is_no_obstacle(tmp_path, monkeypatch):
+def test_without_file_locks_a_killed_run_is_no_obstacle(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
     monkeypatch.setattr(locks, "BEAT", 0.02)
     (tmp_path / ".lock").write_text(json.dumps({"pid": os.getppid(), "host": platform.node(), "since": "yesterday"}))
     Lock(tmp_path / ".lock").release()
 
 
-def test_where_there_are_no_locks_the_touches_decide(tmp_path, holder, monkeypatch):
+def test_without_file_locks_modification_times_decide(tmp_path, holder, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
     monkeypatch.setattr(locks, "BEAT", 0.3)
     with pytest.raises(InUseError, match=f"process {holder.pid}"):
@@ -108,6 +108,6 @@ def test_a_run_of_another_host_is_alive_while_it_touches_the_file(tmp_path, monk
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": 1}', "\x00\xff", "[" * 10_000])
-def test_a_damaged_lock_is_no_lock(tmp_path, content):
+def test_a_damaged_lock_does_not_count(tmp_path, content):
     (tmp_path / ".lock").write_text(content, encoding="latin-1")
     Lock(tmp_path / ".lock").release()

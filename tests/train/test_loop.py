@@ -39,7 +39,7 @@ def setting(lr=0.05):
 
 
 def weights(run):
-    """An evaluator that yields something exact of the weights."""
+    """An evaluator that yields an exact function of the weights."""
     yield "checksum", float(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(run["raw"].params)))
 
 
@@ -129,8 +129,8 @@ def test_sigterm_saves_and_the_run_continues(tmp_path, whole):
     assert rows_of(tmp_path) == whole[1]
 
 
-def test_sigterm_after_the_last_look_is_passed_on(tmp_path):
-    """It comes while the last checkpoint is written: whoever listened before the loop hears it."""
+def test_sigterm_after_the_last_check_is_passed_on(tmp_path):
+    """If it arrives while the last checkpoint is written, the previous handler receives it."""
     heard = []
 
     class Late(Checkpoints):
@@ -169,7 +169,7 @@ def test_a_non_finite_state_is_never_saved(tmp_path):
 
 
 def lost(steps, runs, what="logits"):
-    """An evaluator by which the network of these runs is not finite from a step on; other values may be nan."""
+    """An evaluator that reports the network of these runs as not finite from a step on; other values may be nan."""
     seen = iter(range(99))
 
     def run(evaluated):
@@ -212,7 +212,7 @@ def test_of_a_group_only_all_networks_that_are_not_finite_end_it(tmp_path):
     assert found == [(0, 0, False), (0, 1, False), (1, 0, False), (1, 1, True), (2, 0, True), (2, 1, True)]
 
 
-def test_networks_that_are_made_of_the_trained_one_end_nothing(tmp_path):
+def test_derived_networks_that_are_not_finite_end_nothing(tmp_path):
     def pruned(networks):
         yield {"run": 0, "sparsity": 0.5, "not_finite": "embedding"}
 
@@ -235,8 +235,8 @@ def test_several_runs_give_a_row_each(tmp_path):
     assert len({row["loss"] for row in rows_of(tmp_path)}) == 6
 
 
-def test_what_evaluations_to_come_will_take_is_told_once(tmp_path, monkeypatch):
-    """After the second, since the first compiles; that of a step, which is told before, does not hold them."""
+def test_the_time_of_coming_evaluations_is_reported_once(tmp_path, monkeypatch):
+    """After the second one, since the first compiles; the time of a step, reported before, does not include them."""
     monkeypatch.setattr(keeper, "TOLD", 3.0)
 
     def slow(run):
@@ -294,7 +294,7 @@ class Kept:
         pass
 
 
-def test_rows_made_of_a_frozen_run_say_so(tmp_path):
+def test_rows_of_a_frozen_run_are_marked(tmp_path):
     """Run 1 becomes NaN or Inf at once; rows computed from it are marked, others are not."""
     ctx, task = setting(), Supervised(batch_size=32)
     seeds = [Seeds(s, s, s) for s in range(2)]
@@ -317,7 +317,7 @@ def test_rows_made_of_a_frozen_run_say_so(tmp_path):
 
 
 def test_a_fed_run_is_the_same_run(tmp_path, whole):
-    """Also where it stops in the middle of an epoch, and continues with several steps per call."""
+    """Also if it stops in the middle of an epoch and continues with several steps per call."""
     task = Supervised(batch_size=32)
 
     def fed(until, **options):
@@ -348,7 +348,7 @@ class Decoder(nn.Module):
 
 
 def test_an_evaluator_may_train(tmp_path, whole):
-    """Decoders are trained by the same loop inside an evaluator; the run around them does not notice."""
+    """The same loop trains decoders inside an evaluator, without any effect on the run around it."""
     outer = setting()
     decoder = as_net(Decoder(), jax.ShapeDtypeStruct((2, 16), jnp.float32))
     ctx = Context(outer.nets | {"decoder": decoder}, {"main": Optimizer(sgd(0.1))}, outer.facts, frozen=("net",))
@@ -373,7 +373,7 @@ def test_an_evaluator_may_train(tmp_path, whole):
 
 
 def test_sigterm_while_an_evaluator_trains(tmp_path, whole):
-    """The inner loop ends at once: what was measured of the step is dropped, and measured anew by who continues."""
+    """The inner loop ends at once; the rows of this step are dropped, and measured anew when the run continues."""
     outer, task = setting(), Supervised(batch_size=32)
     step, came = make_step(outer, VIEWS), []
 
@@ -411,7 +411,7 @@ def test_every(interval, total, due):
 
 
 def test_evaluations_become_closer_towards_the_end():
-    """TorchSSL's 5,000 steps until 80% and then 1,000, in thousandths of its 2^20 steps."""
+    """TorchSSL's every 5,000 steps until 80%, then every 1,000, in thousandths of its 2^20 steps."""
     due = [step for step in range(21) if every(5, 20, late=1, late_from=0.8)(step)]
     assert due == [0, 5, 10, 15, 16, 17, 18, 19, 20]
     assert [step for step in range(21) if every(0, 20, late=1, late_from=0.8)(step)] == []

@@ -73,7 +73,7 @@ def assert_close(actual, expected, rtol=1e-12):
 
 
 def test_layer_decay():
-    """0.5^(3 - l) of two blocks; all of it, the weight decay too, which tokens and positions do not have."""
+    """0.5^(3 - l) for two blocks scales the whole update, weight decay included, which tokens and positions lack."""
     leaf = {"kernel": np.ones((2, 2)), "bias": np.ones(2)}
     first = {"token": np.ones((1, 1, 2)), "position": np.ones((1, 3, 2)), "patches": leaf}
     params = {
@@ -220,7 +220,7 @@ def test_linspace_cosine():
 
 
 def test_sgd_decays_vectors_where_it_is_asked_to():
-    """As PyTorch's SGD with one group of parameters: CoOp's and CoCoOp's."""
+    """As PyTorch's SGD with a single parameter group, which CoOp and CoCoOp use."""
     params = {"b": jnp.array([1.0, -2.0])}
     zero = {"b": jnp.zeros(2)}
     for decayed, factor in ((None, 1 - 0.1 * DECAY), (optim.matrices, 1.0)):

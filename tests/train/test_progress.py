@@ -88,8 +88,8 @@ def test_a_terminal_gets_one_line(monkeypatch):
     assert jax.process_index() == 0
 
 
-def test_networks_of_others_weights_beat_but_are_not_shown(tmp_path):
-    """A long evaluation keeps the heartbeat; what it measures between two networks is not the run's accuracy."""
+def test_evaluations_of_derived_networks_keep_the_heartbeat_but_are_not_shown(tmp_path):
+    """A long evaluation keeps the heartbeat; the accuracy it reports for other networks is not the run's."""
     stream = io.StringIO()
     progress, folder = Progress(10, 2, stream), RunFolder(tmp_path, {})
     with progress.shown(folder):
@@ -110,7 +110,7 @@ class Closed(io.StringIO):
 
 
 @pytest.mark.parametrize("stream", [Closed(), None])
-def test_nobody_who_reads_is_no_reason_to_stop(stream, monkeypatch, tmp_path):
+def test_a_closed_terminal_is_no_reason_to_stop(stream, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stderr", stream)
     progress, folder = Progress(10), RunFolder(tmp_path, {})
     with progress.shown(folder):

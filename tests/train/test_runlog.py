@@ -80,7 +80,7 @@ def test_a_message_names_the_first_keys_of_many(tmp_path):
         RunFolder(tmp_path, CONFIG | {f"k{i}": i for i in range(8)} | {"k8": 1, "k9": 1, "l": 1})
 
 
-def test_a_folder_where_nothing_was_done_is_free(tmp_path):
+def test_a_folder_without_output_is_free(tmp_path):
     RunFolder(tmp_path, CONFIG)
     RunFolder(tmp_path, CONFIG | {"seed": 5})
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 5
@@ -102,10 +102,10 @@ def test_what_does_not_matter_may_differ(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.json", ".lock", "report.html", "checkpoints", "figures"])
-def test_something_else_in_the_place_of_what_a_run_writes(tmp_path, name):
+def test_other_files_where_a_run_writes(tmp_path, name):
     kind = "folder" if "." not in name else "regular file"
     (tmp_path / name).touch() if kind == "folder" else (tmp_path / name).mkdir()
-    with pytest.raises(RunFolderError, match=f"{name} is no {kind}, and the run writes one"):
+    with pytest.raises(RunFolderError, match=f"{name} is not a {kind}, where the run writes one"):
         RunFolder(tmp_path, CONFIG)
 
 
@@ -119,7 +119,7 @@ def test_a_folder_that_was_removed_does_not_come_back(tmp_path):
     run.close()
 
 
-def test_status_is_replaced_whole(tmp_path):
+def test_status_is_replaced_atomically(tmp_path):
     run = RunFolder(tmp_path, CONFIG)
     for step in (1, 2):
         run.status(step=step, state="training")
@@ -159,8 +159,8 @@ def test_tensorboard_shows_the_rows_and_no_others(tmp_path):
     assert [row["step"] for row in read_rows(tmp_path)] == [0, 0, 1, 1, 2, 2]
 
 
-def test_what_a_checkpoint_remembers_of_the_folder(tmp_path):
-    """Lost or changed rows, another config, a missing config: each is one line, and nothing continues."""
+def test_what_a_checkpoint_records_of_the_folder(tmp_path):
+    """Lost or changed rows, another config, a missing config: each gives one line, and the run does not continue."""
     with RunFolder(tmp_path, CONFIG) as run:
         run.continue_from(-1)
         for step in range(6):
@@ -187,7 +187,7 @@ def test_what_a_checkpoint_remembers_of_the_folder(tmp_path):
     grown = continued()
     assert grown["rows"][0] == len((tmp_path / "metrics.jsonl").read_bytes()) > facts["rows"][0]
     continued(facts={})  # a checkpoint of before
-    with pytest.raises(RunFolderError, match="checkpoint 5 is of a run with another config than config.json now says"):
+    with pytest.raises(RunFolderError, match="checkpoint 5 was written with another config than config.json now holds"):
         continued(facts=facts | {"config": 1})
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     (tmp_path / "config.json").unlink()
@@ -213,7 +213,7 @@ def test_a_key_below_one_that_may_differ(tmp_path):
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_rows_that_would_go_nowhere_are_refused(tmp_path, replaced):
-    """An open file outlives its name: without a look at the folder rows would be lost in silence."""
+    """An open file outlives its name: without checking the folder, rows would be lost in silence."""
     run = RunFolder(tmp_path / "run", {})
     run.row("train", 1, loss=1.0)
     run.flush()
@@ -239,7 +239,7 @@ def test_closing_does_not_hide_what_ended_the_run(tmp_path, monkeypatch):
 
 
 def test_what_comes_after_a_checkpoint_is_dropped_and_counted(tmp_path):
-    """Whatever it is: rows of steps before, rows twice, lines that are no rows. The time that was spent stays."""
+    """Whatever it is: rows of earlier steps, duplicates, lines that are not rows. The timing row stays."""
     with RunFolder(tmp_path, CONFIG) as run:
         run.continue_from(-1)
         run.row("train", 5, loss=0.5)
@@ -253,10 +253,10 @@ def test_what_comes_after_a_checkpoint_is_dropped_and_counted(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == rows
 
 
-def test_a_folder_that_is_no_run_or_half_a_run(tmp_path):
-    """What is there is not replaced: the config of another program, rows without a config, rows without checkpoints."""
+def test_a_folder_that_is_not_a_run_or_an_incomplete_one(tmp_path):
+    """Existing files are not replaced: the config of another program, rows without config, rows without checkpoints."""
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
-    with pytest.raises(RunFolderError, match="config.json belongs to no run .there is no env.json next to it"):
+    with pytest.raises(RunFolderError, match="config.json was not written by a run, as env.json is missing"):
         RunFolder(tmp_path, CONFIG)
     assert (tmp_path / "config.json").read_text() == '{"architectures": ["BertModel"]}'
     with RunFolder(tmp_path / "run", CONFIG) as run:

@@ -1,4 +1,4 @@
-"""UDA: sharpened soft labels of the weak view for the strong one."""
+"""UDA: sharpened soft labels of the weak view supervise the strong view."""
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,9 @@ class UDA(SemiSupervised):
     """CE(labelled) + weight mean 1[max p >= threshold] CE(z_strong, softmax(z_weak / temperature)).
 
     Attributes:
-      tsa: training signal annealing: labelled samples whose largest probability is above a schedule are left out of
-        the labelled loss (TorchSSL); "none" by default, as in the table.
+      tsa: training signal annealing, as in TorchSSL: labelled samples whose largest probability is above a threshold
+        that rises by this schedule from about 1 / C to 1 are left out of the labelled loss. "none" by default, as in
+        the published table.
     References:
       Xie et al. 2020; TorchSSL models/uda.
     """

@@ -1,4 +1,4 @@
-"""Virtual adversarial training: the output is smooth in the direction that changes it most."""
+"""Virtual adversarial training: the output is smoothed in the direction in which it changes most."""
 
 from functools import partial
 
@@ -16,11 +16,11 @@ class VAT(SemiSupervised):
     """CE(labelled) + weight ramp(k) KL(sg p(x) || p(x + r)) + entropy_weight H(p(x)).
 
     r = radius d / |d|, d = H u: the Hessian H of the divergence at r = 0 applied to a random direction u, one step of
-    the power iteration. It is computed exactly; the codes take a finite difference of 1e-6, which float32 rounds to
-    noise.
+    the power iteration. The product H u is exact here; the published codes take a finite difference of 1e-6, which is
+    lost in the rounding of float32.
 
     Attributes:
-      radius: of the perturbation, in units of the normalised samples.
+      radius: norm of the perturbation r, in units of the normalised samples.
     References:
       Miyato et al. 2018; TorchSSL models/vat.
     """
@@ -50,13 +50,15 @@ class VAT(SemiSupervised):
 
 
 def kl(log_p: jax.Array, nets: Nets, x: jax.Array, r: jax.Array) -> jax.Array:
-    """mean KL(p || softmax z(x + r))."""
+    """The mean over samples of KL(p || softmax z(x + r)), 0-d, for log p (n, C), x and r (n, H, W, channels)."""
     return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(apart(nets, x + r).logits)), -1))
 
 
 def unit(d: jax.Array) -> jax.Array:
-    """Each sample of d divided by its norm, 0 where that is 0; as its largest entry is scaled to 1 first, nothing
-    underflows."""
+    """Each sample of d (n, ...) divided by its norm; a sample of zeros stays zero.
+
+    The largest entry is scaled to 1 first, so that no square underflows.
+    """
     axes = tuple(range(1, d.ndim))
     largest = jnp.max(jnp.abs(d), axes, keepdims=True)
     d = d / jnp.where(largest > 0, largest, 1)
