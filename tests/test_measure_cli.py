@@ -517,7 +517,7 @@ def test_no_candidate(capsys):
 
 def test_a_checkpoint_is_named_as_one(capsys):
     np.savez("net.npz", **{"0.weight": np.ones((8, 4), "f4"), "2.weight": np.ones((3, 8), "f4")})
-    assert refused(capsys, "net.npz").endswith("'GLOB' for several; if these are the weights of a network, pass --weights")
+    assert refused(capsys, "net.npz").endswith("for several; if these are the weights of a network, pass --weights")
 
 
 def test_two_candidates_for_the_labels(capsys, data):

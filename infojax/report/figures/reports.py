@@ -142,7 +142,8 @@ def depth_figure(reports: Mapping[str, Report]) -> Drawn:
         if "nc1" in keys:
             for row, value in zip(rows, draw_fit(axis, x, [r["nc1"] for r in rows]), strict=True):
                 row["nc1_fit"] = float(value)
-        legend_inside(axis, *axis.get_legend_handles_labels(), also=limits_of(x, lines))
+        handles, labels = axis.get_legend_handles_labels()
+        legend_inside(axis, handles, labels, limits_of(x, lines))
         draw_limits(axis, x, lines)
         every = slice(None, None, -(-len(x) // 16))
         axis.set_xticks(x[every], names[every], **turn)
@@ -168,7 +169,8 @@ def trajectory_figure(steps: Sequence[float], reports_by_layer: Mapping[str, Seq
         if min(steps) >= 0 and max(steps) > 0:  # as during training
             scale_time(axis, "symlog", min(step for step in steps if step > 0), max(steps))
         if not split:
-            legend_inside(axis, *axis.get_legend_handles_labels(), also=limits_of(list(steps), lines))
+            handles, labels = axis.get_legend_handles_labels()
+            legend_inside(axis, handles, labels, limits_of(list(steps), lines))
         draw_limits(axis, list(steps), lines)
     if split:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)

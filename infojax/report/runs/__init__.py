@@ -47,7 +47,8 @@ def write_table(name: str, folders: Iterable[str | Path], out: str | Path, selec
     from infojax.report.runs import beside, by_class, error_rates, few_shot, published
 
     histories = [read_history(folder) for folder in folders]
-    figures, drawn = Path(out) / "figures", []
+    figures = Path(out) / "figures"
+    drawn: list[str] = []
     if name in beside.STUDIES:
         found = beside.grids(name, histories)
     elif name == "crossmodal":
