@@ -57,6 +57,9 @@ class Program:
         (["images", "--classes", "0"], "argument --classes: '0': expected a whole number"),
         (["images", "--classes", "9", "--images", "3"], "expected one for each of the 9 classes"),
         (["images", "--out", __file__], "is a file, expected a folder"),
+        (["peers", "--only", "CoOp"], "--only is for the bench pods and images, and peers has none"),
+        (["pods", "--json", "-", "--only", "GPT"], "--only GPT: expected a part of supervised, WRN-28-2; "),
+        (["images", "--json", "-", "--only", "GPT"], "--only GPT: expected reading or training"),
     ],
 )
 def test_what_is_refused_before_the_long_work(argv, says, capsys):

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from infojax.bench import torch_images
+from infojax.commands import UsageError
 from infojax.data import open_dataset, stream, use_workers
 from infojax.data.images import decode
 from infojax.tasks import load, selfsup
@@ -80,7 +82,7 @@ def images_per_second(read: Callable[[np.ndarray], Any], count: int, total: int,
 
 
 def reading(root: Path, size: int, count: int, batch: int) -> Iterator[dict[str, Any]]:
-    """Images/s of the stream with threads and with processes, compared with Pillow in a process pool and PyTorch."""
+    """Images/s of the stream with threads and with processes, compared with Pillow, PyTorch and torchvision."""
     source: Any = open_dataset("folder", root, size=size).split("train")
     count, cores = min(count, len(source) - batch), len(os.sched_getaffinity(0))
     each = partial(decode, size=size)
@@ -108,33 +110,12 @@ def reading(root: Path, size: int, count: int, batch: int) -> Iterator[dict[str,
                 lambda rows: list(pool.map(each, [paths[i] for i in rows], chunksize=16)), count, len(source), batch
             ),
         )
+    order = np.random.default_rng(0).permutation(len(source))[: count + batch].tolist()
     with suppress(ImportError):
-        import torch
-
-        data: Any = _Pictures(source.paths, each)
-        order = np.random.default_rng(0).permutation(len(source))[: count + batch].tolist()
-        loader = iter(
-            torch.utils.data.DataLoader(
-                torch.utils.data.Subset(data, order), batch, num_workers=cores, multiprocessing_context="spawn"
-            )
-        )
-        next(loader)
-        begun = time.perf_counter()
-        found = sum(len(x) for x in loader)
-        yield row("torch DataLoader, Pillow", found / (time.perf_counter() - begun))
-
-
-class _Pictures:
-    """A data set for torch.utils.data."""
-
-    def __init__(self, paths, each):
-        self.paths, self.each = paths, each
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, i):
-        return self.each(self.paths[i])
+        rate = torch_images.loading(torch_images.Pictures(source.paths, each), order, batch, cores)
+        yield row("torch DataLoader, Pillow", rate)
+        pictures = torch_images.torchvision_pictures(root / "train", size)
+        yield row("torch DataLoader, torchvision", torch_images.loading(pictures, order, batch, cores))
 
 
 def config_of(name: str, root: Path, size: int, batch: int, steps: int) -> Any:
@@ -172,13 +153,16 @@ def training(root: Path, size: int, batch: int, steps: int) -> Iterator[dict[str
 
 
 def run(
-    quick: bool = False, out: str = "", classes: int | None = None, images: int | None = None
+    quick: bool = False, out: str = "", classes: int | None = None, images: int | None = None, only: str = ""
 ) -> Iterator[dict[str, Any]]:
     """Rows about writing, reading and training.
 
     Args:
+      only: "reading" or "training"; both by default.
       out: folder of the pictures, which is kept; a temporary one by default.
     """
+    if only not in ("", "reading", "training"):
+        raise UsageError(f"--only {only}: expected reading or training")
     classes, images = classes or (10 if quick else 1000), images or (400 if quick else 20_000)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(out or temporary).expanduser()
@@ -192,5 +176,7 @@ def run(
             "kind": "written", "images": images, "classes": classes, "gb": size / 1e9,
             "kb_an_image": size / 1e3 / images, "seconds": time.perf_counter() - begun if not there else None,
         }  # fmt: skip
-        yield from reading(root, 64 if quick else 224, 320 if quick else 2000, 64)
-        yield from training(root, 32 if quick else 64, 8 if quick else 16, 4 if quick else 8)
+        if only != "training":
+            yield from reading(root, 64 if quick else 224, 320 if quick else 2000, 64)
+        if only != "reading":
+            yield from training(root, 32 if quick else 64, 8 if quick else 16, 4 if quick else 8)

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from infojax import parallel
 from infojax.bench.collectives import bytes_moved, collectives
+from infojax.commands import UsageError
 from infojax.measures import trace
 from infojax.measures.estimate import COMPRESSED, _pack
 from infojax.measures.operators import ROWS, WHOLE, HeadRows
@@ -207,6 +208,7 @@ PROGRAMS: dict[str, tuple[Callable[[], Study], Callable[[int], int]]] = {  # nam
     "MAE, ViT-B/16, 4096 at once": (partial(selfsupervised, "mae", "mae_base", 224), lambda chips: 4096),
     "CoOp, 1,000 classes": (partial(coop, 1000), lambda chips: max(32, chips)),
 }
+NAMES = (*PROGRAMS, "forward pass, ResNet-50", "evaluators, 50k samples")
 V5E = {"flops": 197e12, "memory": 819e9, "links": 200e9, "network": 6.4e12 / 8 / 256}  # of one chip, per second
 SLICE = 256  # chips connected by links; several slices communicate over the data centre network
 PODS = ("v5e:2x4", "v5e:16x16")
@@ -240,23 +242,19 @@ def row(name: str, topology: str, program: Any, chips: int, **more: Any) -> dict
     }  # fmt: skip
 
 
-def programs(mesh: Mesh, topology: str) -> dict[str, Callable[[], Iterator[dict[str, Any]]]]:
-    """Name -> what compiles it and yields its rows."""
-
-    def training(name, study, batch):
+def compiled_rows(name: str, topology: str) -> Iterator[dict[str, Any]]:
+    """The rows of one of `NAMES`."""
+    mesh = topology_mesh(topology)
+    if name in PROGRAMS:
+        study, batch = PROGRAMS[name]
         size = batch(mesh.size)
         program, parameters = compiled_step(study(), mesh, size)
         yield row(name, topology, program, mesh.size, batch=size, parameters=parameters)
-
-    def forward():
-        yield row("forward pass, ResNet-50", topology, forward_step(mesh), mesh.size, batch=512)
-
-    def measures():
-        for name, program in measured(mesh):
-            yield row(f"{name}, 50k samples", topology, program, mesh.size)
-
-    steps = {name: partial(training, name, *of) for name, of in PROGRAMS.items()}
-    return {**steps, "forward pass": forward, "evaluators, 50k samples": measures}
+    elif name == "forward pass, ResNet-50":
+        yield row(name, topology, forward_step(mesh), mesh.size, batch=512)
+    else:
+        for stage, program in measured(mesh):
+            yield row(f"{stage}, 50k samples", topology, program, mesh.size)
 
 
 def run(quick: bool = False, only: str = "") -> Iterator[dict[str, Any]]:
@@ -264,9 +262,12 @@ def run(quick: bool = False, only: str = "") -> Iterator[dict[str, Any]]:
 
     Args:
       only: compiles the programs of which "name on pod" contains this text, in any case.
+    Raises:
+      UsageError: no program does.
     """
-    for topology in PODS[:1] if quick else PODS:
-        mesh = topology_mesh(topology)
-        chosen = [f for name, f in programs(mesh, topology).items() if only.lower() in f"{name} on {topology}".lower()]
-        for compiled in chosen[:1] if quick else chosen:
-            yield from compiled()
+    known = [(name, topology) for topology in PODS for name in NAMES]
+    chosen = [pair for pair in known if only.lower() in " on ".join(pair).lower()]
+    if not chosen:
+        raise UsageError(f"--only {only}: expected a part of {'; '.join(NAMES)}, or of one on {' or '.join(PODS)}")
+    for name, topology in chosen[:1] if quick else chosen:
+        yield from compiled_rows(name, topology)
