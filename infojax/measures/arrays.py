@@ -36,7 +36,10 @@ SINGLE_LOGIT = (
 
 
 def as_float(x: ArrayLike, name: str = "array") -> jax.Array:
-    """x as a JAX array of its own float dtype, at least float32; integers and booleans get the default float dtype."""
+    """x as a JAX array of its own float dtype, at least float32; integers and booleans get the default float dtype.
+
+    Any shape. Raises TypeError for complex arrays and ValueError for what `as_array` or `rounded` refuse.
+    """
     return jnp.asarray(_as_float(as_array(x, name), name))
 
 
@@ -54,7 +57,7 @@ def _as_float(x, name):
 
 
 def as_host_rows(z: ArrayLike, name: str = "features") -> AnyArray:
-    """`as_rows`, kept in NumPy without a copy where the whole computation may stay there: see `stays_on_host`."""
+    """`as_rows` of z (N, D), kept in NumPy without a copy where all may be computed there: see `stays_on_host`."""
     z = as_array(z, name)
     if not stays_on_host(z):
         return as_rows(z, name)
@@ -62,7 +65,7 @@ def as_host_rows(z: ArrayLike, name: str = "features") -> AnyArray:
 
 
 def as_rows(z: ArrayLike, name: str = "features") -> jax.Array:
-    """z as a float (N, D) array; raises ValueError for any other rank."""
+    """z as a float (N, D) array, see `as_float`; raises ValueError for any other rank."""
     return _rows(as_float(z, name), name)
 
 
@@ -116,7 +119,9 @@ def as_labels(labels: ArrayLike, n: int | None = None, name: str = "labels") -> 
 
 
 def warn_of_unknown_classes(labels: ArrayLike, num_classes: int) -> None:
-    """Warns of labels of num_classes and more, which count in no measure; negative ones mark samples to leave out."""
+    """Warns of labels (any shape) of num_classes and more, which no measure counts; negative ones mark samples to leave
+    out. Only concrete labels on the CPU are looked at.
+    """
     labels = as_array(labels, "labels")
     if on_host(labels) and np.max(np.asarray(labels), initial=0) >= num_classes:
         above = int(np.sum(np.asarray(labels) >= num_classes))
@@ -188,7 +193,7 @@ def as_square(k: ArrayLike, name: str = "gram") -> jax.Array:
 
 
 def check_not_negative(x: AnyArray, name: str, rounding: float = 0.0) -> None:
-    """Raises ValueError if x is concrete and has an entry below -rounding."""
+    """Raises ValueError if x (any shape) is concrete and has an entry below -rounding; traced arrays pass."""
     if on_host(x) and (least := np.min(np.asarray(x), initial=0)) < -rounding:
         raise ValueError(f"{name} must not be negative; its least entry is {least:.6g}")
 
@@ -228,7 +233,10 @@ def whole_number(value: Any, name: str, least: int | None = None, most: int | No
 
 
 def number(value: Any, name: str, expected: str, fits: Callable[[float], bool] = lambda x: True) -> Any:
-    """The value if it satisfies `fits`, else ValueError; traced numbers are not checked."""
+    """A scalar for which `fits` is true, returned as given; ValueError "`name` must be `expected`" otherwise.
+
+    Traced numbers are not checked.
+    """
     if isinstance(value, jax.core.Tracer):
         return value
     try:
@@ -243,12 +251,12 @@ def number(value: Any, name: str, expected: str, fits: Callable[[float], bool] =
 
 
 def positive(value: Any, name: str) -> Any:
-    """A number above zero, else ValueError; traced numbers are not checked."""
+    """A finite number above zero, returned as given, else ValueError; traced numbers are not checked."""
     return number(value, name, "a positive number", lambda x: 0 < x < np.inf)
 
 
 def flag(value: Any, name: str) -> Any:
-    """True or False, possibly traced; else ValueError."""
+    """A bool, int or 0-d array, possibly traced, returned as given; ValueError for anything else."""
     if isinstance(value, bool | np.bool_ | int) or (isinstance(value, np.ndarray | jax.Array) and value.shape == ()):
         return value
     raise ValueError(f"{name} must be True or False; got {described(value)}")
@@ -300,7 +308,7 @@ def stays_on_host(*arrays: Any) -> bool:
 
 
 def matmul(a: AnyArray, b: AnyArray) -> jax.Array:
-    """a @ b in full precision. Concrete CPU arrays use NumPy's BLAS, about 1.7 times faster than XLA's there."""
+    """A B for a (n, k), b (k, m) in full precision. On concrete CPU arrays NumPy's BLAS, 1.7 times as fast as XLA."""
     if on_host(a, b):
         with np.errstate(all="ignore"):  # infinite input gives nan without a warning, as in jax
             return jax.device_put(np.matmul(np.asarray(a), np.asarray(b)))
@@ -308,27 +316,27 @@ def matmul(a: AnyArray, b: AnyArray) -> jax.Array:
 
 
 def total(x: Any, axis: str | None = None) -> Any:
-    """x summed over the devices of a mapped axis across which the samples are split; x itself if axis is None."""
+    """x (any shape) summed over the devices of a mapped axis that splits the samples; x itself if axis is None."""
     return x if axis is None else jax.lax.psum(x, axis)
 
 
 @jax.jit
 def safe_sqrt(x: AnyArray) -> jax.Array:
-    """sqrt(x) for x > 0; 0 with derivative 0 for x <= 0 (where plain sqrt has an infinite one); nan for nan."""
+    """sqrt(x) elementwise for x > 0; 0 with derivative 0 for x <= 0 (plain sqrt has an infinite one); nan for nan."""
     zero = x <= 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 @jax.jit
 def safe_divide(a: JaxArrayLike, b: AnyArray, otherwise: JaxArrayLike = 0.0) -> jax.Array:
-    """a / b for b > 0; `otherwise` with derivative 0 for b <= 0; nan for nan."""
+    """a / b elementwise, with broadcasting, for b > 0; `otherwise` with derivative 0 for b <= 0; nan for nan."""
     zero = b <= 0
     return jnp.where(zero, otherwise, a / jnp.where(zero, 1, b))
 
 
 @jax.jit
 def not_negative(value: jax.Array, noise: float | jax.Array = np.inf) -> jax.Array:
-    """The value with negative rounding errors set to zero; its derivatives are unchanged.
+    """The value (any shape) with negative rounding errors set to zero; its derivatives are unchanged.
 
     Values below -noise are not rounding errors and are kept.
     """
@@ -341,7 +349,7 @@ def host_view(a: AnyArray) -> AnyArray:
 
 
 def product(*factors: AnyArray) -> jax.Array:
-    """Product of several matrices, in the cheapest order."""
+    """A_1 A_2 ... of matrices (n_i, n_{i+1}), in full precision and in the order of fewest operations."""
     return jnp.linalg.multi_dot(factors, precision="highest")
 
 
@@ -361,6 +369,6 @@ def power_of_two(largest: jax.Array) -> jax.Array:
 
 @jax.jit
 def normalised(x: AnyArray) -> tuple[jax.Array, jax.Array]:
-    """x / s and s, the power of two nearest to the largest absolute value in x."""
+    """x / s, of the shape of x, and s (0-d), the power of two nearest to the largest absolute value of x."""
     s = power_of_two(jnp.max(jnp.abs(jax.lax.stop_gradient(x)), initial=0))
     return x / s, s

@@ -22,7 +22,14 @@ SHORT = 4  # mean rows per chain up to which one call for all chains of a block 
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples that count: the rows z[order], or z itself, with labels, and weights unless all are one."""
+    """The samples that count: rows z[order], or z itself if `order` is None, in the order of `labels`.
+
+    Attributes:
+      z: (N, D) all samples.
+      order: (M,) indices into z of those that count, or None for all of them.
+      labels: (M,) in [0, num_classes).
+      weights: (M,) positive, or None if all are one.
+    """
 
     z: np.ndarray
     order: np.ndarray | None
@@ -54,7 +61,7 @@ class Samples:
         cores.shared(work, [parts[i : i + share] for i in range(0, len(parts), share)])
 
     def by_class(self) -> "Samples":
-        """The same samples in ascending order of their labels."""
+        """The same samples with `labels` ascending; samples of one class keep their order."""
         if (self.labels[1:] >= self.labels[:-1]).all():
             return self
         # 16-bit integers are sorted by radix, in a tenth of the time.
@@ -73,7 +80,7 @@ class Samples:
 
 
 def samples(z: AnyArray, labels: AnyArray, weights: AnyArray, num_classes: int) -> Samples:
-    """`Samples` of z (N, D), labels (N,) and weights (N,), which are on the host."""
+    """`Samples` of z (N, D), labels (N,) and weights (N,) on the host: label in [0, num_classes) and weight above 0."""
     z, labels, weights = (np.asarray(x) for x in (z, labels, weights))
     counted = (labels >= 0) & (labels < num_classes) & (weights > 0)
     order = None if counted.all() else np.flatnonzero(counted)
@@ -127,7 +134,11 @@ def _run_sums(rows: np.ndarray, starts: np.ndarray, out: np.ndarray) -> np.ndarr
 
 
 def values_around(x: Samples, mean: np.ndarray, *values: Callable[..., np.ndarray]) -> np.ndarray:
-    """(k, C) sums over the samples of each class of w f(deviations, labels, rows) for each f of values."""
+    """(k, C) sums over the samples of each class of w f(deviations, labels, rows), for the k functions f of `values`.
+
+    A function gets a block of m samples: their deviations from `mean` (C, D), (m, D); labels (m,); rows (m, D). It
+    returns (m,).
+    """
     found = np.empty((len(values), len(x.labels)), x.z.dtype)
 
     def add(part: slice, rows: np.ndarray, buffer: np.ndarray) -> None:
@@ -142,12 +153,15 @@ def values_around(x: Samples, mean: np.ndarray, *values: Callable[..., np.ndarra
 
 
 def squares_of(rows: np.ndarray, *_: Any) -> np.ndarray:
-    """||d||^2 of each row."""
+    """||d||^2 (M,) of each row d (M, D); further arguments, as `values_around` passes them, are ignored."""
     return np.linalg.vecdot(rows, rows)
 
 
 def squares(x: Samples, count: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """(C,) weighted sums of squared distances to the class means `exact` (C, D)."""
+    """(C,) sums over the samples of each class of w ||z - mu_c||^2, for class means `exact` and weights `count` (C,).
+
+    The means (C, D) are in float64; negative rounding errors become zero.
+    """
     mean = exact.astype(x.z.dtype)
     (found,) = values_around(x, mean, squares_of)
     # About the unrounded mean, since the rounding would show in a collapsed class.
@@ -163,12 +177,12 @@ class Root:
     pieces: tuple[np.ndarray, ...]
 
     def energies(self, rows: np.ndarray, *_: Any) -> np.ndarray:
-        """||T^T d||^2 of each row d."""
+        """||T^T d||^2 (M,) of each row d (M, D); further arguments, as `values_around` passes them, are ignored."""
         return np.sum([squares_of(rows[:, : len(piece)] @ piece) for piece in self.pieces], axis=0)
 
 
 def root_of(inverse: np.ndarray, width: int = 64) -> Root:
-    """`Root` of T (D, r): a triangular one takes half of the products."""
+    """`Root` of T (D, r). A square triangular T is kept in groups of `width` columns: half of the products."""
     dim, rank = inverse.shape
     if dim != rank or np.tril(inverse, -1).any():
         return Root((inverse,))

@@ -56,7 +56,7 @@ def _weighted_density(k, w):
 
 @jax.jit
 def used_block(k: jax.Array, w: jax.Array) -> jax.Array:
-    """K with zeros in the rows and columns of weight zero, scaled by a power of two to entries near one."""
+    """K (n, n), zero in rows and columns of zero weight w (n,), over a power of two: its entries are near one."""
     unused = (w[:, None] <= 0) | (w[None, :] <= 0)
     return arrays.normalised(jnp.where(unused, 0, k))[0]
 
@@ -68,7 +68,7 @@ def smaller_density(u: jax.Array, p: jax.Array) -> jax.Array:
 
 @jax.jit
 def weighted(u: jax.Array, p: jax.Array) -> jax.Array:
-    """Rows sqrt(p_i) u_i."""
+    """Rows sqrt(p_i) u_i (N, D) of u (N, D) and p (N,): factors A of the density A^T A."""
     return u * arrays.safe_sqrt(p)[:, None]
 
 
@@ -133,7 +133,7 @@ def _gap(a, b):
 
 
 def log_divided(a: jax.Array, b: jax.Array) -> jax.Array:
-    """(log a - log b) / (a - b), 1 / a for a = b."""
+    """(log a - log b) / (a - b) elementwise for positive a, b, without cancellation; 1 / a for a = b."""
     a, b = jnp.minimum(a, b), jnp.maximum(a, b)
     r, log_ratio, equal = _gap(a, b)
     return jnp.where(equal, 1, log_ratio / r) / b
@@ -250,7 +250,7 @@ def matrix_entropy_from_gram(k: ArrayLike, *, alpha: float = 1.0, weights: Array
 
 
 def singular_values(a: AnyArray) -> jax.Array:
-    """Singular values of a, those at rounding level set to exactly zero."""
+    """Descending singular values (min(n, m),) of a (n, m), those at rounding level exactly zero; nan if not finite."""
     if arrays.on_host(a):
         a = np.asarray(a)
         if not np.isfinite(a).all():

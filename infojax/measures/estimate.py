@@ -37,8 +37,12 @@ STORED = 2**27
 class Effort(NamedTuple):
     """How much work an estimate may take.
 
-    tolerance: half the requested width of [lower, upper], nats. confidence: that the true value lies in it. seed: of
-    the random vectors. vectors: maximum number of them. exact_side: matrices up to this size are decomposed.
+    Attributes:
+      tolerance: half the requested width of [lower, upper], nats.
+      confidence: probability that the true value lies in it.
+      seed: of the random vectors.
+      vectors: maximum number of them.
+      exact_side: matrices of up to this many rows are decomposed.
     """
 
     tolerance: float = 5e-3
@@ -82,6 +86,7 @@ class InterplayEstimate(NamedTuple):
 
     @property
     def values(self) -> Interplay:
+        """The values without their intervals, an `Interplay` of 0-d arrays."""
         plain = (x.value if isinstance(x, Estimate) else x for x in self)
         return Interplay(*map(jax.device_put, plain))
 
@@ -297,7 +302,9 @@ def packed(
 
 
 def entropy_of_rows(rows: jax.Array, effort: Effort, samples: float, compiled: Compiled = on_one_device) -> Estimate:
-    """H of the density B^T B of weighted rows: exact from the smaller Gram matrix, or estimated."""
+    """H of the density B^T B of weighted rows B (N, D), nats: exact from the smaller Gram matrix if its side is at most
+    `exact_side`, else estimated. `samples` sets the rounding error of the exact one.
+    """
     if min(rows.shape) <= effort.exact_side:
         return _computed(spectra.smaller_gram(rows), samples)
     one = jnp.ones((1, 1), rows.dtype)
@@ -339,7 +346,12 @@ def assembled(
     num_samples: float | jax.Array,
     num_classes_present: float | jax.Array,
 ) -> InterplayEstimate:
-    """`InterplayEstimate` of the three entropies: intervals add up, standard errors add in quadrature."""
+    """`InterplayEstimate` of the three entropies: intervals add up, standard errors add in quadrature.
+
+    Args:
+      features, head, joint: entropies, nats.
+      mean_energy, num_samples, num_classes_present: scalars, as in `Interplay`.
+    """
     mi = total_of((1, features), (1, head), (-1, joint))
     smaller, larger = sorted((features, head), key=lambda e: e.value)
     difference = total_of((1, larger), (-1, smaller))

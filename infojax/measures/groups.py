@@ -154,7 +154,7 @@ def _entropies(z, w, alpha, convention):
 
 
 def entropy_of_rows(u: jax.Array, p: jax.Array, alpha: float, convention: str) -> jax.Array:
-    """H_alpha of sum_i p_i u_i u_i^T in the named convention; 0-d."""
+    """H_alpha of sum_i p_i u_i u_i^T in the named convention, for unit rows u (n, D) and p (n,); 0-d, nats."""
     a = entropy.weighted(u, p)
     if not convention.startswith("information_flow"):
         return entropy.entropy_of_density(spectra.smaller_gram(a), alpha, len(u))
@@ -214,7 +214,7 @@ def _summary(values, w, dim, normalization, confidence):
 
 
 def over_groups(values: jax.Array, counted: jax.Array, confidence: Any) -> GroupEntropy:
-    """`GroupEntropy` of values (P,), of which `counted` (P,) count."""
+    """`GroupEntropy` of the values (P,) of P groups, those with `counted` (P,) true; nan where they are too few."""
     number = jnp.sum(counted).astype(values.dtype)
     kept = jnp.where(counted, values, 0)
     mean = arrays.safe_divide(jnp.sum(kept), number)

@@ -20,8 +20,7 @@ from infojax.measures.moments import ClassStats
 from infojax.measures.stats_arguments import takes_stats
 
 Number: TypeAlias = float | jax.Array
-# Density of the features, factors of the classes and their owners, unit head rows, class probabilities, mean direction,
-# number of samples as reported, and number of terms summed.
+# The arguments of `assemble`, in its order.
 Ingredients: TypeAlias = tuple[jax.Array, AnyArray, AnyArray, jax.Array, jax.Array, jax.Array, Number, Number]
 
 
@@ -100,7 +99,7 @@ def interplay(
 def interplay_and_spectra(
     z: ArrayLike, labels: ArrayLike, head: ArrayLike, *, weights: ArrayLike | None = None, center: bool = False
 ) -> tuple[Interplay, tuple[jax.Array, ...]]:
-    """`interplay`, and the eigenvalues of its three densities: features, head, both."""
+    """`interplay`, and the ascending eigenvalues of its three densities: features, head, both."""
     return assemble_with_spectra(*ingredients(z, labels, head, weights, center))
 
 
@@ -112,7 +111,11 @@ def ingredients(
     center: bool = False,
     route: str | None = None,
 ) -> Ingredients:
-    """The arguments of `assemble`."""
+    """The arguments of `assemble`; z (N, D), labels (N,), head (C, D) and the others as `interplay` takes them.
+
+    Raises:
+      ValueError: shapes do not fit, unknown route.
+    """
     z, center = arrays.as_host_rows(z), arrays.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
@@ -156,7 +159,13 @@ def _directions_in_numpy(z, labels, head, weights, center):
 def weighted_directions(
     z: jax.Array, labels: jax.Array, head: jax.Array, weights: jax.Array, center: bool, axis: str | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Unit rows, their probabilities, labels in range, unit head rows, class probabilities, mean direction."""
+    """What an interplay is made of, from z (N, D), labels and weights (N,), head (C, D) of one dtype.
+
+    Returns:
+      Unit rows (N, D), their probabilities (N,), labels (N,) in [0, C), unit head rows (C, D), class probabilities (C,)
+      and the mean direction (D,), the last two over all devices of the mapped axis `axis`. A sample of no known class
+      or of a class whose head row is zero has probability zero.
+    """
     w, head_live = spectra.unit_rows(head)
     known = (labels >= 0) & (labels < len(head))
     labels = jnp.where(known, labels, 0)
@@ -184,14 +193,19 @@ def interplay_from_stats(stats: ClassStats, head: ArrayLike) -> Interplay:
 
 
 def ingredients_of_stats(stats: ClassStats, head: ArrayLike) -> Ingredients:
-    """The arguments of `assemble`, from streamed moments."""
+    """The arguments of `assemble` from `ClassStats` of the unit rows, scatter="class", and the head (C, D)."""
     second, unit_head, class_p, mean, total = class_moments(stats, arrays.as_rows(head, "head"))
     return jnp.sum(second, axis=0), *factors_of_moments(second), unit_head, class_p, mean, total, total
 
 
 @jax.jit
 def class_moments(stats: ClassStats, head: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Class second moments of trace class_p, unit head rows, class_p, mean direction, number of samples."""
+    """What an interplay needs of `ClassStats` of the unit rows, scatter="class", and the head (C, D).
+
+    Returns:
+      Second moments (C, D, D) of the classes, of trace class_p; unit head rows (C, D); class_p (C,), which sums to one;
+      mean direction (D,); number of samples, 0-d. Classes whose head row is zero do not count.
+    """
     w, head_live = spectra.unit_rows(head.astype(stats.mean.dtype))
     assert stats.scatter is not None  # checked by the callers
     second = stats.scatter + stats.count[:, None, None] * stats.mean[:, :, None] * stats.mean[:, None, :]
@@ -215,7 +229,15 @@ def assemble(
     num_samples: Number,
     samples: Number,
 ) -> Interplay:
-    """`Interplay` from a density of the features, factors of the classes, head rows and class frequencies."""
+    """`Interplay` from the parts of its three densities.
+
+    Args:
+      features: a density of the features, (D, D) or (N, N).
+      factors: rows b (K, D), of which those of class c have the sum of b b^T over the samples of c.
+      owner: (K,) class of each row.
+      unit_head, class_p, mean: (C, D), (C,) and (D,), see `weighted_directions`.
+      num_samples: as reported in `Interplay`; samples: number of terms summed, which sets the rounding error.
+    """
     densities = _densities(features, factors, owner, unit_head, class_p)
     entropies = spectra.in_turn(lambda rho: entropy_of_density(rho, 1, samples, unit_head.dtype), *densities)
     return _interplay_of(*entropies, class_p, mean, num_samples)
@@ -231,7 +253,7 @@ def assemble_with_spectra(
     num_samples: Number,
     samples: Number,
 ) -> tuple[Interplay, tuple[jax.Array, ...]]:
-    """The same numbers, and the eigenvalues of the three densities; not to be differentiated."""
+    """What `assemble` returns, and the ascending eigenvalues of the three densities; not to be differentiated."""
     found = spectra.in_turn(spectra.eigenvalues, *_densities(features, factors, owner, unit_head, class_p))
     entropies = [entropy_of_spectrum(w, samples) for w in found]
     return _interplay_of(*entropies, class_p, mean, num_samples), found

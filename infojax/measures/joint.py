@@ -30,7 +30,16 @@ def _pair_entropies(
 def pair_densities(
     z1: ArrayLike, z2: ArrayLike, center: bool = False, weights: ArrayLike | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Densities of G1, G2 and G1 o G2 over the samples that have a direction in both sets, on their smaller sides."""
+    """Densities of G1, G2 and G1 o G2 over the samples that have a direction in both sets, on their smaller sides.
+
+    Args:
+      z1, z2: (N, D1) and (N, D2) features of the same samples.
+      center, weights: as `joint_entropy` takes them.
+    Returns:
+      Square matrices of sides min(N, D1), min(N, D2), min(N, D1 D2).
+    Raises:
+      ValueError: z1 and z2 differ in rows.
+    """
     z1, z2 = arrays.as_rows(z1, "z1"), arrays.as_rows(z2, "z2")
     if z1.shape[0] != z2.shape[0]:
         raise ValueError(
@@ -70,7 +79,7 @@ def _pair_entropies_from_gram(
 def mi_of(
     h1: jax.Array, h2: jax.Array, joint: jax.Array, alpha: float = 1.0, noise: float | jax.Array = np.inf
 ) -> jax.Array:
-    """MI of two entropies and their joint one; for alpha = 1, rounding errors of up to `noise` below 0 become 0."""
+    """MI = H1 + H2 - H12 from 0-d entropies; for alpha = 1, rounding errors of up to `noise` below 0 become 0."""
     value = h1 + h2 - joint
     return arrays.not_negative(value, noise) if alpha == 1 else value
 
@@ -78,7 +87,7 @@ def mi_of(
 def mir_of(
     h1: jax.Array, h2: jax.Array, joint: jax.Array, alpha: float = 1.0, noise: float | jax.Array = np.inf
 ) -> jax.Array:
-    """MIR of two entropies and their joint one; nan where an entropy is zero."""
+    """MIR = (H1 + H2 - H12) / min(H1, H2) from 0-d entropies, `alpha` and `noise` as in `mi_of`; nan if one is zero."""
     return arrays.safe_divide(mi_of(h1, h2, joint, alpha, noise), jnp.minimum(h1, h2), jnp.nan)
 
 
@@ -88,7 +97,7 @@ def _noise(k):
 
 
 def hdr_of(h1: jax.Array, h2: jax.Array) -> jax.Array:
-    """HDR of two entropies; nan where both are zero."""
+    """HDR = |H1 - H2| / max(H1, H2) from 0-d entropies; nan where both are zero."""
     return arrays.safe_divide(jnp.abs(h1 - h2), jnp.maximum(h1, h2), jnp.nan)
 
 
@@ -167,15 +176,24 @@ def joint_entropy_from_gram(
 def mutual_information_from_gram(
     k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None
 ) -> jax.Array:
-    """Matrix mutual information of two Gram matrices; see `mutual_information` and `joint_entropy_from_gram`."""
+    """Matrix mutual information of two (n, n) Gram matrices, 0-d, nats; see `mutual_information`.
+
+    Arguments and errors as of `joint_entropy_from_gram`.
+    """
     return mi_of(*_pair_entropies_from_gram(k1, k2, alpha, weights), alpha, _noise(k1))
 
 
 def mir_from_gram(k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None) -> jax.Array:
-    """MIR of two Gram matrices, for instance Theorem 3's G(W) and G(M); see `mir`, `joint_entropy_from_gram`."""
+    """MIR of two (n, n) Gram matrices, for instance Theorem 3's G(W) and G(M); 0-d, see `mir`.
+
+    Arguments and errors as of `joint_entropy_from_gram`.
+    """
     return mir_of(*_pair_entropies_from_gram(k1, k2, alpha, weights), alpha, _noise(k1))
 
 
 def hdr_from_gram(k1: ArrayLike, k2: ArrayLike, *, alpha: float = 1.0, weights: ArrayLike | None = None) -> jax.Array:
-    """HDR of two Gram matrices, for instance Theorem 3's G(W) and G(M); see `hdr`, `joint_entropy_from_gram`."""
+    """HDR of two (n, n) Gram matrices, for instance Theorem 3's G(W) and G(M); 0-d, see `hdr`.
+
+    Arguments and errors as of `joint_entropy_from_gram`.
+    """
     return hdr_of(*_pair_entropies_from_gram(k1, k2, alpha, weights)[:2])

@@ -76,6 +76,7 @@ class ClassStats:
 
     @property
     def num_classes(self) -> int:
+        """The number of classes C, those without samples included."""
         return self.mean.shape[0]
 
     def update(self, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> "ClassStats":
@@ -151,7 +152,11 @@ def _add(*terms):
 
 
 def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
-    """num_classes, or the largest label plus one if the labels are concrete."""
+    """num_classes, checked; or if None, the largest of the concrete labels (any shape) plus one, at least 1.
+
+    Raises:
+      ValueError: num_classes is not a positive integer or too large for the memory; labels are traced or too large.
+    """
     if num_classes is not None:
         number = arrays.whole_number(num_classes, "num_classes", 1)
         check_size(number, 0, None, 4)  # before labels are compared with it as 32-bit integers
@@ -180,7 +185,11 @@ def checked_samples(z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None) 
 def samples_around(
     stats: ClassStats, z: ArrayLike, labels: ArrayLike, weights: ArrayLike | None
 ) -> tuple[AnyArray, AnyArray, AnyArray]:
-    """`checked_samples` for a pass around the means of `stats`, in the wider of the two dtypes."""
+    """`checked_samples` for a pass around the means (C, D) of `stats`, in the wider of the two dtypes.
+
+    Raises:
+      ValueError: z has other columns than the statistics, or as `checked_samples`.
+    """
     z, labels, w = checked_samples(z, labels, weights)
     if not arrays.on_host(*jax.tree.leaves(stats)):
         z, labels, w = map(jnp.asarray, (z, labels, w))

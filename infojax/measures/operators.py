@@ -80,11 +80,12 @@ class HeadRows:
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of A and of its products."""
         return self.rows.dtype
 
     @property
     def ids(self) -> jax.Array:
-        """Sample indices of all vector entries; negative where the row is zero."""
+        """(entries,) indices of the samples of all vector entries; negative where the row is zero."""
         live = jnp.any(self.rows != 0, axis=2)
         return jnp.where(live, self.sample, -1).reshape(-1)
 
@@ -148,14 +149,16 @@ class Pairs:
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of A and of its products."""
         return self.a.dtype
 
     @property
     def ids(self) -> jax.Array:
+        """As `HeadRows.ids`, (n,)."""
         return jnp.where(jnp.any(self.a != 0, axis=1) & jnp.any(self.v != 0, axis=1), self.sample, -1)
 
     def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
-        """A x = rows of A diag V^T with M = sum_i x_i a_i v_i^T (D1, D2), column by column."""
+        """A x for x (n, columns): rows of A diag V^T with M = sum_i x_i a_i v_i^T (D1, D2), column by column."""
 
         def column(x):
             m = total(_einsum("nd,ne->de", self.a, self.v * x[:, None]), axis)
@@ -164,7 +167,7 @@ class Pairs:
         return jax.lax.map(column, x.T).T
 
     def squared_norm(self, axis: str | None = None) -> jax.Array:
-        """nan, since it would need all pairs."""
+        """nan (0-d), since tr A^2 would need all pairs."""
         return jnp.full((), jnp.nan, self.a.dtype)
 
 
@@ -185,18 +188,22 @@ class Matrix:
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of A and of its products."""
         return self.rows.dtype
 
     @property
     def ids(self) -> jax.Array:
+        """As `HeadRows.ids`, (n,)."""
         return jnp.where(jnp.any(self.rows != 0, axis=1), self.sample, -1)
 
     def apply(self, x: jax.Array, axis: str | None = None) -> jax.Array:
+        """A x for x (n, columns), the entries of this device."""
         if axis is not None:
             x = jax.lax.all_gather(x, axis, tiled=True)
         return _einsum("nm,mp->np", self.rows, x)
 
     def squared_norm(self, axis: str | None = None) -> jax.Array:
+        """tr A^2 (0-d) over all devices."""
         return total(jnp.sum(self.rows * self.rows), axis)
 
 

@@ -108,7 +108,7 @@ def add_cka_moments(first: CKAMoments, second: CKAMoments) -> CKAMoments:
 
 
 def linear_cka_from_moments(moments: CKAMoments, *, debiased: bool = False) -> jax.Array:
-    """`linear_cka` from the `CKAMoments` of all samples."""
+    """`linear_cka` (0-d) from the `CKAMoments` of all samples; TypeError for anything else."""
     if not isinstance(moments, CKAMoments):
         raise TypeError(f"moments must be CKAMoments, as cka_moments makes them; got {arrays.described(moments)}")
     return _cka_of_moments(moments, _static_flag(debiased, "debiased"))

@@ -95,7 +95,10 @@ def _lengths(rows, s):
 
 
 def same_classifier(head: ArrayLike | None, bias: ArrayLike | None, s: jax.Array) -> tuple[Any, Any]:
-    """Head and bias at a moderate scale that classify features divided by s as before; None stays None."""
+    """Head (C, D) and bias (C,) over powers of two, which classify z / s as they classify z; None stays None.
+
+    s: 0-d, the power of two by which the features were divided.
+    """
     if head is None:
         return None, bias
     head = arrays.as_rows(head, "head")

@@ -23,7 +23,7 @@ MODERATE = (2.0**-24, 2.0**24)
 
 @jax.jit
 def normalised_stats(stats: ClassStats) -> tuple[ClassStats, jax.Array]:
-    """`ClassStats` of features divided by s, and s, the power of two nearest to the largest entry of a class mean."""
+    """`ClassStats` of features divided by s, and s (0-d), the power of two nearest to a class mean's largest entry."""
     mean, s = arrays.normalised(stats.mean)
     # Not / s / s, which XLA turns into / (s s), which overflows.
     inverse = 1 / s
@@ -40,13 +40,15 @@ def first_pass(
     scatter: str | None = None,
     squares: bool = True,
 ) -> tuple[AnyArray, ClassStats, jax.Array]:
-    """z / s, its `ClassStats`, and s, the power of two nearest to the largest entry of the samples that count.
+    """z / s (N, D), its `ClassStats`, and s (0-d), the power of two nearest to the largest entry of samples that count.
 
     Concrete arrays on the CPU stay in NumPy; with moderate entries they are not copied, and s = 1.
 
     Args:
       z, labels, num_classes, weights, scatter: as `class_stats` takes them.
       squares: False if they are not needed; they may then be zeros.
+    Raises:
+      ValueError: as `class_stats`.
     """
     given, (z, labels, w) = labels, moments.checked_samples(z, labels, weights)
     num_classes = moments.infer_num_classes(given, num_classes)
@@ -67,7 +69,10 @@ def first_pass(
 
 @partial(jax.jit, static_argnums=3)
 def divided_samples(z: jax.Array, labels: jax.Array, w: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
-    """z / s and s, the power of two nearest to the largest entry of the samples that count, in a compiled program."""
+    """z / s (N, D) and s (0-d), the power of two nearest to the largest entry of the samples that count; compiled.
+
+    labels, w: (N,). A sample counts with a label in [0, num_classes) and a weight above zero.
+    """
     counted = ((labels >= 0) & (labels < num_classes) & (w > 0))[:, None]
     s = arrays.power_of_two(jnp.max(jnp.where(counted, jnp.abs(z), 0), initial=0))
     return z / s, s

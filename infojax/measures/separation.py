@@ -72,7 +72,7 @@ def cdnv(
 @takes_stats
 @jax.jit
 def davies_bouldin_from_sums(stats: ClassStats, distance: ArrayLike) -> jax.Array:
-    """Davies-Bouldin index from `ClassStats` and the sums `SecondPass.distance`; see `davies_bouldin`."""
+    """`davies_bouldin` (0-d) from `ClassStats` and `SecondPass.distance` (C,), sums of w ||z - mu_c|| of each class."""
     stats, s = scale.normalised_stats(stats)
     present = stats.count > 0
     spread = arrays.safe_divide(distance / s, stats.count)

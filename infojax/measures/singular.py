@@ -33,7 +33,10 @@ def singular_values(
 def spectrum_of(
     z: ArrayLike, center: bool = False, weights: ArrayLike | None = None, exact: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    """`singular_values` over a power of two, and that power: their squares neither under- nor overflow."""
+    """`singular_values` (min(N, D),) over a power of two, and that power (0-d): squares do not under- or overflow.
+
+    Arguments as of `singular_values`; ValueError where `center` is traced or not a flag.
+    """
     z = arrays.as_rows(z)
     if isinstance(center, jax.core.Tracer):
         raise ValueError("center is traced, but must be a static True or False: jit with static_argnames='center'")
@@ -51,7 +54,10 @@ def spectrum_of(
 
 
 def centered_rows(z: Any, w: Any, xp: Any) -> Any:
-    """Rows minus their weighted mean; zero if they differ from it only by rounding or have weight zero."""
+    """Rows (N, D) minus their mean with weights w (N,); zero where they differ by rounding only or have weight zero.
+
+    xp: numpy or jax.numpy, in which to compute.
+    """
     total = xp.sum(w)
     mean = xp.sum(w[:, None] * z, axis=0) / xp.where(total > 0, total, 1)
     largest = xp.max(xp.abs(z), initial=0)

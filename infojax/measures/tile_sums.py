@@ -8,7 +8,7 @@ from infojax.measures.arrays import ArrayLike, power_of_two
 
 
 class Rows:
-    """Chosen rows of an array, minus a center and over a scale, a tile at a time and in float32."""
+    """The rows source[kept] of an array (N, D), `tile` at a time, in float32: minus a center (D,) and over a scale."""
 
     def __init__(self, source: ArrayLike, kept: np.ndarray, tile: int) -> None:
         self.source, self.kept, self.tile = source, kept, tile
@@ -29,7 +29,7 @@ class Rows:
         return (self[i] for i in range(len(self)))
 
     def average(self) -> np.ndarray:
-        """The mean of the rows."""
+        """(D,) mean of the rows as they come, in float64; zeros if there are none."""
         total = sum((np.sum(rows, axis=0, dtype=np.float64) for rows in self), np.zeros(np.shape(self.source)[1]))
         return np.asarray(total / max(len(self.kept), 1))
 
@@ -48,6 +48,7 @@ class Sums:
         self.pilot, self.first, self.second, self.number = 0.0, 0.0, 0.0, 0
 
     def add(self, first: float, second: float, number: int) -> None:
+        """Adds `number` numbers x, whose sums of x - pilot and of (x - pilot)^2 are `first` and `second`."""
         self.first, self.second, self.number = self.first + first, self.second + second, self.number + number
 
     def about_mean(self) -> None:
@@ -60,9 +61,11 @@ class Sums:
             self.pilot = pilot
 
     def mean(self) -> float:
+        """Mean of all numbers; nan if there are none."""
         return self.pilot + self.first / self.number if self.number else float("nan")
 
     def std(self) -> float:
+        """Standard deviation sqrt(mean of (x - mean)^2); nan if there are no numbers or the sums have overflowed."""
         if not self.number or not np.isfinite(self.second):
             return float("nan")
         return float(np.sqrt(max(self.second / self.number - (self.first / self.number) ** 2, 0.0)))

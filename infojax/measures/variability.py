@@ -44,6 +44,7 @@ NC1_CONVENTIONS = MappingProxyType({
 
 
 def nc1_convention(name: str) -> Convention:
+    """The `Convention` of a name in `NC1_CONVENTIONS`; ValueError for any other."""
     if not isinstance(name, str) or name not in NC1_CONVENTIONS:
         raise ValueError(f"convention must be one of {', '.join(NC1_CONVENTIONS)}; got {arrays.described(name)}")
     return NC1_CONVENTIONS[name]
@@ -62,14 +63,14 @@ def centered_means(stats: ClassStats, kind: str) -> jax.Array:
 
 
 def mean_rounding(stats: ClassStats) -> jax.Array:
-    """The rounding error of a class mean: smaller differences are zero."""
+    """The rounding error of a class mean, 4 eps max_c ||mu_c|| (0-d): smaller differences count as zero. Constant."""
     eps = jnp.finfo(stats.mean.dtype).eps
     largest = jnp.max(jnp.sum(stats.mean**2, axis=1), initial=0)
     return jax.lax.stop_gradient(4 * eps * arrays.safe_sqrt(largest))
 
 
 def significant(rows: jax.Array, noise: float | jax.Array) -> jax.Array:
-    """The rows, with those no longer than `noise`, which are rounding errors, set to exactly zero."""
+    """The rows (C, D), those no longer than `noise` (0-d), which are rounding errors, set to exactly zero."""
     zero = jnp.sum(rows * rows, axis=1, keepdims=True) <= noise**2
     return jnp.where(zero, 0, rows)
 
@@ -125,7 +126,7 @@ def _factor_and_noise(stats, convention):
 
 
 def energies(inverse: jax.Array, deviation: jax.Array) -> jax.Array:
-    """||T^T d||^2 of each row d."""
+    """||T^T d||^2 (N,) of each row d of `deviation` (N, D), for T (D, r)."""
     return _squared_lengths(arrays.matmul(deviation, inverse))
 
 
@@ -189,7 +190,7 @@ def nc1_from_energy(energy: ArrayLike, stats: ClassStats, *, convention: str = "
 
 
 def has_between(stats: ClassStats, rule: Convention) -> jax.Array:
-    """Whether S_B is not zero: at least two classes have samples and their means differ."""
+    """Whether S_B is not zero (0-d boolean): at least two classes have samples, and their means differ."""
     spread = jnp.sum(between_factor(stats, rule) ** 2)
     return (jnp.sum(stats.count > 0) > 1) & (spread > mean_rounding(stats) ** 2)
 
