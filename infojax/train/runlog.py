@@ -103,6 +103,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
+        """The path of the rows."""
         return self.folder / "metrics.jsonl"
 
     def facts(self) -> dict[str, Any]:
@@ -203,6 +204,7 @@ class RunFolder:
             outputs.write(self.folder / "status.json", json.dumps({"time": round(time.time(), 3), **values}))
 
     def close(self) -> None:
+        """Puts the rows on the disk and closes all files; the folder is not written any more."""
         rows, board, self._rows, self._board = self._rows, self._board, None, None
         try:
             if rows is not None:

@@ -34,6 +34,7 @@ class VAT(SemiSupervised):
     unlabelled = {"weak": "weak"}
 
     def draws(self, key, batch, ctx):
+        """Standard normal directions, one per unlabelled sample, of the shape of the images."""
         return jax.random.normal(key, batch["unlabelled"].views["weak"].shape)
 
     def loss(self, nets, state, constants, batch, draws, ctx):
@@ -50,13 +51,15 @@ class VAT(SemiSupervised):
 
 
 def kl(log_p: jax.Array, nets: Nets, x: jax.Array, r: jax.Array) -> jax.Array:
-    """mean KL(p || softmax z(x + r))."""
+    """Mean over samples of KL(p || softmax z(x + r)), for log_p (n, C) and r of the shape of x."""
     return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - jax.nn.log_softmax(apart(nets, x + r).logits)), -1))
 
 
 def unit(d: jax.Array) -> jax.Array:
-    """Each sample of d divided by its norm, 0 where that is 0; as its largest entry is scaled to 1 first, nothing
-    underflows."""
+    """Each sample of d (n, ...) divided by its norm, 0 where that is 0.
+
+    Its largest entry is scaled to 1 first, so that nothing underflows.
+    """
     axes = tuple(range(1, d.ndim))
     largest = jnp.max(jnp.abs(d), axes, keepdims=True)
     d = d / jnp.where(largest > 0, largest, 1)
