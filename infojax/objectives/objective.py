@@ -88,7 +88,7 @@ class Objective:
         return ()
 
     def draws(self, key: jax.Array, batch: Batches, ctx: Context) -> Any:
-        """What the method draws at random besides its views, arrays in a pytree: mixing coefficients, masks, directions."""
+        """Arrays (a pytree) that the method draws besides its views: mixing coefficients, masks, directions."""
         return ()
 
     def update(
