@@ -44,7 +44,14 @@ def _reflected(i, size):
 
 
 def strong(key: jax.Array, images: jax.Array, *, num_operations: int = 3, pad: int = 4, flip: bool = True) -> jax.Array:
-    """TorchSSL's strong view: RandAugment and Cutout on the whole image first, then an independent `weak`."""
+    """TorchSSL's strong view: RandAugment and Cutout on the whole image first, then an independent `weak`.
+
+    Args:
+      images: (N, H, W, channels) uint8.
+      num_operations: of RandAugment, per image; pad, flip: as of `weak`.
+    Returns:
+      (N, H, W, channels) uint8.
+    """
     key_operations, key_cutout, key_weak = jax.random.split(key, 3)
     images = cutout(key_cutout, randaugment(key_operations, images, num_operations))
     return weak(key_weak, images, pad=pad, flip=flip)

@@ -242,6 +242,11 @@ class Encoded:
         raise NotImplementedError
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `Source.read`.
+
+        Raises:
+          DataError: a file cannot be decoded, or its size has changed.
+        """
         files, names, labels = self.encoded(indices)
         decoded = decode_all(self._decode, files, names)
         for name, pixels in zip(names, decoded, strict=True):

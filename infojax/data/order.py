@@ -32,7 +32,7 @@ def order(key: jax.Array, step: int | jax.Array, batch_size: int, num_samples: i
 
 
 def order_with_replacement(key: jax.Array, step: int | jax.Array, batch_size: int, num_samples: int) -> jax.Array:
-    """Samples drawn uniformly and independently, as TorchSSL's loaders do; arguments as for `order`."""
+    """(B,) int32 samples drawn uniformly and independently, as TorchSSL's loaders do; arguments as of `order`."""
     _check(batch_size, num_samples)
     return jax.random.randint(jax.random.fold_in(key, step), (batch_size,), 0, num_samples, jnp.int32)
 

@@ -52,11 +52,11 @@ class Records(Encoded):
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Read from every record on first use, without decoding pictures."""
+        """(N,) int32, read from every record on first use, without decoding pictures."""
         return self.labels_at(np.arange(len(self)))
 
     def labels_at(self, indices: np.ndarray) -> np.ndarray:
-        """The labels of some records, read in blocks."""
+        """Labels (n,) of the records `indices` (n,), read in blocks."""
         if "labels" in vars(self):
             return self.labels[indices]
         return np.concatenate([self._rows(indices[a : a + 1000])[1] for a in range(0, len(indices), 1000)])

@@ -88,6 +88,7 @@ class Joined:
 
     @property
     def labels(self) -> np.ndarray:
+        """(N,) labels of both sources, one after the other."""
         return np.concatenate([part.labels for part in self.parts])
 
     def __len__(self) -> int:

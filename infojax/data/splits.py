@@ -50,7 +50,13 @@ def labelled(dataset: Dataset, num_labels: int, seed: int, *, protocol: str = "t
 
 
 def balanced(labels: np.ndarray, num_labels: int, num_classes: int, seed: int) -> np.ndarray:
-    """num_labels / C samples of each class without replacement, classes in order, by NumPy's legacy generator."""
+    """Indices (num_labels,) of num_labels / C samples of each class without replacement, classes in order.
+
+    Drawn by NumPy's legacy generator, as TorchSSL does. Negative labels (N,) are never chosen.
+
+    Raises:
+      DataError: num_labels is not a multiple of C, or a class has too few samples.
+    """
     each, rest = divmod(num_labels, num_classes)
     counts = np.bincount(labels[labels >= 0], minlength=num_classes)
     if rest or not 1 <= each <= counts.min():

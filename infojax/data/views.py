@@ -90,7 +90,7 @@ class Draws(NamedTuple):
 
 
 def draw_views(key: jax.Array, n: int, height: int, width: int, recipe: Recipe) -> Draws:
-    """The `Draws` of n samples of height x width pixels."""
+    """The `Draws` of n samples of height x width pixels, by a `Recipe`."""
     keys = jax.random.split(key, 5)
     box = _boxes(keys[0], n, height, width, recipe)
     shares = jnp.array([recipe.flip, recipe.jitter_share, recipe.grey, recipe.blur, recipe.solarise], jnp.float32)
@@ -240,10 +240,10 @@ def luminance(x: jax.Array) -> jax.Array:
 
 
 def jitter(x: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
-    """Brightness, contrast, saturation and hue of each image changed by its factors, in its order; see `Draws`.
+    """Brightness, contrast, saturation and hue of x (n, H, W, channels) changed.
 
-    Brightness, contrast and saturation blend with black, the mean luminance, and the luminance of each pixel:
-    base + factor (x - base). Saturation and hue leave a single channel alone.
+    factors, order: (n, 4), see `Draws`. Brightness, contrast and saturation blend with black, the mean luminance, and
+    the luminance of each pixel: base + factor (x - base). Saturation and hue leave a single channel alone.
     """
     colours = x.shape[-1] == 3
 
@@ -305,5 +305,5 @@ def gaussian_blur(x: jax.Array, sigma: jax.Array, radius: int) -> jax.Array:
 
 
 def solarise(x: jax.Array) -> jax.Array:
-    """255 - x where x is 128 or more."""
+    """255 - x where x (any shape) is 128 or more, else x."""
     return jnp.where(x >= 128, 255 - x, x)

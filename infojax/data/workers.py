@@ -48,7 +48,7 @@ class Workers:
         self._threads = ThreadPoolExecutor(count, "infojax-workers")  # each waits for one process
 
     def decode_all(self, decode: Callable, files: Sequence[Any], names: Sequence[str]) -> list[np.ndarray]:
-        """decode(file, name) of each, in order.
+        """decode(file, name) of each, in order: (H, W, channels) pixels.
 
         Raises:
           DataError: from decoding, or a worker ended.
@@ -111,7 +111,9 @@ def decode_all(decode: Callable, files: Sequence[Any], names: Sequence[str]) -> 
     """decode(file, name) of each, in order: in processes after `use_workers`, else in threads.
 
     Args:
-      files: paths, or contents of files.
+      files: paths, or contents of files; names: what to call them in errors.
+    Returns:
+      (H, W, channels) pixels of each.
     Raises:
       DataError: from decoding.
     """

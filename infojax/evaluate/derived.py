@@ -35,7 +35,7 @@ def looking(
 
 @jax.jit
 def between(first: Any, second: Any, weight: float | jax.Array) -> Any:
-    """(1 - weight) first + weight second, leaf by leaf; exact at both ends."""
+    """(1 - weight) first + weight second, leaf by leaf of two trees of equal shapes; exact at both ends."""
     return jax.tree.map(lambda a, b: (1 - weight) * a + weight * b, first, second)
 
 

@@ -113,7 +113,10 @@ def view_lidar(
 
 
 def between_grams(k1: jax.Array, k2: jax.Array, kind: str = "") -> Row:
-    """Mutual information and joint entropy of orders 1 and 2 of two Gram matrices; `kind` is appended to the names."""
+    """("name", value) of mutual information and joint entropy, alpha = 1 and 2, of (n, n) Gram matrices; nats.
+
+    `kind` is appended to the names; without one, the effective ranks of both matrices follow.
+    """
     for alpha, order in ((1, ""), (2, "_alpha_2")):
         h1, h2 = (matrix_entropy_from_gram(k, alpha=alpha) for k in (k1, k2))
         joint = joint_entropy_from_gram(k1, k2, alpha=alpha)
@@ -130,7 +133,10 @@ def correlated(z: jax.Array) -> jax.Array:
 
 
 def divergences(k1: jax.Array, k2: jax.Array) -> Row:
-    """Jensen-Shannon divergences between the two branches: of the matrices, by their eigenspaces, of their spectra."""
+    """("name", value) of Jensen-Shannon divergences between two (n, n) Gram matrices; nats.
+
+    Of the matrices, by their eigenspaces, and of their spectra.
+    """
     for divergence in (matrix_jsd, eigenspace_jsd, spectrum_jsd):
         yield divergence.__name__, float(divergence(k1, k2))
 

@@ -127,7 +127,9 @@ def as_labels(labels: ArrayLike, n: int | None = None, name: str = "labels") -> 
 
 
 def warn_of_unknown_classes(labels: ArrayLike, num_classes: int) -> None:
-    """Warns of labels of num_classes and more, which count in no measure; negative ones mark samples to leave out."""
+    """Warns of labels (any shape) of num_classes and more, which no measure counts; negative ones mark samples to leave
+    out. Only concrete labels on the CPU are looked at.
+    """
     labels = as_array(labels, "labels")
     if on_host(labels) and np.max(np.asarray(labels), initial=0) >= num_classes:
         above = int(np.sum(np.asarray(labels) >= num_classes))
@@ -243,7 +245,10 @@ def whole_number(value: Any, name: str, least: int | None = None, most: int | No
 
 
 def number(value: Any, name: str, expected: str, fits: Callable[[float], bool] = lambda x: True) -> Any:
-    """The value if it satisfies `fits`, else ValueError; traced numbers are not checked."""
+    """A scalar for which `fits` is true, returned as given; ValueError "`name` must be `expected`" otherwise.
+
+    Traced numbers are not checked.
+    """
     if isinstance(value, jax.core.Tracer):
         return value
     try:
@@ -326,7 +331,7 @@ def matmul(a: AnyArray, b: AnyArray) -> jax.Array:
 
 
 def total(x: Any, axis: str | None = None) -> Any:
-    """x summed over the devices of a mapped axis across which the samples are split; x itself if axis is None."""
+    """x (any shape) summed over the devices of a mapped axis that splits the samples; x itself if axis is None."""
     return x if axis is None else jax.lax.psum(x, axis)
 
 
@@ -347,7 +352,7 @@ def safe_divide(a: JaxArrayLike, b: AnyArray, otherwise: JaxArrayLike = 0.0) -> 
 
 @jax.jit
 def not_negative(value: jax.Array, noise: float | jax.Array = np.inf) -> jax.Array:
-    """The value with negative rounding errors set to zero; its derivatives are unchanged.
+    """The value (any shape) with negative rounding errors set to zero; its derivatives are unchanged.
 
     Values below -noise are not rounding errors and are kept.
     """

@@ -22,7 +22,14 @@ SHORT = 4  # mean rows per chain up to which one call for all chains of a block 
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples that count: the rows z[order], or z itself, with labels, and weights unless all are one."""
+    """The samples that count: rows z[order], or z itself if `order` is None, in the order of `labels`.
+
+    Attributes:
+      z: (N, D) all samples.
+      order: (M,) indices into z of those that count, or None for all of them.
+      labels: (M,) in [0, num_classes).
+      weights: (M,) positive, or None if all are one.
+    """
 
     z: np.ndarray
     order: np.ndarray | None
@@ -54,7 +61,7 @@ class Samples:
         cores.shared(work, [parts[i : i + share] for i in range(0, len(parts), share)])
 
     def by_class(self) -> "Samples":
-        """The same samples in ascending order of their labels."""
+        """The same samples with `labels` ascending; samples of one class keep their order."""
         if (self.labels[1:] >= self.labels[:-1]).all():
             return self
         # 16-bit integers are sorted by radix, in a tenth of the time.
@@ -127,7 +134,11 @@ def _run_sums(rows: np.ndarray, starts: np.ndarray, out: np.ndarray) -> np.ndarr
 
 
 def values_around(x: Samples, mean: np.ndarray, *values: Callable[..., np.ndarray]) -> np.ndarray:
-    """(k, C) sums over the samples of each class of w f(deviations, labels, rows) for each f of values."""
+    """(k, C) sums over the samples of each class of w f(deviations, labels, rows), for the k functions f of `values`.
+
+    A function gets a block of m samples: their deviations from `mean` (C, D), (m, D); labels (m,); rows (m, D). It
+    returns (m,).
+    """
     found = np.empty((len(values), len(x.labels)), x.z.dtype)
 
     def add(part: slice, rows: np.ndarray, buffer: np.ndarray) -> None:

@@ -43,7 +43,14 @@ def coding_rate(
 def coding_rate_of_moment(
     small: jax.Array, mass: jax.Array, dim: int, mu: float | jax.Array = 1.0, form: str = "code"
 ) -> jax.Array:
-    """`coding_rate` from the smaller Gram of the weighted unit rows and the sum of the weights of non-zero rows."""
+    """`coding_rate` from the smaller Gram matrix (m, m) of the unit rows times sqrt(w), of which `dim` is D.
+
+    Args:
+      small: (m, m), m = min(N, D); mass: 0-d, the sum of the weights of the non-zero rows.
+      mu, form: as `coding_rate` takes them.
+    Returns:
+      0-d array, nats.
+    """
     mu = arrays.number(mu, "mu", "a positive number, from 1e-30 to 1e30", lambda x: 1e-30 <= x <= 1e30)
     dim = max(dim, 1)  # without columns there is nothing to code
     scales: dict[str, Callable[[], tuple[Any, float, Any]]] = {

@@ -98,7 +98,7 @@ def neural_collapse(
 
 
 def with_unit(found: NeuralCollapse, s: jax.Array) -> NeuralCollapse:
-    """`NeuralCollapse` of z from that of z / s: only the norms of the class means have a unit."""
+    """`NeuralCollapse` of z from that of z / s, s 0-d: only nc2_norm (C,), the norms of the class means, has a unit."""
     return found._replace(per_class=found.per_class._replace(nc2_norm=s * found.per_class.nc2_norm))
 
 

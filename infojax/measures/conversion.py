@@ -61,7 +61,7 @@ def as_array(x: Any, name: str) -> jax.Array | np.ndarray:
 
 
 def rounded(x: np.ndarray, dtype: DTypeLike, name: str) -> np.ndarray:
-    """x cast to a float dtype that can hold its largest entries; much smaller entries may become zero.
+    """x (any shape) cast to a float dtype that can hold its largest entries; much smaller ones may become zero.
 
     Raises:
       ValueError: an entry overflows, or all entries are so small that no digits are left.

@@ -37,8 +37,12 @@ STORED = 2**27
 class Effort(NamedTuple):
     """How much work an estimate may take.
 
-    tolerance: half the requested width of [lower, upper], nats. confidence: that the true value lies in it. seed: of
-    the random vectors. vectors: maximum number of them. exact_side: matrices up to this size are decomposed.
+    Attributes:
+      tolerance: half the requested width of [lower, upper], nats.
+      confidence: probability that the true value lies in it.
+      seed: of the random vectors.
+      vectors: maximum number of them.
+      exact_side: matrices of up to this many rows are decomposed.
     """
 
     tolerance: float = 5e-3

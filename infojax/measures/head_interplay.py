@@ -20,8 +20,7 @@ from infojax.measures.moments import ClassStats
 from infojax.measures.stats_arguments import takes_stats
 
 Number: TypeAlias = float | jax.Array
-# Density of the features, factors of the classes and their owners, unit head rows, class probabilities, mean direction,
-# number of samples as reported, and number of terms summed.
+# The arguments of `assemble`, in its order.
 Ingredients: TypeAlias = tuple[jax.Array, AnyArray, AnyArray, jax.Array, jax.Array, jax.Array, Number, Number]
 
 

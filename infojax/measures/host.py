@@ -21,7 +21,7 @@ ROUNDING = 8  # of the eigenvalues of a Gram matrix, in units of eps times the l
 
 
 def unit_rows(z: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """`spectra.unit_rows`."""
+    """`spectra.unit_rows` of z (N, D): unit or zero rows (N, D), and which are unit rows (N,)."""
     with np.errstate(all="ignore"):
         lengths = np.sqrt(squares_of(z))
         if floor <= 0 and MODERATE[0] <= lengths.min(initial=1) and lengths.max(initial=1) <= MODERATE[1]:
@@ -35,7 +35,7 @@ def unit_rows(z: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray
 
 
 def directions(z: np.ndarray, weights: np.ndarray | None, center: bool) -> tuple[np.ndarray, np.ndarray]:
-    """`spectra.directions`; weights None for ones."""
+    """`spectra.directions` of z (N, D), weights (N,) or None for ones: unit rows (N, D), probabilities (N,)."""
     w = np.ones(len(z), z.dtype) if weights is None else weights
     if not w.all():
         z = np.where(w[:, None] <= 0, 0, z)
@@ -53,7 +53,10 @@ def directions(z: np.ndarray, weights: np.ndarray | None, center: bool) -> tuple
 
 
 def density(z: np.ndarray, weights: np.ndarray | None, center: bool) -> np.ndarray:
-    """`entropy.density_of_features`, in float64: its spectrum takes no longer and keeps small eigenvalues."""
+    """`entropy.density_of_features` of z (N, D), weights (N,) or None: (N, N) or (D, D), whichever is smaller.
+
+    In float64: the spectrum takes no longer, and small eigenvalues keep their digits.
+    """
     u, p = directions(z, weights, center)
     if not z.size:
         return np.zeros((1, 1))
@@ -64,7 +67,7 @@ def density(z: np.ndarray, weights: np.ndarray | None, center: bool) -> np.ndarr
 
 
 def eigenvalues(k: np.ndarray) -> np.ndarray:
-    """Ascending eigenvalues of a symmetric matrix, all nan if it is not finite."""
+    """Ascending eigenvalues (n,) of a symmetric matrix (n, n), noise included; all nan if it is not finite."""
     if not np.isfinite(k).all():
         return np.full(k.shape[:1], np.nan, k.dtype)
     if len(k) > ONE_THREAD:
@@ -79,13 +82,13 @@ def noise_of(shape: tuple[int, ...]) -> float:
 
 
 def gram(a: np.ndarray) -> np.ndarray:
-    """The Gram matrix of the smaller side, in float64."""
+    """A A^T or A^T A of a (n, m), whichever is smaller, in float64."""
     rows = a.astype(np.float64, copy=False)
     return rows @ rows.T if len(a) <= a.shape[1] else rows.T @ rows
 
 
 def singular_values(a: np.ndarray) -> np.ndarray:
-    """Descending singular values of a finite matrix; those at rounding level are exactly zero.
+    """Descending singular values (min(n, m),) of a finite a (n, m); those at rounding level are exactly zero.
 
     From its Gram matrix if that is accurate enough, else from an SVD, which is several times slower.
     """
@@ -96,7 +99,7 @@ def singular_values(a: np.ndarray) -> np.ndarray:
 
 
 def singular_values_of_gram(a: np.ndarray, w: np.ndarray, squares: np.ndarray) -> np.ndarray:
-    """`singular_values` from the ascending eigenvalues of `gram(a)` and its diagonal.
+    """`singular_values` of a (n, m) from `gram(a)`: its ascending eigenvalues w and its diagonal, (min(n, m),) both.
 
     An error e s_1^2 in an eigenvalue, e = `ROUNDING` eps, causes one of at most e s_1^2 / s_i in s_i. The sum of these
     must be below `DIGITS`, or the rounding of their dtype, times the sum of the s_i; otherwise an SVD is used.

@@ -158,7 +158,11 @@ def _add(*terms):
 
 
 def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
-    """num_classes, or the largest label plus one if the labels are concrete."""
+    """num_classes, checked; or if None, the largest of the concrete labels (any shape) plus one, at least 1.
+
+    Raises:
+      ValueError: num_classes is not a positive integer or too large for the memory; labels are traced or too large.
+    """
     if num_classes is not None:
         number = arrays.whole_number(num_classes, "num_classes", 1)
         check_size(number, 0, None, 4)  # before labels are compared with it as 32-bit integers

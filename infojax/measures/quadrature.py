@@ -16,7 +16,7 @@ import numpy as np
 
 
 def entropy_terms(x: np.ndarray) -> np.ndarray:
-    """-x log x, 0 for x <= 0."""
+    """-x log x elementwise, 0 for x <= 0."""
     positive = x > 0
     return np.where(positive, -x * np.log(np.where(positive, x, 1)), 0.0)
 

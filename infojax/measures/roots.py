@@ -15,7 +15,7 @@ from infojax.measures.spectra import eigh
 
 @jax.custom_jvp
 def psd_sqrt(k: jax.Array) -> jax.Array:
-    """The symmetric square root S of a positive semi-definite K = S S.
+    """The symmetric square root S (n, n) of a positive semi-definite K = S S (n, n).
 
     dS solves S dS + dS S = dK on the support of S (`lyapunov`): derivatives of every order, forward and reverse, are
     right at repeated eigenvalues.
@@ -32,7 +32,7 @@ def _psd_sqrt_jvp(primals, tangents):
 
 
 def lyapunov(s: jax.Array, c: jax.Array) -> jax.Array:
-    """X with S X + X S = C, for positive semi-definite S; zero on the null space of S.
+    """X (n, n) with S X + X S = C, for positive semi-definite S and symmetric C (n, n); zero on the null space of S.
 
     Differentiated as the linear solve that it is, dX = lyapunov(S, dC - dS X - X dS), never through eigenvectors.
     """
@@ -46,7 +46,7 @@ def lyapunov(s: jax.Array, c: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def pseudo_inverse(a: jax.Array, rtol: ArrayLike) -> jax.Array:
-    """Moore-Penrose inverse of A (n, m), with singular values up to rtol times the largest treated as zero.
+    """Moore-Penrose inverse A^+ (m, n) of A (n, m); singular values up to rtol times the largest count as zero.
 
     The derivative is Golub and Pereyra's, for perturbations that keep the rank. It does not use singular vectors, so it
     is correct at repeated singular values.
@@ -77,7 +77,7 @@ def _cut_svd(a, rtol):
 
 @jax.custom_jvp
 def polar_factor(a: jax.Array, rtol: ArrayLike) -> jax.Array:
-    """(A^T A)^(1/2) = V S V^T of A = U S V^T (n, m), from A itself, since A^T A has lost half of the digits.
+    """(A^T A)^(1/2) = V S V^T (m, m) of A = U S V^T (n, m), from A itself, as A^T A has lost half of the digits.
 
     Singular values up to rtol times the largest are treated as zero. Derivatives as those of `psd_sqrt`.
     """

@@ -41,7 +41,13 @@ def fold_blocks(f: Callable[..., Any], carry: Any, block: int, *samples: AnyArra
 def known_samples(
     z: AnyArray, labels: AnyArray, w: AnyArray, num_classes: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Labels in [0, C); weights and rows are zero where the label is outside or the weight is zero (padding)."""
+    """Rows, labels and weights, of which those of samples that do not count are zero.
+
+    Args:
+      z, labels, w: (N, D), (N,) and (N,).
+    Returns:
+      (N, D), zero where the weight is zero or the label outside [0, C); (N,) labels, 0 there; (N,) weights, 0 there.
+    """
     known = (labels >= 0) & (labels < num_classes)
     w = jnp.where(known, w, 0)
     return jnp.where(w[:, None] > 0, z, 0), jnp.where(known, labels, 0), w

@@ -40,13 +40,15 @@ def first_pass(
     scatter: str | None = None,
     squares: bool = True,
 ) -> tuple[AnyArray, ClassStats, jax.Array]:
-    """z / s, its `ClassStats`, and s, the power of two nearest to the largest entry of the samples that count.
+    """z / s (N, D), its `ClassStats`, and s (0-d), the power of two nearest to the largest entry of samples that count.
 
     Concrete arrays on the CPU stay in NumPy; with moderate entries they are not copied, and s = 1.
 
     Args:
       z, labels, num_classes, weights, scatter: as `class_stats` takes them.
       squares: False if they are not needed; they may then be zeros.
+    Raises:
+      ValueError: as `class_stats`.
     """
     given, (z, labels, w) = labels, moments.checked_samples(z, labels, weights)
     num_classes = moments.infer_num_classes(given, num_classes)

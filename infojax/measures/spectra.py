@@ -136,17 +136,20 @@ def column_gram(a: AnyArray) -> jax.Array:
 
 
 def support(w: A) -> A:
-    """Eigenvalues, with those below max(4, sqrt(n)) * eps * largest, a solver's error, set to exactly zero."""
+    """Eigenvalues (..., n), those below max(4, sqrt(n)) * eps * largest, a solver's error, set to exactly zero."""
     xp = np if isinstance(w, np.ndarray) else jnp
     noise = max(4, w.shape[-1] ** 0.5) * xp.finfo(w.dtype).eps * xp.max(w, axis=-1, keepdims=True, initial=0)
     return xp.where(w <= noise, xp.zeros_like(w), w)
 
 
 def eigenvalues(k: jax.Array) -> jax.Array:
-    """Ascending eigenvalues of a symmetric positive semi-definite matrix, noise set to zero (`support`).
+    """Ascending eigenvalues (n,) of a symmetric positive semi-definite matrix (n, n), noise set to zero (`support`).
 
     Concrete CPU arrays go to NumPy, which does not compute eigenvectors (XLA's CPU solver always does) and shares the
     threads of `matmul`; in float64, whatever their dtype.
+
+    Raises:
+      ValueError: a concrete matrix has an eigenvalue below -`NEGATIVE` times the largest.
     """
     if on_host(k) and k.ndim == 2:
         w = host.eigenvalues(np.asarray(k))
@@ -160,7 +163,7 @@ def eigenvalues(k: jax.Array) -> jax.Array:
 
 
 def after(k: jax.Array, *results: jax.Array) -> jax.Array:
-    """k, which a compiled program only computes once `results` are known: one decomposition at a time.
+    """k (any shape), which a compiled program only computes once `results` are known: one decomposition at a time.
 
     A LAPACK call of jaxlib 0.10 on CPU waits, on a thread of XLA's pool, for tasks that it gave to the same pool. As
     many concurrent independent calls as there are threads (two in a program on two cores) deadlock. The dependence must
@@ -200,7 +203,7 @@ def eigh(k: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def matrix_function(g: SpectralFunction, k: jax.Array) -> jax.Array:
-    """g(K) = V g(L) V^T for symmetric positive semi-definite K = V L V^T.
+    """g(K) = V g(L) V^T (n, n) for symmetric positive semi-definite K = V L V^T (n, n).
 
     The derivative is Daleckii and Krein's, V (g[l_i, l_j] o V^T dK V) V^T with divided differences g[., .]:
     finite and correct at repeated eigenvalues, where differentiating eigenvectors divides by zero.

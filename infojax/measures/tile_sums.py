@@ -8,7 +8,7 @@ from infojax.measures.arrays import ArrayLike, power_of_two
 
 
 class Rows:
-    """Chosen rows of an array, minus a center and over a scale, a tile at a time and in float32."""
+    """The rows source[kept] of an array (N, D), `tile` at a time, in float32: minus a center (D,) and over a scale."""
 
     def __init__(self, source: ArrayLike, kept: np.ndarray, tile: int) -> None:
         self.source, self.kept, self.tile = source, kept, tile
@@ -29,7 +29,7 @@ class Rows:
         return (self[i] for i in range(len(self)))
 
     def average(self) -> np.ndarray:
-        """The mean of the rows."""
+        """(D,) mean of the rows as they come, in float64; zeros if there are none."""
         total = sum((np.sum(rows, axis=0, dtype=np.float64) for rows in self), np.zeros(np.shape(self.source)[1]))
         return np.asarray(total / max(len(self.kept), 1))
 

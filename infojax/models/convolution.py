@@ -35,7 +35,11 @@ def _positions(pixels: int) -> float:
 
 
 def conv_general_dilated(x: jax.Array, kernel: jax.Array, *args: Any, **settings: Any) -> jax.Array:
-    """`lax.conv_general_dilated`, the batch being the first axis of x and of the result; differentiable both ways."""
+    """`lax.conv_general_dilated` with x (N, H, W, C) and kernel (h, w, C, D), or other axes with N first throughout.
+
+    On a CPU, pictures no larger than the kernel take one matrix product, and the derivative with respect to the kernel
+    is computed in pieces of the batch. Differentiable in both modes.
+    """
 
     def conv(x, kernel):
         return lax.conv_general_dilated(x, kernel, *args, **settings)

@@ -18,6 +18,9 @@ def fan_in_uniform(fan_in: int) -> Callable[..., jax.Array]:
 
 
 def flat_xavier(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Xavier's uniform distribution for a kernel as one matrix (all but the last axis, last axis): MAE's patches."""
+    """Xavier's uniform distribution, whose fans are those of the matrix (all but the last axis, last axis).
+
+    MAE's patch embedding begins so.
+    """
     flat = (math.prod(shape[:-1]), shape[-1])
     return jax.nn.initializers.xavier_uniform()(key, flat, dtype).reshape(shape)

@@ -38,6 +38,7 @@ class MLP(nn.Module):
 
     @property
     def of_batch(self) -> bool:
+        """Whether an output depends on the other samples of the batch."""
         return self.norm
 
     @nn.compact

@@ -214,5 +214,5 @@ def grid(shape: Sequence[int], patch: int) -> tuple[int, int]:
 
 
 def with_token(positions: np.ndarray, dtype: Any) -> jax.Array:
-    """(1, 1 + patches, width): a row of zeros, for the class token, before the positions of patches."""
+    """positions (patches, width) as (1, 1 + patches, width), after a row of zeros for the class token."""
     return jnp.asarray(np.pad(positions, ((1, 0), (0, 0)))[None], dtype)

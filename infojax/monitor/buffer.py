@@ -56,7 +56,7 @@ class Buffer:
         return n
 
     def take(self) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-        """({layer: rows}, labels) of what is held, the oldest first; the buffer is empty afterwards."""
+        """({layer: rows (n, D)}, labels (n,) or None) of what is held, oldest first; the buffer is empty afterwards."""
         order = (self._next - self.count + np.arange(self.count)) % self.capacity
         found = {name: ring[order] for name, ring in self._rings.items()} if self.count else {}
         labels = found.pop("labels of the monitor", None)

@@ -195,6 +195,10 @@ def on_first(
     """What a function of the features and labels of all ranks returns or raises on rank 0, on every rank.
 
     So thresholds hold on all ranks or on none, and no rank waits for one that has failed.
+
+    Args:
+      function: of layers and labels, of all ranks together.
+      layers: {layer: (n, D)} of this rank; labels: (n,) or None.
     """
     distributed = _gathering()
     first = distributed.get_rank() == 0

@@ -48,6 +48,7 @@ class Rule(NamedTuple):
 
     @property
     def layer(self) -> str:
+        """The layer of the name, the part after "@"; "" if there is none."""
         return self.name.partition("@")[2]
 
     def broken(self, found: Mapping[str, float], history: Mapping[str, Sequence[float]]) -> str:

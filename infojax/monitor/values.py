@@ -41,6 +41,7 @@ class Sample:
 
     @cached_property
     def entropy(self) -> float:
+        """Matrix entropy of the features, nats: of those that an interplay counts where there is a head."""
         return float(self.interplay.entropy_features if self.has("head") else measures.matrix_entropy(self.z))
 
     def has(self, needed: str) -> bool:

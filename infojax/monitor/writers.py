@@ -141,10 +141,12 @@ class Boards:
                 raise ValueError(f"writers: {name} needs {' or '.join(packages)}: pip install {packages[0]}")
 
     def write(self, name: str, step: int, results: Mapping[str, float]) -> None:
+        """Writes results of a step to a board, which is opened on its first row."""
         if name not in self._open:
             self._open[name] = WRITERS[name](self._folder)
         self._open[name].write(step, results)
 
     def close(self, name: str) -> None:
+        """Closes a board if it was opened."""
         if name in self._open:
             self._open.pop(name).close()

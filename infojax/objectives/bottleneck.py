@@ -90,6 +90,7 @@ class Bottleneck(Objective):
         return jax.lax.cond((state.step > 0) & (state.step % self.reset_every == 0), anew, lambda state: state, state)
 
     def encode(self, nets: Nets, batch: Batches) -> jax.Array:
+        """The output of stage `layer` for the batch, (n, ...): what the decoders read."""
         return nets("net", batch["train"].views[self.transform], stop=self.layer)
 
     def loss(

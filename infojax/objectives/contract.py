@@ -106,7 +106,7 @@ class Seeds(NamedTuple):
 
 
 def stream(name: str, seed: int | jax.Array) -> jax.Array:
-    """The key of one of the `Seeds`: equal seeds of different streams have nothing in common."""
+    """The key of one of the `Seeds`: equal seeds of different streams give keys that have nothing in common."""
     return jax.random.fold_in(jax.random.key(seed), Seeds._fields.index(name))
 
 

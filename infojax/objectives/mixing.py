@@ -42,7 +42,7 @@ class Mixing:
     cutmix_alpha: float = 1.0
 
     def draw(self, key: jax.Array) -> Mix:
-        """Draws how a batch is mixed."""
+        """The `Mix` of a batch: share of Beta(a, a), whether it is CutMix, and the uniform centre of its box."""
         keys = jax.random.split(key, 4)
         cut = {"mixup": jnp.zeros((), bool), "cutmix": jnp.ones((), bool)}.get(
             self.mixing, jax.random.bernoulli(keys[0])

@@ -84,11 +84,11 @@ class Objective:
                 )
 
     def init(self, key: jax.Array, ctx: Context) -> Any:
-        """The method's own state at step 0."""
+        """The method's own state at step 0, a pytree of arrays, by default none."""
         return ()
 
     def draws(self, key: jax.Array, batch: Batches, ctx: Context) -> Any:
-        """What the method draws at random besides its views: mixing coefficients, masks, directions."""
+        """Arrays (a pytree) that the method draws besides its views: mixing coefficients, masks, directions."""
         return ()
 
     def update(
@@ -118,7 +118,7 @@ class Objective:
         key: jax.Array,
         ctx: Context,
     ) -> tuple[State, Metrics]:
-        """The state after descending on `loss` with the optimiser "main", and metrics."""
+        """The state after descending on `loss` with the optimiser "main", its step not yet counted, and 0-d metrics."""
         return descend(self.loss, state, constants, batch, draws, key, ctx, scale=self.lr_scale)
 
     def finished(self, state: State) -> bool | jax.Array:

@@ -75,7 +75,7 @@ def estimate_interplay(
 def estimate_interplay_from_stats(
     stats: ClassStats, head: ArrayLike, *, mesh: Mesh | None = None, **effort: Any
 ) -> InterplayEstimate:
-    """`infojax.estimate_interplay_from_stats`, the factors of the classes split over devices."""
+    """`infojax.estimate_interplay_from_stats`, the factors (C, D) of each class's moments split over devices."""
     return estimate.estimate_interplay_from_stats(stats, head, compiled=on_devices(mesh), **effort)
 
 

@@ -80,7 +80,15 @@ def over_samples(
     *whole: Any,
     out_specs: Any = WHOLE,
 ) -> Any:
-    """f(z, labels, weights, *whole) on each device's rows; rows are added with label -1 and weight zero."""
+    """f(z, labels, weights, *whole) on each device's rows, under the mapped axis `AXIS`.
+
+    Args:
+      f: of the device's z (n, D), labels (n,) and weights (n,), and of `whole`, which every device has.
+      z: (N, D); labels, weights: (N,), or None for zeros and for ones.
+      out_specs: how the results are split; by default all devices return the same.
+    Returns:
+      What f returns. Where N is not divisible by the devices, rows are added with label -1 and weight zero.
+    """
     assert mesh is not None  # without one the namesake is called
     z = arrays.as_rows(z)
     labels = arrays.as_labels(jnp.zeros(len(z), jnp.int32) if labels is None else labels, len(z))
@@ -148,7 +156,10 @@ def matrix_entropy(
     weights: ArrayLike | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """`infojax.matrix_entropy` of samples split over devices."""
+    """`infojax.matrix_entropy` (0-d) of samples (N, D) split over devices.
+
+    One all-reduce of D^2 numbers; where N < D the rows are gathered instead.
+    """
     z = arrays.as_rows(z)
     return entropy.entropy_of_density(_density(z, weights, center, mesh), alpha, len(z))
 
@@ -162,7 +173,10 @@ def coding_rate(
     weights: ArrayLike | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """`infojax.coding_rate` of the global batch of samples split over devices, on whose size its scale depends."""
+    """`infojax.coding_rate` (0-d) of samples (N, D) split over devices: that of the global batch.
+
+    One all-reduce of D^2 numbers; where N < D the rows are gathered instead.
+    """
     z = arrays.as_rows(z)
     if z.shape[0] < z.shape[1]:
         return coding.coding_rate(z, mu, form=form, weights=weights)
@@ -235,7 +249,7 @@ def interplay_and_spectra(
     center: bool = False,
     mesh: Mesh | None = None,
 ) -> tuple[Interplay, tuple[jax.Array, ...]]:
-    """`interplay`, and the eigenvalues of its three densities."""
+    """`interplay`, and the ascending eigenvalues of its three densities: features, head, both."""
     return head_interplay.assemble_with_spectra(*_ingredients(z, labels, head, weights, center, mesh))
 
 

@@ -40,9 +40,11 @@ class Board:
                 self._writer.add_scalar(f"{tag}/{name}", value, step, walltime=time)
 
     def flush(self) -> None:
+        """Writes out what is buffered."""
         if self._writer is not None:
             self._writer.flush()
 
     def close(self) -> None:
+        """Writes out what is buffered and closes the event file."""
         if self._writer is not None:
             self._writer.close()

@@ -101,6 +101,7 @@ class Checkpoints:
             raise self._failed("newest", error) from None
 
     def close(self) -> None:
+        """Waits for the writes in progress and stops the writer; raises as `wait`."""
         try:
             self.wait()
         finally:

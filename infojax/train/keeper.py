@@ -61,6 +61,7 @@ class Keeper:
     taken: dict = field(default_factory=dict)  # index of an evaluator -> seconds of each of its calls
 
     def due(self, k: int) -> bool:
+        """Whether anything happens at step k: a row, a checkpoint or an evaluation."""
         return any(due(k) for due in (self.log, self.save, *(evaluator.due for evaluator in self.evaluators)))
 
     def finished(self, k: int, state: Any) -> bool:

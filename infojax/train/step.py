@@ -56,6 +56,8 @@ class Step:
     def compiled(self, count: int = 1) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
         """The step, or `count` of them in one device call, compiled; it donates the state.
 
+        Returns:
+          f(objective, state, constants, seeds, fed) -> (state, metrics), of several runs with a leading axis (runs,).
         Raises:
           ValueError: several steps per call for dispatched runs.
         """
@@ -146,12 +148,12 @@ def map_runs(step: Step, how: str) -> Step:
 
 
 def pick(tree: Any, run: int | jax.Array) -> Any:
-    """The tree of one of several runs."""
+    """The tree of one of several runs: leaf[run] of each leaf (runs, ...)."""
     return jax.tree.map(lambda leaf: leaf[run], tree)
 
 
 def swept(objective: Any, run: int | jax.Array) -> Any:
-    """The objective of one of several runs: its own values of the swept leaves."""
+    """The objective of one of several runs: leaf[run] of the swept leaves (runs,), the same number for the others."""
     return jax.tree.map(lambda leaf: leaf[run] if jnp.ndim(leaf) else leaf, objective)
 
 

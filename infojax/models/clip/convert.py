@@ -164,7 +164,7 @@ def openai_name(path: str) -> str:
 
 
 def openai_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors by OpenAI's names, without those that are not weights."""
+    """The tensors of a state dict by OpenAI's names, from these or Hugging Face's; what is not a weight is left out."""
     kept = {name: tensor for name, tensor in state.items() if not IGNORED.search(name)}
     return _from_hugging_face(kept) if any(name.startswith("text_model.") for name in kept) else kept
 

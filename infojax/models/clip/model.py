@@ -108,6 +108,6 @@ class CLIP(nn.Module):
 
 
 def unit(features: jax.Array) -> jax.Array:
-    """Rows of length one; a row of zeros stays so, with gradient zero."""
+    """Rows of features (..., E) over their norms; a row of zeros stays so, with gradient zero."""
     square = jnp.sum(features * features, axis=-1, keepdims=True)
     return jnp.where(square > 0, features * jax.lax.rsqrt(jnp.where(square > 0, square, 1)), 0)

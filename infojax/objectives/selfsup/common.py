@@ -94,7 +94,7 @@ class TwoBranches(SelfSupervised):
     """Base of the methods that compare the projections of two views, which share "net" and "projector"."""
 
     def compared(self, one: jax.Array, two: jax.Array) -> jax.Array:
-        """The loss of two (n, D) projections."""
+        """The loss (0-d) of two (n, D) projections, row i of both from sample i."""
         raise NotImplementedError
 
     def loss(
@@ -145,7 +145,7 @@ def pair(z1: jax.Array, z2: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def off_diagonal(c: jax.Array) -> jax.Array:
-    """sum_{i != j} c_ij^2, without cancellation."""
+    """sum_{i != j} c_ij^2 (0-d) of c (D, D), without cancellation."""
     return jnp.sum(jnp.where(jnp.eye(len(c), dtype=bool), 0, c) ** 2)
 
 

@@ -10,7 +10,10 @@ from infojax.objectives.selfsup.patches import patchify
 
 
 def normalised(target: jax.Array, ddof: int = 1) -> jax.Array:
-    """(t - mean) / sqrt(var + 1e-6) of each patch, which MAE predicts with norm_pix; var divides by pixels - ddof."""
+    """(t - mean) / sqrt(var + 1e-6) of each patch of target (..., pixels), which MAE predicts with norm_pix.
+
+    var divides by pixels - ddof.
+    """
     deviation = target - jnp.mean(target, axis=-1, keepdims=True)
     variance = jnp.sum(deviation**2, axis=-1, keepdims=True) / (target.shape[-1] - ddof)
     return deviation / jnp.sqrt(variance + 1e-6)
@@ -71,5 +74,5 @@ class MAE(SelfSupervised):
 
 
 def scaled_gradient(x: jax.Array, scale: float | jax.Array) -> jax.Array:
-    """x, whose gradient is `scale` times as large."""
+    """x (any shape) as it is, whose gradient is `scale` times as large."""
     return scale * x + jax.lax.stop_gradient(x - scale * x)

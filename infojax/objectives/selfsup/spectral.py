@@ -54,7 +54,7 @@ def spectral_contrastive(
 
 
 def clipped(z: jax.Array, radius: float | jax.Array) -> jax.Array:
-    """Rows whose squared norm is above `radius` brought to it; the others stay."""
+    """Rows of z (B, D) whose squared norm is above `radius` scaled to that squared norm; the others stay."""
     long = jnp.sum(z**2, axis=1, keepdims=True) > radius
     return jnp.where(long, jnp.sqrt(radius) * unit(z), z)
 

@@ -63,7 +63,7 @@ class AdaMatch(SemiSupervised):
         return supervised + self.weight * unsupervised + value, Aux(followed, metrics)
 
     def followed(self, state: State, ours: jax.Array, theirs: jax.Array) -> Aligned:
-        """The averages after a batch of probabilities, labelled and unlabelled."""
+        """The averages after a batch of probabilities, labelled `ours` (n, C) and unlabelled `theirs` (m, C)."""
         old, seen = state.method, jnp.mean(theirs, 0)
         moved = self.decay * old.p_unlabelled + (1 - self.decay) * seen
         return Aligned(
@@ -74,6 +74,6 @@ class AdaMatch(SemiSupervised):
 
 
 def aligned(averages: Aligned, p: jax.Array) -> jax.Array:
-    """p (n, C) with the classes' shares of the labelled samples."""
+    """p (n, C) with the classes' shares of the labelled samples: p p_labelled / p_unlabelled over its sum by rows."""
     p = p * ((averages.p_labelled + 1e-6) / (averages.p_unlabelled + 1e-6))[None]
     return p / jnp.sum(p, -1, keepdims=True)

@@ -76,38 +76,41 @@ def ramp(state: State, ctx: Context, fraction: float | jax.Array) -> jax.Array:
 
 
 def hard(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """mean CE with integer labels."""
+    """Mean cross-entropy of logits (n, C) with integer labels (n,)."""
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 def soft(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """mean CE with distributions (n, C)."""
+    """Mean cross-entropy of logits (n, C) with distributions (n, C)."""
     return jnp.mean(optax.softmax_cross_entropy(logits, targets))
 
 
 def masked(mask: jax.Array, losses: jax.Array) -> jax.Array:
-    """Mean over all samples of the losses that a mask, or a weight in [0, 1], selects."""
+    """Mean over all n samples of mask (n,) times losses (n,); a mask holds booleans or weights in [0, 1]."""
     return jnp.mean(mask * losses)
 
 
 def consistency(one: jax.Array, two: jax.Array) -> jax.Array:
-    """Mean squared difference of probabilities over samples and classes, which makes its weight weight / C."""
+    """Mean squared difference of the probabilities of logits (n, C) over samples and classes.
+
+    The mean over classes makes the weight of a sum over them weight / C.
+    """
     return jnp.mean((jax.nn.softmax(one) - jax.nn.softmax(two)) ** 2)
 
 
 def sharpened(p: jax.Array, temperature: float | jax.Array) -> jax.Array:
-    """p^(1/T) / sum, as softmax(log p / T) for p > 0."""
+    """p^(1/T) over its sum, for p (n, C) >= 0: rows sum to one."""
     powered = p ** (1 / temperature)
     return powered / jnp.sum(powered, -1, keepdims=True)
 
 
 def inverse(x: jax.Array) -> jax.Array:
-    """1 / x, with 1 / 0 = 0."""
+    """1 / x elementwise for x > 0, else 0."""
     return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
 def guessed(logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(probabilities, their maximum, its class) of logits, without a gradient."""
+    """Of logits (n, C), without a gradient: probabilities (n, C), their maximum (n,), its class (n,)."""
     p = jax.nn.softmax(jax.lax.stop_gradient(logits))
     return p, jnp.max(p, -1), jnp.argmax(p, -1)
 
@@ -116,10 +119,10 @@ def guessed(logits: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def joint(nets: Nets, *groups: jax.Array, name: str = "net") -> list[Any]:
-    """Outputs of several groups of samples that pass together: batch statistics are of the mixture.
+    """Outputs of groups of samples (n_i, ...) that pass together: batch statistics are of the mixture.
 
     Samples without a gradient in their logits still act on the others through the shared mean and variance, which is
-    why they are part of the differentiated pass.
+    why they are part of the differentiated pass. The outputs have logits and embedding, but no other features.
     """
     sizes = np.cumsum([len(group) for group in groups])[:-1]
     output = nets(name, jnp.concatenate(groups))
@@ -128,12 +131,12 @@ def joint(nets: Nets, *groups: jax.Array, name: str = "net") -> list[Any]:
 
 
 def apart(nets: Nets, x: jax.Array, name: str = "net") -> Any:
-    """Output of samples that pass by themselves, in training mode, and leave the running statistics as they are."""
+    """Output of samples (n, ...) that pass by themselves in training mode; the running statistics stay as they are."""
     return nets(name, x, update_statistics=False)
 
 
 def interleaved(nets: Nets, rows: jax.Array, chunks: int) -> jax.Array:
-    """Logits of rows that pass in interleaved chunks of equal size; the running statistics follow the first chunk.
+    """Logits (chunks n, C) of rows that pass in interleaved chunks of n; running statistics follow the first chunk.
 
     Chunk i gives its i-th part to the first chunk and takes that one's: every chunk, the first above all, is a mixture.
 
@@ -163,14 +166,18 @@ def interleaving(size: int, chunks: int) -> np.ndarray:
 
 
 def mixing(key: jax.Array, alpha: float | jax.Array, count: int, per_sample: bool = False) -> dict[str, jax.Array]:
-    """A coefficient max(b, 1 - b), b of Beta(alpha, alpha), for the batch () or for each sample; and a permutation."""
+    """How `count` samples are mixed.
+
+    Returns:
+      "share", max(b, 1 - b) with b of Beta(alpha, alpha), 0-d or, `per_sample`, (count,); "order", a permutation.
+    """
     share, order = jax.random.split(key)
     b = jax.random.beta(share, alpha, alpha, (count,) if per_sample else ())
     return {"share": jnp.maximum(b, 1 - b), "order": jax.random.permutation(order, count)}
 
 
 def mixed(draws: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
-    """share x + (1 - share) x[order]."""
+    """share x + (1 - share) x[order] for x (count, ...), with the draws of `mixing`."""
     share = draws["share"].reshape(-1, *[1] * (x.ndim - 1)) if jnp.ndim(draws["share"]) else draws["share"]
     return share * x + (1 - share) * x[draws["order"]]
 

@@ -64,7 +64,7 @@ class Dash(SemiSupervised):
         return optax.softmax_cross_entropy(weak, target) <= rho, target
 
     def rho(self, state: State) -> jax.Array:
-        """The threshold at a step."""
+        """The threshold (0-d) at a step: max(1.0001 rho_0 / growth^t, least), t whole periods after the warm-up."""
         periods = (state.step - self.warmup) // self.period
         return jnp.maximum(1.0001 * state.method / self.growth**periods, self.least)
 

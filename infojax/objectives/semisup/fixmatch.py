@@ -53,7 +53,11 @@ class FixMatch(SemiSupervised):
 def selected_term(
     information: InformationTerm, nets: Nets, strong: Any, guess: jax.Array, mask: jax.Array, ctx: Context
 ) -> tuple[jax.Array | float, dict[str, jax.Array]]:
-    """(value, metrics) of an `InformationTerm` on the selected samples; (0, {}) where it is off."""
+    """(value, metrics) of an `InformationTerm` on the selected samples; (0, {}) where it is off.
+
+    Args:
+      strong: output of the strong views, embedding (n, D); guess: (n,) classes; mask: (n,) weights.
+    """
     if information.term == "off":
         return 0.0, {}
     return information(strong.embedding, guess, nets.head(), ctx, weights=mask)

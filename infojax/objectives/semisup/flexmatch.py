@@ -75,7 +75,11 @@ class FlexMatch(SemiSupervised):
 
 
 def remembered(learnt: Learnt, index: jax.Array, guess: jax.Array, sure: jax.Array) -> Learnt:
-    """`Learnt` with the confident guesses at their samples; of a sample that comes twice, the last one counts."""
+    """`Learnt` with the confident guesses of a batch; of a sample that comes twice, the last confident one counts.
+
+    Args:
+      index: (n,) places of the samples among the unlabelled ones; guess: (n,) classes; sure: (n,) booleans.
+    """
     later = jnp.arange(len(index))[None] > jnp.arange(len(index))[:, None]
     again = jnp.any((index[:, None] == index[None]) & sure[None] & later, axis=1)
     kept = sure & ~again

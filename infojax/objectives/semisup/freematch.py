@@ -57,7 +57,10 @@ class FreeMatch(SemiSupervised):
         return self.passing(state.method, *guessed(logits)[1:])
 
     def passing(self, confidence: Confidence, top: jax.Array, guess: jax.Array) -> jax.Array:
-        """Which guesses pass the thresholds of their classes."""
+        """(n,) booleans: which guesses pass the threshold of their class.
+
+        top, guess: (n,) the largest probability of each sample, and its class.
+        """
         threshold = confidence.threshold * confidence.p_model / jnp.max(confidence.p_model)
         return top >= jnp.clip(threshold, self.least, self.most)[guess]
 
@@ -77,14 +80,14 @@ class FreeMatch(SemiSupervised):
         return value, Aux(confidence, metrics, (strong, guess, mask))
 
     def followed(self, confidence: Confidence, p: jax.Array, top: jax.Array, guess: jax.Array) -> Confidence:
-        """The averages after a batch of guesses."""
+        """The averages after a batch of probabilities p (n, C); top and guess as of `passing`."""
         shares = jnp.mean(jax.nn.one_hot(guess, p.shape[1]), 0)
         seen = Confidence(jnp.mean(top), jnp.mean(p, 0), shares)
         return jax.tree.map(lambda old, new: self.decay * old + (1 - self.decay) * new, confidence, seen)
 
 
 def fairness_of(logits: jax.Array, mask: jax.Array, confidence: Confidence) -> jax.Array:
-    """L_f of the selected samples' logits (n, C)."""
+    """L_f (0-d) of the strong views' logits (n, C), over the samples that mask (n,) selects; 0 if it selects none."""
     p, weights = jax.nn.softmax(logits), mask.astype(logits.dtype)
     count = jnp.maximum(jnp.sum(weights), 1)
     mean = weights @ p / count
@@ -95,6 +98,6 @@ def fairness_of(logits: jax.Array, mask: jax.Array, confidence: Confidence) -> j
 
 
 def normalised(x: jax.Array) -> jax.Array:
-    """x / sum x; zeros stay zeros."""
+    """x / sum x for x (C,) >= 0; zeros stay zeros."""
     total = jnp.sum(x)
     return x / jnp.where(total > 0, total, 1)

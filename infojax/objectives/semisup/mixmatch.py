@@ -40,6 +40,7 @@ class MixMatch(SemiSupervised):
     unlabelled = {"weak1": "weak", "weak2": "weak"}
 
     def draws(self, key, batch, ctx):
+        """Those of `mixing` for labelled and both unlabelled views together."""
         return mixing(key, self.alpha, 3 * self.batch_size, self.mix == "sample")
 
     def loss(self, nets, state, constants, batch, draws, ctx):

@@ -61,6 +61,7 @@ class MPL(SemiSupervised):
         return jnp.max(jax.nn.softmax(logits / self.temperature), -1) >= self.threshold
 
     def draws(self, key, batch, ctx):
+        """Gumbel noise (unlabelled samples, C), which turns an argmax of the teacher's logits into a sample."""
         return jax.random.gumbel(key, (self.batch_size * self.ratio, ctx.facts.num_classes))
 
     def optimise(self, state, constants, batch, draws, key, ctx):
@@ -100,5 +101,5 @@ class MPL(SemiSupervised):
 
 
 def nets_of(state: State, constants: Any, key: jax.Array, ctx: Context) -> Callable:
-    """The student at a state, in training mode, whose statistics are not kept."""
+    """x -> output of the student at a state, in training mode; its running statistics are not kept."""
     return lambda x: Nets(state, constants, key, ctx)("net", x)

@@ -56,6 +56,7 @@ class ReMixMatch(SemiSupervised):
         return jnp.zeros(ctx.facts.num_classes)
 
     def draws(self, key, batch, ctx):
+        """Those of `mixing` for all four groups of samples; and "turns" (n,), quarter turns of the rotated views."""
         mix, turn = jax.random.split(key)
         turns = jax.random.randint(turn, (self.batch_size,), 0, 4)
         return mixing(mix, self.alpha, 4 * self.batch_size) | {"turns": turns}

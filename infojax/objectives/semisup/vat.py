@@ -34,6 +34,7 @@ class VAT(SemiSupervised):
     unlabelled = {"weak": "weak"}
 
     def draws(self, key, batch, ctx):
+        """Standard normal directions, one per unlabelled sample, of the shape of the images."""
         return jax.random.normal(key, batch["unlabelled"].views["weak"].shape)
 
     def loss(self, nets, state, constants, batch, draws, ctx):
