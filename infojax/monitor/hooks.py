@@ -57,7 +57,7 @@ def watch(monitor: "Monitor", model: Any, head: Any, layers: Sequence[str], labe
     order = _arguments(model)
 
     def before(_: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        given = dict(zip(order, args, strict=False)) | dict(kwargs)
+        given: dict[Any, Any] = dict(zip(order, args, strict=False)) | dict(kwargs)
         of_call.update((name, given.get(name)) for name in ("attention_mask", labels))
 
     def after(_: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:

@@ -126,8 +126,11 @@ def mesh_of(study: Study, devices: int = 0) -> Mesh | None:
 
 def on_mesh(study: Study, mesh: Mesh | None) -> Study:
     """The study with a context that knows its mesh, and transforms whose results are sharded over it."""
-    moves = {"gather": partial(gather, mesh=mesh), "split": partial(split, mesh=mesh)}
-    ctx = study.ctx._replace(map_matrices=partial(map_matrices, mesh=mesh), **moves)
+    ctx = study.ctx._replace(
+        map_matrices=partial(map_matrices, mesh=mesh),
+        gather=partial(gather, mesh=mesh),
+        split=partial(split, mesh=mesh),
+    )
     return study._replace(ctx=ctx, transforms=sharded_views(study.transforms, mesh))
 
 
