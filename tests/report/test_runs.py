@@ -617,3 +617,14 @@ def test_captions_explain_the_panels_that_were_drawn():
     collapse = plans.FIGURES["collapse"]
     assert collapse.caption_of([{"panel": "NC3: self-duality"}]) == collapse.caption
     assert "decomposed" in collapse.caption_of([{"panel": "Squared error, decomposed"}])
+
+
+def test_intervals_of_an_accuracy_end_at_zero_and_one():
+    """Of two runs, 0.1 and 0.9, Student's t interval is [-4.6, 5.6]."""
+    rows = [{"kind": "eval", "step": step, "time": 0.0, "run": run, "split": "test", "n": 9, "accuracy": value}
+            for run, value in enumerate((0.1, 0.9)) for step in (1, 9)]  # fmt: skip
+    plan = plans.Plan("", "", (plans.ACCURACY,))
+    figure, drawn = figures.draw(plan, curves.methods_of(history_of(rows, CONFIG)), "accuracy")
+    [band] = figure.axes[0].collections
+    ends = band.get_paths()[0].vertices[:, 1]
+    assert (ends.min(), ends.max()) == (0.0, 1.0) and drawn[0]["low"] < -4

@@ -112,9 +112,10 @@ def _draw_curves(axis, panel, curves):
         return
     means = np.concatenate([curve.points.mean for curve in curves])
     log = scale_y(axis, panel.log, means)
-    floor = np.min(means[means > 0]) / 3 if log else -math.inf  # where an interval that reaches below zero ends
     share = all(curve.line.quantity.startswith("accuracy") for curve in curves)
-    ceiling = 1.0 if share else math.inf  # nor has an accuracy anything above one
+    # Where intervals end: on a log axis above zero, those of an accuracy at zero and one.
+    floor = np.min(means[means > 0]) / 3 if log else 0.0 if share else -math.inf
+    ceiling = 1.0 if share else math.inf
     alpha = 0.2 if all(curve.method.colour is None for curve in curves) else 0.12
     beside = any(curve.split != BATCH for curve in curves)  # batches stand back behind what was evaluated
     for level, curve in enumerate(curves):
