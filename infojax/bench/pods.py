@@ -19,7 +19,7 @@ from infojax import parallel
 from infojax.bench.collectives import bytes_moved, collectives
 from infojax.commands import UsageError
 from infojax.measures import trace
-from infojax.measures.estimate import COMPRESSED, _pack
+from infojax.measures.head_stages import COMPRESSED, _pack
 from infojax.measures.operators import ROWS, WHOLE, HeadRows
 from infojax.models import build
 from infojax.objectives import Model, Seeds, init_state, with_settings

@@ -31,10 +31,6 @@ from infojax.models.stages import cut
 VARIANTS = ("torchssl", "google")
 
 
-def _activation(x):
-    return nn.leaky_relu(x, 0.1)
-
-
 def _conv(net, x, channels, size, stride, name):
     torch = net.variant == "torchssl"
     conv = nn.Conv(
@@ -54,7 +50,7 @@ def _conv(net, x, channels, size, stride, name):
 def _normalised(net, x, train, name):
     """act(bn(x)): batch normalisation and the activation."""
     norm = nn.BatchNorm(not train, momentum=net.norm_decay, epsilon=1e-3, dtype=net.dtype, name=name)
-    return _activation(norm(x))
+    return nn.leaky_relu(norm(x), 0.1)
 
 
 class _Block(nn.Module):

@@ -4,14 +4,10 @@ import errno
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +16,7 @@ import jax
 from infojax import outputs
 from infojax.processes import place, same, together
 from infojax.train.board import Board
+from infojax.train.environment import environment
 from infojax.train.lock import InUseError, Lock, check_free
 
 
@@ -27,7 +24,6 @@ class RunFolderError(RuntimeError):
     """A run folder that cannot be used for this run; the message is one line."""
 
 
-PACKAGES = ("infojax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # Keys, or prefixes of keys, that may differ between parts of a run: when things are written, and how a step runs.
 MAY_DIFFER = (
     "log", "evaluate", "checkpoint", "report", "how", "steps_per_call", "devices", "data.dir", "data.stream",
@@ -247,35 +243,6 @@ def read_rows(folder: str | Path) -> list[dict[str, Any]]:
       RunFolderError: a line before the last is damaged; the message names the file and the line.
     """
     return [row for _, row in _lines(Path(folder) / "metrics.jsonl")]
-
-
-def environment() -> dict[str, Any]:
-    """The machine, the versions and the command of a run, for env.json."""
-    device = jax.devices()[0]
-    versions: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "command": sys.argv, "python": platform.python_version(), "host": platform.node(), "versions": versions,
-        "git": _git(), "platform": device.platform, "device": device.device_kind, "devices": jax.device_count(),
-        "processes": jax.process_count(), "flags": os.environ.get("XLA_FLAGS", ""),
-    }  # fmt: skip
-
-
-def _git():
-    """Commit of the checkout that infojax runs from, with "+" if it was modified; None outside one."""
-    try:
-        here = Path(__file__).parent
-
-        def git(*arguments):
-            return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout
-
-        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _lines(path):

@@ -90,7 +90,7 @@ def _result(history: RunHistory, run: int, value: Any) -> Result | None:
     weight = objective.get("weight", 0.0) if value is None else value
     weight = 0.0 if objective.get("alignment") == "off" else float(weight)
     splits = ("test", "novel")
-    numbers = {(s, q): _end(history, s, q, run) for s in splits
+    numbers = {(s, q): float(at_end(history, s, q, [run])[0]) for s in splits
                for q in ("accuracy", "accuracy_zero_shot", "harmonic_mean", *SIMILARITIES)}  # fmt: skip
     numbers = {key: number for key, number in numbers.items() if math.isfinite(number)}
     if ("test", "accuracy") not in numbers:
@@ -100,10 +100,6 @@ def _result(history: RunHistory, run: int, value: Any) -> Result | None:
         template if template in SETS else name, family, int(config.get("shots", 0)), weight,
         data.get("classes") == "base_to_novel", history.seeds.get(run, config.get("seed", run)), numbers,
     )  # fmt: skip
-
-
-def _end(history, split, quantity, run):
-    return float(at_end(history, split, quantity, [run])[0])
 
 
 def cell_name(one: Result) -> str:

@@ -46,7 +46,9 @@ def _grid_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int
     first = max(map(len, columns[0]))
     first = min(first, max(width // 3, 8))
     columns[0] = [x if len(x) <= first else "…" + x[1 - first :] for x in columns[0]]
-    columns = [[cell.ljust(w) if x[0] in left else cell.rjust(w) for cell in x] for x, w in _with_widths(columns)]
+    columns = [
+        [cell.ljust(w) if x[0] in left else cell.rjust(w) for cell in x] for x in columns for w in [max(map(len, x))]
+    ]
     lines, rest = [], columns[1:]
     while rest:
         fits = 1
@@ -55,10 +57,6 @@ def _grid_lines(header: Sequence[str], rows: Sequence[Sequence[str]], width: int
         lines += ["  " + "  ".join(cells).rstrip() for cells in zip(columns[0], *rest[:fits], strict=True)]
         rest = rest[fits:]
     return lines
-
-
-def _with_widths(columns):
-    return [(column, max(map(len, column))) for column in columns]
 
 
 def _wrapped(text: str, width: int, first: str = "  ", then: str = "  ") -> list[str]:
