@@ -9,6 +9,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import jax
@@ -150,9 +151,12 @@ def steps(quick: bool) -> Iterator[dict[str, Any]]:
                         yield {"kind": "coop step", "classes": classes, "chunk": chunk, "remat": remat, "failed": text}
 
 
-def run(quick: bool = False) -> list[dict[str, Any]]:
+def run(quick: bool = False) -> Iterator[dict[str, Any]]:
     """The towers, then the steps."""
     if quick:
-        return [*towers(TINY, "tiny", 2, 1), *list(steps(True))[:2]]
-    rows = list(towers(clip.ARCHITECTURES["ViT-B/32"], "ViT-B/32", 16 if jax.default_backend() == "cpu" else 256, 3))
-    return [*rows, *steps(False)]
+        yield from towers(TINY, "tiny", 2, 1)
+        yield from islice(steps(True), 2)
+    else:
+        batch = 16 if jax.default_backend() == "cpu" else 256
+        yield from towers(clip.ARCHITECTURES["ViT-B/32"], "ViT-B/32", batch, 3)
+        yield from steps(False)
