@@ -1,5 +1,6 @@
 """Flax modules as `Net`s: the engine sees functions of (params, model_state)."""
 
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,7 +16,20 @@ def as_net(module: Any, *inputs: Any, start: str | None = None, param_dtype: Any
       inputs: arrays or ShapeDtypeStructs, a batch of its inputs; the batch size does not matter.
       start: a stage; the net is then what follows it, and `inputs` are a batch of that stage's output.
       param_dtype: of the floating parameters that `init` creates; None keeps the module's own.
+    Returns:
+      The same `Net` for equal modules and shapes: JAX keeps the programs of every one, so that a process that works
+      through many runs would otherwise grow by some with each.
     """
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs)
+    try:
+        hash(module)
+    except TypeError:  # a module with a list or a dict among its fields
+        return _net.__wrapped__(module, shapes, start, param_dtype)
+    return _net(module, shapes, start, param_dtype)
+
+
+@lru_cache(maxsize=128)
+def _net(module, inputs, start, param_dtype):
     begin = {} if start is None else {"start": start}
 
     def cast(leaf):
