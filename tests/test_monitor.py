@@ -333,10 +333,10 @@ def test_rows_of_a_damaged_or_shared_folder(rng, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (tmp_path / "config.json").unlink()
-    monkeypatch.setattr(first._rows, "row", full)
+    monkeypatch.setattr(first._written.rows, "row", full)
     monkeypatch.setattr(writers.outputs, "write", full)
     monkeypatch.setitem(writers.WRITERS, "wandb", full)
-    first._boards.names = ["wandb"]
+    first._written.boards.names = ["wandb"]
     with pytest.warns(RuntimeWarning, match="cannot be written, and is lost: .*No space left") as told:
         assert one(first)["effective_rank"] > 1
     lost = [str(one.message).split(" cannot be written")[0].split(": ")[-1] for one in told]

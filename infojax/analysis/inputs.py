@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from infojax.analysis.rows import ArrayRows, InputError, KeptRows, Rows
-from infojax.measures import arrays, conversion
+from infojax.measures import arrays, conversion, scalars
 from infojax.measures.arrays import ArrayLike
 
 # Labels may skip classes (a small sample may miss some) up to this many; beyond, half of the classes must occur.
@@ -78,14 +78,14 @@ def options_of(
       InputError: names the option, what it was and what was expected.
     """
     try:
-        if ci is not None and arrays.whole_number(ci, "ci") < 20:
+        if ci is not None and scalars.whole_number(ci, "ci") < 20:
             raise InputError(f"ci is {ci}; expected at least 20 subsamples (200 is usual)")
-        if arrays.whole_number(chunk, "chunk") < 1:
+        if scalars.whole_number(chunk, "chunk") < 1:
             raise InputError(f"chunk is {chunk}; expected at least 1 row")
-        arrays.whole_number(seed, "seed", 0)
+        scalars.whole_number(seed, "seed", 0)
         if exact is not None:
-            arrays.whole_number(exact, "exact", 1)
-        arrays.flag(distributed, "distributed")
+            scalars.whole_number(exact, "exact", 1)
+        scalars.flag(distributed, "distributed")
     except ValueError as error:
         raise InputError(str(error)) from error
     if progress is not None and not callable(progress):

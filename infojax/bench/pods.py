@@ -19,8 +19,8 @@ from infojax import parallel
 from infojax.bench.collectives import bytes_moved, collectives
 from infojax.commands import UsageError
 from infojax.measures import trace
-from infojax.measures.head_stages import COMPRESSED, _pack
-from infojax.measures.operators import ROWS, WHOLE, HeadRows
+from infojax.measures.head_stages import COMPRESSED, PACKED
+from infojax.measures.operators import ROWS, HeadRows
 from infojax.models import build
 from infojax.objectives import Model, Seeds, init_state, with_settings
 from infojax.parallel.estimates import on_devices
@@ -57,8 +57,7 @@ def estimator_stages(
     compiled = on_devices(mesh)
     rows = abstract(mesh, (n, dim), jnp.float32, P("data"))
     ids, head = (abstract(mesh, (n,), jnp.int32, P("data")), abstract(mesh, (num_classes, dim), jnp.float32, P()))
-    pack = trace.Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), trace.OPERATOR, (), HeadRows)
-    packed = jax.eval_shape(compiled(pack), rows, ids, head, ids)
+    packed = jax.eval_shape(compiled(PACKED), rows, ids, head, ids)
     placed = {
         name: abstract(mesh, leaf.shape, leaf.dtype, P("data") if HeadRows.placement[name] == ROWS else P())
         for name, leaf in vars(packed).items()
@@ -71,7 +70,7 @@ def estimator_stages(
 
     state = trace.Lanczos(vectors(columns), vectors(columns), abstract(mesh, (columns,), jnp.float32, P()))
     stages = {
-        "pack": (pack, rows, ids, head, ids),
+        "pack": (PACKED, rows, ids, head, ids),
         "compress": (COMPRESSED, rows, ids, head),
         "facts": (trace.FACTS, operator),
         "extend": (trace.EXTEND, operator, vectors(basis)),

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from infojax.measures.scalars import one_of
 from infojax.measures.spectra import unit_rows
 
 RULES = ("cosine", "euclidean")
@@ -51,8 +52,7 @@ def neighbours(
     Raises:
       ValueError: an unknown rule, different numbers of columns, or k above N.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
+    one_of(rule, "rule", RULES)
     if queries.ndim != 2 or bank.ndim != 2 or queries.shape[1] != bank.shape[1]:
         raise ValueError(f"queries and bank must be (M, D) and (N, D); got {queries.shape} and {bank.shape}")
     if not 1 <= k <= len(bank):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, spectra, views
+from infojax.measures import arrays, scalars, spectra, views
 from infojax.measures.arrays import ArrayLike
 
 ROWS = 512  # of pairwise similarities held in memory at a time
@@ -25,7 +25,7 @@ def dormant_ratio(z: ArrayLike, *, tau: float | jax.Array = 0.1, weights: ArrayL
       Sokar et al., "The dormant neuron phenomenon in deep reinforcement learning", ICML 2023, definition 3.1.
     """
     z = arrays.as_rows(z)
-    tau = arrays.number(tau, "tau", "a number of at least 0", lambda x: 0 <= x < float("inf"))
+    tau = scalars.number(tau, "tau", "a number of at least 0", lambda x: 0 <= x < float("inf"))
     w = arrays.sample_weights(weights, len(z), z.dtype)
     z, _ = arrays.normalised(jax.lax.stop_gradient(jnp.where(w[:, None] <= 0, 0, z)))
     scores = arrays.safe_divide(jnp.sum(w[:, None] * jnp.abs(z), axis=0), jnp.sum(w), jnp.nan)
@@ -102,7 +102,7 @@ def uniformity(z: ArrayLike, *, t: float | jax.Array = 2.0, weights: ArrayLike |
       Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
       hypersphere", ICML 2020.
     """
-    z, t = arrays.as_rows(z), arrays.number(t, "t", "a positive number up to 20", lambda x: 0 < x <= 20)
+    z, t = arrays.as_rows(z), scalars.number(t, "t", "a positive number up to 20", lambda x: 0 < x <= 20)
     w = arrays.sample_weights(weights, len(z), z.dtype)
     return _uniformity(z, w, jnp.asarray(t, z.dtype))
 
@@ -144,7 +144,7 @@ def alignment(
       Wang and Isola, ICML 2020; see `uniformity`.
     """
     z1, z2 = views.same_samples(z1, z2, same_width=True)
-    power = arrays.positive(power, "power")
+    power = scalars.positive(power, "power")
     w = arrays.sample_weights(weights, len(z1), z1.dtype)
     (u, has_u), (v, has_v) = (spectra.unit_rows(jnp.where(w[:, None] <= 0, 0, z)) for z in (z1, z2))
     w = jnp.where(has_u & has_v, w, 0)

@@ -5,12 +5,7 @@ Everything is computed in float32 or better, whatever the input dtype, with matr
 (the default on TPU and recent GPUs rounds inputs to bfloat16 or TF32).
 """
 
-import functools
-import math
-import operator
-import os
 import warnings
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -20,7 +15,7 @@ from jax.typing import ArrayLike as JaxArrayLike
 from jax.typing import DTypeLike
 from numpy.typing import ArrayLike as NumpyArrayLike
 
-from infojax.measures.conversion import as_array, described, holds_strings, refuse_masked, rounded
+from infojax.measures.conversion import as_array, holds_strings, refuse_masked, rounded
 
 # Accepted by `as_array`: JAX and NumPy arrays, numbers, nested lists, and objects with __array__ such as torch tensors.
 ArrayLike: TypeAlias = JaxArrayLike | NumpyArrayLike
@@ -208,70 +203,6 @@ def check_not_negative(x: AnyArray, name: str, rounding: float = 0.0) -> None:
     """Raises ValueError, naming the least entry, if x of any shape is concrete and has an entry below -rounding."""
     if on_host(x) and (least := np.min(np.asarray(x), initial=0)) < -rounding:
         raise ValueError(f"{name} must not be negative; its least entry is {least:.6g}")
-
-
-def check_size(what: str, *shape: int, itemsize: int = 4) -> None:
-    """Raises ValueError if an array of this shape exceeds the machine's memory: a number of classes must be wrong."""
-    if (size := math.prod(shape) * itemsize) > memory():
-        raise ValueError(
-            f"{what} would take {size / 2**30:,.3g} GiB of memory; this machine has {memory() / 2**30:.3g}"
-        )
-
-
-@functools.cache
-def memory() -> float:
-    """Memory of this machine in bytes; inf if unknown."""
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return math.inf
-
-
-def whole_number(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
-    """A static integer from `least` to `most` as an int; raises ValueError for anything else."""
-    if isinstance(value, jax.core.Tracer):
-        raise ValueError(f"{name} is traced, but must be a static whole number: jit with static_argnames={name!r}")
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be a whole number; got {described(value)}") from None
-    if least is not None and number < least:
-        raise ValueError(f"{name} must be at least {least}; got {number}")
-    if most is not None and number > most:
-        raise ValueError(f"{name} must be at most {most}; got {described(number)}")
-    return number
-
-
-def number(value: Any, name: str, expected: str, fits: Callable[[float], bool] = lambda x: True) -> Any:
-    """A scalar for which `fits` is true, returned as given; ValueError "`name` must be `expected`" otherwise.
-
-    Traced numbers are not checked.
-    """
-    if isinstance(value, jax.core.Tracer):
-        return value
-    try:
-        if isinstance(value, str | bytes) or np.ndim(value):
-            raise TypeError
-        good = fits(float(value))
-    except (TypeError, ValueError):
-        good = False
-    if not good:
-        raise ValueError(f"{name} must be {expected}; got {described(value)}")
-    return value
-
-
-def positive(value: Any, name: str) -> Any:
-    """A number x with 0 < x < inf, returned unchanged, else ValueError; traced numbers are not checked."""
-    return number(value, name, "a positive number", lambda x: 0 < x < np.inf)
-
-
-def flag(value: Any, name: str) -> Any:
-    """True or False, also as 0, 1 or a 0-d array, traced or not, returned unchanged; else ValueError."""
-    if isinstance(value, bool | np.bool_ | int) or (isinstance(value, np.ndarray | jax.Array) and value.shape == ()):
-        return value
-    raise ValueError(f"{name} must be True or False; got {described(value)}")
 
 
 def sample_weights(weights: ArrayLike | None, n: int, dtype: DTypeLike, name: str = "weights") -> jax.Array:

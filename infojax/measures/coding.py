@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, spectra
+from infojax.measures import arrays, scalars, spectra
 from infojax.measures.arrays import ArrayLike
 
 
@@ -51,16 +51,14 @@ def coding_rate_of_moment(
     Returns:
       0-d array, nats.
     """
-    mu = arrays.number(mu, "mu", "a positive number, from 1e-30 to 1e30", lambda x: 1e-30 <= x <= 1e30)
+    mu = scalars.number(mu, "mu", "a positive number, from 1e-30 to 1e30", lambda x: 1e-30 <= x <= 1e30)
     dim = max(dim, 1)  # without columns there is nothing to code
     scales: dict[str, Callable[[], tuple[Any, float, Any]]] = {
         "code": lambda: (mu / dim, 1.0, 0.0),
         "paper": lambda: (1 / mu, 1.0, dim * jnp.log(mu)),
         "mcr2": lambda: (arrays.safe_divide(mu * dim, mass), 0.5, 0.0),
     }
-    if not isinstance(form, str) or form not in scales:
-        raise ValueError(f"form must be one of {', '.join(scales)}; got {arrays.described(form)}")
-    scale, factor, constant = scales[form]()
+    scale, factor, constant = scales[scalars.one_of(form, "form", scales)]()
     # In exact arithmetic the determinant of I + G is at least one.
     return (
         factor * arrays.not_negative(spectra.logdet(jnp.eye(len(small), dtype=small.dtype) + scale * small)) + constant

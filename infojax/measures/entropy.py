@@ -12,7 +12,7 @@ import numpy as np
 from jax.lax import stop_gradient
 from jax.typing import DTypeLike
 
-from infojax.measures import arrays, host, spectra
+from infojax.measures import arrays, host, scalars, spectra
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.spectra import SpectralFunction
 
@@ -79,7 +79,7 @@ def density_of_features(z: AnyArray, weights: ArrayLike | None = None, center: b
     """`smaller_density` of the directions of z (N, D), see `spectra.directions`; in NumPy if z is, where possible."""
     w, center = (
         None if weights is None else arrays.sample_weights(weights, len(z), z.dtype),
-        arrays.flag(center, "center"),
+        scalars.flag(center, "center"),
     )
     if isinstance(z, np.ndarray) and arrays.stays_on_host(*(x for x in (w, center) if isinstance(x, jax.Array))):
         return host.density(z, None if w is None else np.asarray(w), bool(center))
@@ -118,7 +118,7 @@ def order_of(alpha: Any) -> float:
     """
     if isinstance(alpha, jax.core.Tracer):
         raise ValueError("alpha is traced, but must be a static number: jit with static_argnames='alpha'")
-    alpha = float(arrays.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
+    alpha = float(scalars.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
     return alpha if alpha < LARGEST_ORDER else np.inf
 
 
@@ -329,7 +329,7 @@ def rankme(z: ArrayLike, eps: float | jax.Array = 1e-7, *, weights: ArrayLike | 
       Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised
       representations by their rank", ICML 2023, equation 1.
     """
-    eps = arrays.number(eps, "eps", "a number of at least 0 and below 1", lambda x: 0 <= x < 1)
+    eps = scalars.number(eps, "eps", "a number of at least 0 and below 1", lambda x: 0 <= x < 1)
     s = _weighted_singular_values(z, weights, "features")
     total = jnp.sum(s)
     p = arrays.safe_divide(s, total) + eps

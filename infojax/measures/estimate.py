@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, head_interplay, spectra
+from infojax.measures import arrays, head_interplay, scalars, spectra
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.entropy import density_of_features, entropy_of_spectrum, smaller_density, weighted
 from infojax.measures.head_interplay import Interplay
@@ -56,10 +56,10 @@ def _effort(given, *concrete):
         alpha = "; only alpha = 1 is estimated, and matrix_entropy(alpha=2) needs no estimate" * ("alpha" in unknown)
         raise TypeError(f"unknown keyword {sorted(unknown)[0]!r}; expected {', '.join(Effort._fields)}{alpha}")
     effort = Effort(**given)
-    arrays.positive(effort.tolerance, "tolerance")
-    arrays.number(effort.confidence, "confidence", "a number between 0 and 1", lambda x: 0 < x < 1)
+    scalars.positive(effort.tolerance, "tolerance")
+    scalars.number(effort.confidence, "confidence", "a number between 0 and 1", lambda x: 0 < x < 1)
     for name, least, most in (("seed", -(2**63), 2**63 - 1), ("vectors", 1, 10**6), ("exact_side", 0, None)):
-        arrays.whole_number(getattr(effort, name), name, least, most)
+        scalars.whole_number(getattr(effort, name), name, least, most)
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(concrete)):
         raise ValueError(
             "estimates need concrete arrays, which decide what is computed: call them outside jit, grad, vmap"
@@ -114,7 +114,7 @@ def estimate_interplay(
       ValueError: shapes do not fit.
     """
     effort = _effort(effort, z, labels, head, weights)
-    z, center = arrays.as_rows(z), arrays.flag(center, "center")
+    z, center = arrays.as_rows(z), scalars.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
     dtype = jnp.promote_types(z.dtype, head.dtype)

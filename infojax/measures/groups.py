@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, entropy, spectra
+from infojax.measures import arrays, conversion, entropy, scalars, spectra
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.student import student_quantile
 
@@ -129,15 +129,10 @@ def prompt_entropy(
 
 
 def _named(convention, normalization):
-    if not isinstance(convention, str) or convention not in ENTROPY_CONVENTIONS:
-        names = ", ".join(ENTROPY_CONVENTIONS)
-        raise ValueError(f"convention must be one of {names}; got {arrays.described(convention)}")
+    scalars.one_of(convention, "convention", ENTROPY_CONVENTIONS)
     if normalization is None:
         normalization = "log_d" if convention == "matrix_entropy" else "raw"
-    if normalization not in ENTROPY_NORMALIZATIONS:
-        names = ", ".join(ENTROPY_NORMALIZATIONS)
-        raise ValueError(f"normalization must be one of {names}; got {arrays.described(normalization)}")
-    return convention, normalization
+    return convention, scalars.one_of(normalization, "normalization", ENTROPY_NORMALIZATIONS)
 
 
 def _entropies(z, w, alpha, convention):
@@ -308,7 +303,7 @@ def diff_erank(
       Wei et al., "Diff-eRank: a novel rank-based metric for evaluating large language models", NeurIPS 2024.
     """
     if aggregate not in ("entropy", "rank"):
-        raise ValueError(f"aggregate must be entropy or rank; got {arrays.described(aggregate)}")
+        raise ValueError(f"aggregate must be entropy or rank; got {conversion.described(aggregate)}")
     ranks, shapes = [], []
     for z, name in ((untrained, "untrained"), (trained, "trained")):
         z = arrays.as_float(z, name)

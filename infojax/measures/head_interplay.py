@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, class_blocks, cores, roots, spectra
+from infojax.measures import arrays, class_blocks, cores, roots, scalars, spectra
 from infojax.measures import host as in_numpy
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.entropy import entropy_of_density, entropy_of_spectrum, smaller_density, weighted
@@ -112,7 +112,7 @@ def ingredients(
     route: str | None = None,
 ) -> Ingredients:
     """The arguments of `assemble`, from the arguments of `interplay`, which are checked."""
-    z, center = arrays.as_host_rows(z), arrays.flag(center, "center")
+    z, center = arrays.as_host_rows(z), scalars.flag(center, "center")
     labels = arrays.as_labels(labels, len(z))
     head = arrays.as_head(head, z.shape[1], labels)
     dtype = jnp.promote_types(z.dtype, head.dtype)

@@ -28,6 +28,28 @@ def _pack(axis, rows, labels, head, sample, *shape):
     return HeadRows.pack(rows, labels, head, sample, shape or None)
 
 
+PACKED = Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), OPERATOR, (), HeadRows)
+
+
+def packed(
+    rows: jax.Array,
+    labels: jax.Array,
+    head: jax.Array,
+    sample: jax.Array,
+    shape: tuple[int, int] | None = None,
+    compiled: Compiled = on_one_device,
+) -> HeadRows:
+    """`HeadRows` with one row per sample.
+
+    Args:
+      rows: (N, D) weighted unit rows; labels: (N,) classes; head: (C, D') unit rows.
+      sample: (N,) index of each sample, negative for those to leave out.
+      shape: (blocks, size) of the packed rows on each device, as in `packed_by_class`, or None.
+      compiled: see `parallel.estimate_interplay`.
+    """
+    return compiled(PACKED._replace(static=tuple(shape or ())))(rows, labels, head, sample)
+
+
 def _compressed(axis, rows, labels, head):
     """`HeadRows` with at most D rows per class; each device reduces and decomposes its share of the classes."""
     share, first = _share(len(head), axis)
@@ -45,6 +67,7 @@ def _compressed(axis, rows, labels, head):
 
 
 def _factored(axis, second, head):
+    """The same from second moments (C, D, D), of which every device has all."""
     share, first = _share(len(head), axis)
     devices = 1 if axis is None else jax.lax.axis_size(axis)
     second = jnp.pad(second, ((0, share * devices - len(second)), (0, 0), (0, 0)))
@@ -71,23 +94,3 @@ def _factors_of(second, first, head):
 
 COMPRESSED = Stage(_compressed, (ROWS, ROWS, WHOLE), OPERATOR, (), HeadRows, checked=False)
 FACTORED = Stage(_factored, (WHOLE, WHOLE), OPERATOR, (), HeadRows, checked=False)
-
-
-def packed(
-    rows: jax.Array,
-    labels: jax.Array,
-    head: jax.Array,
-    sample: jax.Array,
-    shape: tuple[int, int] | None = None,
-    compiled: Compiled = on_one_device,
-) -> HeadRows:
-    """`HeadRows` with one row per sample.
-
-    Args:
-      rows: (N, D) weighted unit rows; labels: (N,) classes; head: (C, D') unit rows.
-      sample: (N,) index of each sample, negative for those to leave out.
-      shape: (blocks, size) of the packed rows on each device, as in `packed_by_class`, or None.
-      compiled: see `parallel.estimate_interplay`.
-    """
-    stage = Stage(_pack, (ROWS, ROWS, WHOLE, ROWS), OPERATOR, tuple(shape or ()), HeadRows)
-    return compiled(stage)(rows, labels, head, sample)

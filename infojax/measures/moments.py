@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from infojax.measures import arrays, by_class, spectra
+from infojax.measures import arrays, by_class, conversion, scalars, spectra
 from infojax.measures.arrays import AnyArray, ArrayLike
 from infojax.measures.class_blocks import class_second_moments
 from infojax.measures.sample_blocks import BLOCK_ROWS, class_sums, deviations, fold_blocks, known_samples, scanned
@@ -53,7 +53,7 @@ class ClassStats:
         """Empty statistics. scatter: None (O(C D) memory), "within" (adds D x D) or "class" (adds C x D x D)."""
         if scatter not in SCATTERS:
             raise ValueError(f"scatter must be one of {SCATTERS}; got {scatter!r}")
-        num_classes, dim = arrays.whole_number(num_classes, "num_classes", 1), arrays.whole_number(dim, "dim", 0)
+        num_classes, dim = scalars.whole_number(num_classes, "num_classes", 1), scalars.whole_number(dim, "dim", 0)
         try:
             floating = jnp.issubdtype(dtype, jnp.floating)
         except TypeError:
@@ -95,7 +95,7 @@ class ClassStats:
     def merge(self, other: "ClassStats") -> "ClassStats":
         """Statistics of both sets of samples. Associative and commutative up to rounding."""
         if not isinstance(other, ClassStats):
-            raise TypeError(f"other must be ClassStats; got {arrays.described(other)}")
+            raise TypeError(f"other must be ClassStats; got {conversion.described(other)}")
         if self.kind != other.kind or self.mean.shape != other.mean.shape:
             raise ValueError(
                 f"cannot merge statistics of shape {self.mean.shape} with scatter {self.kind!r} and of shape "
@@ -135,7 +135,7 @@ class ClassStats:
 def check_size(num_classes: int, dim: int, scatter: str | None, itemsize: int) -> None:
     """Rejects sizes that do not fit in memory: three tables over the classes at once, and their scatter matrices."""
     columns = 3 * (dim + 2) + (dim * dim if scatter == "class" else 0)
-    arrays.check_size(
+    scalars.check_size(
         f"num_classes is {num_classes:,}: moments of that many classes" + (f" in {dim} columns" if dim else ""),
         num_classes,
         columns,
@@ -164,7 +164,7 @@ def infer_num_classes(labels: ArrayLike, num_classes: int | None) -> int:
       ValueError: num_classes is not a positive integer or too large for the memory; labels are traced or too large.
     """
     if num_classes is not None:
-        number = arrays.whole_number(num_classes, "num_classes", 1)
+        number = scalars.whole_number(num_classes, "num_classes", 1)
         check_size(number, 0, None, 4)  # before labels are compared with it as 32-bit integers
         arrays.warn_of_unknown_classes(labels, number)
         return number

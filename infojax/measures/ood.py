@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, moments, sample_blocks, spectra
+from infojax.measures import arrays, moments, sample_blocks, scalars, spectra
 from infojax.measures.arrays import ArrayLike
 
 
@@ -76,10 +76,10 @@ def neco(
     z, train = arrays.as_rows(z), arrays.as_rows(train, "train")
     if z.shape[1] != train.shape[1]:
         raise ValueError(f"features have {z.shape[1]} columns, train {train.shape[1]}: both must be of one layer")
-    dim = arrays.whole_number(dim, "dim", 1, z.shape[1])
+    dim = scalars.whole_number(dim, "dim", 1, z.shape[1])
     dtype = jnp.promote_types(z.dtype, train.dtype)
     w = arrays.sample_weights(weights, len(train), dtype)
-    score = _neco(z.astype(dtype), train.astype(dtype), w, arrays.flag(standardize, "standardize"), dim)
+    score = _neco(z.astype(dtype), train.astype(dtype), w, scalars.flag(standardize, "standardize"), dim)
     if max_logit is None:
         return score
     logit = arrays.as_float(max_logit, "max_logit")
@@ -163,7 +163,7 @@ def nci(
             f"{head.shape} and {mean.shape}"
         )
     bias = arrays.as_bias(bias, head)
-    alpha = arrays.number(alpha, "alpha", "a number of at least 0", lambda x: 0 <= x < float("inf"))
+    alpha = scalars.number(alpha, "alpha", "a number of at least 0", lambda x: 0 <= x < float("inf"))
     logits = arrays.matmul(z, head.T) + (0 if bias is None else bias[None])
     u, _ = spectra.unit_rows(z - mean[None])
     score = jnp.sum(head[jnp.argmax(logits, axis=1)] * u, axis=1) + alpha * jnp.sum(jnp.abs(z), axis=1)

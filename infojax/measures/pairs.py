@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays
+from infojax.measures import arrays, conversion, scalars
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.singular import centered_rows
 from infojax.measures.views import same_samples
@@ -100,7 +100,7 @@ def add_cka_moments(first: CKAMoments, second: CKAMoments) -> CKAMoments:
     """`CKAMoments` of both batches, which must share their centers; under shard_map psum all fields but `centers`."""
     for name, value in (("first", first), ("second", second)):
         if not isinstance(value, CKAMoments):
-            raise TypeError(f"{name} must be CKAMoments, as cka_moments makes them; got {arrays.described(value)}")
+            raise TypeError(f"{name} must be CKAMoments, as cka_moments makes them; got {conversion.described(value)}")
     pairs = list(zip(first.centers, second.centers, strict=True))
     if any(a.shape != b.shape or (arrays.on_host(a, b) and bool((a != b).any())) for a, b in pairs):
         raise ValueError("moments about different centers do not add: pass centers=first.centers to cka_moments")
@@ -114,7 +114,7 @@ def linear_cka_from_moments(moments: CKAMoments, *, debiased: bool = False) -> j
       TypeError: moments are not `CKAMoments`.
     """
     if not isinstance(moments, CKAMoments):
-        raise TypeError(f"moments must be CKAMoments, as cka_moments makes them; got {arrays.described(moments)}")
+        raise TypeError(f"moments must be CKAMoments, as cka_moments makes them; got {conversion.described(moments)}")
     return _cka_of_moments(moments, _static_flag(debiased, "debiased"))
 
 
@@ -181,7 +181,7 @@ def _ratio(hsic, first, second, flat):
 def _static_flag(value, name):
     if isinstance(value, jax.core.Tracer):
         raise ValueError(f"{name} is traced, but must be a static True or False: jit with static_argnames={name!r}")
-    return bool(arrays.flag(value, name))
+    return bool(scalars.flag(value, name))
 
 
 def linear_cka(z1: ArrayLike, z2: ArrayLike, *, debiased: bool = False, weights: ArrayLike | None = None) -> jax.Array:
@@ -234,7 +234,7 @@ def linear_cka_map(
 def _rows_of(layers, name):
     layers = list(layers) if getattr(layers, "ndim", 0) == 3 else layers
     if isinstance(layers, str | bytes) or not isinstance(layers, Sequence) or not len(layers):
-        raise ValueError(f"{name} must be a list of (N, D) arrays; got {arrays.described(layers)}")
+        raise ValueError(f"{name} must be a list of (N, D) arrays; got {conversion.described(layers)}")
     found = [arrays.as_rows(z, f"{name}[{i}]") for i, z in enumerate(layers)]
     if len({len(z) for z in found}) > 1:
         raise ValueError(f"{name} must hold the same samples; they have {', '.join(str(len(z)) for z in found)} rows")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays
+from infojax.measures import arrays, scalars
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.singular import spectrum_of
 
@@ -40,7 +40,7 @@ def _exp_entropy(p: jax.Array) -> jax.Array:
 
 
 def _share(share: Any, name: str) -> Any:
-    return arrays.number(share, name, "a number of at least 0 and below 1", lambda x: 0 <= x < 1)
+    return scalars.number(share, name, "a number of at least 0 and below 1", lambda x: 0 <= x < 1)
 
 
 @jax.jit
@@ -127,9 +127,9 @@ def alpha_req_from_spectrum(
     s, _ = _spectrum(s)
     if not isinstance(fit_range, tuple | list) or len(fit_range) != 2:
         raise ValueError(f"fit_range must be two whole numbers, first and last; got {fit_range!r}")
-    first = arrays.whole_number(fit_range[0], "fit_range[0]", 1)
-    last = arrays.whole_number(fit_range[1], "fit_range[1]", first + 1)
-    judged = first if r2_from is None else arrays.whole_number(r2_from, "r2_from", first, last)
+    first = scalars.whole_number(fit_range[0], "fit_range[0]", 1)
+    last = scalars.whole_number(fit_range[1], "fit_range[1]", first + 1)
+    judged = first if r2_from is None else scalars.whole_number(r2_from, "r2_from", first, last)
     return _fit(s, first, last, judged)
 
 

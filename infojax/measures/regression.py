@@ -3,19 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, spectra
+from infojax.measures import arrays, scalars, spectra
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.ood import projected
 from infojax.measures.roots import psd_sqrt
 from infojax.measures.singular import centered_rows
 
 NRC_CONVENTIONS = ("paper", "nc_toolbox")
-
-
-def _convention(name):
-    if not isinstance(name, str) or name not in NRC_CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(NRC_CONVENTIONS)}; got {arrays.described(name)}")
-    return name
 
 
 def _mean_outside(u, live, share, w):
@@ -40,11 +34,11 @@ def nrc1(z: ArrayLike, num_targets: int, *, convention: str = "paper", weights: 
       Andriopoulos et al., "The prevalence of neural collapse in neural multivariate regression", NeurIPS 2024.
     """
     z = arrays.as_rows(z)
-    num_targets = arrays.whole_number(num_targets, "num_targets", 1, max(z.shape[1], 1))
+    num_targets = scalars.whole_number(num_targets, "num_targets", 1, max(z.shape[1], 1))
     w = arrays.sample_weights(weights, len(z), z.dtype)
     z, _ = arrays.normalised(jnp.where(w[:, None] <= 0, 0, z))
     u, live = spectra.unit_rows(z)
-    rows = centered_rows(z, w, jnp) if _convention(convention) == "paper" else z
+    rows = centered_rows(z, w, jnp) if scalars.one_of(convention, "convention", NRC_CONVENTIONS) == "paper" else z
     share = projected(u, arrays.safe_sqrt(w)[:, None] * rows, num_targets)
     return _mean_outside(u, live, share, w)
 
@@ -110,7 +104,7 @@ def nrc3(
         most = jnp.min(jnp.linalg.eigvalsh(jax.lax.stop_gradient(root)), initial=jnp.inf)
         g = jax.lax.stop_gradient(_best(a, root, jnp.maximum(most, 0)))
     else:
-        gamma = arrays.number(gamma, "gamma", "a number of at least 0", lambda x: 0 <= x < float("inf"))
+        gamma = scalars.number(gamma, "gamma", "a number of at least 0", lambda x: 0 <= x < float("inf"))
         g = jnp.sqrt(jnp.asarray(gamma, dtype)) / s
     found = _distance(a, root, g)
     return jnp.where(norm > 0, found, jnp.nan)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, scale
+from infojax.measures import arrays, scalars, scale
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats
 from infojax.measures.passes import second_pass
@@ -42,7 +42,7 @@ def _squared_distances(stats):
     Computed from differences: ||a||^2 + ||b||^2 - 2 <a, b> loses the distances of classes that are close together.
     """
 
-    arrays.check_size(f"pairs of {stats.num_classes:,} classes", stats.num_classes, stats.num_classes)
+    scalars.check_size(f"pairs of {stats.num_classes:,} classes", stats.num_classes, stats.num_classes)
 
     def to_all(mean):
         return jnp.sum((stats.mean - mean[None]) ** 2, axis=1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, scale
+from infojax.measures import arrays, scalars, scale
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats
 from infojax.measures.stats_arguments import takes_stats
@@ -39,7 +39,7 @@ def nc2_from_means(means: ArrayLike, present: ArrayLike | None = None) -> NC2:
       `NC2`; nan with fewer than two classes, or where all vectors vanish.
     """
     means = arrays.as_rows(means, "means")
-    arrays.check_size(f"pairs of {len(means):,} classes", len(means), len(means))
+    scalars.check_size(f"pairs of {len(means):,} classes", len(means), len(means))
     if present is None:
         return _nc2(means, jnp.ones(len(means), bool))
     present = jnp.asarray(arrays.as_array(present, "present"))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, entropy, host
+from infojax.measures import arrays, entropy, host, scalars
 from infojax.measures.arrays import ArrayLike
 
 
@@ -40,7 +40,7 @@ def spectrum_of(
     z = arrays.as_rows(z)
     if isinstance(center, jax.core.Tracer):
         raise ValueError("center is traced, but must be a static True or False: jit with static_argnames='center'")
-    center = bool(arrays.flag(center, "center"))
+    center = bool(scalars.flag(center, "center"))
     w = None if weights is None else arrays.sample_weights(weights, len(z), z.dtype)
     z, scale = arrays.normalised(z if w is None else jnp.where(w[:, None] <= 0, 0, z))
     if arrays.on_host(z, *([] if w is None else [w])):

@@ -20,7 +20,6 @@ from infojax.measures.arrays import (
     ArrayLike,
     as_float,
     as_rows,
-    flag,
     host_view,
     matmul,
     on_host,
@@ -31,6 +30,7 @@ from infojax.measures.arrays import (
     sample_weights,
     total,
 )
+from infojax.measures.scalars import flag
 
 A = TypeVar("A", jax.Array, np.ndarray)
 

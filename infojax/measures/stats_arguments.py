@@ -5,7 +5,7 @@ from functools import wraps
 from inspect import signature
 from typing import ParamSpec, TypeVar
 
-from infojax.measures import arrays
+from infojax.measures import arrays, conversion
 from infojax.measures.moments import ClassStats
 
 P = ParamSpec("P")
@@ -28,13 +28,13 @@ def takes_stats(f: Callable[P, R], **besides: str) -> Callable[P, R]:
         given = bound.arguments
         stats = given["stats"]
         if not isinstance(stats, ClassStats):
-            raise TypeError(f"stats must be ClassStats, as class_stats makes them; got {arrays.described(stats)}")
+            raise TypeError(f"stats must be ClassStats, as class_stats makes them; got {conversion.described(stats)}")
         _check_fields(stats)
         if "sums" in given and not hasattr(given["sums"], "disagreement"):
-            found = arrays.described(given["sums"])
+            found = conversion.described(given["sums"])
             raise TypeError(f"sums must be a SecondPass, as second_pass makes it; got {found}")
         if not isinstance(given.get("convention", ""), str):
-            raise ValueError(f"convention must be a name; got {arrays.described(given['convention'])}")
+            raise ValueError(f"convention must be a name; got {conversion.described(given['convention'])}")
         if given.get("bias") is not None and given.get("head") is None:
             raise ValueError("bias was given without a head; pass both or neither")
         sizes = dict(zip("CD", stats.mean.shape, strict=True))

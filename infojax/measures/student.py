@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays
+from infojax.measures import scalars
 
 
 def student_quantile(confidence: Any, freedom: jax.Array) -> jax.Array:
@@ -21,7 +21,7 @@ def student_quantile(confidence: Any, freedom: jax.Array) -> jax.Array:
     """
     if isinstance(confidence, jax.core.Tracer):
         raise ValueError("confidence is traced, but must be a static number: jit with static_argnames='confidence'")
-    confidence = float(arrays.number(confidence, "confidence", "a number between 0 and 1", lambda x: 0 < x < 1))
+    confidence = float(scalars.number(confidence, "confidence", "a number between 0 and 1", lambda x: 0 < x < 1))
     tail, normal = 1 - confidence, NormalDist().inv_cdf((1 - confidence) / 2)
     n = jnp.maximum(freedom, 3).astype(jnp.result_type(freedom, float))
     a = 1 / (n - 0.5)

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from infojax.measures import arrays
+from infojax.measures import arrays, scalars
 
 
 class Limits(NamedTuple):
@@ -106,7 +106,7 @@ def nc_limits(
     p = _frequencies(classes, counts)
     b_head = _etf_correlation(classes)
     t = _mean_share(classes, p, mean_energy)
-    if dim is not None and arrays.whole_number(dim, "dim", 1) < classes - 1:
+    if dim is not None and scalars.whole_number(dim, "dim", 1) < classes - 1:
         return Limits(*[math.nan] * len(Limits._fields))
     if dim == classes - 1 and t > 1e-6:
         raise ValueError(
@@ -160,7 +160,7 @@ def mutual_information_etf(num_classes: int, *, alpha: float = 1.0) -> float:
     2.093235
     """
     classes = _classes(num_classes)
-    alpha = float(arrays.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
+    alpha = float(scalars.number(alpha, "alpha", "a number from 0 to infinity", lambda x: x >= 0))
     p = _frequencies(classes, None)
     b = _etf_correlation(classes)
     return 2 * _entropy(_spectrum(p, b), alpha) - _entropy(_spectrum(p, b * b), alpha)
@@ -196,10 +196,10 @@ def etf(num_classes: int, dim: int | None = None) -> np.ndarray:
     """
     classes = _classes(num_classes)
     smallest = max(classes - 1, 1)
-    dim = smallest if dim is None else arrays.whole_number(dim, "dim", 1)
+    dim = smallest if dim is None else scalars.whole_number(dim, "dim", 1)
     if dim < smallest:
         raise ValueError(f"dim is {dim}, but a simplex ETF of {classes} classes needs dim >= {smallest}")
-    arrays.check_size(f"{classes:,} rows of {dim:,} columns", classes, dim, itemsize=8)
+    scalars.check_size(f"{classes:,} rows of {dim:,} columns", classes, dim, itemsize=8)
     rows = np.zeros((classes, dim))
     if classes == 1:
         rows[0, 0] = 1.0
@@ -260,12 +260,12 @@ def random_head_entropy(num_classes: int, dim: int) -> float:
 
 
 def _classes(value: int, name: str = "num_classes") -> int:
-    return arrays.whole_number(value, name, 1, 2**53)  # so that a float can hold their reciprocals
+    return scalars.whole_number(value, name, 1, 2**53)  # so that a float can hold their reciprocals
 
 
 def _frequencies(num_classes: int, counts: Sequence[float] | np.ndarray | None) -> np.ndarray:
     """(C,) frequencies; a class without samples has 0 and only adds zeros to the spectra."""
-    arrays.check_size(f"num_classes is {num_classes:,}: spectra of that many classes", 4, num_classes, itemsize=8)
+    scalars.check_size(f"num_classes is {num_classes:,}: spectra of that many classes", 4, num_classes, itemsize=8)
     counts = np.ones(num_classes) if counts is None else np.asarray(arrays.as_array(counts, "counts"), np.float64)
     if counts.shape != (num_classes,):
         raise ValueError(f"counts has shape {counts.shape}, but must have one count per class: ({num_classes},)")
@@ -285,7 +285,7 @@ def _etf_correlation(num_classes: int) -> float:
 def _mean_share(num_classes: int, p: np.ndarray, mean_energy: float) -> float:
     """t, the share of a feature's energy that lies along the common direction u."""
     try:
-        s = float(arrays.number(mean_energy, "mean_energy", "a number from 0 to 1"))
+        s = float(scalars.number(mean_energy, "mean_energy", "a number from 0 to 1"))
     except TypeError as error:
         raise ValueError("mean_energy is traced: limits are computed on the host, outside of jit") from error
     if s == 0:

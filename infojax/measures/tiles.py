@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays
+from infojax.measures import arrays, conversion, scalars
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.tile_sums import Rows, Sums
 from infojax.measures.vocabulary import NEAR, TILE, VocabularyStats, checked_head, checked_stats
@@ -89,9 +89,9 @@ def vocabulary_collapse(
         arrays.check_not_negative(np.asarray(getattr(stats, field)), f"stats.{field}")
     if head is not None:
         head = checked_head(head, classes, dim)
-    kept = np.flatnonzero(counts >= arrays.whole_number(min_count, "min_count", 1))
-    exponent = float(arrays.number(distance_exponent, "distance_exponent", "a positive number", lambda x: 0 < x <= 8))
-    tile = arrays.whole_number(tile, "tile", 1)
+    kept = np.flatnonzero(counts >= scalars.whole_number(min_count, "min_count", 1))
+    exponent = float(scalars.number(distance_exponent, "distance_exponent", "a positive number", lambda x: 0 < x <= 8))
+    tile = scalars.whole_number(tile, "tile", 1)
     means = Rows(stats.mean, kept, tile)
     means.normalise()
     weights = None if head is None else Rows(head, kept, tile)
@@ -259,7 +259,7 @@ def rhubarbwu_metrics(found: VocabularyCollapse) -> dict[str, float]:
     """
     if not isinstance(found, VocabularyCollapse):
         raise TypeError(
-            f"found must be a VocabularyCollapse, as vocabulary_collapse makes it; got {arrays.described(found)}"
+            f"found must be a VocabularyCollapse, as vocabulary_collapse makes it; got {conversion.described(found)}"
         )
     values = {
         "nc1_cdnv": found.cdnv,

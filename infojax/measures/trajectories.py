@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, spectra
+from infojax.measures import arrays, scalars, spectra
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.singular import centered_rows
 
@@ -32,8 +32,7 @@ def curvature(z: ArrayLike, *, convention: str = "paper", weights: ArrayLike | N
       Hosseini and Fedorenko, "Large language models implicitly learn to straighten neural sentence trajectories to
       construct a predictive representation of natural language", NeurIPS 2023; Skean et al., ICML 2025.
     """
-    if convention not in CURVATURE_CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(CURVATURE_CONVENTIONS)}; got {convention!r}")
+    scalars.one_of(convention, "convention", CURVATURE_CONVENTIONS)
     z = arrays.as_rows(z)
     w = arrays.sample_weights(weights, len(z), z.dtype)
     z, _ = arrays.normalised(jnp.where(w[:, None] <= 0, 0, z))

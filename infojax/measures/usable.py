@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from infojax.measures import arrays
+from infojax.measures import arrays, scalars
 from infojax.measures.arrays import ArrayLike
 
 _ORDERS = ("most_significant_first", "least_significant_first")
@@ -91,7 +91,7 @@ def num_digits(max_count: int, num_classes: int) -> int:
     >>> num_digits(125, 5), num_digits(126, 5)
     (3, 4)
     """
-    num_classes, max_count = _base(num_classes), arrays.whole_number(max_count, "max_count")
+    num_classes, max_count = _base(num_classes), scalars.whole_number(max_count, "max_count")
     if max_count < 0:
         raise ValueError(f"max_count is {max_count}, but must not be negative")
     digits, power = 1, num_classes
@@ -126,15 +126,15 @@ def v_information(cross_entropy: ArrayLike, num_classes: int, *, base: float = 2
     >>> float(v_information(0.0, 8))
     3.0
     """
-    num_classes = arrays.whole_number(num_classes, "num_classes", 2)
-    arrays.number(base, "base", "a finite number above 1", lambda x: 1 < x < math.inf)
+    num_classes = scalars.whole_number(num_classes, "num_classes", 2)
+    scalars.number(base, "base", "a finite number above 1", lambda x: 1 < x < math.inf)
     cross_entropy = arrays.as_float(cross_entropy, "cross_entropy")
     arrays.check_not_negative(cross_entropy, "cross_entropy", rounding=1e-3)
     return (math.log(num_classes) - cross_entropy) / math.log(base)
 
 
 def _base(num_classes):
-    return arrays.whole_number(num_classes, "num_classes", 2, arrays.INT_MAX)  # digits need a base of at least 2
+    return scalars.whole_number(num_classes, "num_classes", 2, arrays.INT_MAX)  # digits need a base of at least 2
 
 
 def _width(labels, valid, num_classes, given):
@@ -151,7 +151,7 @@ def _width(labels, valid, num_classes, given):
         needed = num_digits(int(np.bincount(concrete).max()) if concrete.size else 0, num_classes)
     if given is None:
         return needed
-    given = arrays.whole_number(given, "num_digits", most=64)  # a 32-bit index has no further non-zero digits
+    given = scalars.whole_number(given, "num_digits", most=64)  # a 32-bit index has no further non-zero digits
     if given < needed:
         raise ValueError(f"num_digits is {given}, but these labels need at least {needed}")
     return given

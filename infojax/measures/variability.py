@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays, by_class, moments, roots, sample_blocks, scale
+from infojax.measures import arrays, by_class, moments, roots, sample_blocks, scalars, scale
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.moments import ClassStats
 from infojax.measures.stats_arguments import takes_stats
@@ -45,9 +45,7 @@ NC1_CONVENTIONS = MappingProxyType({
 
 def nc1_convention(name: str) -> Convention:
     """The `Convention` of a name; ValueError for one that is not in `NC1_CONVENTIONS`."""
-    if not isinstance(name, str) or name not in NC1_CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(NC1_CONVENTIONS)}; got {arrays.described(name)}")
-    return NC1_CONVENTIONS[name]
+    return NC1_CONVENTIONS[scalars.one_of(name, "convention", NC1_CONVENTIONS)]
 
 
 def class_weights(stats: ClassStats, kind: str) -> jax.Array:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from infojax.measures import arrays, entropy, spectra
+from infojax.measures import arrays, entropy, scalars, spectra
 from infojax.measures.arrays import ArrayLike
 
 LIDAR_CONVENTIONS = ("paper", "unbiased", "normalized")
@@ -35,14 +35,13 @@ def lidar(
     References:
       Thilak et al., "LiDAR: sensing linear probing performance in joint embedding SSL architectures", ICLR 2024.
     """
-    if convention not in LIDAR_CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(LIDAR_CONVENTIONS)}; got {convention!r}")
+    scalars.one_of(convention, "convention", LIDAR_CONVENTIONS)
     z = arrays.as_float(z, "z")
     if z.ndim != 3 or min(z.shape[:2]) < 2 or not z.shape[2]:
         raise ValueError(f"z must be (n, q, D), two views or more of two samples or more; got {z.shape}")
-    delta = arrays.positive(delta, "delta")
+    delta = scalars.positive(delta, "delta")
     own = {"paper": 1e-7, "unbiased": 1e-8, "normalized": 0.0}[convention]
-    eps = own if eps is None else arrays.number(eps, "eps", "a number of at least 0", lambda x: 0 <= x < float("inf"))
+    eps = own if eps is None else scalars.number(eps, "eps", "a number of at least 0", lambda x: 0 <= x < float("inf"))
     n, q, dim = z.shape
     one = int(convention == "unbiased")
     # In units of the larger of z and sqrt(delta), so that no square under- or overflows; S_b in units of its own.
@@ -118,12 +117,11 @@ def infonce_bound(
     References:
       van den Oord et al., "Representation learning with contrastive predictive coding", 2018; Skean et al., ICML 2025.
     """
-    if convention not in INFONCE_CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(INFONCE_CONVENTIONS)}; got {convention!r}")
+    scalars.one_of(convention, "convention", INFONCE_CONVENTIONS)
     if symmetric and convention != "cpc":
         raise ValueError(f"symmetric needs convention 'cpc'; {convention!r} has a direction of its own")
     z1, z2 = same_samples(z1, z2, same_width=True)
-    temperature = arrays.positive(temperature, "temperature")
+    temperature = scalars.positive(temperature, "temperature")
     w = arrays.sample_weights(weights, len(z1), z1.dtype)
     z1, z2 = (jnp.where(w[:, None] <= 0, 0, z) for z in (z1, z2))
     if convention == "cpc":
@@ -199,11 +197,10 @@ def dime(
     References:
       Skean et al., "DiME: maximizing mutual information by a difference of matrix-based entropies", 2023.
     """
-    if convention not in DIME_CONVENTIONS:
-        raise ValueError(f"convention must be one of {', '.join(DIME_CONVENTIONS)}; got {convention!r}")
+    scalars.one_of(convention, "convention", DIME_CONVENTIONS)
     z1, z2 = same_samples(z1, z2)
-    permutations = arrays.whole_number(permutations, "permutations", 1)
-    key = jax.random.key(arrays.whole_number(seed, "seed", 0, 2**31 - 1))
+    permutations = scalars.whole_number(permutations, "permutations", 1)
+    key = jax.random.key(scalars.whole_number(seed, "seed", 0, 2**31 - 1))
     w = arrays.sample_weights(weights, len(z1), z1.dtype)
     z1, z2 = (jnp.where(w[:, None] <= 0, 0, z) for z in (z1, z2))
     if convention == "cosine":

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from infojax.measures import arrays
+from infojax.measures import arrays, conversion, scalars
 from infojax.measures.arrays import AnyArray, ArrayLike
 
 TILE = 2048  # classes on a side of a tile: 16 MiB of products in float32
@@ -48,7 +48,7 @@ def vocabulary_stats(num_classes: int, dim: int, folder: str | os.PathLike | Non
       ValueError: arrays larger than the memory, without a folder; a folder that is a file, or holds some of the
         arrays or other shapes.
     """
-    num_classes, dim = arrays.whole_number(num_classes, "num_classes", 1), arrays.whole_number(dim, "dim", 1)
+    num_classes, dim = scalars.whole_number(num_classes, "num_classes", 1), scalars.whole_number(dim, "dim", 1)
     shapes = {"counts": (num_classes,), "mean": (num_classes, dim), "squares": (num_classes,)}
     if folder is not None:
         if os.path.exists(folder) and not os.path.isdir(folder):
@@ -61,7 +61,7 @@ def vocabulary_stats(num_classes: int, dim: int, folder: str | os.PathLike | Non
                 "others to begin again"
             )
         return VocabularyStats(**{name: _mapped(os.path.join(folder, name), shape) for name, shape in shapes.items()})
-    arrays.check_size(f"the means of {num_classes:,} classes", num_classes, dim)
+    scalars.check_size(f"the means of {num_classes:,} classes", num_classes, dim)
     return VocabularyStats(**{name: jnp.zeros(shape, IN_MEMORY[name]) for name, shape in shapes.items()})
 
 
@@ -177,7 +177,7 @@ def checked_stats(stats: VocabularyStats) -> VocabularyStats:
     except (TypeError, ValueError):
         shapes = ((), (), ())
     if len(shapes[1]) != 2 or shapes[0] != shapes[1][:1] or shapes[2] != shapes[0]:
-        found = arrays.described(stats)
+        found = conversion.described(stats)
         raise TypeError(f"stats must be VocabularyStats, counts (C,), mean (C, D), squares (C,); got {found} {shapes}")
     return VocabularyStats(counts, mean, squares)
 
@@ -217,7 +217,7 @@ def vocabulary_disagreement(
         bias = np.asarray(arrays.as_float(bias, "bias"), np.float32)
         if bias.shape != (classes,):
             raise ValueError(f"bias must have shape ({classes},); got {bias.shape}")
-    kept = np.flatnonzero(counts >= arrays.whole_number(min_count, "min_count", 1))
+    kept = np.flatnonzero(counts >= scalars.whole_number(min_count, "min_count", 1))
     where = np.asarray(_counted(where, len(z)))
     arrays.warn_of_unknown_classes(np.where(where, labels, -1), classes)
     usable = np.isin(labels, kept) & where
@@ -229,7 +229,7 @@ def vocabulary_disagreement(
     choice = np.zeros((2, len(rows)), np.int64)
     center = np.mean(rows, axis=0, dtype=np.float64).astype(np.float32) if len(rows) else 0
     scale = np.asarray(arrays.normalised(jnp.asarray(rows))[1])
-    for start in range(0, len(kept), arrays.whole_number(tile, "tile", 1)):
+    for start in range(0, len(kept), scalars.whole_number(tile, "tile", 1)):
         index = kept[start : start + tile]
         means = (np.asarray(stats.mean[index], np.float32) - center) / scale
         scores = np.asarray(arrays.matmul(rows, np.asarray(head[index], np.float32).T))

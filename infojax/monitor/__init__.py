@@ -16,8 +16,8 @@ import numpy as np
 
 from infojax.monitor import hooks, values
 from infojax.monitor.buffer import Buffer, layers_of, to_host
-from infojax.monitor.rules import ThresholdError, parse
-from infojax.monitor.writers import Boards, Rows
+from infojax.monitor.rules import ThresholdError, Thresholds
+from infojax.monitor.writers import Results, tell
 
 __all__ = ["Monitor", "ThresholdError"]
 
@@ -86,21 +86,18 @@ class Monitor:
             raise ValueError(f"pool is {pool!r}; expected 'mean', 'last' or a function")
         self.every, self.split, self.pool, self.gather = every, split, pool, gather
         asked = None if measures is None else values.checked(measures)
-        self._rules = [
-            (parse(text), stop) for texts, stop in ((warn_if, False), (stop_if, True)) for text in _listed(texts)
-        ]
-        named = [values.measure_of(rule.measure, rule.layer, asked, rule.text) for rule, _ in self._rules]
+        self._thresholds = Thresholds(_listed(warn_if), _listed(stop_if))
+        named = [values.measure_of(rule.measure, rule.layer, asked, rule.text) for rule in self._thresholds.rules]
         self._asked = tuple(dict.fromkeys(named)) if asked is None else asked  # it is told where these are lacking
         self.measures = tuple(dict.fromkeys((*values.QUICK, *named))) if asked is None else asked
         self.buffer = Buffer(capacity)
-        self._rows = None if folder is None else Rows(folder)
-        self._boards = Boards(writers, folder)
+        self._written = Results(folder, writers)
         self._head: Callable[[], tuple[Any, Any]] = lambda: (None, None)
         self._per_step: int | None = None
         self._added, self._measured = 0, 0
         self._handles: list[Any] = []
         self.pending: dict[str, list[np.ndarray]] = {}
-        self.history: dict[str, list[float]] = {}
+        self.history = self._thresholds.history
         self.now, self.seconds = 0, 0.0
         self.results: dict[str, float] = {}
         self._since: tuple[float, float] | None = None
@@ -220,16 +217,10 @@ class Monitor:
         """Says once, at a step of a measurement, that there has been nothing to measure since the beginning."""
         if not self._told_nothing:
             self._told_nothing = True
-            warnings.warn(
-                f"infojax.Monitor: step {self.now}: nothing could be measured so far: "
-                + (
-                    "the watched modules were not called in training mode, model.train()"
-                    if self._handles
-                    else "no features came; call watch, or add before step"
-                ),
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            why = "no features came; call watch, or add before step"
+            if self._handles:
+                why = "the watched modules were not called in training mode, model.train()"
+            tell(f"step {self.now}: nothing could be measured so far: {why}", 3)
 
     def _full(self) -> bool:
         """Whether the buffers hold enough; with `gather` the same on every rank, whatever the sizes of its batches."""
@@ -249,7 +240,7 @@ class Monitor:
             return {}
         self._measured += 1
         self.results = found
-        self._check(found)
+        self._thresholds.check(self.now, found)
         return found
 
     def _results(self, layers: Mapping[str, np.ndarray], labels: np.ndarray | None) -> dict[str, float]:
@@ -260,16 +251,16 @@ class Monitor:
         named = [name for name in layers if name]  # in the order of the forward pass
         if lacking := "" if self._told_lacking else values.lacking(self._asked, labels, head):
             self._told_lacking = True
-            self._tell(f"step {self.now}: {lacking}")
+            tell(f"step {self.now}: {lacking}")
         for name, z in sorted(layers.items(), key=lambda layer: layer[0] != ""):
             kept = np.isfinite(z).all(1)
             if not kept.all():
-                self._tell(
+                tell(
                     f"step {self.now}: {np.sum(~kept)} of {len(z)} rows of {name or 'the features'} hold nan or inf, "
                     "and are left out"
                 )
             if not kept.any():  # thresholds of this layer hold: a training that is lost is not one that is fine
-                found |= {rule.name: math.nan for rule, _ in self._rules if rule.layer == name}
+                found |= {rule.name: math.nan for rule in self._thresholds.rules if rule.layer == name}
             kept &= True if labels is None else labels >= 0
             z, y = z[kept], None if labels is None else labels[kept]
             if not len(z):
@@ -278,14 +269,13 @@ class Monitor:
             of_layer = values.measured(self.measures, z, y, *of_head)
             found |= {f"{key}@{name}" if name else key: value for key, value in of_layer.items()}
             place = {"layer": name, "depth": named.index(name), "dim": z.shape[1]} if name else {}
-            self._write("eval", split=self.split, n=len(z), **place, **of_layer)
+            self._written.row("eval", self.now, split=self.split, n=len(z), **place, **of_layer)
         if labels is not None and not (labels >= 0).any():
-            self._tell(f"step {self.now}: all {len(labels)} labels are negative, and leave every row out")
-        self._write("timing", monitor_seconds=round(time.perf_counter() - begun, 4))
-        if self._rows is not None and found:
-            self._guarded("config.json", self._rows.settings, None if head is None else len(head), labels)
-        for board in self._boards.names:
-            self._guarded(board, self._boards.write, board, self.now, found)
+            tell(f"step {self.now}: all {len(labels)} labels are negative, and leave every row out")
+        self._written.row("timing", self.now, monitor_seconds=round(time.perf_counter() - begun, 4))
+        if found:
+            self._written.settings(self.now, None if head is None else len(head), labels)
+        self._written.shown(self.now, found)
         return found
 
     def _parts_of_head(self) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -294,38 +284,6 @@ class Monitor:
             raise ValueError(f"the function of head_is must return (head, bias); it returned {type(parts).__name__}")
         head, bias = (None if part is None else to_host(part, "head", None) for part in parts)
         return head, bias
-
-    def _write(self, kind: str, **row: Any) -> None:
-        """A row of metrics.jsonl."""
-        if self._rows is not None and (told := self._guarded("the row", self._rows.row, kind, self.now, **row)):
-            self._tell(told)
-
-    def _guarded(self, what: str, write: Callable[..., Any], *given: Any, **named: Any) -> Any:
-        """What `write` returns. A full disk or a board out of reach must not end a training: it is told, with None."""
-        try:
-            return write(*given, **named)
-        except Exception as error:  # boards raise what they like
-            self._tell(f"step {self.now}: {what} cannot be written, and is lost: {error}")
-        return None
-
-    def _tell(self, text: str) -> None:
-        warnings.warn(f"infojax.Monitor: {text}", RuntimeWarning, stacklevel=5)
-
-    def _check(self, found: Mapping[str, float]) -> None:
-        """Warns or raises where a threshold holds, after the rows are written."""
-        for rule, stop in self._rules:
-            line = rule.broken(found, self.history)
-            if line and stop:
-                self._remember(found)
-                raise ThresholdError(f"infojax.Monitor: step {self.now}: {line}")
-            if line:
-                warnings.warn(f"infojax.Monitor: step {self.now}: {line}", RuntimeWarning, stacklevel=4)
-        self._remember(found)
-
-    def _remember(self, found: Mapping[str, float]) -> None:
-        for name, value in found.items():
-            if math.isfinite(value):
-                self.history.setdefault(name, []).append(value)
 
     def _watch_time(self) -> None:
         """Says once, after the third measurement, if the monitor takes more than 1% of the training's time."""
@@ -337,11 +295,8 @@ class Monitor:
         share = (self.seconds - self._since[1]) / max(time.perf_counter() - self._since[0], 1e-9)
         if share > MOST_OVERHEAD:
             every = math.ceil(self.every * share / MOST_OVERHEAD / 100) * 100
-            warnings.warn(
-                f"infojax.Monitor takes {share:.1%} of the training's time; every={every} would take 1%",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            text = f"infojax.Monitor takes {share:.1%} of the training's time; every={every} would take 1%"
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     # Other loops
 
@@ -363,8 +318,7 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        for board in self._boards.names:
-            self._guarded(board, self._boards.close, board)
+        self._written.close(self.now)
 
     def __enter__(self) -> "Monitor":
         return self

@@ -11,6 +11,7 @@ to compare with. A value that is nan breaks it.
 import math
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -87,3 +88,37 @@ def parse(text: str) -> Rule:
         )
     factor = float(found["number"] or found["factor"] or 1)
     return Rule(" ".join(text.split()), found["name"], found["op"], factor, found["word"] or "")
+
+
+class Thresholds:
+    """The rules of a monitor, and the measurements that they are compared with.
+
+    Attributes:
+      rules: those of `warn_if`, then those of `stop_if`.
+      history: name -> its finite values so far.
+    Raises:
+      ValueError: a text is no threshold.
+    """
+
+    def __init__(self, warn_if: Sequence[str], stop_if: Sequence[str]) -> None:
+        self.rules = [parse(text) for text in (*warn_if, *stop_if)]
+        self.history: dict[str, list[float]] = {}
+        self._warn_only = len(warn_if)
+
+    def check(self, step: int, found: Mapping[str, float]) -> None:
+        """Warns or raises where a rule holds for the new measurements, which are then part of the history.
+
+        Raises:
+          ThresholdError: a `stop_if` holds. ValueError: the name of a rule is not measured.
+        """
+        try:
+            for i, rule in enumerate(self.rules):
+                line = rule.broken(found, self.history)
+                if line and i >= self._warn_only:
+                    raise ThresholdError(f"infojax.Monitor: step {step}: {line}")
+                if line:
+                    warnings.warn(f"infojax.Monitor: step {step}: {line}", RuntimeWarning, stacklevel=4)
+        finally:
+            for name, value in found.items():
+                if math.isfinite(value):
+                    self.history.setdefault(name, []).append(value)

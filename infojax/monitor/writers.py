@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -150,3 +151,47 @@ class Boards:
         """Closes a board if it was opened."""
         if name in self._open:
             self._open.pop(name).close()
+
+
+class Results:
+    """All that a monitor writes: rows of a folder, if there is one, and boards.
+
+    A full disk or a board out of reach must not end a training: what is lost is told in a warning.
+    """
+
+    def __init__(self, folder: str | None, boards: str | Sequence[str]) -> None:
+        self.rows = None if folder is None else Rows(folder)
+        self.boards = Boards(boards, folder)
+
+    def row(self, kind: str, step: int, **values: Any) -> None:
+        """A row of metrics.jsonl."""
+        if self.rows is not None and (told := self._guarded("the row", step, self.rows.row, kind, step, **values)):
+            tell(told)
+
+    def settings(self, step: int, classes: int | None, labels: np.ndarray | None) -> None:
+        """config.json, see `Rows.settings`."""
+        if self.rows is not None:
+            self._guarded("config.json", step, self.rows.settings, classes, labels)
+
+    def shown(self, step: int, results: Mapping[str, float]) -> None:
+        """The results of a step on all boards."""
+        for board in self.boards.names:
+            self._guarded(board, step, self.boards.write, board, step, results)
+
+    def close(self, step: int) -> None:
+        """Closes the boards."""
+        for board in self.boards.names:
+            self._guarded(board, step, self.boards.close, board)
+
+    def _guarded(self, what: str, at: int, write: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """What `write` returns; None, with a warning, if it fails."""
+        try:
+            return write(*given, **named)
+        except Exception as error:  # boards raise what they like
+            tell(f"step {at}: {what} cannot be written, and is lost: {error}")
+        return None
+
+
+def tell(text: str, depth: int = 5) -> None:
+    """Warns of something at the place of the user's call, `depth` frames up."""
+    warnings.warn(f"infojax.Monitor: {text}", RuntimeWarning, stacklevel=depth)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.head_interplay import interplay
+from infojax.measures.scalars import one_of
 from infojax.objectives.contract import Context, Head, Metrics
 from infojax.objectives.objective import objective
 
@@ -50,9 +51,8 @@ def information_term(
     Raises:
       ValueError: unknown kind or destination.
     """
-    for name, value, known in (("kind", kind, KINDS), ("to", to, GRADIENTS)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    one_of(kind, "kind", KINDS)
+    one_of(to, "to", GRADIENTS)
     if kind == "off":
         return jnp.zeros(()), {}
     features = jax.lax.stop_gradient(features) if to == "head" else features

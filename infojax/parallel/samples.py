@@ -29,6 +29,7 @@ from infojax.measures import (
 )
 from infojax.measures.arrays import ArrayLike
 from infojax.measures.collapse import NeuralCollapse
+from infojax.measures.conversion import described
 from infojax.measures.head_interplay import Interplay
 from infojax.measures.moments import ClassStats
 from infojax.measures.stats_arguments import P, R
@@ -50,7 +51,7 @@ def compiled_on_mesh(namesake: Callable[..., Any], *static: str) -> Callable[[Ca
             if mesh is None:
                 return namesake(z, *arguments, **options)
             if not isinstance(mesh, Mesh):
-                raise ValueError(f"mesh must be a Mesh, as make_mesh() gives it, or None; got {arrays.described(mesh)}")
+                raise ValueError(f"mesh must be a Mesh, as make_mesh() gives it, or None; got {described(mesh)}")
             if "num_classes" in static and len(arguments) < 2 and options.get("head") is None:
                 labels = arguments[0] if arguments else options["labels"]
                 options["num_classes"] = moments.infer_num_classes(labels, options.get("num_classes"))

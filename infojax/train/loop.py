@@ -98,8 +98,7 @@ def fit(
         the last good checkpoint stays.
       Preempted: any process received SIGTERM; CheckpointError: a checkpoint could not be written.
     """
-    one = step.compiled()
-    many: Any = step.compiled(steps_per_call) if steps_per_call > 1 else None
+    updates = {count: step.compiled(count) for count in (1, steps_per_call)}
     keeper = Keeper(objective, constants, step.ctx, evaluators, rows, checkpoints, log, save, progress, runs)
     begun = time.perf_counter()
     restored, state = keeper.restore(state)
@@ -123,14 +122,11 @@ def fit(
             if ends:
                 break
             inside = range(k + 1, k + steps_per_call)
-            together = many and k + steps_per_call <= until and not any(keeper.due(j) for j in inside)
-            fed = None if feed is None else keeper.fed(feed, k, steps_per_call if together else 1, metrics)
-            arguments = objective, state, constants, seeds, fed
-            if metrics is None:
-                state, metrics = keeper.compiling(k, many if together else one, arguments)
-            else:
-                state, metrics = (many if together else one)(*arguments)
-            k += steps_per_call if together else 1
+            count = steps_per_call if k + steps_per_call <= until and not any(map(keeper.due, inside)) else 1
+            fed = None if feed is None else keeper.fed(feed, k, count, metrics)
+            update, arguments = updates[count], (objective, state, constants, seeds, fed)
+            state, metrics = keeper.compiling(k, update, arguments) if metrics is None else update(*arguments)
+            k += count
     keeper.finish(k, begun)
     return state
 

@@ -219,12 +219,3 @@ def larc(
 
 def _chain(clip, *steps):
     return optax.chain(*([] if clip is None else [optax.clip_by_global_norm(clip)]), *steps)
-
-
-def accumulated(tx: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
-    """tx applied to the mean of the gradients of `steps` calls, summed in float32; parameters do not change in between.
-
-    Exact for losses that are means over samples, without batch statistics; a loss of the whole batch (entropies,
-    NT-Xent) is a different loss on parts of it.
-    """
-    return optax.MultiSteps(tx, steps).gradient_transformation() if steps > 1 else tx

@@ -190,14 +190,6 @@ def test_the_global_norm_is_clipped(make):
     assert_close(run(make(LR, clip=0.5), params, gradients[:1]), run(make(LR), params, [clipped]))
 
 
-def test_accumulation_is_the_mean_of_the_gradients():
-    params, gradients = problem()
-    pairs = [jax.tree.map(lambda a, b: (a + b) / 2, *gradients[i : i + 2]) for i in range(0, STEPS, 2)]
-    tx = optim.sgd(schedule, weight_decay=DECAY)
-    # optax accumulates in float32
-    assert_close(run(optim.accumulated(tx, 2), params, gradients), run(tx, params, pairs), rtol=1e-6)
-
-
 def test_cosine_7_16():
     lr = optim.cosine_7_16(0.03, 2**20)
     assert float(lr(0)) == pytest.approx(0.03)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from infojax.measures.arrays import safe_divide
 from infojax.measures.entropy import density_from_gram, entropy_of_density, gram
+from infojax.measures.scalars import one_of
 
 FORMS = ("paper", "released")
 TEXTS = ("once", "per_image")
@@ -108,9 +109,8 @@ def cross_modal_alignment(
     Raises:
       ValueError: unknown form or count.
     """
-    for name, value, known in (("form", form, FORMS), ("count", count, TEXTS)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    one_of(form, "form", FORMS)
+    one_of(count, "count", TEXTS)
     found = group_entropies(
         images, texts, labels,
         num_classes=num_classes, weights=weights, count=count, map_matrices=map_matrices,

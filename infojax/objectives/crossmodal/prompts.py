@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from infojax.measures.scalars import one_of
 from infojax.objectives.contract import Net
 
 POSITIONS = ("end", "middle", "front")
@@ -55,8 +56,7 @@ def lay_out(
     Raises:
       ValueError: unknown position, or a prompt longer than the context, with its class and length.
     """
-    if position not in POSITIONS:
-        raise ValueError(f"position must be one of {', '.join(POSITIONS)}; got {position!r}")
+    one_of(position, "position", POSITIONS)
     before = {"end": count, "middle": count // 2, "front": 0}[position]
     rows = []
     for name, rest in zip(names, after, strict=True):

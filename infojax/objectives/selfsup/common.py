@@ -147,13 +147,3 @@ def pair(z1: jax.Array, z2: jax.Array) -> tuple[jax.Array, jax.Array]:
 def off_diagonal(c: jax.Array) -> jax.Array:
     """sum_{i != j} c_ij^2 (0-d) of c (D, D), without cancellation."""
     return jnp.sum(jnp.where(jnp.eye(len(c), dtype=bool), 0, c) ** 2)
-
-
-def choice(form: str, forms: Any) -> None:
-    """Refuses a form that there is not.
-
-    Raises:
-      ValueError: names those that there are.
-    """
-    if form not in forms:
-        raise ValueError(f"form must be one of {', '.join(forms)}; got {form!r}")

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.arrays import matmul
+from infojax.measures.scalars import one_of
 from infojax.objectives.objective import objective
 from infojax.objectives.selfsup.common import (
     TwoBranches,
-    choice,
     off_diagonal,
     pair,
     unit,
@@ -43,7 +43,7 @@ def spectral_contrastive(
     References:
       HaoChen et al. 2021; Tan et al. 2024, "Information Flow in Self-Supervised Learning", section 4.
     """
-    choice(form, FORMS)
+    one_of(form, "form", FORMS)
     z1, z2 = pair(z1, z2)
     if form == "paper":
         u1, u2 = unit(z1), unit(z2)

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from infojax.measures.arrays import matmul
+from infojax.measures.scalars import one_of
 from infojax.objectives.objective import objective
 from infojax.objectives.selfsup.common import (
     TwoBranches,
-    choice,
     off_diagonal,
     pair,
 )  # fmt: skip
@@ -39,7 +39,7 @@ def vicreg(
     References:
       Bardes, Ponce and LeCun 2022; facebookresearch/vicreg main_vicreg.py.
     """
-    choice(form, SHARE)
+    one_of(form, "form", SHARE)
     z1, z2 = pair(z1, z2)
     value = invariance * jnp.mean((z1 - z2) ** 2)
     for z in (z1, z2):

@@ -3,14 +3,11 @@
 The student is the net "net", the teacher "teacher".
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from infojax.objectives.contract import Aux, Context, State
+from infojax.objectives.contract import Aux, State
 from infojax.objectives.nets import Nets, descend
 from infojax.objectives.objective import objective
 from infojax.objectives.semisup.common import SemiSupervised, guessed, hard, joint, judged, masked
@@ -77,7 +74,7 @@ class MPL(SemiSupervised):
         begun = state.step >= self.wait
         after, found = descend(student, state, constants, batch, draws, key, ctx, scale=self.lr_scale)
         after = jax.tree.map(lambda new, old: jnp.where(begun, new, old), after, state)
-        new = nets_of(after, constants, key, ctx)(labelled.views["weak"])
+        new = Nets(after, constants, key, ctx)("net", labelled.views["weak"])  # its running statistics are not kept
         feedback = SIGNS[self.sign] * jnp.where(begun, found["old"] - hard(new.logits, labelled.labels), 0)
         average = state.method + self.baseline_rate * (feedback - state.method)
 
@@ -98,8 +95,3 @@ class MPL(SemiSupervised):
         kept = {name: value for name, value in metrics.items() if name not in ("loss", "grad_norm")}
         measured = {"loss": found["loss"], "grad_norm": found["grad_norm"], "teacher_loss": metrics["loss"]}
         return after, kept | measured | {"feedback": feedback, "student_labelled_loss": found["old"]}
-
-
-def nets_of(state: State, constants: Any, key: jax.Array, ctx: Context) -> Callable:
-    """x -> output of the student at a state, in training mode; its running statistics are not kept."""
-    return lambda x: Nets(state, constants, key, ctx)("net", x)
