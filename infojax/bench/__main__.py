@@ -88,7 +88,8 @@ def make_parser() -> Parser:
     )  # fmt: skip
     parser.add_argument(
         "--only", metavar="TEXT",
-        help='pods: only programs whose "name on pod" contains this text. images: reading or training',
+        help='pods: only programs whose "name on pod" contains this text. images: reading or training. semisup and '
+        "selfsup: the methods A+B",
     )  # fmt: skip
     parser.add_argument("--classes", type=whole(1), help="images: number of classes; 1000 by default")
     parser.add_argument("--images", type=whole(1), help="images: number of pictures; 20,000 by default")
@@ -98,7 +99,7 @@ def make_parser() -> Parser:
 def run(args: argparse.Namespace) -> None:
     """Checks everything, then runs one benchmark, prints its tables and writes its rows."""
     own = {"minutes": ("gpu",), "out": ("gpu", "images"), "classes": ("images",), "images": ("images",)}
-    own["only"] = ("pods", "images")
+    own["only"] = ("pods", "images", "semisup", "selfsup")
     options = {key: value for key in own if (value := getattr(args, key)) is not None}
     for key in options:
         if args.name not in own[key]:

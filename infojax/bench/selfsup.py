@@ -173,12 +173,15 @@ def in_torch(quick: bool, ours: dict[str, float]) -> Iterator[dict[str, Any]]:
             yield {"method": name, "torch_images_per_s": found, "ours_images_per_s": images, "ratio": images / found}
 
 
-def run(quick: bool = False) -> list[dict[str, Any]]:
-    """A row for each method, then PyTorch's steps, then views compared with Pillow."""
+def run(quick: bool = False, only: str = "") -> Iterator[dict[str, Any]]:
+    """A row for each method, followed by PyTorch's step; without `only` also views compared with Pillow."""
+    chosen = stages.methods(only, QUICK if quick else ALL)
     reached = peak(quick)
-    rows = [{"kind": "step", **parts(name, quick, reached)} for name in (QUICK if quick else ALL)]
-    images = {row["method"]: row["images_per_s"] for row in rows}
-    rows += [{"kind": "PyTorch", **row} for row in in_torch(quick, images)]
-    train: Any = open_dataset("synthetic", num_train=500).split("train")
-    rows += [{"kind": "views compared with Pillow", **row} for row in two_views(train, quick)]
-    return [*rows, {"kind": "peak", "GFLOP_per_s": reached / 1e9}]
+    yield {"kind": "peak", "GFLOP_per_s": reached / 1e9}
+    for name in chosen:
+        ours = parts(name, quick, reached)
+        yield {"kind": "step", **ours}
+        yield from ({"kind": "PyTorch", **row} for row in in_torch(quick, {name: ours["images_per_s"]}))
+    if not only:
+        train: Any = open_dataset("synthetic", num_train=500).split("train")
+        yield from ({"kind": "views compared with Pillow", **row} for row in two_views(train, quick))

@@ -199,9 +199,9 @@ def torch_step(name: str, batch: int, ratio: int, layout: Any) -> Callable[[], N
     return run
 
 
-def run(quick: bool = False) -> Iterator[dict[str, Any]]:
+def run(quick: bool = False, only: str = "") -> Iterator[dict[str, Any]]:
     """A row for each method; after two of them, rows of PyTorch with the ratio of our steps/s to PyTorch's."""
-    for name in QUICK if quick else METHODS:
+    for name in stages.methods(only, QUICK if quick else tuple(METHODS)):
         ours = parts(name, quick)
         yield {"kind": "step", **ours}
         if name in BESIDE and not quick:

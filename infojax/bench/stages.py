@@ -14,7 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from infojax.commands import UsageError
 from infojax.objectives import Batch, Context, Nets, Objective, Seeds, init_state, stream
+from infojax.suggestions import suggest
 from infojax.train.draw import draw
 from infojax.train.step import make_step
 
@@ -22,6 +24,19 @@ from infojax.train.step import make_step
 # then the whole step, which also draws the batch and makes its views.
 STAGES = ("forward", "backward", "update", "average", "views")
 ADVANCING = STAGES[2:]  # those that return a state, and donate the one they are given
+
+
+def methods(only: str, known: Sequence[str]) -> Sequence[str]:
+    """The methods of `--only A+B`; all of them if it is empty.
+
+    Raises:
+      UsageError: a name that is not known.
+    """
+    chosen = only.split("+") if only else known
+    for name in chosen:
+        if name not in known:
+            raise UsageError(f"--only {only}: no method {name!r}{suggest(name, known)}")
+    return chosen
 
 
 def programs(method: Objective, ctx: Context, transforms: Mapping[str, Callable]) -> dict[str, Callable]:
