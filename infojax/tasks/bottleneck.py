@@ -12,7 +12,7 @@ from infojax.evaluate import Decoding, layer_shapes, usable
 from infojax.evaluate.usable import label_entropy
 from infojax.measures.usable import relabel
 from infojax.measures.variability import NC1_CONVENTIONS
-from infojax.objectives import Bottleneck, Context, Optimizer, flat_settings
+from infojax.objectives import Bottleneck, Context, Net, Optimizer, flat_settings
 from infojax.objectives.bottleneck import copies
 from infojax.tasks.build import (
     OPTIMIZERS,
@@ -31,6 +31,7 @@ from infojax.tasks.build import (
     subset,
     total_steps,
 )
+from infojax.tasks.build.study import Tools
 from infojax.tasks.config import ConfigError, training
 from infojax.tasks.train import run_of
 from infojax.train.loop import Evaluator, at
@@ -82,13 +83,7 @@ def study(config: Any) -> Study:
         yield from classifier(tools, due, config)
         samples = [tools.sample(split) for split in ("train", "test")]
         shapes = layer_shapes(tools.net, tools.transform, samples[0].x)
-        decoding = Decoding(
-            net_of=lambda layer: decoder,
-            tx=OPTIMIZERS[config.optimizer.name](config.optimizer, config.optimizer.lr * config.optimizer.decoders),
-            transform=tools.transform, num_classes=num_classes, batch_size=config.fresh.batch_size,
-            measured_batch=config.evaluate.batch_size, epochs=config.fresh.epochs,
-            rest_loss=config.fresh.rest_loss, mesh=tools.mesh,
-        )  # fmt: skip
+        decoding = fresh_decoding(config, tools, decoder, num_classes)
         for kind in ("sufficiency", "minimality"):
             seeds = [run.facts["seed"] for run in tools.runs]
             read = usable(kind, tools.net, samples, shapes, (objective.layer,), decoding, seeds)
@@ -140,6 +135,17 @@ def checked(config: Any, num_samples: int) -> Bottleneck:
         if not config.optimizer[name] > 0:
             raise ConfigError(f"optimizer.{name} must be positive, got {config.optimizer[name]}")
     return Bottleneck(**settings)
+
+
+def fresh_decoding(config: Any, tools: Tools, decoder: Net, num_classes: int) -> Decoding:
+    """How new decoders are trained on the frozen encoder at the end of a run."""
+    return Decoding(
+        net_of=lambda layer: decoder,
+        tx=OPTIMIZERS[config.optimizer.name](config.optimizer, config.optimizer.lr * config.optimizer.decoders),
+        transform=tools.transform, num_classes=num_classes, batch_size=config.fresh.batch_size,
+        measured_batch=config.evaluate.batch_size, epochs=config.fresh.epochs,
+        rest_loss=config.fresh.rest_loss, mesh=tools.mesh,
+    )  # fmt: skip
 
 
 run = run_of(study)

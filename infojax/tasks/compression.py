@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from infojax.data import Arrays, in_memory, open_dataset, transforms
+from infojax.data import Arrays, Dataset, in_memory, open_dataset, transforms
 from infojax.data.splits import shuffled
 from infojax.evaluate import Decoding, LayerError, chosen_layers, geometric, layer_shapes, usable
 from infojax.evaluate.layers import INPUT
@@ -79,12 +79,7 @@ def study(config: Any) -> Study:
     """
     check(config)
     dataset = open_dataset(config.data.name, config.data.dir or None, **config.data.options)
-    train, test = (
-        shuffled(first_of_each_class(in_memory(dataset.split(split)), dataset.num_classes, key, config.data))
-        for split, key in (("train", "per_class"), ("test", "test_per_class"))
-    )
-    if config.data.labels == "random":
-        train = Arrays(train.x, np.random.default_rng(config.seed).permutation(train.labels))
+    train, test = splits(config, dataset)
     batch = config.objective.batch_size
     check_batch(batch, len(train))
     epoch = -(-len(train) // batch)
@@ -172,6 +167,17 @@ def check(config: Any) -> None:
         raise ConfigError(
             "a compression study has no sweep; train runs with a --workdir each and compare them by infojax.report"
         )
+
+
+def splits(config: Any, dataset: Dataset) -> tuple[Arrays, Arrays]:
+    """(train, test): the chosen samples of a data set in memory, shuffled, with random labels if it is about these."""
+    train, test = (
+        shuffled(first_of_each_class(in_memory(dataset.split(split)), dataset.num_classes, key, config.data))
+        for split, key in (("train", "per_class"), ("test", "test_per_class"))
+    )
+    if config.data.labels == "random":
+        train = Arrays(train.x, np.random.default_rng(config.seed).permutation(train.labels))
+    return train, test
 
 
 def first_of_each_class(source: Arrays, num_classes: int, key: str, settings: Any) -> Arrays:
