@@ -28,6 +28,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, with one line and no usage text for an error."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises UsageError with one line, where argparse prints the usage and exits."""
         raise UsageError(f"{message} (see {self.prog} -h)")
 
     def _print_message(self, message: str, file: Any = None) -> None:

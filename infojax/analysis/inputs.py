@@ -37,6 +37,7 @@ class Inputs:
 
     @cached_property
     def num_classes(self) -> int:
+        """C: the rows of the head, or one more than the largest label."""
         return int(self.classes.max()) + 1 if self.head is None else len(self.head)
 
 

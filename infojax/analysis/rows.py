@@ -22,7 +22,7 @@ class Rows(Protocol):
         """Blocks of at most `chunk` rows from `start` up to `stop` (exclusive), in order; may be called repeatedly."""
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """The rows at sorted indices."""
+        """The rows (n, D) at sorted indices (n,)."""
 
 
 class ArrayRows:

@@ -65,10 +65,12 @@ class Case:
         self.one, self.precision = make_step(self.ctx, views), PRECISIONS[precision]
 
     def step(self, *arguments: Any) -> Any:
+        """One step at the precision of the case."""
         with jax.default_matmul_precision(self.precision):
             return self.one(*arguments)
 
     def state(self) -> State:
+        """The state at step 0."""
         return init_state(self.task, Seeds(), self.ctx)
 
     def many(self, steps: int) -> Callable[[], Any]:

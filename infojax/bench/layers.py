@@ -27,6 +27,7 @@ def pictures(shape: tuple[int, ...], n: int) -> Sample:
 
 
 def plain(key: Any, x: Any) -> jax.Array:
+    """Pixels from 0 to 1."""
     return x.astype(jnp.float32) / 255
 
 

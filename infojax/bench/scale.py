@@ -105,6 +105,7 @@ def streamed_row(row: dict[str, Any], n: int, num_classes: int, dim: int) -> dic
 
 
 def described(found: InterplayEstimate) -> dict[str, Any]:
+    """What a row says of an estimate; "half" is half the width of an interval."""
     joint = found.joint_entropy
     return {
         "route": joint.route, "joint": joint.value, "half": (joint.upper - joint.lower) / 2, "met": joint.met,

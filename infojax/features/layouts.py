@@ -29,6 +29,7 @@ class Layout(NamedTuple):
 
     @property
     def strides(self) -> tuple[int, ...]:
+        """Bytes from one entry to the next along each axis."""
         if self.given is not None:
             return self.given
         if self.fortran:
@@ -36,6 +37,7 @@ class Layout(NamedTuple):
         return tuple(self.dtype.itemsize * math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape)))
 
     def check_length(self, path: Path, name: str, held: int) -> None:
+        """Raises FeatureFileError if the file holds fewer or more bytes than the array `name` needs."""
         needed = math.prod(self.shape) * self.dtype.itemsize
         # The header does not give the length of a pickle, which is rejected once it is chosen.
         if held == needed or self.dtype.hasobject:
@@ -95,6 +97,7 @@ class Checksum(NamedTuple):
     crc: int
 
     def check(self, file: BinaryIO) -> None:
+        """Reads the bytes; raises ValueError if they have another CRC-32, EOFError if the file ends before them."""
         found, left = 0, self.size
         file.seek(self.begin)
         while left:

@@ -113,6 +113,13 @@ def _find_elsewhere(file: str, name: str, role: str) -> StoredArray:
 
 
 def match_layers(arrays: dict, path: str, pattern: str, taken: Sequence[StoredArray | None]) -> dict[str, StoredArray]:
+    """The arrays whose names match a shell pattern, by name, without those taken as features, labels or head.
+
+    Arrays that cannot be read are left out unless there are no others.
+
+    Raises:
+      FeatureFileError: none matches.
+    """
     free = {k: v for k, v in arrays.items() if not any(v is array for array in taken)}
     layers = {k: v for k, v in free.items() if fnmatch.fnmatchcase(k, pattern)}
     layers = {k: v for k, v in layers.items() if not v.refusal} or layers

@@ -91,6 +91,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
+        """What a pickle describes; ValueError if it is damaged."""
         for instruction, argument, _ in pickletools.genops(data):
             if instruction.name == "STOP":
                 return self.stack.pop()
@@ -100,17 +101,20 @@ class Machine:
         raise ValueError("its pickle ends too early")
 
     def refuse(self, what: str) -> None:
+        """Raises FeatureFileError that names what the file holds besides tensors."""
         raise FeatureFileError(
             f"{self.where}: holds {what[:80]}, which is not a tensor; code in a file is never run; save only tensors: "
             "torch.save of a dict of them"
         )
 
     def since_mark(self) -> list[Any]:
+        """Takes what is on the stack since the last mark."""
         at = self.marks.pop()
         found, self.stack[at:] = self.stack[at:], []
         return found
 
     def named(self, module: str, name: str) -> None:
+        """Pushes a function or type by name, if it is one that tensors need; it is never imported."""
         found = Named(module, name)
         storage = module in ("torch", "torch.storage") and (name in STORAGES or name == "UntypedStorage")
         if not (found in CALLS or storage or (module == "torch" and name in DTYPES)):
@@ -118,24 +122,29 @@ class Machine:
         self.stack.append(found)
 
     def call(self) -> None:
+        """Calls a function of CALLS with the tuple on top of the stack, and pushes the result."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if not (isinstance(function, Named) and function in CALLS and isinstance(arguments, tuple)):
             self.refuse(f"a call of {'.'.join(function) if isinstance(function, Named) else type(function).__name__}")
         self.stack.append(CALLS[function](*arguments))
 
     def storage(self) -> None:
+        """Pushes the `Storage` that a persistent id describes."""
         what, kind, key, _, numbers = self.stack.pop()
         if what != "storage" or not isinstance(kind, Named) or type(key) is not str or type(numbers) is not int:
             raise ValueError("a storage of an unknown kind")
         self.stack.append(Storage(key, STORAGES.get(kind.name), numbers))
 
     def put(self, pairs: list[Any]) -> None:
+        """Adds pairs, alternating keys and values, to the dict on top of the stack."""
         self.stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
 
     def extend(self, items: list[Any]) -> None:
+        """Adds items to the list on top of the stack."""
         self.stack[-1].extend(items)
 
     def drop(self, count: int) -> tuple[Any, ...]:
+        """Takes the `count` uppermost values; ValueError if there are fewer."""
         found = tuple(self.stack[len(self.stack) - count :])
         if len(found) != count:
             raise ValueError("its pickle is damaged")

@@ -79,4 +79,5 @@ def summary(builder: Callable) -> str:
 
 
 def first_line(text: str | None) -> str:
+    """The first line of a docstring, or ""."""
     return (text or "").strip().partition("\n")[0]

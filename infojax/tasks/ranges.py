@@ -45,6 +45,7 @@ class Range(NamedTuple):
     also: tuple = ()
 
     def holds(self, value: Any) -> bool:
+        """Whether a value from a config is in the range; booleans are not numbers."""
         if isinstance(value, str):
             return value in self.also
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
@@ -69,6 +70,7 @@ class Range(NamedTuple):
 
 
 def whole(least: float, most: float = 2**31 - 1, also: tuple = ()) -> Range:
+    """The `Range` of whole numbers from `least` to `most`, both included."""
     return Range(least, most, whole=True, also=also)
 
 
@@ -216,6 +218,7 @@ def check_sweep(config: Any) -> None:
 
 
 def check_value(what: str, value: Any, allowed: Any) -> None:
+    """Raises ConfigError that names the key `what`, the range `allowed` and the value, if it is outside."""
     if not allowed.holds(value):
         raise ConfigError(f"{what} must be {allowed}, got {shown(value)}")
 

@@ -39,6 +39,7 @@ class Towers(NamedTuple):
 
     @property
     def logit_scale(self) -> jax.Array:
+        """log of the inverse temperature, 0-d."""
         return self.variables["params"]["logit_scale"]
 
     def of(self, tower: str) -> tuple[Any, Any]:

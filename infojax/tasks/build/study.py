@@ -78,4 +78,5 @@ class Tools(NamedTuple):
 
     @property
     def devices(self) -> int:
+        """The number of devices of the mesh, 1 without one."""
         return 1 if self.mesh is None else self.mesh.size
