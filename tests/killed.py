@@ -35,7 +35,7 @@ LOADED = ["infojax.main", "infojax.tasks.train", "infojax.tasks.listing", "orbax
 SOON = 1.0  # seconds of CPU time after a row
 WARM = 2  # runs of a process before its memory counts: one of each kind of reading
 SPREAD = 1.4  # largest limit of memory over the smallest
-TERMS = 3  # one process in so many is stopped by SIGTERM
+TERMS = 3  # every third process is stopped by SIGTERM
 PATIENCE = 300  # seconds for that, on a busy machine
 
 
@@ -159,7 +159,7 @@ def drill(
       limit: MiB of data that a process may have, at most `SPREAD` times as much: drawn for each, so that some run out
         of memory in the middle of a run.
       flags: more of the command.
-      minutes: no process is stopped after so many.
+      minutes: after which no process is stopped any more.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)  # loaded once: each process begins as a copy without devices

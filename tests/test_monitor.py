@@ -549,33 +549,9 @@ def test_modules_that_there_are_not(network):
         ij.Monitor().watch({}, head="fc")
 
 
-def test_names_of_wrapped_modules(network):
+def wrapped(module):
+    """A module in another that passes on what it gets, as DistributedDataParallel does."""
     import torch
-
-    class DistributedDataParallel(torch.nn.Module):
-        def __init__(self, module):
-            super().__init__()
-            self.module = module
-
-        def forward(self, *args, **kwargs):
-            return self.module(*args, **kwargs)
-
-    monitor = ij.Monitor(every=1, capacity=4, measures=CHEAP).watch(DistributedDataParallel(network), head="fc")
-    network(torch.randn(4, 1, 8, 8))
-    labels = torch.tensor([0, -1, 2, 1])  # a negative label leaves its sample out
-    assert list(monitor.pending) == [""] and monitor.step(labels=labels)["effective_rank"] <= 3
-
-
-def test_arguments_by_position():
-    import torch
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embed, self.fc = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)
-
-        def forward(self, ids, attention_mask=None, labels=None):
-            return self.fc(self.embed(ids))
 
     class Wrapper(torch.nn.Module):
         def __init__(self, module):
@@ -585,10 +561,33 @@ def test_arguments_by_position():
         def forward(self, *args, **kwargs):
             return self.module(*args, **kwargs)
 
+    return Wrapper(module)
+
+
+def test_names_of_wrapped_modules(network):
+    import torch
+
+    monitor = ij.Monitor(every=1, capacity=4, measures=CHEAP).watch(wrapped(network), head="fc")
+    network(torch.randn(4, 1, 8, 8))
+    labels = torch.tensor([0, -1, 2, 1])  # a negative label leaves its sample out
+    assert list(monitor.pending) == [""] and monitor.step(labels=labels)["effective_rank"] <= 3
+
+
+def test_arguments_by_position():
+    torch = pytest.importorskip("torch")
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.fc = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 3)
+
+        def forward(self, ids, attention_mask=None, labels=None):
+            return self.fc(self.embed(ids))
+
     ids, mask, labels = torch.arange(8).view(4, 2), torch.tensor([[1, 0], [1, 1]] * 2), torch.tensor([0, 1, 2, 0])
     model = Model()
     rows = model.embed(ids).detach().numpy()
-    for call in (model, Wrapper(model)):
+    for call in (model, wrapped(model)):
         monitor = ij.Monitor(every=1, capacity=4, measures=CHEAP).watch(call, head="fc", labels="labels")
         call(ids, mask, labels)
         monitor.close()

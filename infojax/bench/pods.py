@@ -199,7 +199,9 @@ def measured(mesh: Mesh, n: int = 50_000) -> Iterator[tuple[str, Any]]:
     yield from estimator_stages(mesh, n, 1000, 2048, 8, 64, ("extend", "advance"))
 
 
-PROGRAMS: dict[str, tuple[Callable[[], Study], Callable[[int], int]]] = {  # name -> study, its batch on so many chips
+PROGRAMS: dict[
+    str, tuple[Callable[[], Study], Callable[[int], int]]
+] = {  # name -> study, and its batch for a number of chips
     "supervised, WRN-28-2": (supervised, lambda chips: 64 * chips),
     "FixMatch, WRN-28-2": (fixmatch, lambda chips: 8 * chips),
     "SimCLR, ResNet-50": (partial(selfsupervised, "simclr", "resnet50", 224), lambda chips: 16 * chips),

@@ -422,7 +422,7 @@ def test_loss_gradients_and_state_are_the_oracles(case):
 
 
 def learnt(counts):
-    """FlexMatch's state with so many samples whose last confident guess is -1, 0, 1, ...: many are not sure yet."""
+    """FlexMatch's state with given numbers of samples whose last confident guess is -1 (none yet), 0, 1, ..."""
     selected = jnp.asarray(np.repeat(np.arange(-1, CLASSES), counts), jnp.int32)
     return Learnt(selected, jnp.asarray(counts, jnp.int32), jnp.zeros(CLASSES))
 
