@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # TPU VMs by gcloud alone: a queued resource, and the same container on all of its hosts.
 #
-# Engine    gcloud (Cloud TPU API: v2 to v6e; TPU7x needs GKE, see jobset.yaml)
+# Engine    gcloud (Cloud TPU API: v2 to v6e; it only gets fixes now, and TPU7x needs GKE, see jobset.yaml)
 # Edit      the variables below, or give them: ZONE=us-east5-b launch/tpu_vm.sh up
 # Command   launch/tpu_vm.sh up && launch/tpu_vm.sh run --config=configs/interplay.py:paper --workdir=/runs/paper
 #           launch/tpu_vm.sh stop       SIGTERM to all hosts: they save the same step, run ends with 143
