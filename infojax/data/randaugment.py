@@ -166,10 +166,12 @@ def _bits(x, drawn, magnitude):
 
 def _equalize(x, drawn, magnitude):
     """a -> (step // 2 + pixels below a) // step per channel, step = (pixels below the largest value) // 255."""
-    planes = x.shape[0] * x.shape[1]
-    cell = (x.reshape(planes, -1) + 256 * jnp.arange(planes)[:, None]).ravel()
-    histogram = jnp.zeros(256 * planes, jnp.int32).at[cell].add(1, mode="promise_in_bounds").reshape(planes, 256)
-    below = (jnp.cumsum(histogram, axis=1) - histogram).ravel().at[cell].get(mode="promise_in_bounds").reshape(x.shape)
+
+    def below_each(plane):  # of one channel, (pixels,); one scatter for all would be summed over the devices
+        histogram = jnp.zeros(256, jnp.int32).at[plane].add(1, mode="promise_in_bounds")
+        return (jnp.cumsum(histogram) - histogram).at[plane].get(mode="promise_in_bounds")
+
+    below = jax.vmap(below_each)(x.reshape(x.shape[0] * x.shape[1], -1)).reshape(x.shape)
     step = jnp.max(below, axis=(2, 3), keepdims=True) // 255
     return jnp.where(step > 0, jnp.minimum(_quotient(step // 2 + below, step), 255), x)
 

@@ -15,10 +15,11 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from infojax.bench.collectives import collectives
 from infojax.models import Output
 from infojax.objectives import Batch, Context, Facts, Head, Net, Optimizer, Seeds, init_state, with_settings
 from infojax.objectives.semisup import METHODS
-from infojax.objectives.semisup.common import interleaving
+from infojax.objectives.semisup.common import interleaving, joint
 from infojax.objectives.semisup.flexmatch import Learnt, remembered
 from infojax.objectives.semisup.remixmatch import turned
 from infojax.objectives.semisup.softmatch import Usual
@@ -693,6 +694,20 @@ def test_one_device_and_eight(name):
         state, _ = step(method, state, CONSTANTS, Seeds())
     for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(alone(name)[-1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=3e-5)
+
+
+@pytest.mark.parametrize("sizes", [(16, 32, 32), (24, 8), (5, 3, 7), (8,)])
+def test_groups_that_pass_together_come_back_and_stay_on_their_devices(sizes):
+    """Where devices divide the groups nothing moves between them; where not, the outputs are right all the same."""
+    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,), devices=jax.devices()[:8])
+    groups = [jnp.arange(2.0 * n).reshape(n, 2) + 100 * i for i, n in enumerate(sizes)]
+    outputs = jax.jit(lambda *groups: joint(lambda name, x: Output(x + 1, x * 2, {}), *groups))
+    if all(n % 8 == 0 for n in sizes):
+        groups = jax.device_put(groups, NamedSharding(mesh, PartitionSpec("data")))
+        assert collectives(outputs.lower(*groups).compile()) == []
+    for output, group in zip(outputs(*groups), groups, strict=True):
+        np.testing.assert_array_equal(output.logits, group + 1)
+        np.testing.assert_array_equal(output.embedding, group * 2)
 
 
 @pytest.mark.parametrize("name", METHODS)

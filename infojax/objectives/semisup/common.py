@@ -4,6 +4,7 @@ Formulas and defaults are those of TorchSSL, which produced the published table,
 Losses of unlabelled samples are means over the whole unlabelled batch: what a mask leaves out counts as zero.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -123,11 +124,21 @@ def joint(nets: Nets, *groups: jax.Array, name: str = "net") -> list[Any]:
 
     Samples without a gradient in their logits still act on the others through the shared mean and variance, which is
     why they are part of the differentiated pass. The outputs have logits and embedding, but no other features.
+
+    The batch is made of equal parts, each with its share of every group: devices that divide the groups then hold the
+    rows of their part already, while one group after the other would move most of the batch between them.
     """
-    sizes = np.cumsum([len(group) for group in groups])[:-1]
-    output = nets(name, jnp.concatenate(groups))
-    logits, embedding = (jnp.split(x, sizes) for x in (output.logits, output.embedding))
-    return [output._replace(logits=z, embedding=f, features={}) for z, f in zip(logits, embedding, strict=True)]
+    parts = math.gcd(*(len(group) for group in groups))
+    rows = jnp.concatenate([group.reshape(parts, -1, *group.shape[1:]) for group in groups], axis=1)
+    output = nets(name, rows.reshape(-1, *rows.shape[2:]))
+    ends = np.cumsum([len(group) // parts for group in groups])[:-1]
+
+    def divided(x):
+        shares = jnp.split(x.reshape(parts, -1, *x.shape[1:]), ends, axis=1)
+        return [share.reshape(-1, *x.shape[1:]) for share in shares]
+
+    outputs = zip(divided(output.logits), divided(output.embedding), strict=True)
+    return [output._replace(logits=z, embedding=f, features={}) for z, f in outputs]
 
 
 def apart(nets: Nets, x: jax.Array, name: str = "net") -> Any:
