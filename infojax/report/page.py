@@ -3,6 +3,7 @@
 It loads no script, font or image. The same reports give the same bytes.
 """
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,8 @@ PAGE_STYLE = """
 :root { color-scheme: light dark; }
 body { margin: 0; background: #fff; color: #1a1a1a; }
 main { max-width: 100rem; margin: 0 auto; padding: 1.5rem; }
-.found { font-size: 1.15em; max-width: 60em; margin: .6em 0; }
+.found { font-size: 1.25em; font-weight: 600; max-width: 55em; margin: .6em 0; }
+.also { max-width: 70em; margin: .4em 0; }
 nav { font-size: 13px; } nav ul { list-style: none; margin: 0; padding: 0; }
 nav li { display: inline-block; margin: .2em 1.2em .2em 0; }
 @media (min-width: 75rem) {
@@ -67,8 +69,15 @@ def inline(svg: str, caption: str, key: str = "") -> str:
 
 
 def found_box(sentences: Iterable[str]) -> str:
-    """The findings, in larger letters."""
-    return "".join(f'<p class="found">{escape(sentence)}</p>' for sentence in sentences)
+    """The first sentence, what was found, in larger letters, and the others below it."""
+    classes = itertools.chain(["found"], itertools.repeat("also"))
+    return "".join(f'<p class="{kind}">{escape(line)}</p>' for kind, line in zip(classes, sentences, strict=False))
+
+
+def found_boxes(named: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A line for each name: the findings of several runs or files."""
+    lines = (f"{name}: {' '.join(sentences)}" for name, sentences in named if sentences)
+    return "".join(f'<p class="also">{escape(line)}</p>' for line in lines)
 
 
 def document(title: str, parts: Iterable[str], contents: Mapping[str, str] | None = None) -> str:
@@ -116,7 +125,7 @@ def _summary(
     heading = "Files" if others else "Layers" if file == title else f"Layers of {file}"
     header, rows, notes = comparison([(r.name, r) for r in reports], "file" if others else "layer")
     table = plain_table(header, rows, links=ids)
-    words = found_box(f"{one_line(r.name)}: {line}" for r in reports for line in in_words(r)) if others else ""
+    words = found_boxes((one_line(r.name), in_words(r)) for r in reports) if others else ""
     beside = _side_by_side(files) if others else ""
     return f"{words}{warnings_box(notes)}<section><h2>{escape(heading)}</h2>{table}{beside}</section>"
 

@@ -15,7 +15,7 @@ from scipy import stats
 from infojax.measures.theory import nc_limits
 from infojax.report import __main__ as command
 from infojax.report import runs
-from infojax.report.figures import panels, time
+from infojax.report.figures import canvas, panels, time
 from infojax.report.runs import curves, figures, plans, tables
 from infojax.report.runs.rows import (
     closed_limits,
@@ -584,7 +584,8 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path, capsys):
 
 def test_the_page_begins_with_what_was_found(whole, tmp_path):
     page = (whole / "report.html").read_text()
-    sentences = re.findall(r'<p class="found">([^<]*)', page)
+    sentences = re.findall(r'<p class="(?:found|also)">([^<]*)', page)
+    assert re.findall(r'<p class="found">([^<]*)', page) == sentences[:1]  # one in larger letters
     assert sentences[0].startswith("Partly collapsed on train") or sentences[0].startswith("Not collapsed on train")
     assert re.match(r"MIR 0\.18.* on train, 0\.7.* from its limit 0\.9000; HDR", sentences[1])
     assert sentences[2] == "Accuracy 100% on train, 61% on test."
@@ -628,3 +629,40 @@ def test_intervals_of_an_accuracy_end_at_zero_and_one():
     [band] = figure.axes[0].collections
     ends = band.get_paths()[0].vertices[:, 1]
     assert (ends.min(), ends.max()) == (0.0, 1.0) and drawn[0]["low"] < -4
+
+
+def test_runs_of_other_studies_are_compared_in_what_they_share(tmp_path):
+    """A panel and a study's own figure need two runs; what one alone has is named."""
+
+    def page_of(*quantities):
+        rows = [
+            [{"kind": "eval", "step": step, "time": 0.0, "run": 0, "seed": 0, "split": "test", "n": 9} | numbers
+             for step in (0, 10)] for numbers in quantities
+        ]  # fmt: skip
+        tasks = ("grokking", "selfsup")
+        paths = [
+            folder(tmp_path / f"{len(list(tmp_path.iterdir()))}", found, task=t)
+            for found, t in zip(rows, tasks, strict=True)
+        ]
+        return runs.write_comparison(paths, tmp_path / f"out{len(list(tmp_path.iterdir()))}").read_text()
+
+    page = page_of({"accuracy": 0.5, "nc1": 2.0}, {"nc1": 3.0, "view_joint_entropy": 2.0})
+    assert "Not drawn, since one run alone has it: test: Accuracy." in page
+    assert page.count("<figure") == 1 and "joint entropy of two views</a>" not in page
+    page = page_of({"accuracy": 0.5}, {"view_joint_entropy": 2.0})
+    assert "<figure" not in page and "The runs have no measured quantity in common." in page
+
+
+def test_what_a_method_selects_has_no_columns_among_the_splits():
+    rows = made(1)
+    rows.append(rows[-1] | {"split": "unlabelled_selected", "entropy_features": 1.0, "kind": "eval"})
+    found, _ = figures.draw(plans.FIGURES["entropy"], curves.methods_of(history_of(rows, CONFIG)), "title")
+    titles = [axis.get_title(loc="left") for axis in found.axes]
+    assert "Entropy (nats), test" in titles and not any("unlabelled" in title for title in titles)
+
+
+def test_long_titles_are_broken_inside_their_figure():
+    figure = canvas.new_figure("one\n" + "word " * 60, 9.2, 3)
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.x1

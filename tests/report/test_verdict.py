@@ -45,3 +45,28 @@ def test_grokking_says_first_when_it_generalised():
     assert second == "Not collapsed on train: NC1 per direction 0.10, none below 0.1."
     other = verdict(history_of(rows, CONFIG | {"task": "supervised"}))
     assert other[-1].startswith("Accuracy 100% on train") and "ollapsed on train" in other[0]
+
+
+def test_few_labels_say_first_how_accurate_they_became():
+    """Then what the method selects; a mean over runs."""
+    rows = [rows_of(run, {"accuracy": accuracy, "nc1": 18.0}) for run, accuracy in ((0, 0.7), (1, 0.74))]
+    selected = {"mask_ratio": 0.3, "pseudo_accuracy_selected": 0.95, "pseudo_accuracy": 0.5}
+    rows += [rows_of(run, selected, split="unlabelled_selected") for run in (0, 1)]
+    assert verdict(history_of(rows, CONFIG | {"task": "semisup"})) == [
+        "Accuracy 72% on test.",
+        "Pseudo-labels of unlabelled samples: 30% selected, 95% of those right, 50% of all right.",
+        "Not collapsed on test: NC1 per direction 2.0, none below 0.1.",
+    ]
+
+
+def test_self_supervised_learning_says_first_what_became_of_two_views():
+    rows = [
+        rows_of(
+            0, {"view_joint_entropy": joint, "limit_view_information": 5.5, "effective_rank_from_gram": rank}, step=at
+        )
+        for at, joint, rank in ((0, 3.0, 8.0), (9, 4.0, 6.0))
+    ]
+    told = "joint entropy of two views 3.00 to 4.00, effective rank of the embedding 8.00 to 6.00"
+    text = f"From the first to the last evaluation (test): {told} (entropies of at most 5.50 nats)."
+    assert verdict(history_of(rows, CONFIG | {"task": "selfsup"})) == [text]
+    assert verdict(history_of(rows, CONFIG | {"task": "supervised"})) == []

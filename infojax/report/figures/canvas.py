@@ -6,7 +6,9 @@ Nothing in this module touches pyplot, so no display, backend or global figure i
 import csv
 import functools
 import io
+import math
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -72,11 +74,17 @@ def plain(text: str, most: int = 90) -> str:
     return (text if len(text) <= most else "…" + text[1 - most :]).replace("$", r"\$")
 
 
+def broken(line: str, most: int) -> str:
+    """A line of text as lines of about the same length, of at most `most` letters each; 13 fit an inch at 10 points."""
+    number = math.ceil(len(line) / most)
+    return line if number < 2 else textwrap.fill(line, min(most, len(line) // number + 12))
+
+
 def new_figure(title: str, width: float, height: float) -> Drawing:
     """An empty figure with a title; width and height in inches."""
     figure = Drawing(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle("\n".join(broken(line, int(13 * width)) for line in title.split("\n")), fontsize=10)
     return figure
 
 

@@ -16,6 +16,7 @@ from infojax.train.schema import COORDINATES
 
 PALE = "#bbbbbb"  # training batches
 ENDINGS = ("_ema", "_recomputed", "_layerwise")  # variants of a quantity share its colour
+SELECTED = "unlabelled_selected"  # a split of a method with pseudo-labels, which has figures of its own
 DASHES = ("-", (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
@@ -131,6 +132,18 @@ def compared(histories: Sequence[RunHistory], labels: Sequence[str]) -> list[Met
     return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, styles, strict=True)]
 
 
+def in_common(plan: Plan, histories: Sequence[RunHistory], split: str) -> tuple[Plan, list[str]]:
+    """The plan with the panels that two runs or more fill on a split, and the titles of those that one fills alone."""
+
+    def fills(panel: Panel, history: RunHistory) -> bool:
+        return any(("step", line.split or split, line.quantity) in history.values for line in panel.lines)
+
+    number = {panel: sum(fills(panel, history) for history in histories) for panel in plan.panels}
+    least = min(2, len(histories))
+    alone = [panel.title for panel, found in number.items() if 0 < found < least]
+    return plan._replace(panels=tuple(panel for panel, found in number.items() if found >= least)), alone
+
+
 def cells_of(
     plan: Plan, methods: Sequence[Method], split: str | None, along: str, apart: bool
 ) -> list[list[tuple[Panel, str, list[Curve]]]]:
@@ -162,7 +175,8 @@ def cells_of(
 
 def _splits(plan: Plan, methods: Sequence[Method], axis: str) -> list[str]:
     names = {line.quantity for panel in plan.panels for line in panel.lines}
-    return list(dict.fromkeys(s for method in methods for s in splits_of(method.history, names, axis))) or ["train"]
+    found = dict.fromkeys(s for method in methods for s in splits_of(method.history, names, axis))
+    return [split for split in found if split != SELECTED] or list(found) or ["train"]
 
 
 def curves_of(panel: Panel, column: str, methods: Sequence[Method], along: str, first: bool) -> list[Curve]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from infojax.report.figures.canvas import Drawn, plain, save
-from infojax.report.page import document, found_box, inline
+from infojax.report.page import document, found_box, found_boxes, inline
 from infojax.report.runs.by_class import CLASSES, draw_classes, draw_similarity
 from infojax.report.runs.by_class import MAPS as SIMILAR
-from infojax.report.runs.curves import Method, compared, methods_of
+from infojax.report.runs.curves import Method, compared, in_common, methods_of
 from infojax.report.runs.figures import draw
 from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
 from infojax.report.runs.pictures import BINNING, CLOUDS, draw_binning, draw_clouds, draw_maps
@@ -83,9 +83,7 @@ ORDER = dict.fromkeys((*THESIS, *FIGURES, "classes", "similarity", "reconstructi
 def run_page(history: RunHistory, figures: str | Path) -> str:
     """Draws every figure that has data into the folder `figures`; returns the page."""
     methods, drawn, contents = methods_of(history), [], {}
-    # The study's own subject comes first.
-    of_task = sorted(ORDER, key=lambda name: (FIGURES.get(name) or PICTURES[name]).task == "")
-    for name in of_task:
+    for name in sorted(ORDER, key=_rank):
         plan = FIGURES.get(name) or PICTURES[name]
         if plan.task not in ("", history.config.get("task")) or isinstance(plan, Plan) and _shown(history, plan):
             continue
@@ -131,6 +129,13 @@ def run_page(history: RunHistory, figures: str | Path) -> str:
     return document(title_of(history), parts, contents)
 
 
+def _rank(name: str) -> int:
+    """The place of a figure on the page: the study's own subject comes first, then what a sweep found."""
+    plan = FIGURES.get(name) or PICTURES[name]
+    along = plan.x if isinstance(plan, Plan) else "time"
+    return 0 if plan.task or along not in ("time", "step", "swept") else 1 if along == "swept" else 2
+
+
 def _caption(plan, rows):
     return plan.caption_of(rows) if isinstance(plan, Plan) else plan.caption
 
@@ -140,10 +145,12 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
     labels = labels_of([history.folder for history in histories])
     methods = compared(histories, labels)
     splits = list(dict.fromkeys(split for history in histories for split in splits_of(history, COMPARED)))
-    drawn, tables, contents = [], [], {}
+    drawn, tables, contents, left_out = [], [], {}, []
     for split in splits:
         title = _compared_heading(histories, methods, split)
-        found = draw(COMPARISON, methods, title, split)
+        plan, alone = in_common(COMPARISON, histories, split)
+        left_out += [f"{split or 'sample'}: {', '.join(alone)}"] * bool(alone)
+        found = draw(plan, methods, title, split) if plan.panels else None
         if found is not None:
             name = f"comparison_{split or 'sample'}"
             caption = f"{split}: {COMPARISON.caption}".lstrip(": ")
@@ -153,13 +160,15 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
         tables.append(_titled(3, split) + plain_table(*final_table(methods, split, shown)))
     for name in ORDER:
         plan = FIGURES.get(name) or PICTURES[name]
-        if not plan.compared or plan.task not in ("", *(history.config.get("task") for history in histories)):
+        of_task = [history for history in histories if plan.task in ("", history.config.get("task"))]
+        if not plan.compared or len(of_task) < min(2, len(histories)):
             continue
+        of_it = [method for method in methods if any(method.history is history for history in of_task)]
         if isinstance(plan, Plan):
-            title = _lines(f"{plan.title}\n{BANDS} over seeds{_convention(histories, _measured(plan))}")
-            found = draw(plan, [method._replace(dash=None) for method in methods], title)
+            title = _lines(f"{plan.title}\n{BANDS} over seeds{_convention(of_task, _measured(plan))}")
+            found = draw(plan, [method._replace(dash=None) for method in of_it], title)
         else:
-            found = plan.draw(methods, _lines(f"{plan.title}{_convention(histories, plan.quantities)}"))
+            found = plan.draw(of_it, _lines(f"{plan.title}{_convention(of_task, plan.quantities)}"))
         if found is not None:
             drawn.append(
                 inline(save(figures, name, *found, prefix=name)[1], _caption(plan, found[1]), f"figure-{name}")
@@ -171,12 +180,14 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
     ]
     settings = plain_table(header, rows) if rows else "<p>None.</p>"
     contents = {"last": "Last evaluations"} | contents | {"differing": "Settings that differ"}
+    lone = f"Not drawn, since one run alone has it: {'; '.join(left_out)}." if left_out else ""
     verdicts = zip(labels, map(verdict, histories), strict=True)
     parts = [
-        found_box(f"{label}: {' '.join(sentences)}" for label, sentences in verdicts if sentences),
+        found_boxes(verdicts),
         warnings_box(notes),
         f"<section id='last'><h2>Last evaluations</h2>{_paragraph(MEANING)}{''.join(tables)}</section>",
-        _gallery(drawn),
+        _gallery(drawn) if drawn else _paragraph("The runs have no measured quantity in common."),
+        _paragraph(lone) if lone else "",
         f'<section id="differing"><h2>Settings that differ</h2>{settings}</section>',
         *(
             _folded(f"{label}: settings", _json(history.config))
@@ -231,7 +242,7 @@ def _compared_heading(histories: Sequence[RunHistory], methods: Sequence[Method]
 
 
 def _lines(text: str) -> str:
-    return "\n".join(plain(line, 150) for line in text.split("\n"))
+    return "\n".join(plain(line, 200) for line in text.split("\n"))
 
 
 def _steps(history: RunHistory) -> str:

@@ -10,6 +10,10 @@ from infojax.report.tables.content import format_value
 from infojax.report.tables.words import SIGNS, SMALL
 
 INTERPLAY = {"mir": "MIR", "hdr": "HDR"}
+VIEWS = {"view_joint_entropy": "joint entropy of two views", "view_mutual_information": "their MI"}
+RANK = {"effective_rank_from_gram": "effective rank of the embedding"}
+SWEPT = {"accuracy": "accuracy", **VIEWS, "entropy_features": "H(features)", **INTERPLAY, "nc1": "NC1"}
+READ = ("grokking", "semisup", "crossmodal", "probe", "finetune")  # studies whose answer is an accuracy
 
 
 def verdict(history: RunHistory) -> list[str]:
@@ -20,7 +24,7 @@ def verdict(history: RunHistory) -> list[str]:
         return [line for line in (_barriers(history), _sweep(history)) if line]
     runs = next(iter(history.groups.values()))
     accuracy, found = _accuracy(history, runs), [_barriers(history), _pruned(history, runs)]
-    found += [accuracy] * (history.config.get("task") == "grokking")  # says when it memorised and generalised
+    found += [accuracy] * (history.config.get("task") in READ) + [_selected(history, runs), _views(history, runs)]
     found += [_separation(history, runs), _collapse(history, runs), _interplay(history, runs), accuracy]
     return list(dict.fromkeys(filter(None, found)))
 
@@ -47,6 +51,27 @@ def _accuracy(history: RunHistory, runs: Sequence[int]) -> str:
         memorised, generalised = (np.median([pair[k] for pair in learned]) for k in (0, 1))
         text += f" 99% on train at step {memorised:,.0f} (memorised), on test at {generalised:,.0f} (generalised)."
     return text
+
+
+def _selected(history: RunHistory, runs: Sequence[int]) -> str:
+    """Pseudo-labels at the last evaluation."""
+    names = {"mask_ratio": "selected", "pseudo_accuracy_selected": "of those right", "pseudo_accuracy": "of all right"}
+    found = {name: _mean(history, "unlabelled_selected", key, runs) for key, name in names.items()}
+    shown = [f"{100 * value:.3g}% {name}" for name, value in found.items() if math.isfinite(value)]
+    return f"Pseudo-labels of unlabelled samples: {', '.join(shown)}." if shown else ""
+
+
+def _views(history: RunHistory, runs: Sequence[int]) -> str:
+    """Of a self-supervised run: entropies of two views and the effective rank, at the first and the last evaluation."""
+    parts, tell = [], history.config.get("task") == "selfsup"
+    for key, name in (VIEWS | RANK).items() if tell else ():
+        found = run_means(history, "test", key, runs)
+        if found is not None and np.isfinite(found.mean[[0, -1]]).all():
+            parts.append(f"{name} {format_value(found.mean[0], 3)} to {format_value(found.mean[-1], 3)}")
+    limit = _mean(history, "test", "limit_view_information", runs)
+    most = f" (entropies of at most {format_value(limit, 3)} nats)" if parts and math.isfinite(limit) else ""
+    text = f"From the first to the last evaluation (test): {', '.join(parts)}{most}."
+    return text if parts else ""
 
 
 def _separation(history: RunHistory, runs: Sequence[int]) -> str:
@@ -120,7 +145,7 @@ def _sweep(history: RunHistory) -> str:
     """Accuracy, entropy and interplay at the first and at the last swept value."""
     (first, runs), (last, others) = list(history.groups.items())[0], list(history.groups.items())[-1]
     parts = []
-    for key, name in {"accuracy": "accuracy", "entropy_features": "H(features)", **INTERPLAY, "nc1": "NC1"}.items():
+    for key, name in SWEPT.items():
         split = "test" if "test" in splits_of(history, [key]) else _split(history, key)
         if split is None:
             continue
