@@ -77,7 +77,10 @@ def plain(text: str, most: int = 90) -> str:
 def broken(line: str, most: int) -> str:
     """A line of text as lines of about the same length, of at most `most` letters each; 13 fit an inch at 10 points."""
     number = math.ceil(len(line) / most)
-    return line if number < 2 else textwrap.fill(line, min(most, len(line) // number + 12))
+    if number < 2:
+        return line
+    whole = line.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+    return textwrap.fill(whole, min(most, len(line) // number + 12))
 
 
 def new_figure(title: str, width: float, height: float) -> Drawing:
