@@ -75,9 +75,13 @@ class Towers(NamedTuple):
 
         return lambda images: encode(params, state, images)
 
-    def images(self, source: Source, chosen: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """(n, E) unit features of some samples of a source, read batch by batch."""
+    def images(self, source: Source, chosen: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """(n, E) unit features of some samples of a source, read batch by batch.
+
+        A batch of fewer is filled up with the last sample; few samples have a smaller one, a power of two.
+        """
         encode, found = self.encoder(), []
+        batch_size = min(batch_size, 1 << max(0, len(chosen) - 1).bit_length())
         for start in range(0, len(chosen), batch_size):
             rows = chosen[np.minimum(np.arange(start, start + batch_size), len(chosen) - 1)]
             order, back = np.unique(rows, return_inverse=True)

@@ -14,5 +14,6 @@ from infojax.models.bridge.tokenizer import Tokenizer
 
 __all__ = [
     "Architecture", "Bridge", "EfficientNetLite", "IGNORED", "LITE0", "MEAN", "STD", "SentenceBert", "Stage",
-    "Tokenizer", "WORDS", "convert", "image_tower", "is_bridge", "retrieval", "ridge", "targets", "text_tower", "tokenizer",
+    "Tokenizer", "WORDS", "convert", "image_tower", "is_bridge", "retrieval", "ridge", "targets", "text_tower",
+    "tokenizer",
 ]  # fmt: skip

@@ -57,7 +57,7 @@ class Depthwise(nn.Module):
         for i in range(k):
             for j in range(k):
                 part = x[:, i : i + (height - 1) * s + 1 : s, j : j + (width - 1) * s + 1 : s]
-                found = found + part * kernel[i, j]
+                found = found + part * kernel[i : i + 1, j : j + 1]
         return found
 
 

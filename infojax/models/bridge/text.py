@@ -88,8 +88,8 @@ class SentenceBert(nn.Module):
             x = embed(table, x)
         if end is None:
             raise ValueError("embeddings need `end`, the index of each text's last token")
-        seen = jnp.arange(length) <= end[:, None]
-        x = _norm(self.dtype, "embedding_norm")((x + positions[None, :length] + kinds[0]).astype(self.dtype))
+        seen = jnp.arange(length)[None] <= end[:, None]
+        x = _norm(self.dtype, "embedding_norm")((x + positions[None, :length] + kinds[None, :1]).astype(self.dtype))
         layer = nn.remat(BertLayer) if self.remat else BertLayer
         for i in range(self.layers):
             x = layer(self.heads, self.hidden, self.dtype, name=f"layer{i}")(x, seen)
