@@ -315,7 +315,7 @@ def test_the_map_and_the_features_of_a_run(written, tmp_path, capsys):
 
 def test_a_prompt_is_learnt_on_a_bridge(written, tmp_path):
     """Tokens are BERT's, and go through its tower; the first step's learning rate is CoOp's for warming up."""
-    more = ["--config.steps=3", "--config.optimizer.lr=1.0", "--config.evaluate.points=1", "--config.log.every=1"]
+    more = ["--config.steps=3", "--config.optimizer.lr=10.", "--config.evaluate.points=1", "--config.log.every=1"]
     run(written[0], "coop_cma", tmp_path, *more)
     rows = [row for row in read_rows(tmp_path) if row["kind"] == "train"]
     assert len(rows) == 3 and all(np.isfinite(row["cma"]) and np.isfinite(row["loss"]) for row in rows)
