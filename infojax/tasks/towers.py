@@ -120,17 +120,17 @@ def published(file: str, activation: str, dtype: Any) -> Towers:
         state = clip.read(file)
     except clip.WeightsError as error:
         raise ConfigError(f"weights: {error}") from None
-    found: tuple[Any, Any]
+    sizes: Any
     try:
-        found = bridge.convert(state) if bridge.is_bridge(state) else clip.convert(state, activation=activation)
+        if bridge.is_bridge(state):
+            sizes, variables = bridge.convert(state)
+            kind = f"EfficientNet-Lite0 and a BERT of {sizes.text_layers} layers, joined by a regression"
+        else:
+            sizes, variables = clip.convert(state, activation=activation)
+            kind = "ViT" if isinstance(sizes.image_layers, int) else "ResNet"
     except clip.WeightsError as error:
         raise ConfigError(f"weights: {file}: {error}") from None
-    sizes, variables = found
-    if bridge.is_bridge(state):
-        note = f"weights: {file}: EfficientNet-Lite0 and a BERT of {sizes.text_layers} layers, joined by a regression"
-        return Towers(sizes, variables, dtype, (f"{note}; images of {sizes.image_size}, {sizes.features} features",))
-    tower = "ViT" if isinstance(sizes.image_layers, int) else "ResNet"
-    note = f"weights: {file}: {tower}, images of {sizes.image_size}, {sizes.features} joint features"
+    note = f"weights: {file}: {kind}, images of {sizes.image_size}, {sizes.features} joint features"
     return Towers(sizes, variables, dtype, (note,))
 
 
