@@ -30,7 +30,7 @@ WORDS = (
 )  # fmt: skip
 NAMES = ("cat", "dog", "one")
 STAGES = (bridge.Stage(1, 3, 1, 1, 4), bridge.Stage(2, 5, 2, 2, 6))
-SIZES = bridge.Architecture(10, 10, 4, STAGES, 8, 2, 12, 16, len(WORDS), 4)
+SIZES = bridge.Architecture(10, 12, 4, STAGES, 8, 2, 12, 16, len(WORDS), 4)
 
 
 def random_state(sizes, seed=0):
@@ -127,9 +127,9 @@ def looped_text(state, ids):
 
 
 def test_towers_are_those_of_the_papers(model):
-    """Even and odd sizes at a stride of 2 (10 to 5 to 3), with and without shortcuts, texts of several lengths."""
+    """Even sizes at a stride of 2 (12 to 6 to 3), with and without shortcuts, texts of several lengths."""
     state, sizes, variables = model
-    images = np.random.default_rng(1).normal(size=(2, 10, 10, 3)).astype(np.float32)
+    images = np.random.default_rng(1).normal(size=(2, 12, 12, 3)).astype(np.float32)
     ids = np.array([[2, 4, 7, 8, 3], [2, 9, 3, 0, 0]], np.int32)
     with jax.default_matmul_precision("highest"):
         found = jax.jit(bridge.Bridge(sizes).apply)(variables, images, ids)
@@ -207,6 +207,7 @@ def test_ridge_and_retrieval():
         (lambda s: s.update({"image._bn1.bias": np.zeros(3)}), r"^image\._bn1\.bias is \(3,\), which does not fit"),
         (lambda s: s.pop(bridge.WORDS), "no tensor tokenizer.words, the vocabulary"),
         (lambda s: s.update({bridge.WORDS: np.frombuffer(b"a\nb", np.uint8)}), "has 2 words, but 20 have embeddings"),
+        (lambda s: s.update({bridge.WORDS: np.array([200], np.uint8)}), "tokenizer.words is no text"),
         (lambda s: s.update({"text.pooler.dense.bias": np.zeros(8), "image._fc.bias": np.zeros(4)}), None),
     ],
 )
@@ -262,7 +263,7 @@ def written(packages, tmp_path_factory):
     """The script's file of Lite0 at random and the small text network."""
     folder, tool = tmp_path_factory.mktemp("written"), script()
     sizes = bridge.Architecture(text_width=32, text_layers=1, text_hidden=8, context=16, vocabulary=len(WORDS))
-    state = {name: x * (0.1 if x.ndim == 4 else 1) for name, x in random_state(sizes).items()}
+    state = {name: x / np.sqrt(x[0].size) if x.ndim == 4 else x for name, x in random_state(sizes).items()}
     rows = np.random.default_rng(4).normal(size=(3, 1280)).astype(np.float32)
     tool.image_state = lambda _: {k: x for k, x in state.items() if k.startswith("image")} | {"image._fc.weight": rows}
     tool.text_state = lambda _: {k: x for k, x in state.items() if k.startswith(("text.", "tokenizer"))}
@@ -309,14 +310,15 @@ def test_the_map_and_the_features_of_a_run(written, tmp_path, capsys):
     pixels = np.stack([np.asarray(Image.open(folder / f"testcat{i}.png"), np.float32) for i in range(2)])
     own = {kind: tree["image"] for kind, tree in variables.items() if "image" in tree}
     images = jax.jit(bridge.image_tower(sizes).apply)(own, (pixels - 127) / 128)
-    np.testing.assert_allclose(saved["features"][:2], clip.unit(images), atol=1e-5)
+    assert np.std(images[0] - images[1]) > 1e-3
+    np.testing.assert_allclose(saved["features"][:2], clip.unit(images), atol=1e-6)
     np.testing.assert_allclose(saved["head"], clip.unit(x @ expected), atol=1e-5)
 
 
 def test_a_prompt_is_learnt_on_a_bridge(written, tmp_path):
     """Tokens are BERT's, and go through its tower; the first step's learning rate is CoOp's for warming up."""
-    more = ["--config.steps=3", "--config.optimizer.lr=10.", "--config.evaluate.points=1", "--config.log.every=1"]
+    more = ["--config.steps=3", "--config.optimizer.lr=300.0", "--config.evaluate.points=1", "--config.log.every=1"]
     run(written[0], "coop_cma", tmp_path, *more)
     rows = [row for row in read_rows(tmp_path) if row["kind"] == "train"]
     assert len(rows) == 3 and all(np.isfinite(row["cma"]) and np.isfinite(row["loss"]) for row in rows)
-    assert rows[2]["loss"] < rows[0]["loss"] - 1e-4
+    assert rows[2]["loss"] < rows[0]["loss"] - 2e-6

@@ -44,7 +44,10 @@ def convert(state: Mapping[str, np.ndarray], *, sizes: Architecture | None = Non
     state = {name: tensor for name, tensor in state.items() if not IGNORED.search(name)}
     if WORDS not in state:
         raise WeightsError(f"no tensor {WORDS}, the vocabulary; docs/bridge_to_safetensors.py writes it")
-    words = tuple(bytes(state.pop(WORDS)).decode().split("\n"))
+    try:
+        words = tuple(bytes(state.pop(WORDS)).decode().split("\n"))
+    except UnicodeDecodeError:
+        raise WeightsError(f"{WORDS} is no text; docs/bridge_to_safetensors.py writes it as bytes of UTF-8") from None
     sizes = dataclasses.replace(sizes or architecture_of(state), words=words)
     if len(words) != sizes.vocabulary:
         raise WeightsError(f"{WORDS} has {len(words):,} words, but {sizes.vocabulary:,} have embeddings")
