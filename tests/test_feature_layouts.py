@@ -6,6 +6,7 @@ import pickle
 import re
 import sys
 import zipfile
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -22,6 +23,7 @@ from infojax.features.axes import axes
 from infojax.features.files import open_arrays
 from infojax.features.folders import open_together
 from infojax.features.sources import FeatureFileError
+from infojax.features.torch_files import open_torch
 from infojax.features.weights import open_weights
 
 L, B, T, D = 3, 4, 5, 7
@@ -481,10 +483,24 @@ def test_a_huge_header_is_not_read(monkeypatch):
     assert re.search(r"f.pt: its data.pkl has \d+ bytes, at most 100 are read", problem("f.pt"))
 
 
-def test_the_old_format_of_torch_is_named():
+def test_files_of_torch_before_1_6():
     torch = pytest.importorskip("torch")
-    torch.save({"z": torch.ones(2, 2)}, "f.pt", _use_new_zipfile_serialization=False)
-    assert "has the format of PyTorch before 1.6; torch.save(torch.load(file), file)" in problem("f.pt")
+    z = torch.arange(12.0).reshape(3, 4)
+    saved = {"z": z, "transposed": z.T, "net": {"y": torch.arange(3), "half": torch.ones(2, 2).half()}}
+    torch.save(saved, "f.pt", _use_new_zipfile_serialization=False)
+    arrays = open_torch(Path("f.pt"))
+    assert sorted(arrays) == ["net.half", "net.y", "transposed", "z"]
+    for name, expected in (("z", z), ("transposed", z.T), ("net.half", saved["net"]["half"])):
+        np.testing.assert_array_equal(arrays[name].load(), expected.numpy(), err_msg=name)
+        assert arrays[name].dtype == expected.numpy().dtype
+    assert arrays["net.y"].load().ravel().tolist() == [0, 1, 2]
+    whole = Path("f.pt").read_bytes()
+    Path("f.pt").write_bytes(whole[:-20])
+    assert "truncated" in problem("f.pt")
+    Path("f.pt").write_bytes(whole[:300])
+    assert len(problem("f.pt").splitlines()) == 1
+    torch.save({"z": Path("x")}, "f.pt", _use_new_zipfile_serialization=False)
+    assert "code in a file is never run" in problem("f.pt")
 
 
 # Tables

@@ -1,8 +1,9 @@
 """PyTorch's files: the tensors of a `.pt`, `.pth`, `.ckpt` or `.bin` file by name, without torch or unpickling.
 
 torch.save writes a zip archive: the numbers of each storage as in memory, and a pickle, `data.pkl`, that describes the
-tensors made of them. A pickle can run any code, so its instructions are read one by one: those that build dicts, lists
-and tensors are carried out, and any other gives a one-line error.
+tensors made of them; before PyTorch 1.6 it wrote pickles and numbers one after the other. A pickle can run any code, so
+its instructions are read one by one: those that build dicts, lists and tensors are carried out, and any other gives a
+one-line error.
 """
 
 import pickletools
@@ -89,9 +90,10 @@ class Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
 
-    def run(self, data: bytes) -> Any:
-        """What a pickle describes; ValueError if it is damaged."""
+    def run(self, data: Any) -> Any:
+        """What a pickle describes, of bytes or a file, which is read to its end; ValueError if it is damaged."""
         for instruction, argument, _ in pickletools.genops(data):
             if instruction.name == "STOP":
                 return self.stack.pop()
@@ -130,10 +132,17 @@ class Machine:
 
     def storage(self) -> None:
         """Pushes the `Storage` that a persistent id describes."""
-        what, kind, key, _, numbers = self.stack.pop()
-        if what != "storage" or not isinstance(kind, Named) or type(key) is not str or type(numbers) is not int:
+        what, kind, key, _, numbers, *view = self.stack.pop()
+        if (
+            what != "storage"
+            or any(view)
+            or not isinstance(kind, Named)
+            or type(key) is not str
+            or type(numbers) is not int
+        ):
             raise ValueError("a storage of an unknown kind")
-        self.stack.append(Storage(key, STORAGES.get(kind.name), numbers))
+        self.storages[key] = Storage(key, STORAGES.get(kind.name), numbers)
+        self.stack.append(self.storages[key])
 
     def put(self, pairs: list[Any]) -> None:
         """Adds pairs, alternating keys and values, to the dict on top of the stack."""
@@ -213,22 +222,70 @@ def open_torch(path: Path) -> dict[str, StoredArray]:
     """
     with open(path, "rb") as file:
         if file.read(len(BEFORE_1_6)) == BEFORE_1_6:
-            fix = "torch.save(torch.load(file), file) with a newer one rewrites it"
-            raise FeatureFileError(f"{path}: has the format of PyTorch before 1.6; {fix}")
+            sequence = _Sequence(path, file)
+            return _arrays(path, sequence.value, sequence.array)
         if not zipfile.is_zipfile(path):
             raise FeatureFileError(f"{path}: is not a file of torch.save, or is truncated")
         with zipfile.ZipFile(path) as archive:
             archive_of = _Archive(path, archive, file)
-            value = Machine(str(path)).run(archive_of.pickle())
-            arrays: dict[str, StoredArray] = {}
-            for name, leaf in _leaves(value):
-                if name in arrays:
-                    raise FeatureFileError(f"{path}: holds two tensors named {name}; save them under different names")
-                if isinstance(leaf, Tensor):
-                    arrays[name] = archive_of.array(name, leaf)
-                elif isinstance(leaf, list | tuple):
-                    arrays[name] = held(f"{path}: {name}", np.array(leaf))
-            return arrays
+            return _arrays(path, Machine(str(path)).run(archive_of.pickle()), archive_of.array)
+
+
+def _arrays(path: Path, value: Any, array: Callable[[str, Tensor], StoredArray]) -> dict[str, StoredArray]:
+    """The tensors and lists of numbers of what a file describes."""
+    arrays: dict[str, StoredArray] = {}
+    for name, leaf in _leaves(value):
+        if name in arrays:
+            raise FeatureFileError(f"{path}: holds two tensors named {name}; save them under different names")
+        if isinstance(leaf, Tensor):
+            arrays[name] = array(name, leaf)
+        elif isinstance(leaf, list | tuple):
+            arrays[name] = held(f"{path}: {name}", np.array(leaf))
+    return arrays
+
+
+def _stored(path: Path, name: str, tensor: Tensor, begin: int, size: int, big: bool, crc: int = 0) -> StoredArray:
+    """A tensor whose storage has `size` bytes from byte `begin` of the file; other tensors may share it."""
+    width = tensor.dtype.itemsize
+    last = tensor.offset + sum((n - 1) * k for n, k in zip(tensor.shape, tensor.strides, strict=True))
+    if 0 not in tensor.shape and (last + 1) * width > size:
+        raise FeatureFileError(
+            f"{path}: truncated: {name} ends at byte {(last + 1) * width} of its numbers, of which there are {size}"
+        )
+    dtype = tensor.dtype.newbyteorder(">") if big and tensor.dtype.kind != "V" else tensor.dtype
+    layout = Layout(tensor.shape, dtype, given=tuple(width * k for k in tensor.strides))
+    # A checksum of zero means that there is none, as after torch.serialization.set_crc32_options(False).
+    checksum = Checksum(begin, size, crc) if crc else None
+    opener = raw_parts(path, begin + width * tensor.offset, layout, checksum)
+    return StoredArray(f"{path}: {name}", tensor.shape, dtype, opener)
+
+
+class _Sequence:
+    """A file of PyTorch before 1.6: pickles of a magic number, a version, the byte order, the value and the keys of the
+    storages; then each storage as the count of its numbers, 8 bytes, and the numbers.
+    """
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path = path
+        file.seek(0)
+        _, _, system = (Machine(str(path)).run(file) for _ in range(3))
+        self.big_endian = not system["little_endian"]
+        machine = Machine(str(path))
+        self.value, keys = machine.run(file), Machine(str(path)).run(file)
+        self.places, at, end = {}, file.tell(), path.stat().st_size
+        for key in keys:
+            storage = machine.storages.get(key)
+            if storage is None or storage.dtype is None:
+                raise FeatureFileError(f"{path}: the kind of the numbers {str(key)[:40]} is missing")
+            size = storage.numbers * storage.dtype.itemsize
+            self.places[key] = at + 8, min(size, max(0, end - at - 8))
+            at += 8 + size
+
+    def array(self, name: str, tensor: Tensor) -> StoredArray:
+        """A tensor stored in memory that other tensors may share."""
+        if tensor.storage.key not in self.places:
+            raise FeatureFileError(f"{self.path}: the numbers of {name} are missing")
+        return _stored(self.path, name, tensor, *self.places[tensor.storage.key], self.big_endian)
 
 
 class _Archive:
@@ -257,17 +314,5 @@ class _Archive:
         info = self.members.get(f"{self.folder}data/{tensor.storage.key}")
         if info is None or info.compress_type != zipfile.ZIP_STORED:
             raise FeatureFileError(f"{self.path}: the numbers of {name} are missing")
-        size = tensor.dtype.itemsize
-        last = tensor.offset + sum((n - 1) * k for n, k in zip(tensor.shape, tensor.strides, strict=True))
-        if 0 not in tensor.shape and (last + 1) * size > info.file_size:
-            raise FeatureFileError(
-                f"{self.path}: truncated: {name} ends at byte {(last + 1) * size} of its numbers, of which there are "
-                f"{info.file_size}"
-            )
-        dtype = tensor.dtype.newbyteorder(">") if self.big_endian and tensor.dtype.kind != "V" else tensor.dtype
-        layout = Layout(tensor.shape, dtype, given=tuple(size * k for k in tensor.strides))
         begin = data_of(info, self.file)
-        # A checksum of zero means that the file was written with torch.serialization.set_crc32_options(False).
-        checksum = Checksum(begin, info.file_size, info.CRC) if info.CRC else None
-        opener = raw_parts(self.path, begin + size * tensor.offset, layout, checksum)
-        return StoredArray(f"{self.path}: {name}", tensor.shape, dtype, opener)
+        return _stored(self.path, name, tensor, begin, info.file_size, self.big_endian, info.CRC)

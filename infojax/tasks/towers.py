@@ -1,4 +1,4 @@
-"""CLIP's towers for a run: published weights from a file, or small ones that are trained on the data set at hand."""
+"""Towers for a run: published weights from a file, or small ones of CLIP that are trained on the data set at hand."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ import optax
 from safetensors.numpy import save
 
 from infojax.data import Source, normalise
-from infojax.models import clip
+from infojax.models import bridge, clip
 from infojax.outputs import write
 from infojax.processes import share, together
 from infojax.tasks.build.saved import TOWERS
@@ -28,11 +28,12 @@ class Towers(NamedTuple):
     """Both towers with their weights.
 
     Attributes:
-      sizes: `clip.Architecture`; variables: of `clip.CLIP`; dtype: of the computation.
+      sizes: `clip.Architecture` or `bridge.Architecture`; variables: of `clip.CLIP` or `bridge.Bridge`.
+      dtype: of the computation.
       notes: where they come from, one line each.
     """
 
-    sizes: clip.Architecture
+    sizes: Any
     variables: Any
     dtype: Any
     notes: Sequence[str]
@@ -60,11 +61,12 @@ class Towers(NamedTuple):
             images = jnp.clip(jnp.rint(resized), 0, 255)
         if channels == 1:
             images = jnp.broadcast_to(images, (*images.shape[:-1], 3))
-        return normalise(images, jnp.asarray(clip.MEAN), jnp.asarray(clip.STD))
+        models = models_of(self.sizes)
+        return normalise(images, jnp.asarray(models.MEAN), jnp.asarray(models.STD))
 
     def encoder(self) -> Callable[[Any], jax.Array]:
         """Stored pictures (n, S, S, channels) -> unit features (n, E) of a batch."""
-        module, (params, state) = clip.image_tower(self.sizes, self.dtype), self.of("image")
+        module, (params, state) = models_of(self.sizes).image_tower(self.sizes, self.dtype), self.of("image")
 
         @jax.jit
         def encode(params, state, images):
@@ -73,9 +75,13 @@ class Towers(NamedTuple):
 
         return lambda images: encode(params, state, images)
 
-    def images(self, source: Source, chosen: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """(n, E) unit features of some samples of a source, read batch by batch."""
+    def images(self, source: Source, chosen: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """(n, E) unit features of some samples of a source, read batch by batch.
+
+        A batch of fewer is filled up with the last sample; few samples have a smaller one, a power of two.
+        """
         encode, found = self.encoder(), []
+        batch_size = min(batch_size, 1 << max(0, len(chosen) - 1).bit_length())
         for start in range(0, len(chosen), batch_size):
             rows = chosen[np.minimum(np.arange(start, start + batch_size), len(chosen) - 1)]
             order, back = np.unique(rows, return_inverse=True)
@@ -84,7 +90,8 @@ class Towers(NamedTuple):
 
     def texts(self, names: Sequence[str], templates: Sequence[str], batch_size: int = 100) -> jax.Array:
         """(C, E) unit features of the classes: the mean over templates of unit features, normalised again."""
-        module, tokenize = clip.text_tower(self.sizes, self.dtype), clip.Tokenizer(self.sizes.context)
+        models = models_of(self.sizes)
+        module, tokenize = models.text_tower(self.sizes, self.dtype), models.tokenizer(self.sizes)
         params = self.of("text")[0]
 
         @jax.jit
@@ -98,18 +105,32 @@ class Towers(NamedTuple):
         return clip.unit(jnp.mean(found, axis=0))
 
 
+def models_of(sizes: Any) -> Any:
+    """The package of an architecture, `clip` or `bridge`: image_tower, text_tower, tokenizer, MEAN, STD."""
+    return bridge if isinstance(sizes, bridge.Architecture) else clip
+
+
 def published(file: str, activation: str, dtype: Any) -> Towers:
-    """The towers of a safetensors file.
+    """The towers of a safetensors file, CLIP's or those of a bridge, which its names tell.
 
     Raises:
-      ConfigError: it is not there, or holds no CLIP model.
+      ConfigError: it is not there, or holds neither.
     """
     try:
-        sizes, variables = clip.load(file, activation=activation)
+        state = clip.read(file)
     except clip.WeightsError as error:
         raise ConfigError(f"weights: {error}") from None
-    tower = "ViT" if isinstance(sizes.image_layers, int) else "ResNet"
-    note = f"weights: {file}: {tower}, images of {sizes.image_size}, {sizes.features} joint features"
+    sizes: Any
+    try:
+        if bridge.is_bridge(state):
+            sizes, variables = bridge.convert(state)
+            kind = f"EfficientNet-Lite0 and a BERT of {sizes.text_layers} layers, joined by a regression"
+        else:
+            sizes, variables = clip.convert(state, activation=activation)
+            kind = "ViT" if isinstance(sizes.image_layers, int) else "ResNet"
+    except clip.WeightsError as error:
+        raise ConfigError(f"weights: {file}: {error}") from None
+    note = f"weights: {file}: {kind}, images of {sizes.image_size}, {sizes.features} joint features"
     return Towers(sizes, variables, dtype, (note,))
 
 
@@ -218,7 +239,7 @@ def matched_pairs(
     return dict(towers.variables, params=params), float(jnp.mean(jnp.stack(last))) if right else float("nan")
 
 
-def note_size(sizes: clip.Architecture, shape: Sequence[int]) -> Sequence[str]:
+def note_size(sizes: Any, shape: Sequence[int]) -> Sequence[str]:
     """What a line says of pictures that have another size than the image tower takes.
 
     Raises:

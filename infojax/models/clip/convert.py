@@ -64,6 +64,19 @@ def load(
     Raises:
       WeightsError: it is not there, not such a file, or does not hold a CLIP model.
     """
+    state = read(path)
+    try:
+        return convert(state, sizes=sizes, activation=activation)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file.
+
+    Raises:
+      WeightsError: it is not there, or not such a file.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -71,14 +84,10 @@ def load(
     if not path.is_file():
         raise WeightsError(f"found no file {path}; expected the weights of a CLIP model as safetensors")
     try:
-        state = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         hint = "; docs/clip_to_safetensors.py converts OpenAI's .pt files" if path.suffix == ".pt" else ""
         raise WeightsError(f"{path} is not a safetensors file ({' '.join(str(error).split())}){hint}") from None
-    try:
-        return convert(state, sizes=sizes, activation=activation)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
 
 
 def convert(
@@ -99,8 +108,19 @@ def convert(
     shapes = jax.eval_shape(
         CLIP(sizes).init, jax.random.key(0), jnp.zeros((1, side, side, 3)), jnp.zeros((1, sizes.context), jnp.int32)
     )
+    return sizes, filled(shapes, openai_name, state, sizes)
+
+
+def filled(shapes: Any, name_of: Callable[[str], str], state: Mapping[str, np.ndarray], sizes: Any) -> dict[str, Any]:
+    """Variables of these shapes from tensors of PyTorch, as float32.
+
+    Args:
+      name_of: the tensor's name for a variable, "params/image/conv1/kernel"; sizes: what messages say of the model.
+    Raises:
+      WeightsError: names the tensors that are missing, not known or of another shape.
+    """
     expected = flax.traverse_util.flatten_dict(shapes, sep="/")
-    names = {path: openai_name(path) for path in expected}
+    names = {path: name_of(path) for path in expected}
     known, given = set(names.values()), set(state)
     if known != given:
         raise WeightsError("; ".join(_difference(known, given)))
@@ -110,7 +130,7 @@ def convert(
         if value.shape != leaf.shape:
             raise WeightsError(f"{names[path]} is {state[names[path]].shape}, which does not fit {sizes}")
         variables[path] = jnp.asarray(value, jnp.float32)
-    return sizes, flax.traverse_util.unflatten_dict(variables, sep="/")
+    return flax.traverse_util.unflatten_dict(variables, sep="/")
 
 
 def architecture_of(state: Mapping[str, np.ndarray]) -> Architecture:

@@ -10,6 +10,7 @@ import numpy as np
 
 from infojax.models.clip.image import ImageResNet, ImageTransformer
 from infojax.models.clip.text import TextTransformer
+from infojax.models.clip.tokenizer import Tokenizer
 
 MEAN = (122.7709383, 116.7460125, 104.09373615)  # by which pixels from 0 to 255 are normalised
 STD = (68.5005327, 66.6321579, 70.32316305)
@@ -73,6 +74,11 @@ def text_tower(sizes: Architecture, dtype: Any = jnp.float32, remat: bool = Fals
         sizes.features, sizes.text_width, sizes.text_layers, heads, sizes.context, sizes.vocabulary, sizes.activation,
         remat, dtype,
     )  # fmt: skip
+
+
+def tokenizer(sizes: Architecture) -> Tokenizer:
+    """The tokenizer of a model."""
+    return Tokenizer(sizes.context)
 
 
 class CLIP(nn.Module):

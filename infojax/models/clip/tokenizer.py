@@ -82,19 +82,7 @@ class Tokenizer:
           TextTooLong: names the text and its tokens.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        rows = [[self.start, *self.encode(text), self.end] for text in texts]
-        length = self.context if length is None else length or max(map(len, rows))
-        for text, row in zip(texts, rows, strict=True):
-            if len(row) > min(length, self.context):
-                shown = text if len(text) <= 60 else text[:57] + "..."
-                raise TextTooLong(
-                    f"the text {shown!r} has {len(row)} tokens with start and end; at most "
-                    f"{min(length, self.context)} fit"
-                )
-        found = np.zeros((len(rows), length), np.int32)
-        for i, row in enumerate(rows):
-            found[i, : len(row)] = row
-        return found
+        return padded(texts, [[self.start, *self.encode(text), self.end] for text in texts], length, self.context)
 
     @functools.lru_cache(maxsize=100_000)  # noqa: B019  # there is one tokenizer in a process
     def _merged(self, word):
@@ -113,6 +101,24 @@ class Tokenizer:
                 i += 2 if both else 1
             parts = merged
         return tuple(parts)
+
+
+def padded(texts: Sequence[str], rows: Sequence[list[int]], length: int | None, context: int) -> np.ndarray:
+    """(n, length) int32: ids of each text, then zeros; `length` as of `Tokenizer`.
+
+    Raises:
+      TextTooLong: names the text and its tokens.
+    """
+    length = context if length is None else length or max(map(len, rows))
+    found = np.zeros((len(rows), length), np.int32)
+    for i, (text, row) in enumerate(zip(texts, rows, strict=True)):
+        if len(row) > min(length, context):
+            shown = text if len(text) <= 60 else text[:57] + "..."
+            raise TextTooLong(
+                f"the text {shown!r} has {len(row)} tokens with start and end; at most {min(length, context)} fit"
+            )
+        found[i, : len(row)] = row
+    return found
 
 
 def clean(text: str) -> str:

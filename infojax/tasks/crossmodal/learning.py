@@ -14,7 +14,7 @@ from infojax.objectives import Context, Facts, Objective, Optimizer, with_settin
 from infojax.objectives.crossmodal import PromptLearning, Prompts, ZeroShot, fixed_texts, lay_out, prompt_net
 from infojax.tasks.build import optimizer
 from infojax.tasks.config import ConfigError
-from infojax.tasks.towers import Towers
+from infojax.tasks.towers import Towers, models_of
 from infojax.train.networks import as_net
 
 
@@ -34,13 +34,13 @@ class Laid(NamedTuple):
     notes: tuple[str, ...]
 
 
-def laid_out(config: ConfigDict, context: int, base: Sequence[str], novel: Sequence[str]) -> Laid:
-    """The prompts of a config.
+def laid_out(config: ConfigDict, tokenize: Any, base: Sequence[str], novel: Sequence[str]) -> Laid:
+    """The prompts of a config, with the tokenizer of its towers.
 
     Raises:
       ConfigError: the longest does not fit into the context.
     """
-    tokenize, notes = clip.Tokenizer(context), []
+    context, notes = tokenize.context, []
     words = tokenize.encode(config.prompt.words) if config.prompt.words else []
     count = len(words) or config.prompt.tokens
     if count != config.prompt.tokens:
@@ -70,7 +70,7 @@ def prompt_learning(
     config: ConfigDict, towers: Towers, laid: Laid, facts: Facts, per_epoch: int, batch_size: int
 ) -> tuple[PromptLearning, Context, dict[str, Any]]:
     """(objective, context, constants) of CoOp or CoCoOp."""
-    sizes, conditional = towers.sizes, config.method.startswith("cocoop")
+    sizes, models, conditional = towers.sizes, models_of(towers.sizes), config.method.startswith("cocoop")
     table = towers.of("text")[0]["token_embedding"]
     initial = clip.embed(table, jnp.asarray(laid.words)) if laid.words else None
     own = (len(laid.base.end),) if config.prompt.class_specific else ()
@@ -79,11 +79,11 @@ def prompt_learning(
     method = with_settings(PromptLearning(), dict(config.objective) | derived)
     nets = {
         "prompt": prompt_net(shape, initial=initial, condition=sizes.features if conditional else 0),
-        "text": as_net(clip.text_tower(sizes, towers.dtype, config.prompt.remat)),
+        "text": as_net(models.text_tower(sizes, towers.dtype, config.prompt.remat)),
     }
     frozen = {"text": towers.of("text")}
     if not method.cached:
-        nets["image"], frozen["image"] = as_net(clip.image_tower(sizes, towers.dtype)), towers.of("image")
+        nets["image"], frozen["image"] = as_net(models.image_tower(sizes, towers.dtype)), towers.of("image")
     epochs = max(1, round(facts.total_steps / per_epoch))
     tx = optimizer(ConfigDict(config.optimizer.to_dict() | {"epochs": epochs}), facts.total_steps)
     ctx = Context(nets, {"main": Optimizer(tx)}, facts, frozen=tuple(frozen))

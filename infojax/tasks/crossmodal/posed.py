@@ -1,7 +1,7 @@
 """A config's study before anything is computed: data set, classes, shots, prompts, and what is refused."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +9,10 @@ from ml_collections import ConfigDict
 
 from infojax.data import Source
 from infojax.data.source import counted
-from infojax.models import clip
 from infojax.tasks.crossmodal.learning import Laid, laid_out
 from infojax.tasks.crossmodal.recipe import UNTRAINED, check, templates_of
 from infojax.tasks.crossmodal.samples import Samples, by_class, opened, samples_of
-from infojax.tasks.towers import Towers, note_size, published, small_sizes
+from infojax.tasks.towers import Towers, models_of, note_size, published, small_sizes
 
 
 class Posed(NamedTuple):
@@ -28,7 +27,7 @@ class Posed(NamedTuple):
     """
 
     given: Towers | None
-    sizes: clip.Architecture
+    sizes: Any
     seen: np.ndarray
     source: Source
     names: list[str]
@@ -64,7 +63,7 @@ def pose(config: ConfigDict) -> Posed:
     if config.method in UNTRAINED:
         told.append(f"zero-shot with {counted(len(templates_of(config)), 'template')}: {templates_of(config)[-1]!r}")
     else:
-        laid = laid_out(config, sizes.context, samples.base, samples.novel)
+        laid = laid_out(config, models_of(sizes).tokenizer(sizes), samples.base, samples.novel)
         told += laid.notes
         if config.objective.per_class:
             by_class(labels[:, None], labels, config.objective.per_class, batch_size, len(samples.base))
