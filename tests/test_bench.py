@@ -287,6 +287,24 @@ def test_a_masked_step_of_pytorch_learns():
     assert torch.isfinite(parts["embed"].weight).all() and not torch.equal(parts["embed"].weight, before)
 
 
+def test_a_step_of_byol_in_pytorch_learns_and_its_target_follows():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    step = torch_selfsup.two_branches("byol", selfsup.sizes(quick=True))
+    names = step.__code__.co_freevars
+    weights = {
+        name: next(step.__closure__[names.index(name)].cell_contents.parameters())
+        for name in ("both", "predictor", "target")
+    }
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    torch.testing.assert_close(before["both"], before["target"])
+    step()
+    assert not torch.equal(weights["predictor"], before["predictor"])
+    moved = weights["both"] - before["both"]
+    assert moved.abs().max() > 0
+    torch.testing.assert_close(weights["target"], before["target"] + 0.01 * moved)
+
+
 @pytest.mark.parametrize("name", semisup.BESIDE)
 def test_the_step_in_pytorch_learns(name, monkeypatch):
     torch = pytest.importorskip("torch")

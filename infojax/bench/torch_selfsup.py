@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
-LOSSES = ("barlow", "simclr", "spectral", "vicreg", "mae", "umae", "mmae")  # the methods in this file
+LOSSES = ("barlow", "simclr", "spectral", "vicreg", "byol", "mae", "umae", "mmae")  # the methods in this file
 
 
 def rate(name: str, size: Mapping[str, Any], quick: bool = False) -> float | None:
@@ -19,7 +19,7 @@ def rate(name: str, size: Mapping[str, Any], quick: bool = False) -> float | Non
 
     from infojax.bench.data import best
 
-    step = two_branches(name, size) if name in LOSSES[:4] else masked(name, size)
+    step = masked(name, size) if "mae" in name else two_branches(name, size)
 
     def run():
         step()
@@ -48,26 +48,40 @@ def network(name: str, options: Mapping[str, Any]) -> tuple[Any, int]:
 
 
 def two_branches(name: str, size: Mapping[str, Any]) -> Callable[[], None]:
-    """A step of SimCLR, Barlow Twins, VICReg or the spectral contrastive loss, with SGD."""
+    """A step of SimCLR, Barlow Twins, VICReg, the spectral contrastive loss or BYOL, with SGD."""
+    from copy import deepcopy
+
     import torch
     from torch import nn
+    from torch.nn.functional import cosine_similarity
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net, width = network(*size["net"])
     first, last = size["widths"]
-    head = nn.Sequential(
-        nn.Linear(width, first, bias=False), nn.BatchNorm1d(first), nn.ReLU(), nn.Linear(first, last, bias=False)
-    )
-    both = nn.Sequential(net, head).to(device)
-    optimizer = torch.optim.SGD(both.parameters(), 0.01, 0.9)
+
+    def head(wide):
+        hidden, out = nn.Linear(wide, first, bias=False), nn.Linear(first, last, bias=False)
+        return nn.Sequential(hidden, nn.BatchNorm1d(first), nn.ReLU(), out).to(device)
+
+    both = nn.Sequential(net, head(width)).to(device)
+    predictor, target = (head(last), deepcopy(both)) if name == "byol" else (nn.Identity(), None)
+    optimizer = torch.optim.SGD([*both.parameters(), *predictor.parameters()], 0.01, 0.9)
     shape = (size["batch"], 3, 32, 32)
     views = [torch.randn(shape, device=device).to(memory_format=torch.channels_last) for _ in range(2)]
 
     def step():
-        z1, z2 = both(views[0]), both(views[1])
+        z1, z2 = (predictor(both(view)) for view in views)
         optimizer.zero_grad(set_to_none=True)
-        branches(name, z1, z2).backward()
+        if target is None:
+            branches(name, z1, z2).backward()
+            optimizer.step()
+            return
+        with torch.no_grad():
+            aims = [target(view) for view in reversed(views)]
+        (4 - 2 * sum(cosine_similarity(z, aim).mean() for z, aim in zip((z1, z2), aims, strict=True))).backward()
         optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(target.parameters()), list(both.parameters()), 0.01)
 
     return step
 
