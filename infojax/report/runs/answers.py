@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from infojax.report.runs.progress import at_chance, last_step
-from infojax.report.runs.rows import RunHistory, at_end, first_accurate, limits, mean_interval, splits_of
+from infojax.report.runs.rows import RunHistory, at_end, first_accurate, limits, mean_at_end, mean_interval, splits_of
 from infojax.report.tables.content import format_value
 
 SEPARATED = -0.95  # Pearson's r, at most, where the law of equi-separation is said to hold
 CONNECTED = 2.0  # points of error, at most, that the barrier between linearly connected networks has
 SONG, TAN = "Song et al. 2024", "Tan et al. 2024"
+OF_VIEWS = {"view_mutual_information": "MI of two views", "view_joint_entropy": "joint entropy of two views"}
 MAXIMISE = ("spectral", "barlow")  # the losses of which Tan et al. prove that they maximise both quantities
 
 
@@ -34,21 +35,22 @@ def interplay(history: RunHistory, runs: Sequence[int]) -> str:
         nearer = math.isnan(limit) or bool(np.all(np.abs(last - limit) < np.abs(first - limit)))
         held.append(bool(np.all(sign * (last - first) > 0)) and nearer)
         parts.append(_moved(name, first, last) + f" (limit {format_value(limit, 3)})" * math.isfinite(limit))
-    said = f"{SONG} (Fig. 3a), where MIR rises towards its limit and HDR falls"
-    return f"{'As in' if all(held) else 'Partly as in' if any(held) else 'Unlike'} {said}: {', '.join(parts)}, {split}."
+    said = f"{_like(held)} {SONG} (Fig. 3a), where MIR rises towards its limit and HDR falls"
+    return f"{said}: {', '.join(parts)}, {split}."
 
 
 def grokking(history: RunHistory, runs: Sequence[int]) -> str:
     """Whether runs generalise after they have memorised, and what MIR and HDR do in both phases (Fig. 3b)."""
-    steps = [tuple(first_accurate(history, run, split) for split in ("train", "test")) for run in runs]
-    late = {run: pair for run, pair in zip(runs, steps, strict=True) if None not in pair and pair[0] < pair[1]}
-    memorised = [pair[0] for pair in steps if pair[0] is not None]
+    memorised, general = ({run: step for run in runs if (step := first_accurate(history, run, split)) is not None}
+                          for split in ("train", "test"))  # fmt: skip
+    late = {run: (memorised[run], step) for run, step in general.items() if memorised.get(run, step) < step}
     if not late:
-        accuracies = (f"{_percent(_mean(at_end(history, s, 'accuracy', runs)))} on {s}" for s in ("train", "test"))
-        state = f"memorised (99% on train) at step {np.median(memorised):,.0f}" if memorised else "not memorised"
-        early = "; what generalised did so no later than it memorised" * any(None not in pair for pair in steps)
+        accuracies = (f"{_percent(mean_at_end(history, s, 'accuracy', runs))} on {s}" for s in ("train", "test"))
+        at = np.median([*memorised.values()]) if memorised else 0
+        state = f"memorised (99% on train) at step {at:,.0f}" if memorised else "not memorised"
+        early = "; what generalised did so no later than it memorised" * bool(general)
         return f"No grokking by step {last_step(history):,}: {state}{early}; accuracy {', '.join(accuracies)}."
-    here, there = (np.median([pair[k] for pair in late.values()]) for k in (0, 1))
+    here, there = np.median([*late.values()], axis=0)
     text = f"Grokked{f' in {len(late)} of {len(runs)} runs' if len(runs) > 1 else ''}: memorised (99% on train) at "
     text += f"step {here:,.0f}, generalised (99% on test) at {there:,.0f}"
     phases, held = [], []
@@ -60,14 +62,13 @@ def grokking(history: RunHistory, runs: Sequence[int]) -> str:
         moves = sign * np.diff(np.array(at), axis=1)
         held += [bool(np.all(moves[:, 0] > 0) and np.all(moves[:, 1] < 0))]
         phases.append(f"{name} {', '.join(format_value(x, 2) for x in np.mean(at, 0))}")
-    said = "as in" if all(held) else "partly as in" if any(held) else "unlike"
-    said += f" {SONG} (Fig. 3b: first MIR rises and HDR falls, then the reverse)"
+    said = f"{_like(held).lower()} {SONG} (Fig. 3b: first MIR rises and HDR falls, then the reverse)"
     return f"{text}; {said}, at step 0 and these: {'; '.join(phases)}."
 
 
 def separation(history: RunHistory, runs: Sequence[int]) -> str:
     """Whether NC1 falls by the same factor at every layer."""
-    found = {s: _mean(at_end(history, s, "equi_separation", runs)) for s in splits_of(history, ["equi_separation"])}
+    found = {s: mean_at_end(history, s, "equi_separation", runs) for s in splits_of(history, ["equi_separation"])}
     found = {split: r for split, r in found.items() if math.isfinite(r)}
     if not found or at_chance(history, runs, "train") is not None:
         return ""
@@ -79,19 +80,14 @@ def separation(history: RunHistory, runs: Sequence[int]) -> str:
 
 def views(history: RunHistory, runs: Sequence[int]) -> str:
     """What became of the information of two views and of the effective rank of the embedding."""
-    names = {"view_mutual_information": "MI of two views", "view_joint_entropy": "joint entropy of two views",
-             "effective_rank_from_gram": "effective rank of the embedding"}  # fmt: skip
+    names = OF_VIEWS | {"effective_rank_from_gram": "effective rank of the embedding"}
     moves = {key: _ends(history, "test", key, runs) for key in names}
     parts = [_moved(names[key], *ends) for key, ends in moves.items() if ends[0].size]
-    limit, method = _mean(at_end(history, "test", "limit_view_information", runs)), history.config.get("method")
-    most = f" (of at most {format_value(limit, 3)} nats)" * math.isfinite(limit)
-    pairs = [moves[key] for key in list(names)[:2] if moves[key][0].size]
-    said = ""
-    if method in MAXIMISE and pairs:
-        rose = [bool(np.all(last > first)) for first, last in pairs]
-        said = "As" if all(rose) else "Partly as" if any(rose) else "Unlike what"
-        said += f" {TAN} prove of this loss, which maximises both: "
-    beside = "; whether its entropy term raises the rank (Fig. 4) shows beside a run of method=mae"
+    limit, method = mean_at_end(history, "test", "limit_view_information", runs), history.config.get("method")
+    most = f" (information: at most {format_value(limit, 3)} nats)" * math.isfinite(limit)
+    rose = [bool(np.all(last > first)) for key, (first, last) in moves.items() if key in OF_VIEWS and first.size]
+    said = f"{_like(rose)} {TAN}, who prove that this loss maximises both: " * (method in MAXIMISE and bool(rose))
+    beside = f"; whether the term raises the rank ({TAN}, Fig. 4) shows beside a run of method=mae"
     beside *= str(method).startswith(("umae", "mmae"))
     text = f"{said}{', '.join(parts)}, from the first to the last evaluation on test{most}{beside}."
     return text[0].upper() + text[1:] if parts else ""
@@ -99,18 +95,17 @@ def views(history: RunHistory, runs: Sequence[int]) -> str:
 
 def connected(history: RunHistory) -> str:
     """Which pairs of networks are linearly connected; those at chance are not judged."""
-    kinds: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for value, runs in history.groups.items():
-        height = _mean(at_end(history, "test", "barrier_error", runs))
+        height, chance = mean_at_end(history, "test", "barrier_error", runs), at_chance(history, runs, "test")
+        kind = (
+            f"{'Linearly' if height <= CONNECTED else 'Not linearly'} connected (up to {CONNECTED:g} points of error)"
+        )
+        kind, shown = (kind, f"barrier of {height:.1f} points") if chance is None else (
+            "At chance, so not judged", f"accuracy {_percent(chance)}")  # fmt: skip
         if math.isfinite(height):
-            chance = at_chance(history, runs, "test")
-            kind = "at chance" if chance is not None else "connected" if height <= CONNECTED else "not connected"
-            shown = f"barrier {height:.1f} points" if chance is None else f"accuracy {_percent(chance)}"
-            kinds.setdefault(kind, []).append(f"{shown} at {history.swept} = {value}" if history.swept else shown)
-    told = {"connected": "Linearly connected (barrier of error of at most 2 points, test)",
-            "not connected": "Not linearly connected (barrier of error above 2 points, test)",
-            "at chance": "At chance, so not judged"}  # fmt: skip
-    return " ".join(f"{text}: {', '.join(kinds[kind])}." for kind, text in told.items() if kind in kinds)
+            found.setdefault(kind, []).append(shown + f" at {history.swept} = {value}" * bool(history.swept))
+    return " ".join(f"{kind}, on test: {', '.join(shown)}." for kind, shown in found.items())
 
 
 def gain(history: RunHistory) -> str:
@@ -137,6 +132,10 @@ def gain(history: RunHistory) -> str:
     return f"{said} falls with the temperature: {_moved('H(features)', cold, hot)} on test. {text}"
 
 
+def _like(held: Sequence[bool]) -> str:
+    return "As in" if all(held) else "Partly as in" if any(held) else "Unlike"
+
+
 def _split(history: RunHistory, key: str) -> str:
     found = splits_of(history, [key]) or [""]
     return "test" if "test" in found else found[0]
@@ -157,11 +156,6 @@ def _moved(name: str, first: np.ndarray, last: np.ndarray) -> str:
     up, n = int(np.sum(last > first)), len(first)
     verb = "rose" if up == n else "fell" if up == 0 else f"rose in {up} of {n} runs:"
     return f"{name} {verb} from {one} to {other}"
-
-
-def _mean(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if values.size else math.nan
 
 
 def _by_seed(history: RunHistory, key: str, runs: Sequence[int]) -> dict[int, float]:

@@ -4,9 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from infojax.report.runs.rows import BATCH, RunHistory, at_end
+from infojax.report.runs.rows import BATCH, RunHistory, mean_at_end
 from infojax.report.tables.content import one_line
 
 
@@ -123,15 +121,14 @@ def when(history: RunHistory, step: int) -> str:
 def by_epochs(history: RunHistory) -> bool:
     """Whether time is told in epochs: where these are known and the run is at least one long."""
     per_epoch = history.config.get("steps_per_epoch")
-    return bool(per_epoch) and history.last >= per_epoch
+    return per_epoch is not None and history.last >= per_epoch > 0
 
 
 def at_chance(history: RunHistory, runs: Sequence[int], split: str) -> float | None:
     """The mean accuracy at the end if it is within three standard errors of 1/C, or below; else None."""
-    classes, found = history.config.get("num_classes"), at_end(history, split, "accuracy", runs)
-    found = found[np.isfinite(found)]
-    if not isinstance(classes, int) or classes < 2 or not found.size:
+    classes, found = history.config.get("num_classes"), mean_at_end(history, split, "accuracy", runs)
+    if not isinstance(classes, int) or classes < 2:
         return None
     share = 1 / classes
     chance = share + 3 * math.sqrt(share * (1 - share) / history.sizes.get(split, 100))
-    return float(found.mean()) if found.mean() <= chance else None
+    return found if found <= chance else None

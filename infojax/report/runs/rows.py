@@ -306,6 +306,12 @@ def at_end(
     return np.array([of_run.get(last, math.nan) for of_run in ends])
 
 
+def mean_at_end(history: RunHistory, split: str, quantity: str, runs: Sequence[int]) -> float:
+    """The mean of the finite values of `at_end`; NaN if there are none."""
+    found = at_end(history, split, quantity, runs)
+    return float(np.mean(found[np.isfinite(found)])) if np.isfinite(found).any() else math.nan
+
+
 def at_common_steps(history: RunHistory, runs: Sequence[int], *keys: tuple[str, str]) -> dict[int, np.ndarray]:
     """{step: (runs, keys)} of (split, quantity) pairs measured at one step, over runs with finite values of all."""
     found: dict[int, list[list[float]]] = {}

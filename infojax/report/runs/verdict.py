@@ -1,19 +1,19 @@
 """A run's result in a few sentences about its last evaluation, the study's answer first: for page and terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from infojax.report.runs.answers import connected, gain, grokking, interplay, separation, views
 from infojax.report.runs.progress import at_chance, frozen_runs, no_finding, settled, so_far
-from infojax.report.runs.rows import RunHistory, at_end, limits, num_classes, run_means, splits_of
+from infojax.report.runs.rows import RunHistory, limits, mean_at_end, num_classes, run_means, splits_of
 from infojax.report.tables.content import format_value
 from infojax.report.tables.words import SIGNS, SMALL
 
 INTERPLAY = {"mir": "MIR", "hdr": "HDR"}
 VIEWS = {"view_joint_entropy": "joint entropy of two views", "view_mutual_information": "their MI"}
-ANSWERS = {
+ANSWERS: dict[str, tuple[Callable[[RunHistory, Sequence[int]], str], ...]] = {
     "supervised": (interplay,),
     "grokking": (grokking,),
     "compression": (separation,),
@@ -42,12 +42,12 @@ def verdict(history: RunHistory) -> list[str]:
 
 
 def _of_sweep(history: RunHistory) -> list[str]:
-    return [connected(history), _barriers(history), gain(history), _sweep(history)]
+    return [connected(history), gain(history), _sweep(history)]
 
 
 def _of_runs(history: RunHistory) -> list[str]:
-    runs, task = next(iter(history.groups.values())), history.config.get("task")
-    accuracy, found = _accuracy(history, runs), [connected(history), _barriers(history), _pruned(history, runs)]
+    runs, task = next(iter(history.groups.values())), str(history.config.get("task"))
+    accuracy, found = _accuracy(history, runs), [connected(history), _pruned(history, runs)]
     found += [accuracy] * (task in READ or history.config.get("name") in READ)
     found += [answer(history, runs) for answer in ANSWERS.get(task, ())] + [_selected(history, runs)]
     found += [_untrained_probes(history, runs), separation(history, runs)]
@@ -58,17 +58,11 @@ def _split(history: RunHistory, quantity: str) -> str | None:
     return next(iter(splits_of(history, [quantity])), None)
 
 
-def _mean(history, split, quantity, runs):
-    found = at_end(history, split, quantity, runs)
-    found = found[np.isfinite(found)]
-    return float(found.mean()) if found.size else math.nan
-
-
 def _accuracy(history: RunHistory, runs: Sequence[int]) -> str:
     """Accuracy on each split, and that of zero-shot CLIP where it is known."""
     shown = []
     for split in splits_of(history, ["accuracy"])[:3]:
-        value, other = (_mean(history, split, key, runs) for key in ("accuracy", "accuracy_zero_shot"))
+        value, other = (mean_at_end(history, split, key, runs) for key in ("accuracy", "accuracy_zero_shot"))
         beside = f" ({100 * (value - other):+.1f} points from zero-shot CLIP)" if math.isfinite(other) else ""
         shown += [f"{100 * value:.4g}% on {split}{beside}"] * math.isfinite(value)
     return f"Accuracy {', '.join(shown)}." if shown else ""
@@ -77,7 +71,7 @@ def _accuracy(history: RunHistory, runs: Sequence[int]) -> str:
 def _untrained_probes(history: RunHistory, runs: Sequence[int]) -> str:
     """The accuracies of probes that need no steps."""
     names = {"accuracy_logistic": "logistic regression", "accuracy_knn_20": "20 neighbours"}
-    found = {name: _mean(history, "test", key, runs) for key, name in names.items()}
+    found = {name: mean_at_end(history, "test", key, runs) for key, name in names.items()}
     shown = [f"{name} {100 * value:.4g}%" for name, value in found.items() if math.isfinite(value)]
     return f"Accuracy on test of probes that need no steps: {', '.join(shown)}." if shown else ""
 
@@ -85,7 +79,7 @@ def _untrained_probes(history: RunHistory, runs: Sequence[int]) -> str:
 def _selected(history: RunHistory, runs: Sequence[int]) -> str:
     """Pseudo-labels at the last evaluation."""
     names = {"mask_ratio": "selected", "pseudo_accuracy_selected": "of those right", "pseudo_accuracy": "of all right"}
-    found = {name: _mean(history, "unlabelled_selected", key, runs) for key, name in names.items()}
+    found = {name: mean_at_end(history, "unlabelled_selected", key, runs) for key, name in names.items()}
     shown = [f"{100 * value:.3g}% {name}" for name, value in found.items() if math.isfinite(value)]
     return f"Pseudo-labels of unlabelled samples: {', '.join(shown)}." if shown else ""
 
@@ -101,7 +95,7 @@ def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
     low: list[str] = []
     high: list[str] = []
     for key, name in SIGNS.items():
-        value = _mean(history, split, key, runs) / (classes - 1 if key == "nc1" else 1)
+        value = mean_at_end(history, split, key, runs) / (classes - 1 if key == "nc1" else 1)
         if math.isfinite(value):
             (low if value < SMALL else high).append(f"{name} {format_value(value, 2)}")
     if low and high:
@@ -116,7 +110,7 @@ def _interplay(history: RunHistory, runs: Sequence[int]) -> str:
     parts = []
     for key, name in INTERPLAY.items():
         split = _split(history, key)
-        value = math.nan if split is None else _mean(history, split, key, runs)
+        value = math.nan if split is None else mean_at_end(history, split, key, runs)
         if split is None or not math.isfinite(value):
             continue
         limit = limits(history, split, key, runs)
@@ -126,16 +120,6 @@ def _interplay(history: RunHistory, runs: Sequence[int]) -> str:
         )
         parts.append(f"{name} {format_value(value, 4)} on {split}{apart}")
     return f"{'; '.join(parts)}." if parts else ""
-
-
-def _barriers(history: RunHistory) -> str:
-    """The height of the barrier between the two networks of each pair."""
-    found = {value: _mean(history, "test", "barrier_error", runs) for value, runs in history.groups.items()}
-    found = {value: height for value, height in found.items() if math.isfinite(height)}
-    if not found:
-        return ""
-    at = f" at {history.swept} = {', '.join(f'{value:g}' for value in found)}" if history.swept else ""
-    return f"Barrier of error on the way (test): {', '.join(f'{height:.1f}' for height in found.values())} points{at}."
 
 
 def _pruned(history: RunHistory, runs: Sequence[int]) -> str:
@@ -159,7 +143,7 @@ def _sweep(history: RunHistory) -> str:
         split = "test" if "test" in splits_of(history, [key]) else _split(history, key)
         if split is None:
             continue
-        one, other = (_mean(history, split, key, group) for group in (runs, others))
+        one, other = (mean_at_end(history, split, key, group) for group in (runs, others))
         if math.isfinite(one) and math.isfinite(other):
             parts.append(f"{name} ({split}) from {format_value(one, 3)} to {format_value(other, 3)}")
     return f"From {history.swept} = {first} to {last}: {', '.join(parts)}." if parts else ""
