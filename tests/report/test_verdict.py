@@ -34,8 +34,8 @@ def test_connectivity_says_how_high_the_barriers_are():
     config = CONFIG | {"task": "connectivity", "sweep": {"name": "lr", "values": [0.03, 0.003]}}
     first, second = verdict(history_of(rows, config))  # no seed has both, so no gain
     assert first == (
-        "Linearly connected (up to 2 points of error), on test: barrier of 0.2 points at lr = 0.003. "
-        "Not linearly connected (up to 2 points of error), on test: barrier of 41.0 points at lr = 0.03."
+        "Linearly connected (barrier of error at most 2 points), on test: 0.2 points at lr = 0.003. "
+        "Not linearly connected (barrier of error at most 2 points), on test: 41.0 points at lr = 0.03."
     )
     assert second.startswith("From lr = 0.003 to 0.03: accuracy (test)")
 

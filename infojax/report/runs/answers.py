@@ -98,11 +98,11 @@ def connected(history: RunHistory) -> str:
     found: dict[str, list[str]] = {}
     for value, runs in history.groups.items():
         height, chance = mean_at_end(history, "test", "barrier_error", runs), at_chance(history, runs, "test")
-        kind = (
-            f"{'Linearly' if height <= CONNECTED else 'Not linearly'} connected (up to {CONNECTED:g} points of error)"
-        )
-        kind, shown = (kind, f"barrier of {height:.1f} points") if chance is None else (
-            "At chance, so not judged", f"accuracy {_percent(chance)}")  # fmt: skip
+        least = f"(barrier of error at most {CONNECTED:g} points)"
+        kind = f"{'Linearly' if height <= CONNECTED else 'Not linearly'} connected {least}"
+        shown = f"{height:.1f} points"
+        if chance is not None:
+            kind, shown = "At chance, so not judged", f"accuracy {_percent(chance)}"
         if math.isfinite(height):
             found.setdefault(kind, []).append(shown + f" at {history.swept} = {value}" * bool(history.swept))
     return " ".join(f"{kind}, on test: {', '.join(shown)}." for kind, shown in found.items())
