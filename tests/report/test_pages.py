@@ -82,6 +82,11 @@ def test_a_figure_of_step_0_alone_is_not_drawn():
     assert {row["panel"] for row in drawn("collapse", rows)[1]} == {"Training loss"}
     rows = rows_of({"nc1": 2.0}) + rows_of({"nc3": 1.0}, (0,))
     assert {row["panel"] for row in drawn("collapse", rows)[1]} == {"NC1: variability within classes"}
+    rows = rows_of(GEOMETRY, (0,)) + rows_of(GEOMETRY, run=1)  # of two runs one began
+    histories = [history_of([row for row in rows if row["run"] == run], CONFIG) for run in (0, 1)]
+    figure, numbers = figures.draw(plans.FIGURES["geometry"], curves.compared(histories, ["a", "b"]), "title")
+    assert {row["method"] for row in numbers} == {"b"}
+    assert "a" not in [text.get_text() for text in figure.legends[0].get_texts()]
     sweep = {"sweep": {"name": "lr", "values": [0.1, 1.0]}}
     for steps in ((0,), (0, 9)):
         rows = rows_of({"accuracy": 0.5}, steps, lr=0.1) + rows_of({"accuracy": 0.6}, steps, 1, lr=1.0)

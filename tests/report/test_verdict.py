@@ -48,7 +48,7 @@ def test_grokking_says_first_when_it_generalised():
     ]
     first, second, third = verdict(history_of(rows, CONFIG | {"task": "grokking"}))
     assert first == "Grokked: memorised (99% on train) at step 5, generalised (99% on test) at 9."
-    assert second == "Not collapsed on train: NC1 per direction 0.10, none below 0.1."
+    assert second == "Not collapsed on train: NC1 per direction 0.100, none below 0.1."
     assert third == "Accuracy 100% on train, 100% on test."
     other = verdict(history_of(rows, CONFIG | {"task": "supervised"}))
     assert other[-1].startswith("Accuracy 100% on train") and "ollapsed on train" in other[0]
@@ -129,7 +129,7 @@ def test_probes_that_need_no_steps_have_an_answer_before_training():
 def test_a_run_that_has_not_ended_begins_with_its_step():
     rows = [rows_of(0, {"accuracy": 0.9, "nc1": 0.9}, step=step) for step in (0, 5)]
     first, second = verdict(history_of(rows, CONFIG | {"steps": 250}))
-    assert first == "At step 5 of 250 (unfinished): Not collapsed on test: NC1 per direction 0.10, none below 0.1."
+    assert first == "At step 5 of 250 (unfinished): Not collapsed on test: NC1 per direction 0.100, none below 0.1."
     assert second == "Accuracy 90% on test."
     resting = [{"kind": "train", "step": 5, "time": 0.0, "run": 0, "loss": 0.1, "resting": 1.0}]
     ended = history_of(rows + resting, CONFIG | {"steps": 250})
@@ -205,6 +205,11 @@ def test_nothing_is_said_to_be_collapsed_or_connected_at_chance():
     assert verdict(history_of(rows, CONFIG | {"task": "supervised"}))[0] == (
         "At chance: accuracy 10% on test of 10 classes."
     )
+
+
+def test_the_side_of_the_threshold_can_be_seen():
+    [text] = verdict(history_of([rows_of(0, {"nc1": 18.0, "nc3": 0.0996, "nc4": 0.1004})], CONFIG))
+    assert text == "Partly collapsed on test: NC3 0.0996 below 0.1; NC1 per direction 2.0, NC4 0.100 not."
 
 
 def test_grokking_that_did_not_happen():

@@ -222,7 +222,7 @@ def curves_of(panel: Panel, column: str, methods: Sequence[Method], along: str, 
                 limit = limits(method.history, split, line.quantity, method.runs, along)
                 styled = line._replace(dash=method.dash) if method.dash else line
                 found.append(Curve(method, styled, split, points.place / scale, points, limit))
-    return found if any(_trained(curve, along) for curve in found) else []
+    return [curve for curve in found if _trained(curve, along)]
 
 
 def _trained(curve: Curve, along: str) -> bool:

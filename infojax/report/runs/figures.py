@@ -204,7 +204,8 @@ def layer_handles(layers: Iterable[Layer]) -> dict[str, Line2D]:
 
 def _legend(figure, methods, drawn, shared, perfect, limits):
     """Below the panels: what methods, shared lines, layers, dashes and the grey line are."""
-    coloured = (method for method in methods if method.label and method.colour is not None)
+    shown = {curve.method.label for *_, curves in drawn for curve in curves}
+    coloured = (method for method in methods if method.label in shown - {""} and method.colour is not None)
     handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in coloured}
     handles |= {label: _line(*style) for label, style in shared.items()}
     layered = [curve for *_, curves in drawn for curve in curves if curve.line.layer is not None]

@@ -158,16 +158,17 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
     """Draws a figure per split into the folder `figures`; returns the page, with one line per run."""
     labels = labels_of([history.folder for history in histories])
     methods = compared(histories, labels)
+    begun = [method for method in methods if not untrained(method.history)]
     splits = list(dict.fromkeys(split for history in histories for split in splits_of(history, COMPARED)))
     drawn, tables, contents, left_out = [], [], {}, []
     for split in splits:
-        title = _compared_heading(histories, methods, split)
+        title = _compared_heading(histories, begun, split)
         plan, alone = in_common(COMPARISON, histories, split)
         left_out += [f"{split or 'sample'}: {', '.join(alone)}"] * bool(alone)
-        found = draw(plan, methods, title, split) if plan.panels else None
+        found = draw(plan, begun, title, split) if plan.panels else None
         if found is not None:
             name = f"comparison_{split or 'sample'}"
-            caption = f"{split}: {_caption(plan, found[1], methods)}".lstrip(": ")
+            caption = f"{split}: {_caption(plan, found[1], begun)}".lstrip(": ")
             drawn.append(inline(save(figures, name, *found, prefix=name)[1], caption, f"figure-{name}"))
             contents[f"figure-{name}"] = f"{COMPARISON.title}{f', {split}' * bool(split)}"
         shown = (*ERRORS, *COMPARED) if any(map(several, histories)) else COMPARED
@@ -178,7 +179,7 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
         of_task = [history for history in histories if plan.task in ("", history.config.get("task"))]
         if not plan.compared or len(of_task) < min(2, len(histories)):
             continue
-        of_it = [method for method in methods if any(method.history is history for history in of_task)]
+        of_it = [method for method in begun if any(method.history is history for history in of_task)]
         if isinstance(plan, Plan):
             plan, alone = in_common(plan, of_task)
             left_out += [f"{plan.title}: {', '.join(alone)}"] * bool(alone)
@@ -186,7 +187,6 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
             title = _lines(f"{plan.title}\n{said}".strip())
             found = draw(plan, [method._replace(dash=None) for method in of_it], title) if plan.panels else None
         else:
-            of_it = [method for method in of_it if not untrained(method.history)]
             found = plan.draw(of_it, _lines(f"{plan.title}{_convention(of_task, plan.quantities)}"))
         if found is not None:
             drawn.append(

@@ -9,7 +9,7 @@ from infojax.report.runs.answers import connected, gain, grokking, interplay, se
 from infojax.report.runs.progress import at_chance, frozen_runs, no_finding, settled, so_far
 from infojax.report.runs.rows import RunHistory, limits, mean_at_end, num_classes, run_means, splits_of
 from infojax.report.tables.content import format_value
-from infojax.report.tables.words import SIGNS, SMALL
+from infojax.report.tables.words import SIGNS, SMALL, sign_value
 
 INTERPLAY = {"mir": "MIR", "hdr": "HDR"}
 VIEWS = {"view_joint_entropy": "joint entropy of two views", "view_mutual_information": "their MI"}
@@ -97,7 +97,7 @@ def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
     for key, name in SIGNS.items():
         value = mean_at_end(history, split, key, runs) / (classes - 1 if key == "nc1" else 1)
         if math.isfinite(value):
-            (low if value < SMALL else high).append(f"{name} {format_value(value, 2)}")
+            (low if value < SMALL else high).append(f"{name} {sign_value(value)}")
     if low and high:
         return f"Partly collapsed on {split}: {', '.join(low)} below {SMALL}; {', '.join(high)} not."
     if low:
