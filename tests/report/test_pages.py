@@ -65,6 +65,18 @@ def test_empty_columns_and_rows_are_left_out():
     assert header == ["run", "memorised", "generalised", "MIR at 0", "MIR memorised", "MIR end"]
 
 
+def test_tables_name_the_step_of_what_is_not_at_the_last():
+    rows = rows_of({"accuracy": 0.5}, (0, 9), lr=0.1) + rows_of({"accuracy": 0.6}, (0, 5), 1, lr=1.0)
+    found = history_of(rows, CONFIG | {"sweep": {"name": "lr", "values": [0.1, 1.0]}})
+    [(_, header, _)] = tables.summary_tables(found)
+    assert header == ["lr", "0.1", "1.0 (step 5)"] and "lr = 1.0 (step 5)" in tables.text_lines(found)
+    header, cells = tables.final_table(curves.methods_of(found), "test", ["accuracy", "nc1"])
+    assert header == ["run", "seeds", "step", "accuracy"]
+    assert cells == [["lr = 0.1", "1", "9", "0.5000"], ["lr = 1.0", "1", "5", "0.6000"]]
+    one = curves.methods_of(history_of(rows_of({"accuracy": 0.5}), CONFIG))
+    assert tables.final_table(one * 2, "test", ["accuracy"])[0] == ["run", "seeds", "accuracy"]
+
+
 def test_each_run_says_whether_it_is_frozen():
     rows = rows_of({"accuracy": 0.5}) + rows_of({"accuracy": 0.4}, (0,), run=1)
     rows += rows_of({"accuracy": 0.1}, (9,), run=1, frozen=True)

@@ -8,9 +8,10 @@ from infojax.report.runs.rows import BATCH, RunHistory, mean_at_end
 from infojax.report.tables.content import one_line
 
 
-def last_step(history: RunHistory) -> int:
-    """The step of the last evaluation."""
-    return max(_evaluated(history).values(), default=history.last)
+def last_step(history: RunHistory, runs: Sequence[int] | None = None) -> int:
+    """The step of the last evaluation, of any run or of the given ones."""
+    found = _evaluated(history)
+    return max((step for run, step in found.items() if runs is None or run in runs), default=history.last)
 
 
 def _evaluated(history: RunHistory) -> dict[int, int]:

@@ -131,7 +131,13 @@ def _swept_table(history, split, groups):
         [CATALOGUE[quantity].label, *(value_cell(history, split, quantity, runs) for _, runs in groups)]
         for quantity in SUMMARY
     ]
-    return [history.swept, *(one_line(value) for value, _ in groups)], rows
+    return [history.swept, *(_valued(history, *group) for group in groups)], rows
+
+
+def _valued(history: RunHistory, value: object, runs: Sequence[int]) -> str:
+    """A swept value, with the step of its last evaluation where others have a later one."""
+    step = last_step(history, runs)
+    return one_line(value) + f" (step {step:,})" * (step < last_step(history))
 
 
 def without_empty(
@@ -265,7 +271,7 @@ def text_lines(history: RunHistory) -> list[str]:
     """The last evaluation in brief, in fixed-width columns; a block per swept value."""
     lines = [f"{title_of(history)}: {facts(history)}", last_evaluation(history)]
     for value, runs in history.groups.items():
-        lines += ["", f"{history.swept} = {one_line(value)}"] if history.swept else []
+        lines += ["", f"{history.swept} = {_valued(history, value, runs)}"] if history.swept else []
         splits = splits_of(history, BRIEF)
         table = [["", *(name for split in splits for name in (split, "limit"))]]
         for name in BRIEF:
@@ -325,9 +331,14 @@ def differing(histories: Sequence[RunHistory], labels: Sequence[str]) -> tuple[l
 def final_table(
     methods: "Sequence[Method]", split: str, quantities: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a row per method, a column per quantity that any of them has."""
+    """Header and rows: a row per method, a column per quantity that any has, and the steps where these differ."""
     rows = [[m.label, *(value_cell(m.history, split, name, m.runs) for name in quantities)] for m in methods]
     kept = [i for i in range(len(quantities)) if any(row[i + 1] for row in rows)]
-    header = ["run", "seeds", *(CATALOGUE[quantities[i]].label for i in kept)]
-    cells = [[row[0], str(len(m.runs)), *(row[i + 1] for i in kept)] for row, m in zip(rows, methods, strict=True)]
-    return header, [row for row in cells if any(row[2:])]
+    steps = [f"{last_step(m.history, m.runs):,}" for m in methods]
+    differ = len(set(steps)) > 1
+    header = ["run", "seeds", *["step"] * differ, *(CATALOGUE[quantities[i]].label for i in kept)]
+    cells = [
+        [row[0], str(len(m.runs)), *[step] * differ, *(row[i + 1] for i in kept)]
+        for row, m, step in zip(rows, methods, steps, strict=True)
+    ]
+    return header, [row for row in cells if any(row[2 + differ :])]
