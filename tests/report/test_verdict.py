@@ -115,6 +115,9 @@ def test_before_training_there_is_no_finding(task):
     assert verdict(history_of(swept({1.0: 0, 10.0: 0}), CONFIG | SWEPT | {"task": task})) == [text]
     [done] = verdict(history_of([rows_of(0, {"accuracy": 0.9}, step=0)], CONFIG | {"task": "crossmodal", "steps": 0}))
     assert done == "Accuracy 90% on test."  # zero-shot, which has no steps
+    alone = [rows_of(0, {"accuracy": 0.9}, step=0)]  # a monitor's: it may be of a trained network
+    assert verdict(history_of(alone, {})) == ["Accuracy 90% on test."]
+    assert verdict(history_of([*alone, logged], {})) == [text.replace(" of 9", "")]
     assert verdict(history_of([logged], CONFIG)) == ["No finding yet: nothing was evaluated by step 4 of 9."]
 
 

@@ -43,8 +43,8 @@ def finished(history: RunHistory) -> bool:
 
 
 def untrained(history: RunHistory) -> bool:
-    """Whether all that was evaluated is step 0, before training."""
-    return planned(history) != 0 and bool(_evaluated(history)) and last_step(history) == 0
+    """Whether all that was evaluated is step 0 of a training, which was planned or has been logged since."""
+    return bool(planned(history) or history.last) and bool(_evaluated(history)) and last_step(history) == 0
 
 
 def settled(history: RunHistory) -> RunHistory:
