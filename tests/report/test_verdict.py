@@ -160,7 +160,7 @@ def test_runs_that_became_nan_are_named_and_not_compared():
     assert third.endswith("accuracy (test) from 0.550 to 0.700.")
     rows = [row | ({"frozen": True} if row["run"] > 1 and row["step"] else {}) for row in rows]
     first, second = verdict(history_of(rows, CONFIG | SWEPT))  # one value is left
-    assert first == "Accuracy 55% on test." and second.count("from step 5") == 2
+    assert first == "Only temperature = 1.0 stayed finite: Accuracy 55% on test." and second.count("from step 5") == 2
     alone = [rows_of(0, {"accuracy": 0.9, "nc1": 0.01}, step=step) for step in (0, 5)]
     lost = {"kind": "train", "step": 7, "time": 0.0, "run": 0, "loss": None}
     first, second, _ = verdict(history_of([*alone, lost], CONFIG))

@@ -31,8 +31,10 @@ def verdict(history: RunHistory) -> list[str]:
     if not history.groups:
         return []
     frozen, nothing, begun = frozen_runs(history), no_finding(history), so_far(history)
-    history = settled(history)
+    several, history = len(history.groups) > 1, settled(history)
     swept = history.swept and len(history.groups) > 1
+    if several and not swept:
+        begun += f"Only {history.swept} = {next(iter(history.groups))} stayed finite: "
     if nothing:
         found = [nothing, "" if swept else _untrained_probes(history, next(iter(history.groups.values())))]
     else:
