@@ -91,7 +91,9 @@ def test_a_figure_of_step_0_alone_is_not_drawn():
     assert drawn("geometry", rows_of(GEOMETRY, (0,))) is None
     train = [{"kind": "train", "step": 2, "time": 0.0, "run": 0, "cross_entropy": 1.0}]
     rows = rows_of({"loss": 1.0, "nc1": 2.0, "nc3": 1.0}, (0,)) + train
-    assert {row["panel"] for row in drawn("collapse", rows)[1]} == {"Training loss"}
+    figure, numbers = drawn("collapse", rows)
+    assert {row["panel"] for row in numbers} == {"Training loss"}
+    assert [line.get_marker() for line in figure.axes[0].lines] == ["o"]  # one logged batch
     rows = rows_of({"nc1": 2.0}) + rows_of({"nc3": 1.0}, (0,))
     assert {row["panel"] for row in drawn("collapse", rows)[1]} == {"NC1: variability within classes"}
     rows = rows_of(GEOMETRY, (0,)) + rows_of(GEOMETRY, run=1)  # of two runs one began

@@ -192,6 +192,8 @@ def test_mir_and_hdr_do_as_the_paper_says_or_not():
     assert mixed.startswith("Unlike") and "MIR stayed at 0.600" in mixed
     past = ends_of({"mir": 0.94, "hdr": 0.5} | limit, {"mir": 0.99, "hdr": 0.1, "accuracy": 0.9} | limit)
     assert verdict(history_of(past, config))[0].startswith("Partly as in")  # it rose, but away from the limit
+    above = ends_of({"mir": 0.99, "hdr": 0.5} | limit, {"mir": 0.96, "hdr": 0.1, "accuracy": 0.9} | limit)
+    assert verdict(history_of(above, config))[0].startswith("Partly as in")  # it came nearer, but fell
 
 
 def test_nothing_is_said_to_be_collapsed_or_connected_at_chance():

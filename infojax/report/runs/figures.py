@@ -126,6 +126,7 @@ def _draw_curves(axis, panel, curves):
         style = {"color": colour, "linestyle": curve.line.dash, "zorder": 1.4 if batch else 2.5}
         if batch:
             style |= {"linewidth": 0.8, "alpha": 1 if curve.method.colour is None else 0.35}
+            style |= {"marker": "o", "markersize": 2.2} if len(x) == 1 else {}  # a line of one point is invisible
         else:
             style |= {"marker": "o" if len(x) <= 60 else "", "markersize": 2.2}
         axis.plot(x, mean, **style)
