@@ -649,7 +649,7 @@ def test_a_report_in_words():
         "Collapsed: NC1 per direction 0.010, NC2 norms 0.020, NC2 angles 0.030, NC3 0.010, NC4 0, all below 0.1."
     ]
     partly = tables.in_words(made("f", 1200, 64, 10, low | {"nc3": 0.1, "nc1": math.nan}))
-    assert partly == ["Partly collapsed: NC2 norms 0.020, NC2 angles 0.030, NC4 0 below 0.1; NC3 0.10 not."]
+    assert partly == ["Partly collapsed: NC2 norms 0.020, NC2 angles 0.030, NC4 0 below 0.1; NC3 0.100 not."]
     assert tables.in_words(made("f", 1200, 64, 10, {"nc1": 9.0})) == [
         "Not collapsed: NC1 per direction 1.0, none below 0.1."
     ]

@@ -13,13 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 from numpy.typing import ArrayLike
 
-from infojax.report.tables.content import Report, format_value, worst
+from infojax.report.tables.content import ROUNDING, Report, format_value, worst
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; black is kept for theory.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 EDGE = {"x": 1.01, "fontsize": 7, "va": "center"}  # text just right of an axis
 DASHED = {"linestyle": "--", "linewidth": 1, "zorder": 1.5}
-NOTHING = 1e-12
 LARGEST = 1e250  # matplotlib's own arithmetic on the ends of an axis overflows near the largest float
 
 Numbers = Sequence[float] | np.ndarray
@@ -56,7 +55,7 @@ def scale_y(axis: Axes, wanted: bool, values: ArrayLike) -> bool:
         axis.set_yscale("log", nonpositive="mask")
         axis.yaxis.set_major_formatter(PlainNumbers())
         axis.yaxis.set_minor_formatter(PlainNumbers())
-    elif given.size and np.all(np.abs(given) < NOTHING):  # rounding errors, which would get an axis of 1e-17
+    elif given.size and np.all(np.abs(given) < ROUNDING):  # rounding errors, which would get an axis of 1e-17
         axis.set_ylim(-0.05, 1)
     return log
 
@@ -199,6 +198,7 @@ def draw_dashed(axis: Axes, limits: Iterable[Limit], note: str = "") -> None:
     for x, values, colour, kind in limits:
         values = np.asarray(values, float)
         values = np.where(np.abs(values) <= LARGEST, values, math.nan)
+        values = np.where(np.abs(values) < ROUNDING, 0.0, values)
         finite = values[np.isfinite(values)]
         names = [f"{kind} {value:.4g}{note}" for value in finite]
         if not names:

@@ -1,7 +1,7 @@
 """Which curves a figure of runs shows: their methods, panels, numbers and colours."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -10,6 +10,7 @@ import numpy as np
 from infojax.measures.catalogue import measure_of
 from infojax.report.figures.panels import COLOURS
 from infojax.report.runs.plan import Line, Panel, Plan
+from infojax.report.runs.progress import by_epochs, untrained
 from infojax.report.runs.rows import BATCH, RunHistory, RunMeans, limits, run_means, splits_of
 from infojax.report.runs.selection import several
 from infojax.train.schema import COORDINATES
@@ -18,6 +19,7 @@ PALE = "#bbbbbb"  # training batches
 ENDINGS = ("_ema", "_recomputed", "_layerwise")  # variants of a quantity share its colour
 SELECTED = "unlabelled_selected"  # a split of a method with pseudo-labels, which has figures of its own
 DASHES = ("-", (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+MOST = 3  # panels side by side; four are two by two
 
 
 class Method(NamedTuple):
@@ -132,16 +134,36 @@ def compared(histories: Sequence[RunHistory], labels: Sequence[str]) -> list[Met
     return [method._replace(colour=c, dash=dash) for method, (c, dash) in zip(found, styles, strict=True)]
 
 
-def in_common(plan: Plan, histories: Sequence[RunHistory], split: str) -> tuple[Plan, list[str]]:
-    """The plan with the panels that two runs or more fill on a split, and the titles of those that one fills alone."""
+def in_common(plan: Plan, histories: Sequence[RunHistory], split: str | None = None) -> tuple[Plan, list[str]]:
+    """The plan with the lines that two runs or more have, and the titles of the panels that one run fills alone.
 
-    def fills(panel: Panel, history: RunHistory) -> bool:
-        return any(("step", line.split or split, line.quantity) in history.values for line in panel.lines)
+    Args:
+      split: of lines that name none; None for any.
+    """
+    along = "step" if plan.x in ("time", "step", "swept") else plan.x
 
-    number = {panel: sum(fills(panel, history) for history in histories) for panel in plan.panels}
-    least = min(2, len(histories))
-    alone = [panel.title for panel, found in number.items() if 0 < found < least]
-    return plan._replace(panels=tuple(panel for panel, found in number.items() if found >= least)), alone
+    def has(line: Line, history: RunHistory) -> bool:
+        of_layers = line.quantity.removesuffix("*")
+        return any(
+            axis == along
+            and (line.split or split) in (None, place)
+            and (name == line.quantity or of_layers != line.quantity and name.startswith(of_layers))
+            and (begun(runs) if along == "step" else not untrained(history))
+            for (axis, place, name), runs in history.values.items()
+        )
+
+    panels, alone, least = [], [], min(2, len(histories))
+    for panel in plan.panels:
+        number = {line: sum(has(line, history) for history in histories) for line in panel.lines}
+        shared = tuple(line for line, found in number.items() if found >= least)
+        panels += [panel._replace(lines=shared)] * bool(shared)
+        alone += [panel.title] * (not shared and any(number.values()))
+    return plan._replace(panels=tuple(panels)), alone
+
+
+def begun(values: Mapping[int, Mapping[Any, float]]) -> bool:
+    """Whether a quantity was measured after step 0 in any run, by its {run: {step: number}}."""
+    return any(step > 0 for of_run in values.values() for step in of_run)
 
 
 def cells_of(
@@ -168,7 +190,8 @@ def cells_of(
             cells.append(row)
     if grid:
         flat = [cell for row in cells for cell in row]
-        width = min(len(flat), plan.columns or 4) or 1
+        # A figure then fits a page of 700 pixels.
+        width = {4: 2}.get(len(flat), min(len(flat), plan.columns or MOST)) or 1
         cells = [flat[i : i + width] for i in range(0, len(flat), width)]
     return cells
 
@@ -199,7 +222,13 @@ def curves_of(panel: Panel, column: str, methods: Sequence[Method], along: str, 
                 limit = limits(method.history, split, line.quantity, method.runs, along)
                 styled = line._replace(dash=method.dash) if method.dash else line
                 found.append(Curve(method, styled, split, points.place / scale, points, limit))
-    return found
+    return [curve for curve in found if _trained(curve, along)]
+
+
+def _trained(curve: Curve, along: str) -> bool:
+    """Whether a curve shows more than the network before training."""
+    history, key = curve.method.history, ("step", curve.split, curve.line.quantity)
+    return begun(history.values[key]) if along in ("step", "swept") else not untrained(history)
 
 
 def unit_of(methods: Sequence[Method], along: str) -> str:
@@ -208,4 +237,4 @@ def unit_of(methods: Sequence[Method], along: str) -> str:
         return methods[0].history.swept if along == "swept" else COORDINATES[along]
     if any(several(method.history) for method in methods):  # labelled and unlabelled samples have different epochs
         return "step"
-    return "epoch" if all(method.history.config.get("steps_per_epoch") for method in methods) else "step"
+    return "epoch" if all(by_epochs(method.history) for method in methods) else "step"

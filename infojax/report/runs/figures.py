@@ -126,6 +126,7 @@ def _draw_curves(axis, panel, curves):
         style = {"color": colour, "linestyle": curve.line.dash, "zorder": 1.4 if batch else 2.5}
         if batch:
             style |= {"linewidth": 0.8, "alpha": 1 if curve.method.colour is None else 0.35}
+            style |= {"marker": "o", "markersize": 2.2} if len(x) == 1 else {}  # a line of one point is invisible
         else:
             style |= {"marker": "o" if len(x) <= 60 else "", "markersize": 2.2}
         axis.plot(x, mean, **style)
@@ -204,7 +205,8 @@ def layer_handles(layers: Iterable[Layer]) -> dict[str, Line2D]:
 
 def _legend(figure, methods, drawn, shared, perfect, limits):
     """Below the panels: what methods, shared lines, layers, dashes and the grey line are."""
-    coloured = (method for method in methods if method.label and method.colour is not None)
+    shown = {curve.method.label for *_, curves in drawn for curve in curves}
+    coloured = (method for method in methods if method.label in shown - {""} and method.colour is not None)
     handles = {m.label: Line2D([], [], color=m.colour, linestyle=m.dash or "-") for m in coloured}
     handles |= {label: _line(*style) for label, style in shared.items()}
     layered = [curve for *_, curves in drawn for curve in curves if curve.line.layer is not None]

@@ -15,11 +15,11 @@ from infojax.report.runs.rows import FIRST, at_common_steps, closed_limits, num_
 
 GAPS = (
     "Cheong 2025, Fig. 3.3: how much more strongly the layers compress the training samples, against how much better "
-    "the network does on them; means over seeds. Evaluations with a negative generalisation gap are left out; the "
+    "the network does on them. Evaluations with a negative generalisation gap are left out; the "
     "others are joined in order of the gap, not of time."
 )
 PLANES = (
-    "Cheong 2025, Figs. 3.6 and 3.8: the path of every layer over the epochs; means over seeds. A layer that lost "
+    "Cheong 2025, Figs. 3.6 and 3.8: the path of every layer over the epochs. A layer that lost "
     "nothing stays at the upper right, where such layers overlap: both quantities are log2(C) where labels and digits "
     "are balanced, and less where they are not; digits that are summed contribute log2(C) each."
 )

@@ -16,6 +16,7 @@ from infojax.report.runs.layers import GAPS, PLANES, draw_gaps, draw_planes
 from infojax.report.runs.pictures import BINNING, CLOUDS, draw_binning, draw_clouds, draw_maps
 from infojax.report.runs.plan import Plan
 from infojax.report.runs.plans import COMPARED, COMPARISON, FIGURES, SHOWN
+from infojax.report.runs.progress import rested, untrained
 from infojax.report.runs.reconstructions import RECONSTRUCTIONS, draw_reconstructions
 from infojax.report.runs.rows import RunHistory, splits_of
 from infojax.report.runs.selection import selections_table, several
@@ -44,6 +45,7 @@ MAPS = (
     "classes. Distances between clusters mean little in t-SNE."
 )
 BANDS = "bands: 95% intervals of the mean"
+MEANS = "Means over seeds."
 ERRORS = ("error_ema", "error")  # how semi-supervised runs are compared
 
 
@@ -56,6 +58,7 @@ class Picture(NamedTuple):
       task: the task whose runs it is for; "" for all.
       compared: whether it is on the page of several runs.
       quantities: what it shows, where the heading must state how that was measured.
+      seeds: the sentence of the caption about several seeds.
     """
 
     title: str
@@ -64,6 +67,7 @@ class Picture(NamedTuple):
     task: str = ""
     compared: bool = False
     quantities: tuple[str, ...] = ()
+    seeds: str = ""
 
 
 PICTURES = {
@@ -71,9 +75,9 @@ PICTURES = {
     "similarity": Picture("Similarity of images and texts", SIMILAR, draw_similarity, "crossmodal"),
     "binning": Picture("Binning of a saturating unit", BINNING, lambda *_: draw_binning(), "compression"),
     "cloud": Picture("Features of three dimensions", CLOUDS, draw_clouds),
-    "gaps": Picture("Compression and generalisation", GAPS, draw_gaps, "compression", True, ("nc1",)),
+    "gaps": Picture("Compression and generalisation", GAPS, draw_gaps, "compression", True, ("nc1",), MEANS),
     "reconstructions": Picture("Hidden patches", RECONSTRUCTIONS, draw_reconstructions, "selfsup", True),
-    "planes": Picture("Information planes", PLANES, draw_planes, "compression", True),
+    "planes": Picture("Information planes", PLANES, draw_planes, "compression", True, seeds=MEANS),
 }
 # The order of a page: the questions Cheong 2025 asks about layers, then the others.
 THESIS = ("layers", "separation", "usable", "planes", "gaps", "compression_curves", "binning", "cloud")
@@ -89,12 +93,14 @@ def run_page(history: RunHistory, figures: str | Path) -> str:
             continue
         if isinstance(plan, Plan):
             found = draw(plan, methods, _heading(history, plan))
+        elif untrained(history) and name != "binning":  # an illustration
+            continue
         else:
             note = _convention([history], plan.quantities)
             found = plan.draw(methods, _lines(f"{plan.title}: {title_of(history)}\n{facts(history)}{note}"))
         if found is not None:
             drawn.append(
-                inline(save(figures, name, *found, prefix=name)[1], _caption(plan, found[1]), f"figure-{name}")
+                inline(save(figures, name, *found, prefix=name)[1], _caption(plan, found[1], methods), f"figure-{name}")
             )
             contents[f"figure-{name}"] = plan.title
     if history.maps:
@@ -136,42 +142,55 @@ def _rank(name: str) -> int:
     return 0 if plan.task or along not in ("time", "step", "swept") else 1 if along == "swept" else 2
 
 
-def _caption(plan, rows):
-    return plan.caption_of(rows) if isinstance(plan, Plan) else plan.caption
+def _caption(plan: Plan | Picture, rows: Sequence[dict[str, Any]], methods: Sequence[Method]) -> str:
+    several = _several(methods)
+    if isinstance(plan, Plan):
+        return plan.caption_of(rows, several, methods[0].history.swept)
+    return f"{plan.caption} {plan.seeds * several}".strip()
+
+
+def _several(methods: Iterable[Method]) -> bool:
+    """Whether any line is a mean over seeds, with a band."""
+    return any(len(method.runs) > 1 for method in methods)
 
 
 def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str:
     """Draws a figure per split into the folder `figures`; returns the page, with one line per run."""
     labels = labels_of([history.folder for history in histories])
     methods = compared(histories, labels)
+    begun = [method for method in methods if not untrained(method.history)]
     splits = list(dict.fromkeys(split for history in histories for split in splits_of(history, COMPARED)))
     drawn, tables, contents, left_out = [], [], {}, []
     for split in splits:
-        title = _compared_heading(histories, methods, split)
+        title = _compared_heading(histories, begun, split)
         plan, alone = in_common(COMPARISON, histories, split)
         left_out += [f"{split or 'sample'}: {', '.join(alone)}"] * bool(alone)
-        found = draw(plan, methods, title, split) if plan.panels else None
+        found = draw(plan, begun, title, split) if plan.panels else None
         if found is not None:
             name = f"comparison_{split or 'sample'}"
-            caption = f"{split}: {COMPARISON.caption}".lstrip(": ")
+            caption = f"{split}: {_caption(plan, found[1], begun)}".lstrip(": ")
             drawn.append(inline(save(figures, name, *found, prefix=name)[1], caption, f"figure-{name}"))
             contents[f"figure-{name}"] = f"{COMPARISON.title}{f', {split}' * bool(split)}"
         shown = (*ERRORS, *COMPARED) if any(map(several, histories)) else COMPARED
-        tables.append(_titled(3, split) + plain_table(*final_table(methods, split, shown)))
+        header, rows = final_table(methods, split, shown)
+        tables.append(_titled(3, split) + plain_table(header, rows) if rows else "")
     for name in ORDER:
         plan = FIGURES.get(name) or PICTURES[name]
         of_task = [history for history in histories if plan.task in ("", history.config.get("task"))]
         if not plan.compared or len(of_task) < min(2, len(histories)):
             continue
-        of_it = [method for method in methods if any(method.history is history for history in of_task)]
+        of_it = [method for method in begun if any(method.history is history for history in of_task)]
         if isinstance(plan, Plan):
-            title = _lines(f"{plan.title}\n{BANDS} over seeds{_convention(of_task, _measured(plan))}")
-            found = draw(plan, [method._replace(dash=None) for method in of_it], title)
+            plan, alone = in_common(plan, of_task)
+            left_out += [f"{plan.title}: {', '.join(alone)}"] * bool(alone)
+            said = f"{f'{BANDS} over seeds' * _several(of_it)}{_convention(of_task, _measured(plan))}".lstrip("; ")
+            title = _lines(f"{plan.title}\n{said}".strip())
+            found = draw(plan, [method._replace(dash=None) for method in of_it], title) if plan.panels else None
         else:
             found = plan.draw(of_it, _lines(f"{plan.title}{_convention(of_task, plan.quantities)}"))
         if found is not None:
             drawn.append(
-                inline(save(figures, name, *found, prefix=name)[1], _caption(plan, found[1]), f"figure-{name}")
+                inline(save(figures, name, *found, prefix=name)[1], _caption(plan, found[1], of_it), f"figure-{name}")
             )
             contents[f"figure-{name}"] = plan.title
     header, rows = differing(histories, labels)
@@ -185,7 +204,8 @@ def comparison_page(histories: Sequence[RunHistory], figures: str | Path) -> str
     parts = [
         found_boxes(verdicts),
         warnings_box(notes),
-        f"<section id='last'><h2>Last evaluations</h2>{_paragraph(MEANING)}{''.join(tables)}</section>",
+        f"<section id='last'><h2>Last evaluations</h2>{_paragraph(MEANING if _several(methods) else '')}"
+        f"{''.join(tables)}</section>",
         _gallery(drawn) if drawn else _paragraph("The runs have no measured quantity in common."),
         _paragraph(lone) if lone else "",
         f'<section id="differing"><h2>Settings that differ</h2>{settings}</section>',
@@ -236,7 +256,8 @@ def _compared_heading(histories: Sequence[RunHistory], methods: Sequence[Method]
     seeds = span(len(method.runs) for method in methods)
     first = [f"{len(methods)} runs on {split or 'the sample'}", *names][: 2 if len(names) == 1 else 1]
     convention = dict.fromkeys(history.convention for history in histories if history.convention)
-    second = [f"n = {sizes}" * bool(sizes), f"{seeds} seed{'' if seeds == '1' else 's'}", f"{BANDS} over seeds"]
+    second = [f"n = {sizes}" * bool(sizes), f"{seeds} seed{'' if seeds == '1' else 's'}"]
+    second += [f"{BANDS} over seeds"] * _several(methods)
     second += [f"NC1: {', '.join(convention)} convention"] * bool(convention)
     return _lines("; ".join(filter(None, first)) + "\n" + "; ".join(filter(None, second)))
 
@@ -250,6 +271,7 @@ def _steps(history: RunHistory) -> str:
     planned, per_epoch = history.config.get("steps"), history.config.get("steps_per_epoch")
     unfinished = isinstance(planned, int) and planned != history.last
     text = f"{history.last:,}{f' of {planned:,}' if unfinished else ''} steps"
+    text += ", as its objective ended it" * (unfinished and rested(history))
     return text + (f", {per_epoch:,.4g} per epoch" if per_epoch else "")
 
 

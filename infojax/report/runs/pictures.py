@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from infojax.report.figures.canvas import Drawn, new_figure, plain, styled
 from infojax.report.figures.panels import COLOURS
 from infojax.report.runs.curves import Method
+from infojax.report.runs.progress import when
 from infojax.report.runs.rows import FIRST, RunHistory
 
 CLOUDS = (
@@ -70,10 +71,8 @@ def _ends(method: Method) -> list[tuple]:
 
 def _name(method: Method, run: int, split: str, row: Mapping[str, Any]) -> str:
     history = method.history
-    per_epoch = history.config.get("steps_per_epoch")
-    when = f"epoch {round(row['step'] / per_epoch, 1):g}" if per_epoch else f"step {row['step']:,}"
     seed = f"seed {history.seeds[run]}" if run in history.seeds else ""
-    parts = [method.label, seed, when, split, f"n = {len(row['labels']):,}"]
+    parts = [method.label, seed, when(history, row["step"]), split, f"n = {len(row['labels']):,}"]
     return plain(", ".join(filter(None, parts)))
 
 

@@ -47,6 +47,8 @@ class Plan(NamedTuple):
       limits: the legend's name for the dashed limits; "" draws none.
       compared: whether it is on the page of several runs, where lines of layers get a column per run.
       height: of a panel, in inches.
+      seeds: the sentence of the caption about several seeds.
+      swept: name of a swept hyper-parameter -> the sentence of the caption about it.
     """
 
     title: str
@@ -59,11 +61,18 @@ class Plan(NamedTuple):
     limits: str = "limit at neural collapse"
     compared: bool = False
     height: float = 2.05
+    seeds: str = ""
+    swept: Mapping[str, str] = {}
 
-    def caption_of(self, rows: Iterable[Mapping[str, Any]]) -> str:
-        """The caption with the notes of the panels that were drawn, whose titles stand in the rows."""
+    def caption_of(self, rows: Iterable[Mapping[str, Any]], several: bool = False, swept: str = "") -> str:
+        """The caption, with what applies to the panels that were drawn, to several seeds, and to the swept parameter.
+
+        The titles of the panels stand in the rows.
+        """
         drawn = {row["panel"] for row in rows}
-        return " ".join([self.caption, *(panel.note for panel in self.panels if panel.title in drawn)]).strip()
+        notes = [panel.note for panel in self.panels if panel.title in drawn]
+        parts = [self.caption, *notes, self.seeds * several, self.swept.get(swept, "")]
+        return " ".join(filter(None, parts))
 
 
 def lines(*quantities: str, **fields: Any) -> tuple[Line, ...]:

@@ -22,9 +22,9 @@ FIGURES = TASK_FIGURES | {
     "connectivity": Plan(
         "Linear paths between two networks",
         "Song et al. 2024, Fig. 3c: (1 - w) h1 + w h2, on test. Batch statistics, if any, are interpolated like "
-        "weights, or (second row) recomputed from training samples for the interpolated weights.",
+        "weights, or (titles say so) recomputed from training samples for the interpolated weights.",
         (*_on_path(), *_on_path("_recomputed", ", statistics recomputed")),
-        columns=4,
+        columns=2,
         x="weight",
         limits="",
         compared=True,
@@ -89,13 +89,14 @@ FIGURES = TASK_FIGURES | {
                 "limit.",
             ),
         ),
-        columns=4,
+        columns=3,
     ),
     "losses": Plan(
         "Loss and accuracy",
-        "Unsmoothed. Batch: at logged steps, on the batch just trained on, mean over seeds; raw weights and their "
-        "exponential moving average: on the whole evaluation sample.",
+        "Unsmoothed. Batch: at logged steps, on the batch just trained on; raw weights and their exponential moving "
+        "average: on the whole evaluation sample.",
         (Panel("Loss", averaged("loss"), True), Panel("Accuracy", averaged("accuracy"))),
+        seeds="Batches: mean over seeds.",
     ),
     "theorem3": Plan(
         "Class means and classifier",
@@ -105,7 +106,7 @@ FIGURES = TASK_FIGURES | {
             Panel(titled(name), splits(name))
             for name in ("entropy_means", "effective_rank_means", "mir_means", "hdr_means")
         ),
-        columns=4,
+        columns=3,
     ),
     "geometry": Plan(
         "Geometry of the features",
@@ -124,11 +125,11 @@ FIGURES = TASK_FIGURES | {
                 note="Davies-Bouldin: spread within clusters divided by the distance between them.",
             ),
         ),
-        columns=4,
+        columns=3,
     ),
     "swept": Plan(
         "The last evaluation against the swept hyper-parameter",
-        "Each point: the mean over seeds at the last evaluation. For temperatures: Song et al. 2024, Figs. 2b and 2c.",
+        "",
         (
             Panel("Accuracy", splits("accuracy")),
             Panel("Loss", splits("loss"), True),
@@ -139,8 +140,10 @@ FIGURES = TASK_FIGURES | {
             Panel("MIR", splits("mir")),
             Panel("HDR", splits("hdr")),
         ),
-        columns=4,
+        columns=3,
         x="swept",
+        seeds="Each point: the mean over seeds.",
+        swept={"temperature": "Song et al. 2024, Figs. 2b and 2c."},
     ),
 }
 # What a task's own figures show: general figures over time that add nothing to them are skipped for it.
@@ -148,7 +151,8 @@ SHOWN = {"compression": {"accuracy", "error", "loss", "cross_entropy"}}
 COMPARED = ("accuracy", "loss", "nc1", "nc3", "mir", "hdr", "entropy_features", "entropy_head_weights")
 COMPARISON = Plan(
     "Comparison",
-    "Bands: 95% intervals of the mean over seeds. Limits that vary with a run are dashed in its colour.",
+    "Limits that vary with a run are dashed in its colour.",
     tuple(Panel(titled(name), lines(name), name in ("loss", "nc1")) for name in COMPARED),
-    columns=4,
+    columns=3,
+    seeds="Bands: 95% intervals of the mean over seeds.",
 )

@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 from infojax.measures.catalogue import measure_of
 from infojax.measures.theory import nc_limits
 from infojax.report.runs.reading import read_rows, read_settings
+from infojax.report.tables.content import ROUNDING
 from infojax.train.runlog import RunFolderError
 from infojax.train.schema import COORDINATES, quantities
 
@@ -109,7 +110,7 @@ def history_of(
     swept, value_of = _swept(rows, config)
     frozen: dict[int, int] = {}
     for row in rows:
-        if row.get("frozen"):
+        if _lost(row):
             frozen.setdefault(_run(row), row["step"])
     measured = [row for row in rows if row["kind"] in ("train", "eval") and not _of_frozen(row)]
     layers = [row for row in measured if "layer" in row]
@@ -146,8 +147,15 @@ def _split(row: Mapping[str, Any]) -> str:
     return BATCH if row["kind"] == "train" else row.get("split", "")
 
 
+def _lost(row: Mapping[str, Any]) -> bool:
+    """Whether the row says that its run became NaN or Inf; a single run, which then stops, is not marked as frozen."""
+    of_run = row["kind"] == "eval" and not COORDINATES.keys() & row.keys()
+    stopped = row["kind"] == "train" and any(row.get(name, 0) is None for name in ("loss", "grad_norm"))
+    return bool(row.get("frozen") or of_run and row.get("not_finite") or stopped)
+
+
 def _of_frozen(row: Mapping[str, Any]) -> bool:
-    return bool(row.get("frozen") or row.get("of_frozen"))
+    return bool(row.get("of_frozen") or row["kind"] == "eval" and _lost(row) or row.get("frozen"))
 
 
 def _values(rows: Iterable[dict[str, Any]], swept: str) -> Values:
@@ -265,7 +273,8 @@ def limits(
     if moving is None:
         return None
     heights = dict(zip(moving.place, moving.mean, strict=True))
-    return np.array([heights.get(place, math.nan) for place in measured.place])
+    found = np.array([heights.get(place, math.nan) for place in measured.place])
+    return np.where(np.abs(found) < ROUNDING, 0.0, found)
 
 
 def closed_limits(classes: int) -> dict[str, float]:
@@ -297,16 +306,10 @@ def at_end(
     return np.array([of_run.get(last, math.nan) for of_run in ends])
 
 
-def last_step(history: RunHistory) -> int:
-    """The step of the last evaluation."""
-    evaluated = (of for (a, s, _), runs in history.values.items() if a == "step" and s != BATCH for of in runs.values())
-    return int(max((max(of_run) for of_run in evaluated), default=history.last))
-
-
-def rested(history: RunHistory) -> bool:
-    """Whether every run reached the end that its objective sets, which may be before the planned steps."""
-    found = history.values.get(("step", BATCH, "resting"), {}).values()
-    return bool(found) and all(of_run[max(of_run)] == 1 for of_run in found)
+def mean_at_end(history: RunHistory, split: str, quantity: str, runs: Sequence[int]) -> float:
+    """The mean of the finite values of `at_end`; NaN if there are none."""
+    found = at_end(history, split, quantity, runs)
+    return float(np.mean(found[np.isfinite(found)])) if np.isfinite(found).any() else math.nan
 
 
 def at_common_steps(history: RunHistory, runs: Sequence[int], *keys: tuple[str, str]) -> dict[int, np.ndarray]:

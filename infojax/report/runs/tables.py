@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from infojax.measures.catalogue import CATALOGUE, USABLE, measure_of, shown_in
+from infojax.report.runs.progress import by_epochs, finished, last_step, planned, untrained, when
 from infojax.report.runs.rows import (
     FIRST,
     RunHistory,
     at_end,
     first_accurate,
     first_perfect,
-    last_step,
     limits,
     mean_interval,
-    rested,
     splits_of,
 )
 from infojax.report.tables.content import format_value, one_line
@@ -112,7 +111,8 @@ def summary_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[
     """(heading, header, rows) of the last evaluation: a row per quantity; with a sweep, a table per split."""
     splits, groups = splits_of(history, SUMMARY), list(history.groups.items())
     if history.swept:
-        return [_swept_table(history, split, groups) for split in splits]
+        tables = ((split, *without_empty(*_swept_table(history, split, groups))) for split in splits)
+        return [table for table in tables if table[2]]
     [(_, runs)] = groups
     perfect = first_perfect(history, runs)
     header = ["quantity", *(name for split in splits for name in (split, "limit"))]
@@ -122,7 +122,7 @@ def summary_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[
         cells = [f(history, split, quantity, runs) for split in splits for f in CELLS]
         cells += [value_cell(history, split, quantity, runs, perfect) for split in splits if perfect]
         rows.append([CATALOGUE[quantity].label, *cells])
-    rows = [row for row in rows if any(row[1:])]
+    header, rows = without_empty(header, rows)
     return [("", header, rows)] if rows else []
 
 
@@ -131,7 +131,22 @@ def _swept_table(history, split, groups):
         [CATALOGUE[quantity].label, *(value_cell(history, split, quantity, runs) for _, runs in groups)]
         for quantity in SUMMARY
     ]
-    return split, [history.swept, *(one_line(value) for value, _ in groups)], [row for row in rows if any(row[1:])]
+    return [history.swept, *(_valued(history, *group) for group in groups)], rows
+
+
+def _valued(history: RunHistory, value: object, runs: Sequence[int]) -> str:
+    """A swept value, with the step of its last evaluation where others have a later one."""
+    step = last_step(history, runs)
+    return one_line(value) + f" (step {step:,})" * (step < last_step(history))
+
+
+def without_empty(
+    header: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1
+) -> tuple[list[str], list[list[str]]]:
+    """The table without the columns, and then the rows, that are empty but for their first `names` cells."""
+    kept = [i for i in range(len(header)) if i < names or any(row[i] for row in rows)]
+    found = [[row[i] for i in kept] for row in rows]
+    return [header[i] for i in kept], [row for row in found if any(row[names:])]
 
 
 def seeds_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[str]]]]:
@@ -143,9 +158,10 @@ def seeds_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[st
         rows = []
         for value, runs in history.groups.items():
             for run in runs:
-                named = [str(run), str(history.seeds.get(run, "")), *[one_line(value)] * bool(history.swept)]
+                name = f"{run}, frozen from step {history.frozen[run]:,}" if run in history.frozen else str(run)
+                named = [name, str(history.seeds.get(run, "")), *[one_line(value)] * bool(history.swept)]
                 rows.append([*named, *(value_cell(history, split, name, [run]) for name in present)])
-        tables.append((split, header, rows))
+        tables.append((split, *without_empty(header, rows, 2 + bool(history.swept))))
     return tables
 
 
@@ -171,6 +187,7 @@ def layers_tables(history: RunHistory) -> list[tuple[str, list[str], list[list[s
             rows.append([measure_of("equi_separation").label, *[""] * (len(header) - 1 - len(ratio)), *ratio])
         of = [f"{history.swept} = {one_line(value)}"] * bool(history.swept)
         of += ["information in bits"] * any(CATALOGUE[name].unit == "bits" for name, _ in columns)
+        header, rows = without_empty(header, rows, 2 + bool(history.dims))
         tables.append(("; ".join(["Layers", *of, *_earlier(history, columns)]), header, rows))
     return tables
 
@@ -184,12 +201,10 @@ def _measured(history: RunHistory, split: str, name: str, runs: Sequence[int]) -
 def _earlier(history: RunHistory, columns: Mapping[tuple[str, str], list[int]]) -> list[str]:
     """The quantities that were last measured before the last evaluation, and when."""
     found: dict[int, dict[str, None]] = {}
-    per_epoch = history.config.get("steps_per_epoch")
     for (name, _), steps in columns.items():
         if steps[-1] < last_step(history):
             found.setdefault(steps[-1], {})[BY_LAYER[name]] = None
-    when = {step: f"epoch {step / per_epoch:g}" if per_epoch else f"step {step:,}" for step in found}
-    return [f"{' and '.join(names)} of {when[step]}" for step, names in found.items()]
+    return [f"{' and '.join(names)} of {when(history, step)}" for step, names in found.items()]
 
 
 PHASED = ("mir", "hdr", "entropy_features", "entropy_head_weights")
@@ -216,7 +231,7 @@ def phases_table(history: RunHistory, split: str = "test") -> tuple[list[str], l
                 later = [] if step is None else [place for place in of_run if place >= step]
                 cells.append(format_value(of_run[min(later)], 3) if later else "")
         rows.append(cells)
-    return header, rows
+    return without_empty(header, rows)
 
 
 def warnings_of(history: RunHistory) -> list[str]:
@@ -224,9 +239,9 @@ def warnings_of(history: RunHistory) -> list[str]:
     found = list(history.notes)
     for run, step in history.frozen.items():
         seed = f" (seed {history.seeds[run]})" if run in history.seeds else ""
-        found.append(
-            f"run {run}{seed} became NaN or Inf and is frozen from step {step:,}: means are over the other runs"
-        )
+        others = any(run in runs and set(runs) - history.frozen.keys() for runs in history.groups.values())
+        rest = "means are over the other runs" if others else "what is shown of it was measured before"
+        found.append(f"run {run}{seed} became NaN or Inf and is frozen from step {step:,}: {rest}")
     for (axis, split, quantity), runs in history.values.items():
         name, _, layer = quantity.partition("@")
         numbers = [value for of_run in runs.values() for value in of_run.values()]
@@ -236,16 +251,17 @@ def warnings_of(history: RunHistory) -> list[str]:
                 f"{name} of {layer} on {split} is negative at {below} of {len(numbers)} measurements: a decoder "
                 "worse than chance; reported as measured"
             )
-    planned = history.config.get("steps")
-    if isinstance(planned, int) and history.last < planned and not rested(history):
-        found.append(f"not finished: the last row is at step {history.last:,} of {planned:,}")
+    if not finished(history):
+        evaluated = f", the last evaluation at {last_step(history):,}" * (last_step(history) < history.last)
+        found.append(f"not finished: the last row is at step {history.last:,} of {planned(history):,}{evaluated}")
     return found
 
 
 def last_evaluation(history: RunHistory) -> str:
     """Step and epoch of the last evaluation, and the meaning of ±."""
-    step, per_epoch = last_step(history), history.config.get("steps_per_epoch")
-    epoch = f" (epoch {step / per_epoch:g})" if per_epoch else ""
+    step = last_step(history)
+    epoch = f" ({when(history, step)})" if by_epochs(history) else ""
+    epoch += ", before training" * untrained(history)
     many = max(len(runs) for runs in history.groups.values()) > 1
     unit = "seeds" if all(_seeds(history, runs) == len(runs) for runs in history.groups.values()) else "networks"
     return f"step {step:,}{epoch}" + (f"; mean ± half of the 95% interval over {unit}" if many else "")
@@ -255,7 +271,7 @@ def text_lines(history: RunHistory) -> list[str]:
     """The last evaluation in brief, in fixed-width columns; a block per swept value."""
     lines = [f"{title_of(history)}: {facts(history)}", last_evaluation(history)]
     for value, runs in history.groups.items():
-        lines += ["", f"{history.swept} = {one_line(value)}"] if history.swept else []
+        lines += ["", f"{history.swept} = {_valued(history, value, runs)}"] if history.swept else []
         splits = splits_of(history, BRIEF)
         table = [["", *(name for split in splits for name in (split, "limit"))]]
         for name in BRIEF:
@@ -315,9 +331,14 @@ def differing(histories: Sequence[RunHistory], labels: Sequence[str]) -> tuple[l
 def final_table(
     methods: "Sequence[Method]", split: str, quantities: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: a row per method, a column per quantity that any of them has."""
+    """Header and rows: a row per method, a column per quantity that any has, and the steps where these differ."""
     rows = [[m.label, *(value_cell(m.history, split, name, m.runs) for name in quantities)] for m in methods]
     kept = [i for i in range(len(quantities)) if any(row[i + 1] for row in rows)]
-    header = ["run", "seeds", *(CATALOGUE[quantities[i]].label for i in kept)]
-    cells = [[row[0], str(len(m.runs)), *(row[i + 1] for i in kept)] for row, m in zip(rows, methods, strict=True)]
-    return header, cells
+    steps = [f"{last_step(m.history, m.runs):,}" for m in methods]
+    differ = len(set(steps)) > 1
+    header = ["run", "seeds", *["step"] * differ, *(CATALOGUE[quantities[i]].label for i in kept)]
+    cells = [
+        [row[0], str(len(m.runs)), *[step] * differ, *(row[i + 1] for i in kept)]
+        for row, m, step in zip(rows, methods, steps, strict=True)
+    ]
+    return header, [row for row in cells if any(row[2 + differ :])]

@@ -169,7 +169,7 @@ TASK_FIGURES = {
     ),
     "views_swept": Plan(
         "Two views at the end, against the swept hyper-parameter",
-        "Over SimCLR temperatures: Tan et al. 2024 (Information Flow in Self-Supervised Learning), Fig. 3.",
+        "",
         (
             Panel("MI of views (nats)", _view("view_mutual_information")),
             Panel("Joint entropy of views (nats)", _view("view_joint_entropy")),
@@ -180,6 +180,7 @@ TASK_FIGURES = {
         ),
         columns=2,
         x="swept",
+        swept={"temperature": "Tan et al. 2024 (Information Flow in Self-Supervised Learning), Fig. 3, for SimCLR."},
         task="selfsup",
         limits="log n, the maximum",
         height=2.6,
@@ -208,7 +209,7 @@ TASK_FIGURES = {
             Panel("Accuracy of all pseudo-labels", _guessed("pseudo_accuracy")),
             Panel("Threshold", (Line("threshold", "probability", "batch"), Line("rho", "loss (Dash)", "batch"))),
         ),
-        columns=4,
+        columns=3,
         task="semisup",
         limits="",
         compared=True,

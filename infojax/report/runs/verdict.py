@@ -1,86 +1,89 @@
 """A run's result in a few sentences about its last evaluation, the study's answer first: for page and terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from infojax.report.runs.rows import RunHistory, at_end, first_accurate, limits, num_classes, run_means, splits_of
+from infojax.report.runs.answers import connected, gain, grokking, interplay, separation, views
+from infojax.report.runs.progress import at_chance, frozen_runs, no_finding, settled, so_far
+from infojax.report.runs.rows import RunHistory, limits, mean_at_end, num_classes, run_means, splits_of
 from infojax.report.tables.content import format_value
-from infojax.report.tables.words import SIGNS, SMALL
+from infojax.report.tables.words import SIGNS, SMALL, sign_value
 
 INTERPLAY = {"mir": "MIR", "hdr": "HDR"}
 VIEWS = {"view_joint_entropy": "joint entropy of two views", "view_mutual_information": "their MI"}
-RANK = {"effective_rank_from_gram": "effective rank of the embedding"}
+ANSWERS: dict[str, tuple[Callable[[RunHistory, Sequence[int]], str], ...]] = {
+    "supervised": (interplay,),
+    "grokking": (grokking,),
+    "compression": (separation,),
+    "selfsup": (views,),
+}
 SWEPT = {"accuracy": "accuracy", **VIEWS, "entropy_features": "H(features)", **INTERPLAY, "nc1": "NC1"}
-READ = ("grokking", "semisup", "crossmodal", "probe", "finetune")  # studies whose answer is an accuracy
+READ = ("semisup", "crossmodal", "probe", "finetune")  # studies whose answer is an accuracy
 
 
 def verdict(history: RunHistory) -> list[str]:
-    """The sentences; for a sweep, how the quantities change from its first value to its last."""
+    """The sentences; for a sweep, how the quantities change from its first value to its last.
+
+    Of a run that has not ended the first one begins with its step; before the first step of training there is none.
+    """
     if not history.groups:
         return []
-    if history.swept and len(history.groups) > 1:
-        return [line for line in (_barriers(history), _sweep(history)) if line]
-    runs = next(iter(history.groups.values()))
-    accuracy, found = _accuracy(history, runs), [_barriers(history), _pruned(history, runs)]
-    found += [accuracy] * (history.config.get("task") in READ) + [_selected(history, runs), _views(history, runs)]
-    found += [_separation(history, runs), _collapse(history, runs), _interplay(history, runs), accuracy]
-    return list(dict.fromkeys(filter(None, found)))
+    frozen, nothing, begun = frozen_runs(history), no_finding(history), so_far(history)
+    several, history = len(history.groups) > 1, settled(history)
+    swept = history.swept and len(history.groups) > 1
+    if several and not swept:
+        begun += f"Only {history.swept} = {next(iter(history.groups))} stayed finite: "
+    if nothing:
+        found = [nothing, "" if swept else _untrained_probes(history, next(iter(history.groups.values())))]
+    else:
+        found = list(filter(None, _of_sweep(history) if swept else _of_runs(history)))
+        found[:1] = [begun + line for line in found[:1]]
+    return list(dict.fromkeys(filter(None, [*found[:1], frozen, *found[1:]])))
+
+
+def _of_sweep(history: RunHistory) -> list[str]:
+    return [connected(history), gain(history), _sweep(history)]
+
+
+def _of_runs(history: RunHistory) -> list[str]:
+    runs, task = next(iter(history.groups.values())), str(history.config.get("task"))
+    accuracy, found = _accuracy(history, runs), [connected(history), _pruned(history, runs)]
+    found += [accuracy] * (task in READ or history.config.get("name") in READ)
+    found += [answer(history, runs) for answer in ANSWERS.get(task, ())] + [_selected(history, runs)]
+    found += [_untrained_probes(history, runs), separation(history, runs)]
+    return [*found, _collapse(history, runs), _interplay(history, runs), accuracy]
 
 
 def _split(history: RunHistory, quantity: str) -> str | None:
     return next(iter(splits_of(history, [quantity])), None)
 
 
-def _mean(history, split, quantity, runs):
-    found = at_end(history, split, quantity, runs)
-    found = found[np.isfinite(found)]
-    return float(found.mean()) if found.size else math.nan
-
-
 def _accuracy(history: RunHistory, runs: Sequence[int]) -> str:
-    """Accuracy on each split; for a run that memorised first, when it did so and when it generalised."""
-    found = {split: _mean(history, split, "accuracy", runs) for split in splits_of(history, ["accuracy"])}
-    shown = [f"{100 * value:.4g}% on {split}" for split, value in found.items() if math.isfinite(value)][:3]
-    if not shown:
-        return ""
-    text = f"Accuracy {', '.join(shown)}."
-    learned = [(first_accurate(history, run, "train"), first_accurate(history, run, "test")) for run in runs]
-    if history.config.get("task") == "grokking" and all(None not in pair for pair in learned):
-        memorised, generalised = (np.median([pair[k] for pair in learned]) for k in (0, 1))
-        text += f" 99% on train at step {memorised:,.0f} (memorised), on test at {generalised:,.0f} (generalised)."
-    return text
+    """Accuracy on each split, and that of zero-shot CLIP where it is known."""
+    shown = []
+    for split in splits_of(history, ["accuracy"])[:3]:
+        value, other = (mean_at_end(history, split, key, runs) for key in ("accuracy", "accuracy_zero_shot"))
+        beside = f" ({100 * (value - other):+.1f} points from zero-shot CLIP)" if math.isfinite(other) else ""
+        shown += [f"{100 * value:.4g}% on {split}{beside}"] * math.isfinite(value)
+    return f"Accuracy {', '.join(shown)}." if shown else ""
+
+
+def _untrained_probes(history: RunHistory, runs: Sequence[int]) -> str:
+    """The accuracies of probes that need no steps."""
+    names = {"accuracy_logistic": "logistic regression", "accuracy_knn_20": "20 neighbours"}
+    found = {name: mean_at_end(history, "test", key, runs) for key, name in names.items()}
+    shown = [f"{name} {100 * value:.4g}%" for name, value in found.items() if math.isfinite(value)]
+    return f"Accuracy on test of probes that need no steps: {', '.join(shown)}." if shown else ""
 
 
 def _selected(history: RunHistory, runs: Sequence[int]) -> str:
     """Pseudo-labels at the last evaluation."""
     names = {"mask_ratio": "selected", "pseudo_accuracy_selected": "of those right", "pseudo_accuracy": "of all right"}
-    found = {name: _mean(history, "unlabelled_selected", key, runs) for key, name in names.items()}
+    found = {name: mean_at_end(history, "unlabelled_selected", key, runs) for key, name in names.items()}
     shown = [f"{100 * value:.3g}% {name}" for name, value in found.items() if math.isfinite(value)]
     return f"Pseudo-labels of unlabelled samples: {', '.join(shown)}." if shown else ""
-
-
-def _views(history: RunHistory, runs: Sequence[int]) -> str:
-    """Of a self-supervised run: entropies of two views and the effective rank, at the first and the last evaluation."""
-    parts, tell = [], history.config.get("task") == "selfsup"
-    for key, name in (VIEWS | RANK).items() if tell else ():
-        found = run_means(history, "test", key, runs)
-        if found is not None and np.isfinite(found.mean[[0, -1]]).all():
-            parts.append(f"{name} {format_value(found.mean[0], 3)} to {format_value(found.mean[-1], 3)}")
-    limit = _mean(history, "test", "limit_view_information", runs)
-    most = f" (entropies of at most {format_value(limit, 3)} nats)" if parts and math.isfinite(limit) else ""
-    text = f"From the first to the last evaluation (test): {', '.join(parts)}{most}."
-    return text if parts else ""
-
-
-def _separation(history: RunHistory, runs: Sequence[int]) -> str:
-    """Whether NC1 falls by the same factor at every layer: the law of equi-separation."""
-    found = {s: _mean(history, s, "equi_separation", runs) for s in splits_of(history, ["equi_separation"])}
-    shown = [f"r = {value:.3f} on {split}" for split, value in found.items() if math.isfinite(value)]
-    return (
-        f"Law of equi-separation (-1: every layer compresses by the same factor): {', '.join(shown)}." if shown else ""
-    )
 
 
 def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
@@ -88,12 +91,15 @@ def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
     classes, split = num_classes(history), _split(history, "nc1")
     if split is None or classes is None:
         return ""
+    chance = at_chance(history, runs, split)
+    if chance is not None:
+        return f"Not judged for collapse: at chance, with {100 * chance:.4g}% accuracy on {split}."
     low: list[str] = []
     high: list[str] = []
     for key, name in SIGNS.items():
-        value = _mean(history, split, key, runs) / (classes - 1 if key == "nc1" else 1)
+        value = mean_at_end(history, split, key, runs) / (classes - 1 if key == "nc1" else 1)
         if math.isfinite(value):
-            (low if value < SMALL else high).append(f"{name} {format_value(value, 2)}")
+            (low if value < SMALL else high).append(f"{name} {sign_value(value)}")
     if low and high:
         return f"Partly collapsed on {split}: {', '.join(low)} below {SMALL}; {', '.join(high)} not."
     if low:
@@ -106,7 +112,7 @@ def _interplay(history: RunHistory, runs: Sequence[int]) -> str:
     parts = []
     for key, name in INTERPLAY.items():
         split = _split(history, key)
-        value = math.nan if split is None else _mean(history, split, key, runs)
+        value = math.nan if split is None else mean_at_end(history, split, key, runs)
         if split is None or not math.isfinite(value):
             continue
         limit = limits(history, split, key, runs)
@@ -116,16 +122,6 @@ def _interplay(history: RunHistory, runs: Sequence[int]) -> str:
         )
         parts.append(f"{name} {format_value(value, 4)} on {split}{apart}")
     return f"{'; '.join(parts)}." if parts else ""
-
-
-def _barriers(history: RunHistory) -> str:
-    """The height of the barrier between the two networks of each pair."""
-    found = {value: _mean(history, "test", "barrier_error", runs) for value, runs in history.groups.items()}
-    found = {value: height for value, height in found.items() if math.isfinite(height)}
-    if not found:
-        return ""
-    at = f" at {history.swept} = {', '.join(f'{value:g}' for value in found)}" if history.swept else ""
-    return f"Barrier of error on the way (test): {', '.join(f'{height:.1f}' for height in found.values())} points{at}."
 
 
 def _pruned(history: RunHistory, runs: Sequence[int]) -> str:
@@ -149,7 +145,7 @@ def _sweep(history: RunHistory) -> str:
         split = "test" if "test" in splits_of(history, [key]) else _split(history, key)
         if split is None:
             continue
-        one, other = (_mean(history, split, key, group) for group in (runs, others))
+        one, other = (mean_at_end(history, split, key, group) for group in (runs, others))
         if math.isfinite(one) and math.isfinite(other):
             parts.append(f"{name} ({split}) from {format_value(one, 3)} to {format_value(other, 3)}")
     return f"From {history.swept} = {first} to {last}: {', '.join(parts)}." if parts else ""

@@ -11,6 +11,7 @@ from infojax.commands import printable as one_line  # names and reasons come fro
 from infojax.measures.catalogue import CATALOGUE, GROUPS, measure_of, shown_in
 
 BARS = "▁▂▃▄▅▆▇█"
+ROUNDING = 1e-12  # a limit that is smaller is 0 but for rounding
 
 
 class Report(Protocol):
@@ -56,19 +57,29 @@ class Row(NamedTuple):
 
 
 def format_value(value: float, digits: int = 5) -> str:
-    """`digits` significant digits, scientific below 1e-3 and from 1e5; exact zero is 0."""
+    """`digits` significant digits, and all of those before the point: 110, not 1.1e+02; exact zero is 0.
+
+    Scientific only below 1e-3 and above 1e5.
+    """
     value = float(value)
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
-    if 1e-3 <= abs(value) < 1e5:
-        return f"{value:#.{digits}g}".rstrip(".")
-    return f"{value:.{digits - 1}e}"
+    scientific = f"{value:.{digits - 1}e}"
+    rounded, exponent = abs(float(scientific)), int(scientific.partition("e")[2])
+    if rounded < 1e-3 or abs(value) > 1e5:
+        return scientific
+    return f"{value:.{max(digits - 1 - exponent, 0)}f}"
 
 
-def number_cell(numbers: Mapping[str, float], key: str, digits: int = 5) -> str:
-    """The formatted number, or an empty string; a limit that does not exist may be NaN or absent."""
-    value = numbers.get(key, math.nan)
-    return "" if math.isnan(value) else format_value(value, digits)
+def format_limit(value: float, digits: int = 5) -> str:
+    """As `format_value`; what differs from 0 only by rounding is 0."""
+    return format_value(0.0 if abs(value) < ROUNDING else value, digits)
+
+
+def number_cell(limits: Mapping[str, float], key: str, digits: int = 5) -> str:
+    """The formatted limit, or an empty string; a limit that does not exist may be NaN or absent."""
+    value = limits.get(key, math.nan)
+    return "" if math.isnan(value) else format_limit(value, digits)
 
 
 def headline(report: Report) -> str:

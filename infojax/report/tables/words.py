@@ -26,6 +26,12 @@ def signs_of_collapse(report: Report) -> dict[str, float]:
     return found
 
 
+def sign_value(value: float) -> str:
+    """Two digits, or three where two would hide on which side of SMALL it is."""
+    text = format_value(value, 2)
+    return format_value(value, 3) if float(text) == SMALL else text
+
+
 def in_words(report: Report) -> list[str]:
     """One sentence each on collapse, on the rank, and on what was estimated or measured on only some rows.
 
@@ -40,8 +46,8 @@ def _collapse(report):
     found = signs_of_collapse(report)
     if not found:
         return "" if report.num_classes else "No labels: nothing can be said about collapse."
-    low = [f"{name} {format_value(value, 2)}" for name, value in found.items() if value < SMALL]
-    high = [f"{name} {format_value(value, 2)}" for name, value in found.items() if not value < SMALL]
+    low = [f"{name} {sign_value(value)}" for name, value in found.items() if value < SMALL]
+    high = [f"{name} {sign_value(value)}" for name, value in found.items() if not value < SMALL]
     if not high:
         return f"Collapsed: {', '.join(low)}, all below {SMALL}."
     if not low:
