@@ -203,18 +203,27 @@ def test_nothing_is_said_to_be_collapsed_or_connected_at_chance():
         verdict(history_of(ends_of(numbers, numbers | {"accuracy": accuracy}), CONFIG | {"task": "connectivity"}))
         for accuracy in (0.22, 0.24)
     )
-    assert chance[0] == "At chance, so not judged, on test: accuracy 22%."
-    assert chance[1] == "Not judged for collapse: at chance, with 22% accuracy on test."
+    assert chance[0] == "Near chance, so not judged, on test: accuracy 22%."
+    assert chance[1] == "Not judged for collapse: near chance, with 22% accuracy on test."
     assert better[0].startswith("Linearly connected") and better[1].startswith("Collapsed on test")
     rows = ends_of({"mir": 0.3, "hdr": 0.5}, {"accuracy": 0.1, "mir": 0.9, "hdr": 0.1})
     assert verdict(history_of(rows, CONFIG | {"task": "supervised"}))[0] == (
-        "At chance: accuracy 10% on test of 10 classes."
+        "Near chance: accuracy 10% on test of 10 classes."
     )
 
 
 def test_the_side_of_the_threshold_can_be_seen():
     [text] = verdict(history_of([rows_of(0, {"nc1": 18.0, "nc3": 0.0996, "nc4": 0.1004})], CONFIG))
     assert text == "Partly collapsed on test: NC3 0.0996 below 0.1; NC1 per direction 2.0, NC4 0.100 not."
+
+
+@pytest.mark.parametrize(("classes", "bound"), [(10, 0.19), (100, 0.02), (2, 0.55)])
+def test_what_is_hardly_above_chance_is_not_judged(classes, bound):
+    """Of a million samples, whose standard error is nothing: a tenth of what is left to 1, or twice 1/C."""
+    for accuracy, judged in ((bound - 1e-4, False), (bound + 1e-4, True)):
+        rows = [rows_of(0, {"barrier_error": 0.1, "accuracy": accuracy}, n=10**6)]
+        found = verdict(history_of(rows, CONFIG | {"num_classes": classes}))[0]
+        assert found.startswith("Linearly connected" if judged else "Near chance, so not judged")
 
 
 def test_grokking_that_did_not_happen():
@@ -265,7 +274,7 @@ def test_what_a_sweep_gains_is_told_with_its_interval_over_seeds():
     alone = [row for row in swept({1.0: 9, 10.0: 9}) if row["seed"] == 0]
     assert "+20.0 points from temperature = 1.0 to 10.0 (one seed" in verdict(history_of(alone, CONFIG | SWEPT))[0]
     rows = swept({1.0: 9, 10.0: 9}, ((0.1, 0.1), (0.1, 0.1)))
-    assert verdict(history_of(rows, CONFIG | SWEPT))[0].startswith("All are at chance. No difference")
+    assert verdict(history_of(rows, CONFIG | SWEPT))[0].startswith("All are near chance. No difference")
 
 
 @pytest.mark.parametrize(("hot", "said"), [(1.0, "As in"), (3.0, "Unlike in")])

@@ -25,7 +25,7 @@ def interplay(history: RunHistory, runs: Sequence[int]) -> str:
     split = _split(history, "mir")
     chance, parts, held = at_chance(history, runs, split), [], []
     if chance is not None:
-        return f"At chance: accuracy {_percent(chance)} on {split} of {history.config['num_classes']} classes."
+        return f"Near chance: accuracy {_percent(chance)} on {split} of {history.config['num_classes']} classes."
     for key, name, sign in (("mir", "MIR", 1), ("hdr", "HDR", -1)):
         first, last = _ends(history, split, key, runs)
         if not first.size:
@@ -94,7 +94,7 @@ def views(history: RunHistory, runs: Sequence[int]) -> str:
 
 
 def connected(history: RunHistory) -> str:
-    """Which pairs of networks are linearly connected; those at chance are not judged."""
+    """Which pairs of networks are linearly connected; those near chance are not judged."""
     found: dict[str, list[str]] = {}
     for value, runs in history.groups.items():
         height, chance = mean_at_end(history, "test", "barrier_error", runs), at_chance(history, runs, "test")
@@ -102,10 +102,10 @@ def connected(history: RunHistory) -> str:
         kind = f"{'Linearly' if height <= CONNECTED else 'Not linearly'} connected {least}"
         shown = f"{height:.1f} points"
         if chance is not None:
-            kind, shown = "At chance, so not judged", f"accuracy {_percent(chance)}"
+            kind, shown = "Near chance, so not judged", f"accuracy {_percent(chance)}"
         if math.isfinite(height):
             found.setdefault(kind, []).append(shown + f" at {history.swept} = {value}" * bool(history.swept))
-    return " ".join(f"{kind}, on test: {', '.join(shown)}." for kind, shown in found.items())
+    return " ".join(f"{kind}, on test: {', '.join(shown)}." for kind, shown in sorted(found.items()))
 
 
 def gain(history: RunHistory) -> str:
@@ -124,7 +124,7 @@ def gain(history: RunHistory) -> str:
         none, verb = f"No difference in accuracy that the seeds can tell {span}", "rises" if mean > 0 else "falls"
         text = f"{none if abs(mean) <= half else f'The accuracy on test {verb} {span}'}: {shown}."
     if all(at_chance(history, group, "test") is not None for group in history.groups.values()):
-        return f"All are at chance. {text}"
+        return f"All are near chance. {text}"
     cold, hot = (at_end(history, "test", "entropy_features", group) for group in (runs, others))
     if history.config.get("task") != "temperature" or not np.isfinite([*cold, *hot]).all():
         return text

@@ -1,4 +1,4 @@
-"""How far runs have come: what was evaluated, whether training ended, which runs count, and which are at chance."""
+"""How far runs have come: what was evaluated, whether training ended, which runs count, and which are near chance."""
 
 import math
 from collections.abc import Sequence
@@ -126,10 +126,14 @@ def by_epochs(history: RunHistory) -> bool:
 
 
 def at_chance(history: RunHistory, runs: Sequence[int], split: str) -> float | None:
-    """The mean accuracy at the end if it is within three standard errors of 1/C, or below; else None."""
+    """The mean accuracy at the end if it is hardly above 1/C, else None.
+
+    Hardly: by less than three standard errors, by less than a tenth of what is left to 1, or (of many classes) by less
+    than 1/C.
+    """
     classes, found = history.config.get("num_classes"), mean_at_end(history, split, "accuracy", runs)
     if not isinstance(classes, int) or classes < 2:
         return None
     share = 1 / classes
-    chance = share + 3 * math.sqrt(share * (1 - share) / history.sizes.get(split, 100))
-    return found if found <= chance else None
+    error = math.sqrt(share * (1 - share) / history.sizes.get(split, 100))
+    return found if found <= share + max(3 * error, min(share, (1 - share) / 10)) else None

@@ -93,7 +93,7 @@ def _collapse(history: RunHistory, runs: Sequence[int]) -> str:
         return ""
     chance = at_chance(history, runs, split)
     if chance is not None:
-        return f"Not judged for collapse: at chance, with {100 * chance:.4g}% accuracy on {split}."
+        return f"Not judged for collapse: near chance, with {100 * chance:.4g}% accuracy on {split}."
     low: list[str] = []
     high: list[str] = []
     for key, name in SIGNS.items():
