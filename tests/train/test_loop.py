@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import signal
-import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -238,10 +238,12 @@ def test_several_runs_give_a_row_each(tmp_path):
 def test_the_time_of_coming_evaluations_is_reported_once(tmp_path, monkeypatch):
     """After the second one, since the first compiles; the time of a step, reported before, does not include them."""
     monkeypatch.setattr(keeper, "TOLD", 3.0)
+    now = [0.0]  # a clock that only evaluations move
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def slow(run):
         yield "split", "test"
-        time.sleep(0.05)
+        now[0] += 0.05
 
     for name, interval, told in (("often", 1, [(1, "the evaluations to come take about 5 s")]), ("rarely", 5, [])):
         seen = []
