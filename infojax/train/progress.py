@@ -35,6 +35,7 @@ class Progress:
         self.marks: list[tuple[int, float]] = []  # (step, time) of steps without an evaluation between them
         self.rate: float | None = None
         self.printed = self.beaten = -float("inf")
+        self.text = ""  # the last line printed, which is not repeated
 
     @contextmanager
     def shown(self, folder: Any = None) -> Iterator[None]:
@@ -131,6 +132,8 @@ class Progress:
                 from rich.text import Text
 
                 self.live.update(Text(text), refresh=True)
-            elif self.stream is not None and (always or stays or now - self.printed > LINE_SECONDS):
+            elif self.stream is None or text == self.text:
+                return
+            elif always or stays or now - self.printed > LINE_SECONDS:
                 print(text, file=self.stream, flush=True)
-                self.printed = now
+                self.printed, self.text = now, text

@@ -60,6 +60,16 @@ def test_lines_where_there_is_no_terminal(tmp_path):
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
 
 
+def test_a_line_that_says_nothing_new_is_not_repeated(monkeypatch):
+    monkeypatch.setattr("infojax.train.progress.LINE_SECONDS", -1.0)
+    out = io.StringIO()
+    progress = Progress(10, stream=out)
+    for values in ({"loss": 1.0}, {"evaluator": "features", "split": "test"}, {"evaluator": "views"}):
+        progress(4, values)
+    progress(5, {"loss": 1.0})
+    assert [line[:7] for line in out.getvalue().splitlines()] == ["step 4 ", "step 5 "]
+
+
 def test_several_runs_are_shown_as_their_mean():
     progress = Progress(100, runs=2, stream=io.StringIO())
     for run, accuracy in enumerate((0.5, 1.0)):
