@@ -140,11 +140,11 @@ def study(config: Any, frozen: Frozen | None = None) -> Study:
     """
     frozen = frozen_of(config) if frozen is None else frozen
     check_layer(config.frozen.layer, frozen)
-    of = config.frozen
-    features = {
-        split: Arrays(*frozen_features(frozen.model, frozen.transform, source, of.layer, of.batch_size))
-        for split, source in frozen.splits.items()
-    }
+    of, features = config.frozen, {}
+    for split, source in frozen.splits.items():
+        if frozen.model.net is not GIVEN and jax.process_index() == 0:  # a large network takes minutes
+            show(f"computing the features of {len(source):,} samples of {split} with {frozen.name}")
+        features[split] = Arrays(*frozen_features(frozen.model, frozen.transform, source, of.layer, of.batch_size))
     train, test = features["train"], features["test"]
     check_batch(config.objective.batch_size, len(train))
     if config.knn.k and max(config.knn.k) > len(train):

@@ -40,6 +40,10 @@ def test_a_run_is_probed(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"probed: mlp of {folder} after 68 steps, raw weights, embedding; config.model is not used" in said
     assert f"{folder}: run 1 of 2 (seed 1)" in said and "linear probe of mlp" in said
+    lines = [line for line in said.splitlines() if line.startswith("computing")]
+    assert lines == [
+        f"computing the features of {n:,} samples of {split} with mlp" for split, n in (("train", 1442), ("test", 355))
+    ]
     rows = read_rows(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["data"]["name"] == "digits" and config["checkpoint"]["run"] == str(folder)
