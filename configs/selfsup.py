@@ -23,7 +23,7 @@ cosine), 1000 epochs with each method's own projector and views; online accuracy
 The network and the temperatures of the paper's figures are not known to us; these are ours. Linear accuracy after 1, 10
 and 30 epochs in EMP-SSL's README: SimCLR 28.2, 56.5, 66.3; BYOL 24.9, 48.9, 68.4; VICReg 40.6, 69.7, 78.1. MAE on
 ImageNet (Tables 1 and 2) is not among the presets; sets of that size are read from disk step by step:
---config.data.stream. tiny is ours: 300 steps of 64. small and paper were not run here.
+--config.data.stream. tiny is ours: 300 steps of 64. paper was not run here, small for one epoch: docs/results.md.
 """
 
 from infojax.objectives.selfsup import METHODS
